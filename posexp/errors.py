@@ -1,0 +1,17 @@
+"""The two ways a command can end badly: what was typed cannot be done, or a run failed."""
+
+
+class PosexpError(Exception):
+    """Ends in one line on stderr, without a traceback."""
+
+    exit_code = 1
+
+
+class Misuse(PosexpError):
+    """The command, its configuration or its input files cannot be used as given (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunFailed(PosexpError):
+    """The command was sound, but the run could not be finished (exit code 1)."""

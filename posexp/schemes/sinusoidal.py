@@ -1,0 +1,32 @@
+"""Sinusoidal absolute positions, added to the embeddings. Vaswani et al. 2017, arXiv 1706.03762, section 3.5.
+
+Shape suffixes: B batch, T tokens, D width of the residual stream, I pairs of channels.
+"""
+
+import torch
+from torch import Tensor
+
+from posexp.errors import Misuse
+from posexp.schemes import Dims, Scheme
+
+
+class Sinusoidal(Scheme):
+    """PE(p, 2i) = sin(p / base^(2i/D)), PE(p, 2i+1) = cos(p / base^(2i/D))."""
+
+    def __init__(self, dims: Dims, base: float):
+        super().__init__(dims)
+        if dims.d_model % 2:
+            raise Misuse(f"sinusoidal positions need an even model.d_model, not {dims.d_model}")
+        self.base = base
+
+    def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
+        return x_BTD + self.encode(pos_BT).type_as(x_BTD)
+
+    def encode(self, pos_BT: Tensor) -> Tensor:
+        """[B, T, D] float32; sines and cosines alternate along D."""
+        pairs_I = torch.arange(0, self.dims.d_model, 2, device=pos_BT.device, dtype=torch.float32)
+        angle_BTI = pos_BT.float()[..., None] * self.base ** (-pairs_I / self.dims.d_model)
+        return torch.stack((angle_BTI.sin(), angle_BTI.cos()), dim=-1).flatten(-2)
+
+    def extra_repr(self) -> str:
+        return f"base={self.base:g}"

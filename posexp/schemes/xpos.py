@@ -1,0 +1,39 @@
+"""Extrapolatable rotary positions (xPos). Sun et al. 2022, arXiv 2212.10554, equation 11 and section 3.2.
+
+Shape suffixes: B batch, T tokens, H heads, C channels of a head, I rotated pairs of channels.
+"""
+
+import torch
+from torch import Tensor
+
+from posexp.schemes import Dims
+from posexp.schemes.rope import Rope, rotate_pairs
+
+
+def xpos_decay(rotary_dim: int, gamma: float, device: torch.device | None = None) -> Tensor:
+    """[I] float32, zeta_i = (i / (rotary_dim/2) + gamma) / (1 + gamma): what is left of pair i after scale_base tokens."""
+    pairs_I = torch.arange(0, rotary_dim, 2, device=device, dtype=torch.float32)
+    return (pairs_I / rotary_dim + gamma) / (1 + gamma)
+
+
+class XPos(Rope):
+    """RoPE whose queries are scaled by zeta_i^(p/scale_base) and keys by its inverse.
+
+    A logit then decays with distance, pair by pair. `scale_base` is not in the paper's formula; it is
+    in the authors' code (microsoft/torchscale, xpos_relative_position.py), with 512.
+    """
+
+    def __init__(self, dims: Dims, base: float, fraction: float, gamma: float, scale_base: float):
+        super().__init__(dims, base, fraction)
+        self.gamma = gamma
+        self.scale_base = scale_base
+
+    def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
+        angle_BTI = self.angles(pos_BT)
+        # One centre for queries and keys: it cancels in their product and keeps both scales near 1 in the middle.
+        centred_BT = pos_BT.float() - (pos_BT.amax(-1, keepdim=True) // 2)
+        scale_BTI = xpos_decay(self.rotary_dim, self.gamma, pos_BT.device) ** (centred_BT[..., None] / self.scale_base)
+        return rotate_pairs(q_BHTC, angle_BTI, scale_BTI), rotate_pairs(k_BHTC, angle_BTI, 1 / scale_BTI)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gamma={self.gamma:g}, scale_base={self.scale_base:g}"
