@@ -129,7 +129,9 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
-    lengths: list[int] | None = knob(None, "tokens of context; left out: 1, 2, 4, 8 and 16 times train.length, as far as documents reach")
+    lengths: list[int] | None = knob(
+        None, "tokens of context; left out: 1, 2, 4, 8 and 16 times train.length, as far as documents reach"
+    )
     protocols: list[str] = knob(["same_targets", "nonoverlapping"], "which targets are scored with which context")
     stride: int | None = knob(None, "tokens scored at a time; left out: a quarter of the shortest length", least=1)
     targets: int | None = knob(2048, "bound on the tokens scored per length; null: all there are", least=1)
@@ -306,6 +308,6 @@ def meanings(section: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     for knob_ in fields(section):
         nested = knob_.default_factory
         if is_dataclass(nested):
-            yield from meanings(nested, f"{prefix}{knob_.name}.")  # type: ignore[arg-type]
+            yield from meanings(nested, f"{prefix}{knob_.name}.")
         else:
             yield prefix + knob_.name, knob_.metadata["meaning"]

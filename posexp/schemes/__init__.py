@@ -6,6 +6,7 @@ residual stream, H heads, C channels of a head, N distances.
 
 import inspect
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,12 +92,18 @@ def build(name: str, dims: Dims, **hyper: Any) -> Scheme:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise Misuse(f"no scheme {name!r}; there are {known}")
-    node = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(node, dict)
+    node = read_options(path)
     if unknown := hyper.keys() - node.keys():
         options = ", ".join(key for key in node if key != "_target_") or "none"
         raise Misuse(f"scheme {name} has no option {sorted(unknown)[0]!r}; its options: {options}")
     return from_config({**node, **hyper}, dims)
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """What a scheme's YAML holds: `_target_` and its hyper-parameters."""
+    node = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
 
 
 def from_config(node: dict[str, Any], dims: Dims) -> Scheme:
@@ -125,4 +132,4 @@ def from_config(node: dict[str, Any], dims: Dims) -> Scheme:
     except OmegaConfBaseException as error:
         raise Misuse(f"scheme {target}: {str(error).splitlines()[0]}") from error
     assert isinstance(typed, dict)
-    return scheme_class(dims, **typed)
+    return scheme_class(dims, **{str(key): value for key, value in typed.items()})

@@ -47,7 +47,9 @@ class Rope(Scheme):
         self.fraction = fraction
         self.rotary_dim = round(dims.head_dim * fraction)
         if not 0 < fraction <= 1 or self.rotary_dim == 0:
-            raise Misuse(f"scheme.fraction={fraction} leaves nothing to rotate: it is a share of the {dims.head_dim} channels")
+            raise Misuse(
+                f"scheme.fraction={fraction} leaves nothing to rotate: it is a share of the {dims.head_dim} channels"
+            )
         if self.rotary_dim % 2:
             raise Misuse(
                 f"rotary positions turn pairs of channels: {self.rotary_dim} of a head's {dims.head_dim} "

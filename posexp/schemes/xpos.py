@@ -11,7 +11,10 @@ from posexp.schemes.rope import Rope, rotate_pairs
 
 
 def xpos_decay(rotary_dim: int, gamma: float, device: torch.device | None = None) -> Tensor:
-    """[I] float32, zeta_i = (i / (rotary_dim/2) + gamma) / (1 + gamma): what is left of pair i after scale_base tokens."""
+    """[I] float32: what is left of each pair after scale_base tokens.
+
+    zeta_i = (i / (rotary_dim/2) + gamma) / (1 + gamma), section 3.2.
+    """
     pairs_I = torch.arange(0, rotary_dim, 2, device=device, dtype=torch.float32)
     return (pairs_I / rotary_dim + gamma) / (1 + gamma)
 

@@ -1,0 +1,118 @@
+"""Checkpoints: safetensors and JSON, each whole or absent, the last two kept.
+
+checkpoint/step-00000400.safetensors   model.* and optimizer.* tensors
+checkpoint/step-00000400.json          step and sha256 of the tensors; written last, so its presence says "whole"
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save_file
+from torch import nn
+
+from posexp.errors import RunFailed
+
+KEPT = 2
+
+
+def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Saves step `step` and lets go of all but the last two. Raises RunFailed; earlier checkpoints then still stand."""
+    stem = folder / f"step-{step:08d}"
+    aside = stem.with_suffix(".tmp")
+    try:
+        folder.mkdir(exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors(model, optimizer).items()}, aside)
+        sync(aside)
+        about = {"step": step, "sha256": sha256(aside)}
+        os.replace(aside, stem.with_suffix(".safetensors"))
+        aside.write_text(json.dumps(about))
+        sync(aside)
+        os.replace(aside, stem.with_suffix(".json"))
+        sync(folder)
+    except Exception as error:  # safetensors raises its own kind when the disk is full
+        aside.unlink(missing_ok=True)
+        raise RunFailed(f"cannot save {stem}.safetensors: {reason(error)}; earlier checkpoints are kept") from error
+    for old in steps(folder)[KEPT:]:
+        for suffix in (".json", ".safetensors"):
+            (folder / f"step-{old:08d}{suffix}").unlink(missing_ok=True)
+
+
+def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest whole checkpoint, {"step", "sha256", "tensors"}; damaged ones are told through `say` and passed by."""
+    for step in steps(folder):
+        path = folder / f"step-{step:08d}.safetensors"
+        try:
+            about = json.loads(path.with_suffix(".json").read_text())
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != about["sha256"]:
+                raise ValueError("its content is not what was saved (truncated or altered)")
+            return {"step": int(about["step"]), "sha256": about["sha256"], "tensors": load(data)}
+        except Exception as error:  # whatever a damaged file makes a parser raise
+            say(f"checkpoint {path} is damaged: {reason(error)}; going back to the one before")
+    return None
+
+
+def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Puts a checkpoint's tensors into the model, and into the optimizer if one is given.
+
+    Raises RunFailed if they were saved from another architecture.
+    """
+    weights = {name.removeprefix("model."): t for name, t in tensors_.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunFailed(f"the checkpoint does not fit the model: {reason(error)}") from error
+    if optimizer is None:
+        return
+    for name, weight in zip(names(model), model.parameters(), strict=True):
+        prefix = f"optimizer.{name}."
+        state = {key.removeprefix(prefix): t for key, t in tensors_.items() if key.startswith(prefix)}
+        optimizer.state[weight] = {
+            key: t.to(weight.device) if key != "step" or weight.is_cuda else t for key, t in state.items()
+        }
+
+
+def tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, weight in zip(names(model), model.parameters(), strict=True):
+        for key, value in optimizer.state[weight].items():
+            found[f"optimizer.{name}.{key}"] = value
+    return found
+
+
+def names(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters()]
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of which both files are there, newest first."""
+    found = []
+    for path in folder.glob("step-*.json"):
+        number = path.stem.removeprefix("step-")
+        if number.isdigit() and path.with_suffix(".safetensors").exists():
+            found.append(int(number))
+    return sorted(found, reverse=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Waits until the file or folder is on disk, so that a rename never outruns its content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def reason(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split())[:200]

@@ -1,0 +1,225 @@
+"""The command line: `posexp <command> …` in front of Hydra, which does the rest. The only reader of sys.argv.
+
+Commands are functions of this module that import the heavy ones inside: launchers can pickle them by name,
+and --help, --cfg and TAB answer without torch.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from posexp.command_line import hydra_arguments, one_line, translate
+from posexp.config import COMMANDS, config_dir, meanings
+from posexp.errors import Misuse, PosexpError
+
+USAGE = """posexp: how decoder language models trained on short sequences behave on longer ones
+
+  posexp train +scheme=rope                 train on short sequences, then evaluate at longer lengths
+  posexp train -m +scheme=rope,alibi seed=0,1,2
+                                            the same for every combination
+  posexp eval --lengths 512,2048,8192       measure every finished run of the group
+  posexp report                             table and curves of the group
+  posexp runs                               what was trained, and how far it is
+  posexp schemes                            the positional schemes there are
+
+posexp <command> --help lists a command's knobs. TAB completion: eval "$(posexp -sc install=bash)"
+"""
+
+EXAMPLES = {
+    "train": "posexp train +scheme=<name> [key=value …] [-m]",
+    "eval": "posexp eval --lengths 512,2048,8192 [--runs 'glob'] [key=value …]",
+    "report": "posexp report [--runs 'glob'] [key=value …]",
+    "runs": "posexp runs [group=<glob>]",
+    "schemes": "posexp schemes",
+}
+
+
+class Failed(BaseException):
+    """Carries a job's error out of Hydra, which would first print the job's overrides on a line of its own."""
+
+
+def task(function: Callable[[Any], object]) -> Callable[[DictConfig], None]:
+    """A Hydra task from a function of the command's dataclass. In a sweep an error ends its job alone."""
+
+    @wraps(function)
+    def run_task(config: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        try:
+            function(typed(config))
+        except Exception as error:
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise Failed from error
+            say(f"posexp: job {HydraConfig.get().job.num}: {one_line(error, 'train')}")
+            raise
+
+    return run_task
+
+
+@task
+def train(config: Any) -> None:
+    from posexp.train import train
+
+    train(config)
+
+
+@task
+def evaluate(config: Any) -> None:
+    from posexp.evaluation import evaluate
+
+    evaluate(config)
+
+
+@task
+def report(config: Any) -> None:
+    from posexp.report.command import report
+
+    report(config)
+
+
+@task
+def runs(config: Any) -> None:
+    from posexp.tables import print_runs
+
+    print_runs(config)
+
+
+@task
+def schemes(config: Any) -> None:
+    from posexp.tables import print_schemes
+
+    print_schemes(config)
+
+
+TASKS: dict[str, Callable[[DictConfig], None]] = {
+    "train": train,
+    "eval": evaluate,
+    "report": report,
+    "runs": runs,
+    "schemes": schemes,
+}
+
+
+def main() -> int:
+    """Runs the command of sys.argv; 0 for success, 1 for a failed run, 2 for misuse, 128 + signal when stopped."""
+    words = sys.argv[1:]
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
+            return complete(words)
+        command, tail = command_of(words)
+        if command is None:
+            print(USAGE, end="")
+            return 0 if words else 2
+        run_hydra(command, translate(command, tail))
+        return 0
+    except KeyboardInterrupt as stop:
+        say(f"posexp: {stop}" if str(stop) else "posexp: interrupted")
+        return 128 + getattr(stop, "signum", 2)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BrokenPipeError:  # the reader of our output (head, less) left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, Failed) as raised:
+        error = raised.__cause__ if isinstance(raised, Failed) else raised
+        assert isinstance(error, Exception)
+        if wants_traceback:
+            raise error from None
+        say(f"posexp: error: {one_line(error, words[0])}")
+        return exit_code(error)
+
+
+def command_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The command word and what follows; no command where help is asked for. Raises Misuse for any other word."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        return None, []
+    if words[0] not in TASKS:
+        close = get_close_matches(words[0], TASKS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(TASKS)}"
+        raise Misuse(f"no command {words[0]!r}; {hint}")
+    return words[0], words[1:]
+
+
+def run_hydra(command: str, tail: list[str]) -> None:
+    """Hands the command to Hydra, which composes its config and calls its task, once or for every job of a sweep."""
+    import hydra
+
+    register()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a scheme of the user's own is imported from where the command is typed
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and `main` says it in one line
+    sys.argv = [sys.argv[0], *hydra_arguments(command, tail)]
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()
+
+
+def complete(words: list[str]) -> int:
+    """TAB: Hydra completes what follows the command word (its shell hooks call `posexp -sc query=…`)."""
+    typed_line = os.environ.get("COMP_LINE", "")
+    if any(word.startswith("query=") for word in words):
+        typed_words = typed_line.split()
+        if len(typed_words) < 2 or (len(typed_words) == 2 and not typed_line.endswith(" ")):
+            print(" ".join(TASKS))
+            return 0
+        command = typed_words[1] if typed_words[1] in TASKS else "train"
+        last = "" if typed_line.endswith(" ") else typed_words[-1]
+        if last.startswith("--"):
+            print("--lengths --runs --multirun --cfg --info --help --config-dir")
+            return 0
+        rest = [word for word in typed_words[2:] if not word.startswith("-")]
+        os.environ["COMP_LINE"] = " ".join([typed_words[0], *rest]) + (" " if not last else "")
+    else:
+        command = "train"
+    import hydra
+
+    register()
+    sys.argv = [sys.argv[0], *words]
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()
+    return 0
+
+
+def register() -> None:
+    """Tells Hydra the schema of every command, and the resolvers that configs/ uses."""
+    store = ConfigStore.instance()
+    for command, schema in COMMANDS.items():
+        store.store(name=f"{command}_schema", node=schema)
+    OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
+    OmegaConf.register_new_resolver("posexp_knobs", knobs, replace=True)
+
+
+def knobs(command: str) -> str:
+    rows = list(meanings(COMMANDS[command]))
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in rows)
+
+
+def typed(config: DictConfig) -> object:
+    """The command's dataclass. Raises Misuse for a top-level key that `+` has smuggled in, or a value out of range."""
+    schema = OmegaConf.get_type(config)
+    assert schema is not None
+    known = schema.__dataclass_fields__
+    for key in config:
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            raise Misuse(f"no key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    return OmegaConf.to_object(config)
+
+
+def exit_code(error: Exception) -> int:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, PosexpError):
+        return error.exit_code
+    return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,190 @@
+"""What is typed, in the words that Hydra 1.3 takes; and what Hydra answers, in one line.
+
+Uses Hydra's internal config loader and argument parser, both unchanged in 1.3 and 1.4; nothing else in posexp does.
+"""
+
+import argparse
+import re
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from posexp.config import COMMANDS, config_dir, meanings
+from posexp.errors import Misuse, PosexpError
+
+OWN_FLAGS = {"--lengths": {"train", "eval"}, "--runs": {"eval", "report"}}
+DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # nothing is run with these
+
+
+def translate(command: str, words: list[str]) -> list[str]:
+    """posexp's own flags as overrides. Raises Misuse for a flag that the command does not have, or a bad value."""
+    found, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        if flag not in OWN_FLAGS:
+            found.append(word)
+            continue
+        if command not in OWN_FLAGS[flag]:
+            raise Misuse(f"posexp {command} has no flag {flag}")
+        if not equals:
+            if not rest:
+                raise Misuse(f"{flag} needs a value")
+            value = rest.pop(0)
+        found.append(lengths_override(value) if flag == "--lengths" else f"runs={quoted(value)}")
+    return found
+
+
+def lengths_override(text: str) -> str:
+    try:
+        lengths = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise Misuse(f"--lengths takes whole numbers, as in --lengths 512,2048,8192; not {text!r}") from None
+    return f"eval.lengths={lengths}".replace(" ", "")
+
+
+def quoted(text: str) -> str:
+    """For Hydra's override grammar, to which `=`, `,` and brackets are syntax."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def hydra_arguments(command: str, words: list[str]) -> list[str]:
+    """`words` with overrides first and flags behind, and config groups with the `+` that their place asks for.
+
+    Raises Misuse for an unknown flag, a launcher without -m, or a missing scheme.
+    """
+    flags, overrides = split_flags(words)
+    if {"-m", "--multirun"} & set(flags) and DRY_FLAGS & set(flags):
+        raise Misuse("-m runs a sweep, and --help, --cfg and --info only show: take one of them away")
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in ("hydra/launcher", "hydra/sweeper") and not {"-m", "--multirun"} & set(
+            flags
+        ):
+            raise Misuse(f"{word} only acts in a sweep: add -m")
+    overrides, choices = settle_groups(command, overrides, flags)
+    runs_something = not DRY_FLAGS & {flag.partition("=")[0] for flag in flags}
+    if "scheme" in knob_names(command) and "scheme" not in choices and runs_something:
+        raise Misuse(f"choose a scheme with +scheme=<name>: {', '.join(group_options('scheme', flags))}")
+    return overrides + flags
+
+
+def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
+    """(flags with their values, overrides). Hydra 1.3 refuses overrides that flags interrupt."""
+    from hydra._internal.utils import get_args_parser
+
+    options = {name: action for action in get_args_parser()._actions for name in action.option_strings}
+    flags, overrides, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        name, equals, _ = word.partition("=")
+        if name not in options:
+            close = get_close_matches(name, [*options, *OWN_FLAGS], n=1)
+            raise Misuse(f"no flag {name}" + (f"; did you mean {close[0]}?" if close else ""))
+        flags.append(word)
+        action = options[name]
+        if equals or isinstance(action, (argparse._StoreTrueAction, argparse._VersionAction)):
+            continue
+        if action.nargs == "?":
+            if rest and rest[0] in (action.choices or ()):
+                flags.append(rest.pop(0))
+        elif rest:
+            flags.append(rest.pop(0))
+        else:
+            raise Misuse(f"{name} needs a value")
+    return flags, overrides
+
+
+def config_loader(flags: list[str]) -> Any:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+
+    path = create_config_search_path(str(config_dir()))
+    for flag in ("--config-dir", "-cd"):
+        if flag in flags:
+            path.prepend("command-line", f"file://{flags[flags.index(flag) + 1]}")
+    return ConfigLoaderImpl(config_search_path=path)
+
+
+def group_options(group: str, flags: list[str]) -> list[str]:
+    return config_loader(flags).get_group_options(group)
+
+
+def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple[list[str], set[str]]:
+    """Overrides with a `+` before each config group that the defaults list lacks, and none before those it has.
+
+    So scheme=rope and +scheme=rope mean the same, with or without an experiment that names a scheme.
+    Also gives the groups of which something is chosen.
+    """
+    from hydra.types import RunMode
+
+    loader = config_loader(flags)
+    chosen = {}
+    for index, word in enumerate(overrides):
+        key, equals, value = word.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        plain_group = re.fullmatch(r"\+?[a-z_]+(@[\w.]+)?", key) and loader.get_group_options(group)
+        if equals and plain_group:
+            chosen[index] = (key.lstrip("+"), value)
+    if not chosen and "scheme" not in knob_names(command):
+        return overrides, set()
+    others = [word for index, word in enumerate(overrides) if index not in chosen]
+    known = loader.compute_defaults_list(command, others, RunMode.MULTIRUN).overrides.known_choices
+    settled = [
+        f"{'' if chosen[index][0] in known else '+'}{chosen[index][0]}={chosen[index][1]}" if index in chosen else word
+        for index, word in enumerate(overrides)
+    ]
+    picked = {key for key, value in known.items() if value is not None}
+    return settled, picked | {key for key, _ in chosen.values()}
+
+
+def one_line(error: Exception, command: str) -> str:
+    """What went wrong and what to type instead."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, PosexpError):
+        return str(error)
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
+    text = str(error)
+    if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
+        text += "\n" + str(error.__cause__)
+    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
+        r"In '[^']*': Could not load '([^']+)'", text
+    ):
+        group, _, name = missing[1].rpartition("/")
+        options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:] if line.strip()]
+        options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
+        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown[1].lstrip("+")
+        names = [name for name, _ in meanings(COMMANDS.get(command, COMMANDS["train"]))]
+        if "not in" in text or "No match" in text:
+            return f"no key {key!r}{did_you_mean(key, names)}; posexp {command} --help lists all"
+    if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)'\n", text):
+        key, value = ambiguous.groups()
+        return f"{key}={value} names several values: add -m to run each, or write a list, {key}=[{value}]"
+    text = re.sub(r"To append to your (config|default list) use \+\S+", "", text)
+    text = re.sub(r"(reference_type|object_type)=\S+", "", text)
+    if full_key := re.search(r"full_key: (\S+)", text):
+        key = full_key[1]
+        text = re.sub(r"Error merging override \S+", "", text.replace(full_key[0], ""))
+        return f"{key}: {squeezed(text)}"
+    return squeezed(text)
+
+
+def knob_names(command: str) -> set[str]:
+    return {knob.name for knob in fields(COMMANDS[command])}
+
+
+def did_you_mean(word: str, options: list[str]) -> str:
+    close = get_close_matches(word, options, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def squeezed(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,24 @@
+"""A corpus as tokens: `load` gives the memory-mapped store of a DataConfig and builds it where there is none.
+
+corpus (read by `datasets`) → tokenizer (`tokenizers`) → store (one folder, named by its content) → batch.
+"""
+
+import sys
+from collections.abc import Callable
+
+from posexp.config import DataConfig
+from posexp.data.store import Store, Tokens, find_or_build
+
+__all__ = ["Store", "Tokens", "load"]
+
+
+def print_to_stderr(line: str) -> None:
+    print(f"posexp: {line}", file=sys.stderr, flush=True)
+
+
+def load(config: DataConfig, say: Callable[[str], None] = print_to_stderr) -> Store:
+    """The token store of `config`, verified; `say` is told in one line each what is built, repaired or waited for.
+
+    Raises Misuse for input that cannot be used as given, RunFailed where the disk gives out.
+    """
+    return find_or_build(config, say)

@@ -1,0 +1,187 @@
+"""From a DataConfig to the documents of its splits. `datasets` does the reading.
+
+A split is a `datasets.Dataset` with one column, `text`; one row is one document, none is empty.
+"""
+
+import hashlib
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from posexp.config import DataConfig, Source, Split
+from posexp.data import files, hub, stdlib
+from posexp.data.quiet import quiet
+from posexp.errors import Misuse
+
+LINE = re.compile(r"[^\n]*\n|[^\n]+")
+STRATUM = 20  # documents of like length, one of which goes to valid and one to test: 5 % each
+
+
+@dataclass
+class Corpus:
+    splits: dict[Split, Any]
+    description: str
+    notes: list[str] = field(default_factory=list)
+
+
+def content(config: DataConfig) -> list[Any]:
+    """What identifies the raw input, as JSON can hold it: hashes of contents, no locations or times.
+
+    Costs one pass over the raw bytes; for the hub, nothing. Raises Misuse for missing files.
+    """
+    check_pattern(config.document_start)
+    if config.source is not Source.files and (config.paths or config.valid or config.test):
+        raise Misuse(f"data.paths, data.valid and data.test belong to data=files, not to data={config.source.value}")
+    if config.source is not Source.hub and config.dataset:
+        raise Misuse(f"data.dataset belongs to data=hub, not to data={config.source.value}")
+    if config.source is Source.stdlib:
+        return ["stdlib", stdlib.content(), config.document_start]
+    if config.source is Source.files:
+        return ["files", *files.content(files.find_files(config)), config.field, config.document_start]
+    return ["hub", *hub.content(config), config.field, config.document_start]
+
+
+def read(config: DataConfig, cache: Path) -> Corpus:
+    """The documents of every split. `cache` holds what `datasets` writes, and must outlive the Corpus.
+
+    Raises Misuse, naming the file and what is wrong with it.
+    """
+    import datasets
+
+    with quiet():
+        if config.source is Source.stdlib:
+            parts = {Split.train: [(datasets.Dataset.from_dict({"text": stdlib.read()}), False)]}
+            corpus = Corpus({}, f"standard library of Python {platform.python_version()}")
+        elif config.source is Source.files:
+            found = files.find_files(config)
+            parts = {split: files.read(paths, config.field, cache) for split, paths in found.items()}
+            corpus = Corpus({}, ", ".join(f"{split.value}: {describe(paths)}" for split, paths in found.items()))
+        else:
+            loaded, fingerprint = hub.read(config, cache)
+            parts = {split: [(rows, True)] for split, rows in loaded.items()}
+            corpus = Corpus({}, f"{config.dataset} {config.subset} at {config.revision} ({fingerprint})")
+        splits = {split: documents(part, config.document_start, cache) for split, part in parts.items()}
+        for split, rows in splits.items():
+            if not len(rows):
+                raise Misuse(f"the {split.value} split holds no document: all texts are empty")
+        corpus.splits = hold_out(splits, corpus.notes)
+    return corpus
+
+
+def describe(paths: list[Path]) -> str:
+    names = [path.name for path in paths]
+    return " ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)} files)"
+
+
+def check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise Misuse(f"data.document_start={pattern!r} is not a regular expression: {error}") from error
+
+
+def texts(rows: Any) -> Iterator[str]:
+    """The column `text`, read in batches of about 4 MB."""
+    for batch in rows.iter(batch_size=files.batch_rows(rows)):
+        yield from batch["text"]
+
+
+def documents(parts: list[tuple[Any, bool]], start: str, cache: Path) -> Any:
+    """One dataset of all parts, begun anew at each line that matches `start`, empty texts left out."""
+    import datasets
+
+    if start:
+        generated = {"parts": parts, "pattern": start}
+        rows = datasets.Dataset.from_generator(
+            generate,
+            features=datasets.Features({"text": datasets.Value("string")}),
+            gen_kwargs=generated,
+            cache_dir=str(cache),
+        )
+    else:
+        rows = datasets.concatenate_datasets([rows for rows, _ in parts])
+    kept = [index for index, length in enumerate(files.text_lengths(rows)) if length]
+    return rows if len(kept) == len(rows) else rows.select(kept)
+
+
+def generate(parts: list[tuple[Any, bool]], pattern: str) -> Iterator[dict[str, str]]:
+    start = re.compile(pattern)
+    for rows, stream in parts:
+        for group in [texts(rows)] if stream else ([text] for text in texts(rows)):
+            for text in divide(joined_lines(iter(group)), start):
+                yield {"text": text}
+
+
+def joined_lines(rows: Iterator[str]) -> Iterator[str]:
+    """The lines of all rows with their newlines; one is put between rows where the first does not end with one."""
+    unfinished = None
+    for text in rows:
+        if unfinished is not None:
+            yield unfinished + "\n"
+        unfinished = None if text.endswith("\n") else ""
+        for match in LINE.finditer(text):
+            line = match.group()
+            if line.endswith("\n"):
+                yield line
+            else:
+                unfinished = line
+    if unfinished:
+        yield unfinished
+
+
+def divide(lines: Iterator[str], start: re.Pattern[str]) -> Iterator[str]:
+    """Documents; blank lines before a first heading stay with it."""
+    held: list[str] = []
+    blank = True
+    for line in lines:
+        if not blank and start.search(line.rstrip("\n")):
+            yield "".join(held)
+            held, blank = [], True
+        held.append(line)
+        blank = blank and not line.strip()
+    if not blank:
+        yield "".join(held)
+
+
+def hold_out(splits: dict[Split, Any], notes: list[str]) -> dict[Split, Any]:
+    """`splits`, with a validation split taken from the training documents if there is none, and then a test split too.
+
+    Which documents are held out follows from their texts alone, whatever their order and file names: the longest
+    documents form the first stratum, and so on, and each stratum gives those of lowest sha256, so that long
+    documents are in every split. Equal texts stay together.
+    """
+    if Split.valid in splits:
+        return splits
+    rows = splits[Split.train]
+    missing = [split for split in (Split.valid, Split.test) if split not in splits]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts(rows)]
+    lengths = dict(zip(hashes, files.text_lengths(rows), strict=True))
+    if len(lengths) < 3:
+        return splits | cut(rows, missing, notes)
+    ranked = sorted(lengths, key=lambda name: (-(lengths[name] or 0), name))
+    home: dict[str, Split] = {}
+    for first in range(0, max(1, len(ranked) // STRATUM) * STRATUM, STRATUM):
+        home.update(zip(sorted(ranked[first : first + STRATUM]), missing, strict=False))
+    places: dict[Split, list[int]] = {split: [] for split in (Split.train, *missing)}
+    for index, name in enumerate(hashes):
+        places[home.get(name, Split.train)].append(index)
+    return splits | {split: rows.select(chosen) for split, chosen in places.items()}
+
+
+def cut(rows: Any, missing: list[Split], notes: list[str]) -> dict[Split, Any]:
+    """The last 5 % of each text for each missing split, the rest for training."""
+    import datasets
+
+    names = (Split.train, *missing)
+    pieces: dict[Split, list[str]] = {split: [] for split in names}
+    for text in texts(rows):
+        ends = [len(text) * (20 - later) // 20 for later in range(len(missing), -1, -1)]
+        for split, first, last in zip(names, [0, *ends], ends, strict=False):
+            if first < last:
+                pieces[split].append(text[first:last])
+    held = " and for ".join(split.value for split in missing)
+    notes.append(f"documents are too few ({len(rows)}) to hold out whole ones: 5 % of each text is kept for {held}")
+    return {split: datasets.Dataset.from_dict({"text": kept}) for split, kept in pieces.items() if kept}

@@ -1,0 +1,128 @@
+"""Documents from a dataset of the Hugging Face hub, or from a local folder laid out like one."""
+
+import hashlib
+import os
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from posexp.config import DataConfig, Split
+from posexp.data.files import file_digest, text_column
+from posexp.data.quiet import raise_disk_error, reason
+from posexp.errors import Misuse
+
+NAMES = {Split.train: ["train"], Split.valid: ["validation", "valid", "val", "dev"], Split.test: ["test"]}
+PROBE_SECONDS = 3.0
+
+
+def local_folder(config: DataConfig) -> Path | None:
+    """The folder, if `data.dataset` names one instead of a repository."""
+    path = Path(config.dataset).expanduser()
+    return path if path.is_dir() else None
+
+
+def content(config: DataConfig) -> list[str]:
+    """What names the dataset without a network: its id, or the contents of a local folder. Raises Misuse for neither.
+
+    A branch such as main may move on the hub: the store then stays what it was when built; name a commit to be exact.
+    """
+    if not config.dataset:
+        raise Misuse("data=hub needs data.dataset=<repository id>, as in data.dataset=Salesforce/wikitext")
+    folder = local_folder(config)
+    if folder is None:
+        return [config.dataset, config.subset, config.revision]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
+    return ["folder", config.subset, digest.hexdigest()]
+
+
+def read(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
+    """The dataset's splits, each with the column `text`, and the fingerprint of what was loaded.
+
+    Raises Misuse if the hub cannot be reached and no copy is at hand, or if there is no such dataset, split or column.
+    """
+    found = fetch(config, cache)
+    splits = {}
+    for split, names in NAMES.items():
+        if name := next((name for name in names if name in found), None):
+            splits[split] = text_column(found[name], config.field, f"{config.dataset} ({name})")
+    if Split.train not in splits:
+        raise Misuse(f"{config.dataset} has no split named train; its splits: {', '.join(found)}")
+    return splits, " ".join(f"{name}:{rows._fingerprint}" for name, rows in found.items())
+
+
+def fetch(config: DataConfig, cache: Path) -> Any:
+    """The DatasetDict of all splits."""
+    import datasets
+
+    folder = local_folder(config)
+    if folder is not None:
+        try:
+            return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
+        except Exception as error:  # datasets raises whatever a builder raised
+            raise Misuse(f"cannot read the dataset in {folder}: {reason(error)}") from error
+    reachable = can_reach_hub()
+    try:
+        with offline(not reachable):
+            return datasets.load_dataset(config.dataset, config.subset or None, revision=config.revision)
+    except ConnectionError as error:
+        raise Misuse(
+            f"cannot reach the Hugging Face hub for {config.dataset!r}: no network? use data=stdlib or data=files "
+            "data.paths=…, or fetch it once on a machine with internet"
+        ) from error
+    except Exception as error:
+        raise_disk_error(error)
+        raise Misuse(f"cannot load data.dataset={config.dataset}: {reason(error)}") from error
+
+
+def can_reach_hub() -> bool:
+    """Whether the hub answers within seconds; its own client retries for half a minute.
+
+    Behind a proxy, where a direct connection proves nothing, True.
+    """
+    import datasets
+
+    if datasets.config.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies().keys() & {"https", "all"}:
+        return True
+    url = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    address = (url.hostname or "huggingface.co", url.port or (80 if url.scheme == "http" else 443))
+    answers: list[bool] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, timeout=PROBE_SECONDS).close()
+            answers.append(True)
+        except OSError:
+            pass
+
+    # In a thread, because the time limit of create_connection does not cover looking up the name.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return bool(answers)
+
+
+@contextmanager
+def offline(wanted: bool) -> Iterator[None]:
+    """Makes `datasets` use only what is already on this machine, inside the block."""
+    import datasets
+    import huggingface_hub.constants
+
+    # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
+    homes = [datasets.config, huggingface_hub.constants]
+    before = [home.HF_HUB_OFFLINE for home in homes]
+    try:
+        for home, value in zip(homes, before, strict=True):
+            home.HF_HUB_OFFLINE = wanted or value
+        yield
+    finally:
+        for home, value in zip(homes, before, strict=True):
+            home.HF_HUB_OFFLINE = value

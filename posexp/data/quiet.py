@@ -1,0 +1,50 @@
+"""Keeps `datasets` from drawing bars and logging tracebacks while posexp reads through it."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the loggers and bars of datasets and huggingface_hub inside the block, then puts them back."""
+    import datasets
+
+    loggers = [logging.getLogger("datasets"), logging.getLogger("huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars = datasets.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    except Exception as error:
+        raise_disk_error(error)
+        raise
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def root(error: BaseException) -> BaseException:
+    """The innermost cause of a wrapped error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def raise_disk_error(error: BaseException) -> None:
+    """Raises the OSError inside a wrapped `error` if it says that nothing more can be written."""
+    inner = root(error)
+    if isinstance(inner, OSError) and inner.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+        raise inner
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause of a wrapped error, as one line of at most 300 characters."""
+    inner = root(error)
+    text = " ".join(str(inner).split()) or type(inner).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,261 @@
+"""Token stores: a corpus as token ids on disk, written once, checked on every opening, read through a memory map.
+
+    <cache>/tokens/<key>/
+        train.bin, valid.bin, test.bin         ids, uint16 or uint32
+        train.documents.npy, …                 int64 [documents + 1]: where each document starts, and the end
+        tokenizer.json
+        store.json                             sizes and hashes of all these, where the text came from, notes
+
+The key is a hash of the raw input and of the choices that shape the tokens; not of file names and times.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from posexp.config import DataConfig, Split
+from posexp.data import corpus, tokenizer
+from posexp.data.files import file_digest
+from posexp.errors import Misuse, PosexpError, RunFailed
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FORMAT = 1
+
+Say = Callable[[str], None]
+
+
+class DamageError(Exception):
+    """A store's files are not what its store.json says."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One split. ids: [N] uint16 or uint32; starts: int64 [documents + 1]; bytes: of the split's text in UTF-8."""
+
+    ids: np.memmap
+    starts: np.ndarray
+    bytes: int
+    sha256: str
+
+
+class Store:
+    """An intact store. Raises DamageError if it is not."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.key = folder.name
+        self.meta = read_meta(folder)
+        self.vocab_size: int = self.meta["vocab_size"]
+        self.tokenizer_path = folder / "tokenizer.json"
+        self.notes: list[str] = self.meta["notes"]
+
+    def split(self, split: Split) -> Tokens:
+        """Raises Misuse if the corpus has no such split."""
+        known = self.meta["splits"].get(split.value)
+        if known is None:
+            raise Misuse(f"the corpus has no {split.value} split; there are {', '.join(self.meta['splits'])}")
+        ids = np.memmap(self.folder / f"{split.value}.bin", dtype=self.meta["dtype"], mode="r")
+        starts = np.load(self.folder / f"{split.value}.documents.npy", allow_pickle=False)
+        return Tokens(ids, starts, known["bytes"], self.meta["files"][f"{split.value}.bin"]["sha256"])
+
+    def token_bytes(self) -> np.ndarray | None:
+        """Number of bytes of text that each token stands for, int64 [V]; None where that is not known."""
+        return tokenizer.token_bytes(tokenizer.load(self.tokenizer_path))
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """store.json, once every file it names has been checked against it. Raises DamageError, naming the file."""
+    try:
+        meta = json.loads((folder / "store.json").read_bytes())
+        own = meta.pop("sha256")
+        expected = meta["files"].items()
+    except FileNotFoundError as error:
+        raise DamageError("store.json is missing") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DamageError("store.json cannot be read") from error
+    if own != meta_digest(meta):
+        raise DamageError("store.json has been changed")
+    for name, known in expected:
+        path = folder / name
+        if not path.is_file():
+            raise DamageError(f"{name} is missing")
+        if (size := path.stat().st_size) != known["size"]:
+            raise DamageError(f"{name} has {size} bytes instead of {known['size']}")
+        if file_digest(path) != known["sha256"]:
+            raise DamageError(f"{name} has been changed: its sha256 differs")
+    return meta
+
+
+def meta_digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def key_of(config: DataConfig) -> str:
+    """16 hex digits of all that decides the store's content. Reads the raw input once; Misuse if it is missing."""
+    identity = [FORMAT, corpus.content(config), tokenizer.content(config.tokenizer, config.vocab_size)]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
+def find_or_build(config: DataConfig, say: Say) -> Store:
+    """The store of `config`, built if it is not there or damaged. Safe to call from several processes at once.
+
+    Raises Misuse for input that cannot be used or a cache folder that cannot be written, RunFailed for a full disk.
+    """
+    folder = Path(config.cache).expanduser() / "tokens" / key_of(config)
+    if store := find(folder, say):
+        return store
+    try:
+        with locked(folder, say):
+            # Another process may have built it while this one waited.
+            if store := find(folder, lambda line: None):
+                return store
+            build(config, folder, say)
+        return Store(folder)
+    except OSError as error:
+        raise cache_error(folder.parent, error) from error
+    except DamageError as error:
+        raise RunFailed(f"the token store {folder} was damaged while it was built: {error}") from error
+
+
+def find(folder: Path, say: Say) -> Store | None:
+    """The store in `folder`, or None if there is none or, as `say` is told, it is damaged."""
+    if not folder.is_dir():
+        return None
+    try:
+        return Store(folder)
+    except DamageError as error:
+        say(f"the token store {folder} is damaged ({error}): building it again")
+        return None
+
+
+def cache_error(folder: Path, error: OSError) -> PosexpError:
+    text = f"cannot write the token store in {folder}: {error.strerror or error}"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}:
+        return Misuse(f"{text}; choose another folder with data.cache")
+    return RunFailed(text)
+
+
+@contextmanager
+def locked(folder: Path, say: Say) -> Iterator[None]:
+    """Holds the right to build `folder`; waits for another process that has it."""
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        say("waiting for another process that is building this token store")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def build(config: DataConfig, folder: Path, say: Say) -> None:
+    """Writes the store aside and renames it to `folder`. The caller holds the lock.
+
+    Whatever else there is of this store, damaged or left by a builder that died, is removed.
+    """
+    for leftover in folder.parent.glob(f"{folder.name}.*-building"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))
+    try:
+        write(config, aside / "store", aside / "datasets", say)
+        if folder.exists():
+            os.rename(folder, aside / "damaged")
+        os.rename(aside / "store", folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
+    """Writes all files of a store into the new `folder`; `cache` is for what `datasets` writes on the way."""
+    folder.mkdir()
+    source = corpus.read(config, cache)
+    for note in source.notes:
+        say(note)
+    train = source.splits[Split.train]
+    say(f"building the token store of {source.description}")
+    built = tokenizer.make(config.tokenizer, config.vocab_size, corpus.texts(train))
+    size = tokenizer.vocabulary_size(built)
+    if config.tokenizer == "bpe" and size < config.vocab_size:
+        source.notes.append(f"the training split gives only {size} of the {config.vocab_size} entries of the bpe")
+        say(source.notes[-1])
+    write_file(folder / "tokenizer.json", built.to_str(pretty=True).encode())
+    dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
+    splits = {}
+    for split, rows in source.splits.items():
+        splits[split.value] = write_split(
+            folder, split.value, corpus.texts(rows), built, dtype, config.tokenizer in {"bpe", "bytes"}
+        )
+        counts = (f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items())
+        say(f"{split.value}: {', '.join(counts)}")
+    files = {path.name: {"size": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(folder.iterdir())}
+    meta = {
+        "format": FORMAT,
+        "corpus": source.description,
+        "notes": source.notes,
+        "python": platform.python_version(),
+        "dtype": dtype.name,
+        "vocab_size": size,
+        "tokenizer": config.tokenizer if config.tokenizer in {"bpe", "bytes"} else "file",
+        "splits": splits,
+        "files": files,
+    }
+    write_file(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
+    sync(folder)
+
+
+def write_split(
+    folder: Path, name: str, texts: Iterator[str], built: "Tokenizer", dtype: np.dtype, divisible: bool
+) -> dict[str, int]:
+    """Writes <name>.bin and <name>.documents.npy; gives the number of documents, tokens and bytes."""
+    starts, total, size = [0], 0, 0
+    with open(folder / f"{name}.bin", "wb") as file:
+        for ids_N, ends, length in tokenizer.encode(built, texts, divisible):
+            file.write(ids_N.astype(dtype).tobytes())
+            total += len(ids_N)
+            size += length
+            if ends and total > starts[-1]:  # another's tokenizer may make nothing of a document
+                starts.append(total)
+        file.flush()
+        os.fsync(file.fileno())
+    if not total:
+        raise Misuse(f"the {name} split holds no token")
+    with open(folder / f"{name}.documents.npy", "wb") as file:
+        np.save(file, np.array(starts, dtype=np.int64), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"documents": len(starts) - 1, "tokens": total, "bytes": size}
+
+
+def write_file(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(folder: Path) -> None:
+    """Makes the names in `folder` last through a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

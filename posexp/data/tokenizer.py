@@ -1,0 +1,176 @@
+"""Tokenizers: a byte-level BPE learned on the training split, single bytes, or a tokenizer.json from elsewhere."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from posexp.data.files import file_digest
+from posexp.errors import Misuse
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.models import Model
+
+# Here GPT-2's pattern always begins a new word, so that no token reaches across.
+WORD_GAP = re.compile(r"(?<=\S) (?=\S)")
+
+
+def content(spec: str, vocab_size: int) -> list[str | int]:
+    """What identifies the tokenizer, apart from the text a bpe learns on. Raises Misuse for a missing file."""
+    if spec == "bpe":
+        return ["bpe", vocab_size]
+    if spec == "bytes":
+        return ["bytes"]
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise Misuse(f"data.tokenizer={spec} is neither bpe nor bytes, nor a tokenizer.json: there is no such file")
+    return ["file", file_digest(path)]
+
+
+def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
+    """The tokenizer that `spec` names; `texts` are read only where it is learned. Adds no special tokens.
+
+    Raises Misuse for a file that is not a tokenizer.
+    """
+    if spec == "bpe":
+        return learn_bpe(texts, vocab_size)
+    if spec == "bytes":
+        return single_bytes()
+    return load(Path(spec).expanduser())
+
+
+def learn_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+    """Deterministic; has fewer than `vocab_size` entries where the texts give no more pairs to merge."""
+    from tokenizers import models, pre_tokenizers, trainers
+
+    tokenizer = byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[],
+        show_progress=False,
+    )
+    # In pieces, because the trainer holds 256 texts at a time.
+    tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer=trainer)
+    return tokenizer
+
+
+def single_bytes() -> "Tokenizer":
+    """256 tokens; a byte's id is its value."""
+    from tokenizers import models
+
+    return byte_level(models.BPE(vocab={char: value for value, char in enumerate(byte_chars())}, merges=[]))
+
+
+def byte_level(model: "Model") -> "Tokenizer":
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def load(path: Path) -> "Tokenizer":
+    """The tokenizer of a tokenizer.json, without truncation and padding. Raises Misuse if it is none."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise Misuse(f"{path} is not a tokenizer.json: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def byte_chars() -> list[str]:
+    """The character that stands for each byte in byte-level vocabularies: printable ones for themselves."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(value if value in printable else next(others)) for value in range(256)]
+
+
+def is_byte_level(tokenizer: "Tokenizer") -> bool:
+    """Whether tokens are runs of bytes, and text is neither normalised nor prefixed before it is cut into them."""
+    layout = json.loads(tokenizer.to_str())
+    steps = layout["pre_tokenizer"] or {}
+    steps = steps.get("pretokenizers", [steps])
+    last = steps[-1] if steps else {}
+    return (
+        layout["normalizer"] is None
+        and (layout["decoder"] or {}).get("type") == "ByteLevel"
+        and last.get("type") == "ByteLevel"
+        and not last.get("add_prefix_space")
+        and layout["model"].get("type") == "BPE"
+        and not layout["model"].get("continuing_subword_prefix")
+        and not layout["model"].get("end_of_word_suffix")
+    )
+
+
+def vocabulary_size(tokenizer: "Tokenizer") -> int:
+    """One more than the largest id."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def token_bytes(tokenizer: "Tokenizer") -> np.ndarray | None:
+    """Number of bytes of text that each token stands for, int64 [V]; None if that is not known of every token.
+
+    An id without a token counts 0.
+    """
+    if not is_byte_level(tokenizer):
+        return None
+    known = set(byte_chars())
+    added = tokenizer.get_added_tokens_decoder()
+    if not known <= tokenizer.get_vocab().keys() or any(token.lstrip or token.rstrip for token in added.values()):
+        return None  # bytes outside the vocabulary vanish; such added tokens take the blanks around them
+    counts_V = np.zeros(vocabulary_size(tokenizer), dtype=np.int64)
+    for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
+        if index in added:
+            counts_V[index] = len(added[index].content.encode())
+        elif known.issuperset(token):
+            counts_V[index] = len(token)
+        else:
+            return None
+    return counts_V
+
+
+def pieces(text: str, size: int = 1 << 16) -> Iterator[str]:
+    """`text` in pieces of about `size` characters that posexp's own tokenizers encode as they would the whole."""
+    first = 0
+    while first + size < len(text):
+        gap = WORD_GAP.search(text, first + size)
+        if gap is None:
+            break
+        yield text[first : gap.start()]
+        first = gap.start()
+    yield text[first:]
+
+
+def encode(tokenizer: "Tokenizer", texts: Iterable[str], divisible: bool) -> Iterator[tuple[np.ndarray, bool, int]]:
+    """(ids int64 [N], whether they end a document, UTF-8 bytes) of successive pieces of the texts.
+
+    `divisible` says that long texts may be encoded in `pieces`, which bounds memory.
+    """
+    batch: list[tuple[str, bool]] = []
+    held = 0
+    for text in texts:
+        *early, last = pieces(text) if divisible else [text]
+        for piece, ends in [*((piece, False) for piece in early), (last, True)]:
+            batch.append((piece, ends))
+            held += len(piece)
+            if held >= 2 << 20:
+                yield from encode_batch(tokenizer, batch)
+                batch, held = [], 0
+    yield from encode_batch(tokenizer, batch)
+
+
+def encode_batch(tokenizer: "Tokenizer", batch: list[tuple[str, bool]]) -> Iterator[tuple[np.ndarray, bool, int]]:
+    encodings = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+    for (piece, ends), encoding in zip(batch, encodings, strict=True):
+        yield np.array(encoding.ids, dtype=np.int64), ends, len(piece.encode())

@@ -1,0 +1,247 @@
+"""Evaluation: trained runs in, rows out. One row per run, protocol and length; posexp/report draws them."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from posexp import checkpoint, jsonl
+from posexp.attention import kernel_path
+from posexp.config import EvalCommand, EvalConfig, Precision, TrainCommand, WandbConfig
+from posexp.data import Store, Tokens, load
+from posexp.device import choose_device, choose_precision, describe
+from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.evaluation.protocols import Measurement, check_protocols, own_lengths, plan, targets_hash, targets_of
+from posexp.evaluation.scoring import Cost, measured, token_losses
+from posexp.evaluation.statistics import summarize
+from posexp.log import Wandb, say
+from posexp.model import Decoder, build
+from posexp.runs import Run, find
+
+FINAL = {"ok", "undefined", "non-finite"}  # statuses that measuring again would not change
+# What makes two rows the same measurement.
+KEY = ("protocol", "length", "stride", "window", "targets_hash", "weights", "precision")
+
+
+def evaluate(command: EvalCommand) -> list[Run]:
+    """Measures every finished run that `command` names; what is measured already is not measured again.
+
+    Raises Misuse if there is no such run or no run can be measured as asked; RunFailed if some could not be.
+    """
+    check_protocols(command.eval.protocols)
+    device = choose_device(command.device)
+    found = find(command.results, command.group, command.runs)
+    finished = [run for run in found if run.status()["status"] == "done"]
+    if not finished:
+        place = f"{command.results}/{command.group}/{command.runs}"
+        unfinished = f"; {len(found)} unfinished: repeat their train command" if found else ""
+        raise Misuse(f"no finished run in {place}{unfinished}. Train one first: posexp train +scheme=<name>")
+    for run in found:
+        if run not in finished:
+            say(f"{run.name}: not finished ({run.status()['status']}), left out")
+    errors: list[PosexpError] = []
+    for run in finished:
+        try:
+            evaluate_run(run, command.eval, device, command.wandb, command.cache, command.trust)
+        except PosexpError as error:
+            say(f"{run.name}: {error}")
+            errors.append(error)
+    if errors and len(errors) == len(finished):
+        raise errors[0]
+    if errors:
+        raise RunFailed(f"{len(errors)} of {len(finished)} runs could not be evaluated (see above)")
+    return finished
+
+
+def evaluate_run(
+    run: Run,
+    config: EvalConfig,
+    device: torch.device,
+    wandb: WandbConfig,
+    cache: str | None = None,
+    trust: bool = False,
+) -> None:
+    """Adds the rows that are missing to the run's rows.jsonl, and their token losses to losses/.
+
+    Raises Misuse for lengths the text cannot give; RunFailed if the run's files are damaged.
+    """
+    trained = run.config()
+    check_target(trained, trust)
+    data = copy.copy(trained.data)
+    data.cache = cache or data.cache
+    store = load(data, say)
+    run.check_store(store.key)
+    tokens = store.split(config.split)
+    lengths = config.lengths or own_lengths(tokens, trained.train.length, config.stride)
+    precision = choose_precision(config.precision, device)
+    saved = checkpoint.restore(run.folder / "checkpoint", say)
+    if saved is None or saved["step"] != trained.train.steps:
+        raise RunFailed("its final checkpoint is damaged or missing; repeat its train command to make it again")
+    model = build(trained.model, store.vocab_size, trained.scheme, trained.train.length, trained.seed)
+    checkpoint.apply(saved["tensors"], model)
+    evaluator = Evaluator(
+        run, trained, config, store, tokens, model.to(device), device, precision, saved["sha256"][:12]
+    )
+    done = {key_of(row) for row in jsonl.read(run.rows, say) if row.get("status") in FINAL}
+    new = []
+    for measurement in plan(tokens, config, lengths):
+        row = evaluator.describe(measurement)
+        if key_of(row) in done:
+            continue
+        row |= evaluator.measure(measurement)
+        jsonl.append(run.rows, row)
+        new.append(row)
+        if measurement.context is None:
+            say(line_of(row))
+    if not new:
+        say(f"{run.name}: all {', '.join(map(str, lengths))} measured already")
+        return
+    copy_ = Wandb(run, wandb, {}, run.folder.parent.name, trained.label)
+    copy_.curve(new)
+    copy_.finish()
+
+
+class Evaluator:
+    """One trained model and the text it is measured on."""
+
+    def __init__(
+        self,
+        run: Run,
+        trained: TrainCommand,
+        config: EvalConfig,
+        store: Store,
+        tokens: Tokens,
+        model: Decoder,
+        device: torch.device,
+        precision: Precision,
+        weights: str,
+    ):
+        self.run, self.trained, self.config, self.tokens = run, trained, config, tokens
+        self.model, self.device, self.precision, self.weights = model, device, precision, weights
+        self.token_bytes = store.token_bytes()
+        self.scored: dict[bytes, tuple[np.ndarray, Cost]] = {}  # protocols share windows, and so their losses
+
+    def describe(self, measurement: Measurement) -> dict[str, Any]:
+        """The columns of a row that are known before anything is computed."""
+        target_N, context_N = targets_of(measurement.windows)
+        per_position = measurement.context is not None
+        hash_ = targets_hash(self.tokens, target_N, context_N if per_position else None)
+        chosen_N = self.chosen(measurement, context_N)
+        target_N, context_N = target_N[chosen_N], context_N[chosen_N]
+        begin_N = self.tokens.starts[self.documents(target_N)]
+        sizes_D = np.diff(self.tokens.starts)
+        return {
+            "run": self.run.name,
+            "scheme": self.trained.label,
+            "seed": self.trained.seed,
+            "train_length": self.trained.train.length,
+            "length": measurement.length,
+            "protocol": measurement.protocol,
+            "stride": measurement.stride,
+            "window": "full",
+            "targets": len(target_N),
+            "targets_hash": hash_,
+            "nll": None,
+            "ppl": None,
+            "bits_per_byte": None,
+            "ci_low": None,
+            "ci_high": None,
+            "crossing_share": float((target_N - context_N < begin_N).mean()),
+            "tokens_per_second": None,
+            "peak_memory": None,
+            "kernel_path": kernel_path(self.model.scheme, self.model.scheme.dims),
+            "status": "undefined",
+            "split": self.config.split.value,
+            "documents": len(np.unique(self.documents(target_N))),
+            "documents_in_split": len(sizes_D),
+            "weights": self.weights,
+            "precision": self.precision.value,
+            "device": describe(self.device),
+        }
+
+    def measure(self, measurement: Measurement) -> dict[str, Any]:
+        """The other columns: losses are computed, or the status says why not."""
+        limit = self.model.scheme.max_length
+        inputs = int((measurement.windows[:, 2] - 1 - measurement.windows[:, 0]).max())
+        if limit is not None and inputs > limit:
+            return {}  # undefined
+        try:
+            loss_N, cost = self.score(measurement.windows)
+        except (MemoryError, torch.OutOfMemoryError):
+            return {"status": "out of memory"}
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            return {"status": "out of memory"}
+        target_N, context_N = targets_of(measurement.windows)
+        chosen_N = self.chosen(measurement, context_N)
+        if measurement.context is None:
+            self.keep_losses(measurement, loss_N, target_N, context_N)
+        loss_N, target_N = loss_N[chosen_N], target_N[chosen_N]
+        speed = {
+            "tokens_per_second": round(
+                int((measurement.windows[:, 2] - 1 - measurement.windows[:, 0]).sum()) / cost.seconds
+            ),
+            "peak_memory": cost.peak_memory,
+        }
+        if not np.isfinite(loss_N).all():
+            return {"status": "non-finite", **speed}
+        summary = summarize(loss_N, self.documents(target_N), self.bytes_of(target_N))
+        return {**vars(summary), **speed, "status": "ok"}
+
+    def score(self, windows: np.ndarray) -> tuple[np.ndarray, Cost]:
+        key = windows.tobytes()
+        if key not in self.scored:
+            torch.manual_seed(0)  # a scheme that draws positions draws the same ones in every evaluation
+            with measured(self.device) as cost:
+                loss_N = token_losses(
+                    self.model, self.tokens.ids, windows, self.config.batch_tokens, self.device, self.precision
+                )
+            self.scored[key] = loss_N, cost
+        return self.scored[key]
+
+    def keep_losses(
+        self, measurement: Measurement, loss_N: np.ndarray, target_N: np.ndarray, context_N: np.ndarray
+    ) -> None:
+        """losses/<protocol>-<length>-<targets hash>.npz, for statistics that pair runs token by token."""
+        folder = self.run.folder / "losses"
+        folder.mkdir(exist_ok=True)
+        name = f"{measurement.protocol}-{measurement.length}-{targets_hash(self.tokens, target_N)}.npz"
+        arrays = {"nll": loss_N, "target": target_N, "context": context_N.astype(np.int32)}
+        aside = folder / f"{name}.tmp.npz"
+        np.savez_compressed(aside, allow_pickle=False, **arrays)
+        aside.replace(folder / name)
+
+    def chosen(self, measurement: Measurement, context_N: np.ndarray) -> np.ndarray:
+        if measurement.context is None:
+            return np.ones(len(context_N), dtype=bool)
+        low, high = measurement.context
+        return (low < context_N) & (context_N <= high)
+
+    def documents(self, target_N: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.tokens.starts, target_N, side="right") - 1
+
+    def bytes_of(self, target_N: np.ndarray) -> float:
+        """UTF-8 bytes that the targets stand for; where a token's are not knowable, the split's mean."""
+        if self.token_bytes is None:
+            return len(target_N) * self.tokens.bytes / len(self.tokens.ids)
+        return float(self.token_bytes[self.tokens.ids[target_N]].sum())
+
+
+def check_target(trained: TrainCommand, trust: bool) -> None:
+    """Raises Misuse if the run names a scheme from outside posexp: a run folder is data, and may come from anywhere."""
+    target = str(trained.scheme.get("_target_", ""))
+    if not target.startswith("posexp.schemes.") and not trust:
+        raise Misuse(f"its scheme is code from outside posexp, {target!r}: say trust=true to run it")
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(column) for column in KEY)
+
+
+def line_of(row: dict[str, Any]) -> str:
+    value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
+    if row["ci_low"] is not None:
+        value += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+    return f"{row['run']}: {row['protocol']} {row['length']}: {value}"

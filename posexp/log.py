@@ -1,0 +1,193 @@
+"""What a run says: metrics.jsonl first, then train.log, the terminal and wandb, which are copies."""
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from posexp import jsonl
+from posexp.config import TrainCommand, WandbConfig, WandbMode, plain
+from posexp.runs import Run
+
+
+def say(line: str) -> None:
+    """One line to the person at the terminal, beside the command's output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Log:
+    """The log of one training run.
+
+    Training rows go to metrics.jsonl as they come. A terminal shows a progress bar; anything else, and
+    train.log, gets a plain line every `seconds_between_lines`.
+    """
+
+    seconds_between_lines = 10.0
+
+    def __init__(self, run: Run, config: TrainCommand, step: int):
+        self.run, self.steps, self.batch_tokens = run, config.train.steps, config.train.batch_tokens
+        rows = jsonl.read(run.metrics, self.note)
+        # What a killed process wrote past its last checkpoint is about to be computed again.
+        jsonl.rewrite(run.metrics, [row for row in rows if row.get("step", 0) <= step])
+        self.started, self.first_step = time.monotonic(), step
+        self.last_line = self.last_row = self.started
+        self.last_step = step
+        self.wandb = Wandb(run, config.wandb, plain(config), config.group, config.label)
+        self.bar = progress_bar(run.name, self.steps, step)
+
+    def __enter__(self) -> "Log":
+        self.bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.__exit__(kind, error, trace)
+        self.wandb.finish()
+
+    def note(self, line: str) -> None:
+        """A line for the terminal and for train.log."""
+        say(f"{self.run.name}: {line}")
+        self.to_file(line)
+
+    def to_file(self, line: str) -> None:
+        with (self.run.folder / "train.log").open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def status(self, status: str, step: int, **details: Any) -> None:
+        """A change of the run's state, e.g. running, done, stopped or failed with its reason."""
+        jsonl.append(self.run.metrics, {"step": step, "status": status, "time": round(time.time(), 3), **details})
+
+    def train(self, step: int, loss: float, learning_rate: float, grad_norm: float) -> None:
+        """One training row: mean loss (nats per token) since the last row, after `step` steps."""
+        now = time.monotonic()
+        speed = (step - self.last_step) * self.batch_tokens / max(now - self.last_row, 1e-9)
+        self.last_row, self.last_step = now, step
+        row = {
+            "step": step,
+            "tokens": step * self.batch_tokens,
+            "loss": loss,
+            "lr": learning_rate,
+            "grad_norm": grad_norm,
+            "tokens_per_second": round(speed),
+            "time": round(time.time(), 3),
+        }
+        jsonl.append(self.run.metrics, row)
+        self.wandb.log({f"train/{key}": value for key, value in row.items() if key != "time"})
+        left = (self.steps - step) * (now - self.started) / max(step - self.first_step, 1)
+        self.bar.update(step, loss, speed, left)
+        if now - self.last_line > self.seconds_between_lines or step == self.steps:
+            self.last_line = now
+            line = f"step {step}/{self.steps}  loss {loss:.4f}  {speed:,.0f} tokens/s  ETA {clock(left)}"
+            self.to_file(line)
+            if not self.bar.visible:
+                say(f"{self.run.name}: {line}")
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class progress_bar:  # noqa: N801 - used like a function
+    """A rich progress bar on a terminal; elsewhere nothing (`visible` is False)."""
+
+    def __init__(self, name: str, steps: int, step: int):
+        self.visible = sys.stderr.isatty()
+        self.progress: Any = None
+        if self.visible:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                console=Console(stderr=True),
+            )
+            self.task = self.progress.add_task(name, total=steps, completed=step, state="")
+
+    def __enter__(self) -> "progress_bar":
+        if self.progress:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def update(self, step: int, loss: float, speed: float, left: float) -> None:
+        if self.progress:
+            state = f"loss {loss:.3f}  {speed:,.0f} tokens/s  ETA {clock(left)}"
+            self.progress.update(self.task, completed=step, state=state)
+
+
+class Wandb:
+    """The copy in wandb. Whatever goes wrong with it is said once, and the run goes on without it."""
+
+    def __init__(self, run: Run, config: WandbConfig, run_config: dict[str, Any], group: str, label: str):
+        self.run: Any = None
+        if config.mode is WandbMode.disabled:
+            return
+        with self.harmless():
+            import wandb
+
+            mode = config.mode.value
+            if mode == "online" and not wandb.Api().api_key:
+                raise ConnectionError("no API key: run `wandb login`, or set wandb.mode=offline")
+            self.run = wandb.init(
+                project=config.project,
+                entity=config.entity,
+                mode=mode,
+                id=wandb_id(run),
+                resume="allow",
+                name=run.name,
+                group=group,
+                job_type="posexp",
+                tags=[label],
+                dir=str(run.folder),
+                config=run_config,
+                # the run's own log tells what happens; a login or a dead network must not hold it up
+                settings=wandb.Settings(console="off", silent=True, init_timeout=20, x_disable_stats=True),
+            )
+            # lengths and steps are columns with axes of their own, so that curves of several runs lie over each other
+            self.run.define_metric("train/step")
+            self.run.define_metric("train/*", step_metric="train/step")
+            self.run.define_metric("eval/length")
+            self.run.define_metric("eval/*", step_metric="eval/length")
+
+    def log(self, values: dict[str, Any]) -> None:
+        if self.run is not None:
+            with self.harmless():
+                self.run.log(values)
+
+    def curve(self, rows: list[dict[str, Any]]) -> None:
+        """Perplexity against length, one call per length."""
+        for row in sorted(rows, key=lambda row: row["length"]):
+            name = f"eval/{row['protocol']}"
+            self.log({"eval/length": row["length"], f"{name}/ppl": row["ppl"], f"{name}/nll": row["nll"]})
+
+    def finish(self) -> None:
+        if self.run is not None:
+            with self.harmless():
+                self.run.finish()
+            self.run = None
+
+    @contextmanager
+    def harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.run = None
+            text = " ".join(str(error).split())[:160]
+            say(f"wandb is left out ({type(error).__name__}: {text}); metrics.jsonl has everything")
+
+
+def wandb_id(run: Run) -> str:
+    """The same for every process that works on the run, so that wandb goes on where it stopped."""
+    return hashlib.sha256(f"{run.folder.parent.name}/{run.name}".encode()).hexdigest()[:16]

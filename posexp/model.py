@@ -1,0 +1,140 @@
+"""The decoder: the same for every scheme, which alone decides how it learns where its tokens are.
+
+Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head,
+F width of the MLP, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posexp.attention import attention
+from posexp.config import Mlp, ModelConfig
+from posexp.errors import Misuse
+from posexp.schemes import Dims, Scheme
+
+INIT_STD = 0.02  # of every matrix inside the blocks, as in GPT-2
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        head_dim = config.d_model // config.n_head
+        self.norm_q = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.norm_k = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme) -> Tensor:
+        B, T, D = x_BTD.shape
+        qkv_BHTC = self.qkv(x_BTD).view(B, T, 3 * self.n_head, D // self.n_head).transpose(1, 2)
+        q_BHTC, k_BHTC, v_BHTC = qkv_BHTC.chunk(3, dim=1)
+        q_BHTC, k_BHTC = scheme.rotate(self.norm_q(q_BHTC), self.norm_k(k_BHTC), pos_BT)
+        mixed_BHTC = attention(scheme, q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD)
+        return self.out(mixed_BHTC.transpose(1, 2).reshape(B, T, D))
+
+
+class SwiGLU(nn.Module):
+    """Shazeer 2020, arXiv 2002.05202; 8/3 D wide, for the parameter count of a 4 D wide GELU."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        width = 32 * round(8 / 3 * d_model / 32) or 32  # whole vectors for the hardware
+        self.gate_and_up = nn.Linear(d_model, 2 * width, bias=False)
+        self.out = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate_BTF, up_BTF = self.gate_and_up(x_BTD).chunk(2, dim=-1)
+        return self.out(F.silu(gate_BTF) * up_BTF)
+
+
+class Gelu(nn.Module):
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.up = nn.Linear(d_model, 4 * d_model, bias=False)
+        self.out = nn.Linear(4 * d_model, d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.out(F.gelu(self.up(x_BTD)))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.norm_attention = nn.RMSNorm(config.d_model)
+        self.attention = SelfAttention(config)
+        self.norm_mlp = nn.RMSNorm(config.d_model)
+        self.mlp = SwiGLU(config.d_model) if config.mlp is Mlp.swiglu else Gelu(config.d_model)
+        self.dropout = config.dropout
+
+    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme) -> Tensor:
+        x_BTD = x_BTD + self.drop(self.attention(self.norm_attention(x_BTD), pos_BT, scheme))
+        return x_BTD + self.drop(self.mlp(self.norm_mlp(x_BTD)))
+
+    def drop(self, x_BTD: Tensor) -> Tensor:
+        return F.dropout(x_BTD, self.dropout, self.training)
+
+
+class Decoder(nn.Module):
+    """A pre-norm causal language model with tied embeddings.
+
+    Embeddings are drawn with variance 1/D and multiplied by sqrt(D) on the way in, as in Vaswani et al. 2017
+    (section 3.4): tokens enter at unit scale, so positions added to them, also of unit scale, do not
+    drown them, and logits start at unit scale. All schemes get the same.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, scheme: Scheme, seed: int):
+        """`seed` draws the weights, the same ones whatever the scheme has drawn for itself."""
+        super().__init__()
+        self.scheme = scheme
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.RMSNorm(config.d_model)
+        nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
+        for name, weight in self.blocks.named_parameters():
+            if weight.ndim == 2:
+                # the two branches of each block that write to the residual stream start small: GPT-2, section 2.3
+                branches = 2 * config.n_layer if name.endswith("out.weight") else 1
+                nn.init.normal_(weight, std=INIT_STD * branches**-0.5)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Hidden states [B, T, D] of tokens (int64), ready for `logits`.
+
+        Raises Misuse if the input is longer than the scheme is defined for.
+        """
+        B, T = tokens_BT.shape
+        limit = self.scheme.max_length
+        if limit is not None and limit < T:
+            raise Misuse(f"{self.scheme.fingerprint()} is undefined past {limit} tokens: input of {T}")
+        pos_BT = self.scheme.positions(B, T, tokens_BT.device)
+        x_BTD = self.embedding(tokens_BT) * self.embedding.embedding_dim**0.5
+        x_BTD = self.scheme.embed(x_BTD, pos_BT)
+        for index, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, pos_BT, self.scheme.layer(index))
+        return self.norm(x_BTD)
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """[B, T, V] float32."""
+        return F.linear(hidden_BTD, self.embedding.weight).float()
+
+    def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean loss in nats per token."""
+        return F.cross_entropy(self.logits(self(tokens_BT)).flatten(0, 1), targets_BT.flatten())
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters in all, of the token embeddings, of the scheme, and of the rest."""
+        total = sum(weight.numel() for weight in self.parameters())
+        embedding = self.embedding.weight.numel()
+        scheme = sum(weight.numel() for weight in self.scheme.parameters())
+        return {"total": total, "embedding": embedding, "scheme": scheme, "decoder": total - embedding - scheme}
+
+
+def build(config: ModelConfig, vocab_size: int, scheme_node: dict, train_length: int, seed: int) -> Decoder:
+    """The decoder of a run's configuration with weights drawn from `seed`."""
+    from posexp.schemes import from_config
+
+    torch.manual_seed(seed)
+    scheme = from_config(scheme_node, Dims(config.d_model, config.n_head, config.n_layer, train_length))
+    return Decoder(config, vocab_size, scheme, seed)

@@ -1,0 +1,383 @@
+"""The picture: perplexity against length, one panel per table, the headline big.
+
+Sizes are inches, positions inside a panel are fractions of its height.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from posexp.report.rows import Cell, Table, facts, listed, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "same_targets": "Perplexity on the same targets as context grows",
+    "nonoverlapping": "Perplexity in non-overlapping windows",
+    "sliding": "Perplexity in sliding windows",
+    "per_position": "Perplexity by position",
+}
+LENGTH_IS = {
+    "same_targets": "tokens of context before a target",
+    "nonoverlapping": "tokens in a window",
+    "sliding": "tokens in a window",
+    "per_position": "tokens of context before a target",
+}
+# Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that vanishes on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D")
+MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+INK, QUIET = "#222222", "#6b6b6b"
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "text.color": INK,
+    "text.parse_math": False,  # a "$" in a label is a dollar sign
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9a9a9a",
+    "axes.labelcolor": INK,
+    "xtick.color": "#9a9a9a",
+    "ytick.color": "#9a9a9a",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "axes.grid.which": "major",
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "svg.fonttype": "none",  # text stays text: searchable and small
+    "svg.hashsalt": "posexp",
+}
+MOST_PANELS = 5
+WIDTH, PLOT = 8.9, 6.7  # of all panels together; of the headline, which has the labels at its right
+LEFT, ABOVE, BELOW = 0.85, 0.95, 0.65
+ROW = 0.27  # of the strip that holds failures; also the distance of labels
+DENSE = 16  # more lengths than this are drawn without markers
+
+
+@dataclass(frozen=True)
+class Look:
+    colour: str
+    marker: str
+    dash: Any
+
+
+def looks(shown: list[Table]) -> dict[str, Look]:
+    """The look of each curve, the same in every panel: given out along the sorted labels."""
+    curves = sorted({curve for table in shown for curve in table.curves})
+    return {
+        curve: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i // len(COLOURS) % len(DASHES)])
+        for i, curve in enumerate(curves)
+    }
+
+
+def pictures(shown: list[Table]) -> tuple[bytes, bytes]:
+    """(PNG, SVG) of the tables; the same tables give the same bytes."""
+    import warnings
+
+    from matplotlib import style
+
+    png, svg = io.BytesIO(), io.BytesIO()
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a label in a script the font lacks
+        figure = draw(shown)
+        tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
+        figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title_of(shown[0])}, **tight)
+    return png.getvalue(), svg.getvalue()
+
+
+def draw(shown: list[Table]) -> "Figure":
+    """The figure of the first MOST_PANELS tables; the first is the headline."""
+    from matplotlib.figure import Figure
+
+    look_of = looks(shown)
+    main, others = shown[0], shown[1:MOST_PANELS]
+    main_height = max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(main)))
+    row_heights = [
+        max(2.6, ROW * 2.5 * max(len(failing(table)) for table in others[i : i + 2])) for i in range(0, len(others), 2)
+    ]
+    height = ABOVE + main_height + BELOW + sum(ABOVE + h + BELOW for h in row_heights)
+    figure = Figure(figsize=(LEFT + WIDTH, height))
+
+    def panel(table: Table, left: float, top: float, wide: float, high: float, big: bool) -> None:
+        box = (left / (LEFT + WIDTH), 1 - (top + high) / height, wide / (LEFT + WIDTH), high / height)
+        axes = figure.add_axes(box)
+        ends = draw_panel(axes, table, look_of, wide, high, big)
+        if big:
+            name_curves(axes, look_of, ends, high, bool(any(failing(table) for table in shown)))
+
+    panel(main, LEFT, ABOVE, PLOT, main_height, True)
+    top = ABOVE + main_height + BELOW
+    half = (WIDTH - LEFT) / 2
+    for i, high in enumerate(row_heights):
+        pair = others[2 * i : 2 * i + 2]
+        for j, table in enumerate(pair):
+            wide = PLOT if len(others) == 1 else half
+            panel(table, LEFT + j * (half + LEFT), top + ABOVE, wide, high, False)
+        top += ABOVE + high + BELOW
+    if more := len(shown) - 1 - len(others):
+        figure.text(LEFT / (LEFT + WIDTH), 0, f"{more} more in table.md and rows.csv", color=QUIET, size=9.5)
+    return figure
+
+
+def draw_panel(
+    axes: "Axes", table: Table, look_of: dict[str, Look], wide: float, high: float, big: bool
+) -> dict[str, tuple[float, bool]]:
+    """Draws one table. Returns where each curve ends: (height as a fraction, whether at the right edge)."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    size = 11 if big else 9.5
+    base = 0.0 if min(table.lengths) > 0 else 1.0  # a first target has no context, and no logarithm
+
+    extent = [math.log2(length + base) for length in (*table.lengths, *table.train_lengths)]
+    pad = max(0.045 * (max(extent) - min(extent)), 0.25)
+    left, right = min(extent) - pad, max(extent) + pad
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(2**left, 2**right)
+    per_octave = wide / (right - left)
+    failed = [
+        failures_of(table, curve, base, size - 1.5, lambda x: (math.log2(x) - left) * per_octave, wide)
+        for curve in failing(table)
+    ]
+    row = ROW * (1.6 if any(failure.place == "above" for failure in failed) else 1)
+    measured = any(cell.ppl for cell in table.cells.values())
+    strip = (min(row * len(failed) / high, 0.75) + 0.02 if measured else 0.97) if failed else 0.0
+    shown = x_ticks(table, per_octave, size / 72)
+    axes.xaxis.set_major_locator(FixedLocator([length + base for length in shown]))
+    axes.xaxis.set_major_formatter(FixedFormatter([str(length) for length in shown]))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+    bottom, top = y_range(table)
+    ceiling = bottom + (top - bottom) / (1 - strip)
+    axes.set_ylim(bottom, ceiling)
+    ticks = y_ticks(10**bottom, 10 ** min(top, 307), 9 if big else 7) if measured else []
+    axes.yaxis.set_major_locator(FixedLocator([math.log10(tick) for tick in ticks]))
+    axes.yaxis.set_major_formatter(FixedFormatter([plain(tick) for tick in ticks]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=size, length=3)
+
+    for length in table.train_lengths:
+        axes.axvline(length + base, color="#8a8a8a", linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
+        note = f"trained at {length}" if len(table.train_lengths) == 1 else "trained"
+        near_left = math.log2(length + base) - left < 0.12 * (right - left)
+        above(axes, note, 4, x=length + base, size=size - 1.5, color=QUIET, ha="left" if near_left else "center")
+    ends: dict[str, tuple[float, bool]] = {}
+    for curve in table.curves:
+        points = [
+            (length + base, table.cells[curve, length]) for length in table.lengths if (curve, length) in table.cells
+        ]
+        draw_curve(axes, points, look_of[curve], big)
+        values = [(x, cell.ppl) for x, cell in points if cell.ppl]
+        if values:
+            x, ppl = values[-1]
+            y = (math.log10(ppl) - bottom) / (ceiling - bottom)
+            ends[curve] = (y, x == max(table.lengths) + base)
+    if failed:
+        axes.add_patch(
+            Rectangle((0, 1 - strip), 1, strip, transform=axes.transAxes, color="#f4f4f4", linewidth=0, zorder=0.4)
+        )
+    for i, failure in enumerate(failed):
+        y = 1 - (i + 0.5) * (strip - 0.02) / len(failed) - 0.01
+        draw_failures(axes, failure, y, look_of[failure.curve].colour, size - 1.5)
+        last = table.cells.get((failure.curve, max(table.lengths)))
+        if failure.curve not in ends or (last and last.ppl is None):
+            ends[failure.curve] = (y, failure.xs[-1] == max(table.lengths) + base)
+
+    axes.set_xlabel(LENGTH_IS.get(table.protocol, "length, tokens"), size=size, labelpad=6)
+    axes.set_ylabel("perplexity (log scale)", size=size, labelpad=6)
+    above(axes, title_of(table), 43 if big else 37, size=15 if big else 11.5, weight="bold")
+    above(axes, subtitle(table, big), 24 if big else 21, size=10.5 if big else 9, color=QUIET)
+    return ends
+
+
+def draw_curve(axes: "Axes", points: list[tuple[float, Cell]], look: Look, big: bool) -> None:
+    """One curve of (x, cell), broken where a length has no perplexity, over the band of its low and high."""
+    xs = [x for x, _ in points]
+    ys = [level(cell.ppl) for _, cell in points]
+    if not any(cell.ppl for _, cell in points):
+        return
+    lows = [level(cell.low) for _, cell in points]
+    highs = [level(cell.high) for _, cell in points]
+    spread = any(cell.spread for _, cell in points)
+    axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.22 if spread else 0.14, linewidth=0, zorder=2)
+    for i, x in enumerate(xs):  # a band between two points has no width at a point that stands alone
+        alone = all(math.isnan(y) for y in ys[max(i - 1, 0) : i] + ys[i + 1 : i + 2])
+        if alone and not math.isnan(lows[i] + highs[i]):
+            axes.vlines(x, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
+    dense = len(points) > DENSE
+    axes.plot(
+        xs,
+        ys,
+        color=look.colour,
+        linestyle=look.dash,
+        linewidth=2.2 if big else 1.8,
+        marker=None if dense else look.marker,
+        markersize=size_of(look.marker) * (1 if big else 0.8),
+        markeredgecolor="white",
+        markeredgewidth=0.9,
+        zorder=3,
+    )
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What the strip says of one curve: a × at each of `xs`, and `words` beside the first or last, or above."""
+
+    curve: str
+    xs: list[float]
+    words: str
+    place: str  # before, after or above
+
+
+def failures_of(
+    table: Table, curve: str, base: float, size: float, inches: Callable[[float], float], wide: float
+) -> Failures:
+    """`inches` gives the distance of an x from the left edge of a panel that is `wide` inches wide."""
+    found = [(n + base, cell) for n in table.lengths if (cell := table.cells.get((curve, n))) and cell.failures]
+    xs = [x for x, _ in found]
+    words = "; ".join(dict.fromkeys(cell.failure for _, cell in found))
+    need = len(words) * size / 72 * 0.6 + 0.15
+    place = "before" if inches(xs[0]) > need else "after" if wide - inches(xs[-1]) > need else "above"
+    return Failures(curve, xs, words, place)
+
+
+def draw_failures(axes: "Axes", failure: Failures, y: float, colour: str, size: float) -> None:
+    """One row of the strip, at height `y`."""
+    xs, across = failure.xs, axes.get_xaxis_transform()
+    mark: dict[str, Any] = {"color": colour, "markersize": 7, "markeredgewidth": 2, "clip_on": False, "zorder": 4}
+    axes.plot(xs, [y] * len(xs), "x", transform=across, **mark)
+    x, offset, side = {
+        "before": (xs[0], (-8, 0), "right"),
+        "after": (xs[-1], (8, 0), "left"),
+        "above": (xs[0], (-4, 11), "left"),
+    }[failure.place]
+    look: dict[str, Any] = {"color": QUIET, "size": size, "va": "center_baseline", "ha": side, "zorder": 4}
+    axes.annotate(failure.words, (x, y), xycoords=across, xytext=offset, textcoords="offset points", **look)
+
+
+def name_curves(
+    axes: "Axes", look_of: dict[str, Look], ends: dict[str, tuple[float, bool]], high: float, cross: bool
+) -> None:
+    """The legend: names at the right of the headline, each as near the end of its curve as the others let it."""
+    order = sorted(look_of, key=lambda curve: (-ends.get(curve, (-1.0, False))[0], curve))
+    step = ROW / high
+    heights: list[float] = []
+    for curve in order:
+        wanted = ends.get(curve, (0.0, False))[0]
+        heights.append(min(wanted, heights[-1] - step) if heights else wanted)
+    floor = 0.02 + (1.3 * step if cross else 0)
+    for i in reversed(range(len(heights))):
+        heights[i] = max(heights[i], floor)
+        floor = heights[i] + step
+    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.9}
+    for curve, y in zip(order, heights, strict=True):
+        look = look_of[curve]
+        plain_line: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False, "color": look.colour}
+        if curve in ends and ends[curve][1]:
+            axes.plot([1, 1.03], [ends[curve][0], y], linewidth=0.8, alpha=0.7, **plain_line)
+        axes.plot([1.035, 1.085], [y, y], linewidth=2.2, linestyle=look.dash, **plain_line)
+        axes.plot([1.06], [y], look.marker, markersize=size_of(look.marker), **edge, **plain_line)
+        axes.text(1.1, y, one_line(curve), transform=axes.transAxes, va="center_baseline", size=11.5)
+    if cross:
+        axes.plot(
+            [1.06], [0.02], "x", color=QUIET, markersize=7, markeredgewidth=2, transform=axes.transAxes, clip_on=False
+        )
+        axes.text(1.1, 0.02, "no perplexity", transform=axes.transAxes, va="center_baseline", size=10, color=QUIET)
+
+
+def above(axes: "Axes", text: str, points: float, x: float | None = None, **look: Any) -> None:
+    """`text` that many points above the panel: at its left edge, or over the data coordinate `x`."""
+    at, coordinates = ((0.0, 1.0), axes.transAxes) if x is None else ((x, 1.0), axes.get_xaxis_transform())
+    axes.annotate(text, at, xycoords=coordinates, xytext=(0, points), textcoords="offset points", **look)
+
+
+def title_of(table: Table) -> str:
+    return TITLES.get(table.protocol, f"Perplexity, {one_line(table.protocol)}")
+
+
+def subtitle(table: Table, big: bool) -> str:
+    if not big:
+        return facts(table)
+    parts = [f"Trained at {listed(table.train_lengths)} tokens", facts(table)]
+    kinds = {cell.spread for cell in table.cells.values() if cell.low is not None}
+    bands = ["range of the seeds"] * (True in kinds) + ["95 % over documents"] * (False in kinds)
+    return " · ".join(parts + (["band: " + " or ".join(bands)] if bands else []))
+
+
+def failing(table: Table) -> list[str]:
+    """The curves that lack a perplexity somewhere."""
+    return sorted({curve for (curve, _), cell in table.cells.items() if cell.failures})
+
+
+def level(ppl: float | None) -> float:
+    """Where a perplexity is drawn: log10, on an axis that is linear in it, as a log axis ends near 1e308."""
+    return math.nan if ppl is None or math.isinf(ppl) else math.log10(ppl)
+
+
+def y_range(table: Table) -> tuple[float, float]:
+    """Levels that leave a little air around every value and band."""
+    found = [level(value) for cell in table.cells.values() for value in (cell.ppl, cell.low, cell.high)]
+    found = [y for y in found if not math.isnan(y)]
+    if not found:
+        return 0.0, 1.0
+    air = max(0.06 * (max(found) - min(found)), 0.01)
+    return min(found) - air, max(found) + air
+
+
+def size_of(marker: str) -> float:
+    return 10 if marker == "*" else 7
+
+
+def y_ticks(low: float, high: float, most: int) -> list[float]:
+    """Up to `most` round numbers within [low, high]."""
+    from matplotlib.ticker import MaxNLocator
+
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        inside = [tick for e in exponents for step in steps if low <= (tick := step * 10.0**e) <= high]
+        if len(inside) < 4:
+            break
+        if len(inside) <= most:
+            return inside
+    else:
+        return inside[:: -(-len(inside) // most)]
+    ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
+
+
+def x_ticks(table: Table, inches: float, em: float) -> list[int]:
+    """Lengths to write under the axis, without touching: training lengths first, then powers of two.
+
+    `inches` is the width of an octave, `em` the font size in inches.
+    """
+    wanted = table.lengths
+    if len(wanted) > DENSE:
+        low, high = max(min(wanted), 1), max(wanted)
+        wanted = tuple(2**e for e in range(32) if low <= 2**e <= high) or (low, high)
+    first = sorted(
+        {*wanted, *table.train_lengths}, key=lambda n: (n not in table.train_lengths, n < 1 or n & (n - 1) != 0, n)
+    )
+    kept: list[int] = []
+    for length in first:
+        room = (abs(math.log2(max(length, 0.5) / max(other, 0.5))) * inches for other in kept)
+        sizes = ((len(str(length)) + len(str(other))) / 2 * 0.64 * em + 0.08 for other in kept)
+        if all(gap >= need for gap, need in zip(room, sizes, strict=True)):
+            kept.append(length)
+    return sorted(kept)
+
+
+def plain(tick: float) -> str:
+    """20, 22.5, 1,000, 100,000; from a million on 10⁶."""
+    if tick < 1e6:
+        return f"{tick:,.10g}"
+    exponent = math.floor(math.log10(tick) + 1e-9)
+    mantissa = f"{tick / 10.0**exponent:.3g}"
+    power = "10" + str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if mantissa == "1" else f"{mantissa}×{power}"

@@ -1,0 +1,218 @@
+"""A run is a folder named by its content: find, describe, lock and read run folders.
+
+<results>/<group>/<label>-s<seed>-<digest>/
+    config.yaml       the whole configuration, written once
+    provenance.json   code, packages, device, data and tokenizer hashes, the scheme really built
+    metrics.jsonl     training metrics and the run's status, the truth that wandb copies
+    checkpoint/       the last two checkpoints (posexp/checkpoint.py)
+    rows.jsonl        one evaluation row per protocol and length; losses/ holds the token losses
+    train.log         what the run printed
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from posexp import jsonl
+from posexp.config import TrainCommand, digest, identity, plain
+from posexp.errors import Misuse, PosexpError, RunFailed
+
+PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+
+    @staticmethod
+    def of(config: TrainCommand) -> "Run":
+        name = f"{config.label}-s{config.seed}-{digest(config)}"
+        return Run(Path(config.results).expanduser() / config.group / name)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    def config(self) -> TrainCommand:
+        """The stored configuration. Raises RunFailed if it cannot be read."""
+        path = self.folder / "config.yaml"
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(TrainCommand), OmegaConf.load(path))
+            config = OmegaConf.to_object(merged)
+        except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
+            raise RunFailed(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # a YAML parser raises its own kinds
+            raise RunFailed(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+        assert isinstance(config, TrainCommand)
+        return config
+
+    def create(self, config: TrainCommand) -> None:
+        """Makes the folder and writes config.yaml, once.
+
+        Raises Misuse if the folder holds another configuration or cannot be written.
+        """
+        path = self.folder / "config.yaml"
+        if path.is_file():
+            stored = self.config()
+            if identity(stored) != identity(config) or stored.seed != config.seed:
+                raise Misuse(f"{self.folder} holds a run of another configuration: choose another group or label")
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_aside(path, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+        except OSError as error:
+            raise Misuse(f"cannot write to {self.folder}: {error.strerror}; set results=<a folder you own>") from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for this process. Raises RunFailed that names the holder if it is taken."""
+        from filelock import FileLock, Timeout
+
+        holder = self.folder / "holder.json"
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                here = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+                write_aside(holder, json.dumps(here))
+                yield
+        except Timeout:
+            try:
+                owner = json.loads(holder.read_text())
+                who = f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
+            except (OSError, ValueError, KeyError):
+                who = "another process"
+            raise RunFailed(f"{self.folder} is being worked on by {who}; wait for it or stop it") from None
+
+    def locked(self) -> bool:
+        """Whether some process works on the run right now."""
+        from filelock import FileLock, Timeout
+
+        if not (self.folder / ".lock").exists():
+            return False
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def provenance(self) -> dict[str, Any]:
+        """Raises RunFailed if the file is damaged or missing."""
+        path = self.folder / "provenance.json"
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RunFailed(f"{path} cannot be read: {error}") from error
+
+    def check_store(self, key: str) -> None:
+        """Raises RunFailed unless `key` is the token store that the run was trained on."""
+        trained_on = self.provenance().get("store")
+        if trained_on != key:
+            raise RunFailed(
+                f"{self.name} was trained on token store {trained_on}, but its data config now gives {key}: "
+                "the corpus (or the Python whose library it is) has changed"
+            )
+
+    def status(self) -> dict[str, Any]:
+        """The latest status: {"status": done | running | stopped | failed | interrupted, "step": …, "reason": …}."""
+        rows = [row for row in jsonl.read(self.metrics, lambda line: None) if row.get("step") is not None]
+        events = [row for row in rows if "status" in row]
+        latest = dict(events[-1]) if events else {"status": "waiting"}
+        if latest["status"] == "running":
+            latest["step"] = rows[-1]["step"]
+            if not self.locked():
+                latest["status"] = "interrupted"  # killed without a word; the same command goes on
+        return latest
+
+
+def find(results: str, group: str, pattern: str = "*") -> list[Run]:
+    """The run folders of a group that match the glob, by name."""
+    folder = Path(results).expanduser() / group
+    return [Run(path.parent) for path in sorted(folder.glob(f"{pattern}/config.yaml"))]
+
+
+def groups(results: str, pattern: str) -> list[str]:
+    return sorted({path.parent.parent.name for path in Path(results).expanduser().glob(f"{pattern}/*/config.yaml")})
+
+
+def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
+    """What each run's curve is called: its label, and where a label stands for several configurations, what differs."""
+    known: dict[str, tuple[str, str, dict[str, Any]]] = {}
+    for run in runs:
+        try:
+            config = run.config()
+            known[run.name] = (config.label, digest(config), flat(plain(config)))
+        except RunFailed as error:
+            say(str(error))
+    labels = {}
+    for name, (label, code, values) in known.items():
+        others = [v for other, c, v in known.values() if other == label and c != code]
+        ignored = {"seed", "group", "results", "label", "device"}
+        differing = sorted(
+            key
+            for key in values
+            if any(other.get(key) != values[key] for other in others)
+            and key not in ignored
+            and not key.startswith(("eval.", "wandb."))
+        )
+        details = ", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in differing)
+        labels[name] = f"{label} ({details or code})" if others else label
+    return labels
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Writes a whole file or none: aside first, then renamed."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def environment() -> dict[str, Any]:
+    """Code version and packages, for provenance."""
+    checkout = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(checkout), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    inside = git("ls-files", "--error-unmatch", "posexp/runs.py") is not None  # else: some other project's repository
+    return {
+        "commit": git("rev-parse", "HEAD") if inside else None,
+        "dirty": bool(git("status", "--porcelain")) if inside else None,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "command": " ".join(["posexp", *sys.argv[1:]]),
+    }

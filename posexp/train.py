@@ -1,0 +1,218 @@
+"""Training: short sequences, a budget in tokens, the same batches for every scheme.
+
+Shape suffixes: B windows of a batch, T tokens of a window.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+
+import numpy as np
+import torch
+
+from posexp import checkpoint, jsonl, optim, runs
+from posexp.config import Precision, Split, TrainCommand
+from posexp.data import Store, load
+from posexp.data.batch import Windows
+from posexp.device import autocast, choose_device, choose_precision, describe
+from posexp.errors import RunFailed
+from posexp.log import Log, say
+from posexp.model import Decoder, build
+from posexp.runs import Run
+
+LOG_EVERY = 10  # steps a training row stands for
+# Training and evaluation loss may differ this much, in nats, before a run is told to be suspect. The training
+# side is a mean over the last steps, in which the weights still moved.
+AGREEMENT = 0.1
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the run; what it had is saved. Ends a whole sweep, as no ordinary exception would."""
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.signum = signum
+
+
+@dataclass
+class Parts:
+    """What the training loop works with."""
+
+    model: Decoder
+    optimizer: torch.optim.Optimizer
+    windows: Windows
+    device: torch.device
+    precision: Precision
+
+
+def train(config: TrainCommand) -> Run:
+    """Trains the run that `config` describes, from where it was left, then evaluates it at its own lengths.
+
+    Raises Misuse before anything is written if the configuration cannot work; RunFailed if the loss stops
+    being finite, a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
+    """
+    from posexp.evaluation import evaluate_run
+    from posexp.evaluation.protocols import check_protocols
+
+    check_protocols(config.eval.protocols)
+    run = Run.of(config)
+    device = choose_device(config.device)
+    build(config.model, 2, config.scheme, config.train.length, config.seed)  # refuses sizes that the scheme cannot have
+    store = load(config.data, say)
+    windows = Windows(store.split(Split.train), config.train.length, config.data.cross_documents)
+    run.create(config)
+    with run.lock():
+        model = build(config.model, store.vocab_size, config.scheme, config.train.length, config.seed).to(device)
+        precision = choose_precision(config.train.precision, device)
+        parts = Parts(model, optim.build(model, config.train), windows, device, precision)
+        saved = checkpoint.restore(run.folder / "checkpoint", say)
+        if saved is not None:
+            checkpoint.apply(saved["tensors"], parts.model, parts.optimizer)
+        step = saved["step"] if saved else 0
+        describe_run(run, config, store, parts)
+        if step < config.train.steps:
+            fit(run, config, parts, step)
+            compare_losses(run, config, parts)
+        else:
+            say(f"{run.name}: already trained, {step} steps")
+        evaluate_run(run, config.eval, device, config.wandb)
+    return run
+
+
+def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
+    """The training loop. A batch is a function of (seed, step), and so is every random draw within a step:
+    a resumed run takes the same path, bit for bit on a CPU."""
+    model, optimizer, steps = parts.model, parts.optimizer, config.train.steps
+    compute_loss: Callable = model.loss
+    if parts.device.type == "cuda" and config.train.compile:
+        compute_loss = torch.compile(model.loss)
+    model.train()
+    with Log(run, config, first_step) as log, signals() as stop:
+        log.status("running", first_step, device=describe(parts.device), precision=parts.precision.value)
+        log.note(f"training from step {first_step} to {steps}, {model.parameter_counts()['total']:,} parameters")
+        total, counted = torch.zeros((), device=parts.device), 0
+        for step in range(first_step, steps):
+            for group in optimizer.param_groups:
+                group["lr"] = optim.learning_rate(step, config.train)
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            for x_BT, y_BT in micro_batches(config, parts, step):
+                with autocast(parts.precision, parts.device):
+                    loss = compute_loss(x_BT, y_BT) / config.train.accumulate
+                loss.backward()
+                total += loss.detach()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            counted += 1
+            done = step + 1
+            save = done % config.train.checkpoint_every == 0 or done == steps or bool(stop)
+            if done % LOG_EVERY == 0 or save:
+                mean = total.item() / counted
+                if not torch.isfinite(total + norm):
+                    reason = f"the loss is no longer finite at step {done} (last mean {mean:g})"
+                    log.status("failed", done, reason=reason)
+                    raise RunFailed(f"{run.name}: {reason}; try a lower train.lr")
+                log.train(done, mean, optimizer.param_groups[0]["lr"], norm.item())
+                total.zero_()
+                counted = 0
+            if save:
+                save_checkpoint(run, log, parts, done)
+            if stop and done < steps:
+                log.status("stopped", done, reason=signal.Signals(stop[0]).name)
+                raise Stopped(f"{run.name}: stopped at step {done} and saved; the same command goes on", stop[0])
+        log.status("done", steps)
+
+
+def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batch of `step` in `accumulate` equal pieces, on the device."""
+    count = config.train.batch_tokens // config.train.length
+    x_BT, y_BT = parts.windows.batch(config.seed, step, count)
+    size = count // config.train.accumulate
+    for x, y in zip(x_BT.split(size), y_BT.split(size), strict=True):
+        yield x.to(parts.device, non_blocking=True), y.to(parts.device, non_blocking=True)
+
+
+def save_checkpoint(run: Run, log: Log, parts: Parts, step: int) -> None:
+    try:
+        checkpoint.save(run.folder / "checkpoint", step, parts.model, parts.optimizer)
+    except RunFailed as error:
+        with suppress(OSError):  # the disk may be full for this too
+            log.status("failed", step, reason=str(error))
+        raise
+
+
+def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
+    """Scores fresh training windows the way evaluation does: a loss far from training's own means that
+    one of the two is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case)."""
+    from posexp.evaluation.scoring import token_losses
+
+    rows = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
+    tail = rows[-max(1, len(rows) // 20) :]
+    trained = sum(row["loss"] for row in tail) / len(tail)
+    count = config.train.batch_tokens // config.train.length
+    start_B = parts.windows.starts(config.seed, config.train.steps, count)  # the batch that would have come next
+    window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
+    losses = token_losses(
+        parts.model, parts.windows.ids_N, window_B3, config.eval.batch_tokens, parts.device, parts.precision
+    )
+    evaluated = float(losses.mean())
+    agrees = abs(evaluated - trained) <= AGREEMENT
+    jsonl.append(
+        run.metrics,
+        {
+            "step": config.train.steps,
+            "check": "evaluation agrees with training",
+            "training_loss": trained,
+            "evaluation_loss": evaluated,
+            "agrees": agrees,
+        },
+    )
+    if not agrees:
+        say(
+            f"{run.name}: the loss on training text is {evaluated:.3f} in evaluation but {trained:.3f} in training; "
+            "a short run, dropout or too few batch tokens explain that, otherwise distrust this run"
+        )
+
+
+def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> None:
+    """Writes provenance.json once. Raises RunFailed if the run was trained on other tokens than there are now."""
+    path = run.folder / "provenance.json"
+    if path.is_file():
+        run.check_store(store.key)
+        return
+    about = {
+        **runs.environment(),
+        "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "device": describe(parts.device),
+        "scheme": parts.model.scheme.fingerprint(),
+        "parameters": parts.model.parameter_counts(),
+        "store": store.key,
+        "train_sha256": store.split(Split.train).sha256,
+        "documents": parts.windows.used_documents,
+        "documents_left_out": parts.windows.left_out,
+    }
+    runs.write_aside(path, json.dumps(about, indent=1))
+    runs.write_aside(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if received and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(signum)
+        say(f"{signal.Signals(signum).name}: saving, then stopping")
+
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
