@@ -102,15 +102,15 @@ class DataConfig:
 class TrainConfig:
     length: int = knob(128, "training length, in tokens", least=1)
     tokens: int = knob(1_000_000, "training budget, in tokens", least=1)
-    batch_tokens: int = knob(2048, "tokens of one optimizer step; a multiple of length", least=1)
+    batch_tokens: int = knob(1024, "tokens of one optimizer step; a multiple of length", least=1)
     accumulate: int = knob(1, "pieces that a step's batch is computed in", least=1)
-    lr: float = knob(2e-3, "peak learning rate", least=0)
+    lr: float = knob(3e-3, "peak learning rate", least=0)
     warmup: float = knob(0.1, "share of the steps in which the learning rate rises", least=0)
     weight_decay: float = knob(0.1, "AdamW decay of matrices", least=0)
     clip: float = knob(1.0, "largest gradient norm", least=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     compile: bool = knob(True, "torch.compile the model on a GPU")
-    checkpoint_every: int = knob(100, "steps between checkpoints", least=1, identity=False)
+    checkpoint_every: int = knob(200, "steps between checkpoints", least=1, identity=False)
 
     def __post_init__(self) -> None:
         check_least(self, "train")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from posexp.attention import attention
 from posexp.config import Mlp, ModelConfig
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 
 INIT_STD = 0.02  # of every matrix inside the blocks, as in GPT-2
 
@@ -79,9 +79,9 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A pre-norm causal language model with tied embeddings.
 
-    Embeddings are drawn with variance 1/D and multiplied by sqrt(D) on the way in, as in Vaswani et al. 2017
-    (section 3.4): tokens enter at unit scale, so positions added to them, also of unit scale, do not
-    drown them, and logits start at unit scale. All schemes get the same.
+    Embeddings are drawn small, as in GPT-2, so that the tied output layer starts with small logits, and scaled
+    to unit size on the way in, as in Vaswani et al. 2017 (section 3.4): positions added to them, also of unit
+    size, do not drown them. All schemes get the same.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, scheme: Scheme, seed: int):
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.RMSNorm(config.d_model)
-        nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:
                 # the two branches of each block that write to the residual stream start small: GPT-2, section 2.3
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
         if limit is not None and limit < T:
             raise Misuse(f"{self.scheme.fingerprint()} is undefined past {limit} tokens: input of {T}")
         pos_BT = self.scheme.positions(B, T, tokens_BT.device)
-        x_BTD = self.embedding(tokens_BT) * self.embedding.embedding_dim**0.5
+        x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
         x_BTD = self.scheme.embed(x_BTD, pos_BT)
         for index, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, pos_BT, self.scheme.layer(index))

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from posexp.config import config_dir
 from posexp.errors import Misuse
 
+# Of token embeddings, and of a table that a scheme adds to them. The decoder divides by it on the way in: tokens
+# enter at unit scale.
+EMBEDDING_STD = 0.02
+
 
 @dataclass(frozen=True)
 class Dims:

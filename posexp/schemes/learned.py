@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 
 
 class PastEnd(Enum):
@@ -35,7 +35,7 @@ class Learned(Scheme):
         self.prefix_stable = past_end is not PastEnd.interpolate
         # Same initial scale and same multiplier as the token embeddings, so that neither drowns the other
         # and AdamW moves both at one pace.
-        self.table_PD = nn.Parameter(torch.randn(dims.train_length, dims.d_model) * dims.d_model**-0.5)
+        self.table_PD = nn.Parameter(torch.randn(dims.train_length, dims.d_model) * EMBEDDING_STD)
 
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
         last = self.table_PD.shape[0] - 1
@@ -45,7 +45,7 @@ class Learned(Scheme):
             pos_BT = pos_BT.float() * (last / pos_BT.max().clamp(min=last))
         elif int(pos_BT.max()) > last:
             raise Misuse(f"the learned table ends at position {last}: input of length {int(pos_BT.max()) + 1}")
-        return x_BTD + self.lookup(pos_BT).type_as(x_BTD) * self.dims.d_model**0.5
+        return x_BTD + self.lookup(pos_BT).type_as(x_BTD) / EMBEDDING_STD
 
     def lookup(self, pos_BT: Tensor) -> Tensor:
         """[B, T, D]; between whole positions, the straight line between their vectors."""

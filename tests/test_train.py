@@ -1,0 +1,354 @@
+"""Training: it learns, it is the same run whatever happens to its process, and it says when something is wrong."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from posexp import checkpoint, jsonl, optim
+from posexp.config import (
+    DataConfig,
+    Device,
+    EvalConfig,
+    ModelConfig,
+    Source,
+    TrainCommand,
+    TrainConfig,
+    WandbConfig,
+    WandbMode,
+    digest,
+)
+from posexp.errors import Misuse, RunFailed
+from posexp.log import Wandb
+from posexp.runs import Run, curve_labels, find
+from posexp.train import Stopped, train
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "more", "dog", "run", "over", "every", "hill"]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve documents of words that follow one another by chance."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)
+    for number in range(12):
+        (folder / f"{number}.txt").write_text(" ".join(draw.choice(WORDS) for _ in range(800)))
+    return folder
+
+
+def tiny(corpus: Path, tmp_path: Path, scheme: str = "rope", **changes) -> TrainCommand:
+    """A run of a second or two; `changes` go to its training section."""
+    nodes = {
+        "rope": {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0},
+        "alibi": {"_target_": "posexp.schemes.alibi.Alibi"},
+        "learned": {"_target_": "posexp.schemes.learned.Learned", "past_end": "error"},
+    }
+    return TrainCommand(
+        scheme=nodes[scheme],
+        label=scheme,
+        model=ModelConfig(d_model=32, n_layer=2, n_head=2),
+        data=DataConfig(source=Source.files, paths=str(corpus), vocab_size=300, cache=str(tmp_path / "cache")),
+        train=TrainConfig(**{"length": 16, "tokens": 64 * 60, "batch_tokens": 64, "checkpoint_every": 7} | changes),
+        eval=EvalConfig(lengths=[16, 32], targets=64),
+        wandb=WandbConfig(mode=WandbMode.disabled),
+        results=str(tmp_path / "results"),
+        device=Device.cpu,
+    )
+
+
+def losses(run: Run) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in jsonl.read(run.metrics, print) if "loss" in row]
+
+
+def weights_digest(run: Run) -> str:
+    """sha256 of the final checkpoint's tensor file."""
+    step = checkpoint.steps(run.folder / "checkpoint")[0]
+    return hashlib.sha256((run.folder / "checkpoint" / f"step-{step:08d}.safetensors").read_bytes()).hexdigest()
+
+
+def command(config: TrainCommand) -> list[str]:
+    """The same run from a fresh process."""
+    overrides = [
+        f"+scheme={config.label}",
+        "model.d_model=32 model.n_layer=2 model.n_head=2",
+        f"data=files data.paths='{config.data.paths}' data.vocab_size=300 data.cache='{config.data.cache}'",
+        f"train.length=16 train.tokens={config.train.tokens} train.batch_tokens=64 train.checkpoint_every=7",
+        f"eval.lengths=[16,32] eval.targets=64 wandb.mode=disabled results='{config.results}' device=cpu",
+    ]
+    return [sys.executable, "-m", "posexp", "train", *" ".join(overrides).replace("'", "").split()]
+
+
+def test_the_loss_falls_and_the_run_is_evaluated(corpus, tmp_path):
+    run = train(tiny(corpus, tmp_path, tokens=64 * 200, lr=1e-2))
+    curve = losses(run)
+    assert curve[-1][1] < curve[0][1] - 1
+    assert run.status()["status"] == "done"
+    rows = jsonl.read(run.rows, print)
+    assert {(row["protocol"], row["length"]) for row in rows} == {
+        (protocol, length) for protocol in ("same_targets", "nonoverlapping") for length in (16, 32)
+    }
+
+
+def test_evaluation_on_training_text_agrees_with_training(corpus, tmp_path):
+    run = train(tiny(corpus, tmp_path, tokens=64 * 300, lr=1e-2))
+    check = next(row for row in jsonl.read(run.metrics, print) if "check" in row)
+    assert check["agrees"], check
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(corpus, tmp_path):
+    whole = train(tiny(corpus, tmp_path / "a", tokens=64 * 400))
+    config = tiny(corpus, tmp_path / "b", tokens=64 * 400)
+    run = Run.of(config)
+    for _ in range(2):  # stopped twice, at whatever step the signal arrives
+        process = subprocess.Popen(command(config), stderr=subprocess.PIPE, cwd=tmp_path)
+        wait_for_row(run, process)
+        process.send_signal(signal.SIGTERM)
+        text = process.communicate()[1].decode()
+        if process.returncode == 0:
+            break  # it was faster than the signal
+        assert process.returncode == 128 + signal.SIGTERM, text
+        assert "the same command goes on" in text
+        assert "Traceback" not in text
+        assert run.status()["status"] == "stopped"
+    train(config)
+    assert weights_digest(run) == weights_digest(whole)
+    assert losses(run)[-1] == losses(whole)[-1]
+    steps = [step for step, _ in losses(run)]
+    assert steps == sorted(set(steps))
+
+
+def test_a_killed_run_goes_on_bit_for_bit(corpus, tmp_path):
+    whole = train(tiny(corpus, tmp_path / "a", tokens=64 * 300))
+    config = tiny(corpus, tmp_path / "b", tokens=64 * 300)
+    run = Run.of(config)
+    process = subprocess.Popen(command(config), stderr=subprocess.DEVNULL, cwd=tmp_path)
+    wait_for_row(run, process)
+    time.sleep(random.random() / 5)
+    process.kill()
+    process.wait()
+    assert run.status()["status"] == "interrupted"
+    train(config)
+    assert weights_digest(run) == weights_digest(whole)
+    assert losses(run) == losses(whole)
+
+
+def wait_for_row(run: Run, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        if run.metrics.is_file() and "loss" in run.metrics.read_text():
+            return
+        assert process.poll() is None, "it ended before its first training row"
+        time.sleep(0.05)
+    raise AssertionError("no training row within 30 seconds")
+
+
+def test_accumulation_changes_a_step_by_rounding_alone(corpus, tmp_path):
+    one = losses(train(tiny(corpus, tmp_path, tokens=640)))
+    four = losses(train(tiny(corpus, tmp_path, tokens=640, accumulate=4)))
+    assert one[0][1] == pytest.approx(four[0][1], rel=1e-5)
+
+
+def test_all_schemes_see_the_same_batches_from_the_same_weights(corpus, tmp_path):
+    """At step 0 only positions differ: without any, both models would have one and the same loss."""
+    from posexp.data import load
+    from posexp.data.batch import Windows
+    from posexp.model import build
+
+    config = tiny(corpus, tmp_path)
+    store = load(config.data, print)
+    from posexp.config import Split
+
+    batches = [Windows(store.split(Split.train), 16, False).batch(0, 5, 4) for _ in range(2)]
+    assert torch.equal(batches[0][0], batches[1][0])
+    models = [build(config.model, 300, tiny(corpus, tmp_path, s).scheme, 16, 0) for s in ("rope", "learned")]
+    for (name, a), (_, b) in zip(models[0].blocks.named_parameters(), models[1].blocks.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_repeating_a_finished_run_trains_nothing_again(corpus, tmp_path, capsys):
+    config = tiny(corpus, tmp_path)
+    run = train(config)
+    before = {path: path.stat().st_mtime_ns for path in (run.folder / "checkpoint").iterdir()}
+    rows = run.rows.read_bytes()
+    train(config)
+    assert {path: path.stat().st_mtime_ns for path in (run.folder / "checkpoint").iterdir()} == before
+    assert run.rows.read_bytes() == rows
+    assert "already trained" in capsys.readouterr().err
+
+
+def test_another_configuration_is_another_folder_and_a_seed_keeps_the_digest(corpus, tmp_path):
+    config = tiny(corpus, tmp_path)
+    other_seed = tiny(corpus, tmp_path)
+    other_seed.seed = 1
+    assert digest(config) == digest(other_seed)
+    assert Run.of(config) != Run.of(other_seed)
+    assert digest(config) != digest(tiny(corpus, tmp_path, lr=1e-4))
+    elsewhere = tiny(corpus, tmp_path)
+    elsewhere.data.cache, elsewhere.results, elsewhere.group = "x", "y", "z"
+    assert digest(config) == digest(elsewhere)
+
+
+def test_curves_of_one_label_are_told_apart_by_what_differs(corpus, tmp_path):
+    for base in (100.0, 500.0):
+        config = tiny(corpus, tmp_path)
+        config.scheme["base"] = base
+        Run.of(config).create(config)
+    runs = find(str(tmp_path / "results"), "default")
+    assert sorted(curve_labels(runs, print).values()) == ["rope (base=100.0)", "rope (base=500.0)"]
+
+
+def test_only_the_last_two_checkpoints_are_kept(corpus, tmp_path):
+    run = train(tiny(corpus, tmp_path))
+    assert checkpoint.steps(run.folder / "checkpoint") == [60, 56]
+    assert len(list((run.folder / "checkpoint").iterdir())) == 4
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(corpus, tmp_path, capsys, damage):
+    config = tiny(corpus, tmp_path)
+    run = train(config)
+    good = weights_digest(run)
+    path = run.folder / "checkpoint" / "step-00000060.safetensors"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "flip":
+        data = bytearray(path.read_bytes())
+        data[-50] ^= 1
+        path.write_bytes(data)
+    else:
+        path.with_suffix(".json").write_text("{")
+    train(config)
+    assert "step-00000060.safetensors is damaged" in capsys.readouterr().err
+    assert weights_digest(run) == good
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_survives(corpus, tmp_path, monkeypatch):
+    """The kernel's limit on file size stands for the full disk: writing past it fails in the same place."""
+    config = tiny(corpus, tmp_path)
+    run = Run.of(config)
+    limited = (
+        "import resource, sys; from posexp import checkpoint, cli; save = checkpoint.save\n"
+        "def later(folder, step, *rest):\n"
+        "    if step >= 14:\n"
+        "        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "    save(folder, step, *rest)\n"
+        "checkpoint.save = later; sys.exit(cli.main())"
+    )
+    arguments = command(config)[3:]
+    done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "cannot save" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert checkpoint.steps(run.folder / "checkpoint") == [7]
+    train(config)
+    assert weights_digest(run) == weights_digest(train(tiny(corpus, tmp_path / "whole")))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_reason(corpus, tmp_path):
+    config = tiny(corpus, tmp_path, lr=1e9, clip=1e9)
+    with pytest.raises(RunFailed, match="no longer finite at step"):
+        train(config)
+    status = Run.of(config).status()
+    assert status["status"] == "failed"
+    assert "finite" in status["reason"]
+
+
+def test_a_second_process_is_told_who_holds_the_run(corpus, tmp_path):
+    config = tiny(corpus, tmp_path)
+    run = Run.of(config)
+    run.create(config)
+    with run.lock():
+        done = subprocess.run(command(config), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"process {os.getpid()}" in done.stderr.splitlines()[-1]
+
+
+def test_impossible_sizes_are_refused_before_anything_is_written(corpus, tmp_path):
+    config = tiny(corpus, tmp_path)
+    config.model = ModelConfig(d_model=30, n_layer=1, n_head=2)  # heads of 15: rotary positions need pairs
+    with pytest.raises(Misuse, match="odd"):
+        train(config)
+    assert not Path(config.results).exists()
+
+
+def test_a_run_trained_on_other_text_is_not_continued(corpus, tmp_path):
+    config = tiny(corpus, tmp_path)
+    train(config)
+    folder = tmp_path / "changed"
+    folder.mkdir()
+    for path in corpus.iterdir():
+        (folder / path.name).write_text(path.read_text() + " and more")
+    run = Run.of(config)
+    stored = (run.folder / "config.yaml").read_text()
+    (run.folder / "config.yaml").write_text(stored.replace(str(corpus), str(folder)))
+    config.data.paths = str(folder)
+    moved = Run.of(config)
+    run.folder.rename(moved.folder)
+    with pytest.raises(RunFailed, match="has changed"):
+        train(config)
+
+
+def test_the_learning_rate_rises_then_follows_a_cosine():
+    config = TrainConfig(tokens=100 * 128, batch_tokens=128, lr=1.0, warmup=0.1)
+    rates = [optim.learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(optim.FINAL_LR, abs=1e-3)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_vectors_are_not_decayed(corpus, tmp_path):
+    from posexp.model import build
+
+    groups = optim.build(build(ModelConfig(), 300, {"_target_": "posexp.schemes.alibi.Alibi"}, 16, 0), TrainConfig())
+    assert all(weight.ndim >= 2 for weight in groups.param_groups[0]["params"])
+    assert groups.param_groups[1]["weight_decay"] == 0
+
+
+def test_checkpoints_hold_no_pickle_and_give_back_every_bit(corpus, tmp_path):
+    run = train(tiny(corpus, tmp_path))
+    path = run.folder / "checkpoint" / "step-00000060.safetensors"
+    tensors = load_file(path)
+    assert {name.split(".")[0] for name in tensors} == {"model", "optimizer"}
+    saved = checkpoint.restore(run.folder / "checkpoint", print)
+    assert saved is not None
+    assert all(torch.equal(saved["tensors"][name], tensor) for name, tensor in tensors.items())
+
+
+def test_wandb_offline_keeps_one_id_and_its_failure_never_stops_a_run(corpus, tmp_path, capsys):
+    config = tiny(corpus, tmp_path, tokens=640)
+    config.wandb.mode = WandbMode.offline
+    run = train(config)
+    kept = list((run.folder / "wandb").glob("offline-run-*"))
+    assert kept
+    assert len({path.name.rsplit("-", 1)[1] for path in kept}) == 1
+    broken = WandbConfig(mode=WandbMode.online)
+    os.environ.pop("WANDB_API_KEY", None)
+    Wandb(run, broken, {}, "group", "label").log({"x": 1})
+    assert "wandb is left out" in capsys.readouterr().err
+
+
+def test_provenance_names_code_data_and_the_scheme_really_built(corpus, tmp_path):
+    run = train(tiny(corpus, tmp_path))
+    about = json.loads((run.folder / "provenance.json").read_text())
+    assert about["scheme"] == "Rope(base=10000, rotary_dim=16 of 16)"
+    assert about["parameters"]["total"] == sum(
+        np.prod(tensor.shape)
+        for name, tensor in load_file(run.folder / "checkpoint" / "step-00000060.safetensors").items()
+        if name.startswith("model.")
+    )
+    assert {"commit", "packages", "device", "store", "train_sha256"} <= about.keys()
+
+
+def test_stopping_ends_a_sweep_too():
+    assert not issubclass(Stopped, Exception)
