@@ -22,14 +22,17 @@ def attention(scheme: Scheme, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, po
 
 
 def kernel_path(scheme: Scheme, dims: Dims) -> str:
-    """The name of the path that `attention` takes for `scheme`, as result rows record it."""
+    """The name of the path that `attention` takes for `scheme` (of each block, if they differ), as rows record it."""
     device = next(iter([*scheme.parameters(), *scheme.buffers()]), torch.empty(0)).device
     qkv_BHTC = torch.zeros(1, dims.n_head, 2, dims.head_dim, device=device)
+    x_BTD = qkv_BHTC.new_zeros(1, 2, dims.d_model)
     with torch.no_grad():
-        path, _ = choose_path(
-            scheme, qkv_BHTC, qkv_BHTC, qkv_BHTC, scheme.positions(1, 2, device), qkv_BHTC.new_zeros(1, 2, dims.d_model)
-        )
-    return path
+        pos_BT = scheme.positions(1, 2, device)
+        paths = [
+            choose_path(scheme.layer(index), qkv_BHTC, qkv_BHTC, qkv_BHTC, pos_BT, x_BTD)[0]
+            for index in range(dims.n_layer)
+        ]
+    return ", ".join(dict.fromkeys(paths))
 
 
 def choose_path(

@@ -5,6 +5,7 @@ and --help, --cfg and TAB answer without torch.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from posexp.command_line import hydra_arguments, one_line, translate
 from posexp.config import COMMANDS, config_dir, meanings
-from posexp.errors import Misuse, PosexpError
+from posexp.errors import Misuse, PosexpError, Stopped
 
 USAGE = """posexp: how decoder language models trained on short sequences behave on longer ones
 
@@ -111,6 +112,7 @@ def main() -> int:
     """Runs the command of sys.argv; 0 for success, 1 for a failed run, 2 for misuse, 128 + signal when stopped."""
     words = sys.argv[1:]
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    signal.signal(signal.SIGTERM, stop)
     try:
         if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
             return complete(words)
@@ -120,9 +122,9 @@ def main() -> int:
             return 0 if words else 2
         run_hydra(command, translate(command, tail))
         return 0
-    except KeyboardInterrupt as stop:
-        say(f"posexp: {stop}" if str(stop) else "posexp: interrupted")
-        return 128 + getattr(stop, "signum", 2)
+    except KeyboardInterrupt as end:
+        say(f"posexp: {end}" if str(end) else "posexp: interrupted; repeat the command to go on")
+        return 128 + getattr(end, "signum", signal.SIGINT)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except BrokenPipeError:  # the reader of our output (head, less) left
@@ -210,6 +212,11 @@ def typed(config: DictConfig) -> object:
             close = get_close_matches(str(key), known, n=1)
             raise Misuse(f"no key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     return OmegaConf.to_object(config)
+
+
+def stop(signum: int, frame: object) -> None:
+    """Ends the command like Ctrl-C does. Training waits for the end of its step instead (posexp/train.py)."""
+    raise Stopped("stopped by SIGTERM; repeat the command to go on", signum)
 
 
 def exit_code(error: Exception) -> int:

@@ -15,3 +15,11 @@ class Misuse(PosexpError):
 
 class RunFailed(PosexpError):
     """The command was sound, but the run could not be finished (exit code 1)."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the work; what there was is saved. Ends a whole sweep, as no ordinary exception would."""
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.signum = signum

@@ -19,23 +19,16 @@ from posexp.config import Precision, Split, TrainCommand
 from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import autocast, choose_device, choose_precision, describe
-from posexp.errors import RunFailed
+from posexp.errors import RunFailed, Stopped
 from posexp.log import Log, say
 from posexp.model import Decoder, build
 from posexp.runs import Run
 
 LOG_EVERY = 10  # steps a training row stands for
 # Training and evaluation loss may differ this much, in nats, before a run is told to be suspect. The training
-# side is a mean over the last steps, in which the weights still moved.
+# side is a mean over the last rows (5 % of them, or 5), in which the weights still moved.
 AGREEMENT = 0.1
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal stopped the run; what it had is saved. Ends a whole sweep, as no ordinary exception would."""
-
-    def __init__(self, message: str, signum: int):
-        super().__init__(message)
-        self.signum = signum
+COMPARED_TOKENS = 16_384  # of fresh training text: some thousandths of a nat of noise
 
 
 @dataclass
@@ -69,11 +62,11 @@ def train(config: TrainCommand) -> Run:
         model = build(config.model, store.vocab_size, config.scheme, config.train.length, config.seed).to(device)
         precision = choose_precision(config.train.precision, device)
         parts = Parts(model, optim.build(model, config.train), windows, device, precision)
+        describe_run(run, config, store, parts)
         saved = checkpoint.restore(run.folder / "checkpoint", say)
         if saved is not None:
             checkpoint.apply(saved["tensors"], parts.model, parts.optimizer)
         step = saved["step"] if saved else 0
-        describe_run(run, config, store, parts)
         if step < config.train.steps:
             fit(run, config, parts, step)
             compare_losses(run, config, parts)
@@ -151,10 +144,10 @@ def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
     from posexp.evaluation.scoring import token_losses
 
     rows = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
-    tail = rows[-max(1, len(rows) // 20) :]
+    tail = rows[-max(5, len(rows) // 20) :]
     trained = sum(row["loss"] for row in tail) / len(tail)
-    count = config.train.batch_tokens // config.train.length
-    start_B = parts.windows.starts(config.seed, config.train.steps, count)  # the batch that would have come next
+    count = -(-COMPARED_TOKENS // config.train.length)
+    start_B = parts.windows.starts(config.seed, config.train.steps, count)  # a step that training never came to
     window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
     losses = token_losses(
         parts.model, parts.windows.ids_N, window_B3, config.eval.batch_tokens, parts.device, parts.precision

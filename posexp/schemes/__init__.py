@@ -134,6 +134,7 @@ def from_config(node: dict[str, Any], dims: Dims) -> Scheme:
         merged = OmegaConf.merge(OmegaConf.structured(options), values)
         typed = OmegaConf.to_container(merged, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise Misuse(f"scheme {target}: {str(error).splitlines()[0]}") from error
+        option = f"{error.full_key}: " if error.full_key else ""
+        raise Misuse(f"scheme {target}: {option}{str(error).splitlines()[0]}") from error
     assert isinstance(typed, dict)
     return scheme_class(dims, **{str(key): value for key, value in typed.items()})

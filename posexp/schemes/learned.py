@@ -42,7 +42,7 @@ class Learned(Scheme):
         if self.past_end is PastEnd.clamp:
             pos_BT = pos_BT.clamp(max=last)
         elif self.past_end is PastEnd.interpolate:
-            pos_BT = pos_BT.float() * (last / pos_BT.max().clamp(min=last))
+            pos_BT = pos_BT.float() * (last / pos_BT.amax(-1, keepdim=True).clamp(min=last))
         elif int(pos_BT.max()) > last:
             raise Misuse(f"the learned table ends at position {last}: input of length {int(pos_BT.max()) + 1}")
         return x_BTD + self.lookup(pos_BT).type_as(x_BTD) / EMBEDDING_STD
@@ -53,7 +53,8 @@ class Learned(Scheme):
             return self.table_PD[pos_BT]
         low_BT = pos_BT.floor().long()
         high_BT = (low_BT + 1).clamp(max=self.table_PD.shape[0] - 1)
-        return torch.lerp(self.table_PD[low_BT], self.table_PD[high_BT], (pos_BT - low_BT)[..., None])
+        part_BT1 = (pos_BT - low_BT)[..., None].to(self.table_PD.dtype)
+        return torch.lerp(self.table_PD[low_BT], self.table_PD[high_BT], part_BT1)
 
     def extra_repr(self) -> str:
         return f"entries={self.table_PD.shape[0]}, past_end={self.past_end.value}"

@@ -34,7 +34,8 @@ class XPos(Rope):
     def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
         angle_BTI = self.angles(pos_BT)
         # One centre for queries and keys: it cancels in their product and keeps both scales near 1 in the middle.
-        centred_BT = pos_BT.float() - (pos_BT.amax(-1, keepdim=True) // 2)
+        centre_B1 = (pos_BT.amin(-1, keepdim=True) + pos_BT.amax(-1, keepdim=True)) // 2
+        centred_BT = (pos_BT - centre_B1).float()
         scale_BTI = xpos_decay(self.rotary_dim, self.gamma, pos_BT.device) ** (centred_BT[..., None] / self.scale_base)
         return rotate_pairs(q_BHTC, angle_BTI, scale_BTI), rotate_pairs(k_BHTC, angle_BTI, 1 / scale_BTI)
 
