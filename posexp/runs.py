@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -198,6 +197,8 @@ def write_aside(path: Path, text: str) -> None:
 
 def environment() -> dict[str, Any]:
     """Code version and packages, for provenance."""
+    from hydra.core.hydra_config import HydraConfig
+
     checkout = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str | None:
@@ -214,5 +215,5 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "command": " ".join(["posexp", *sys.argv[1:]]),
+        "command": " ".join(["posexp train", *HydraConfig.get().overrides.task]) if HydraConfig.initialized() else None,
     }
