@@ -72,9 +72,7 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): t for key, t in tensors_.items() if key.startswith(prefix)}
-        optimizer.state[weight] = {
-            key: t.to(weight.device) if key != "step" or weight.is_cuda else t for key, t in state.items()
-        }
+        optimizer.state[weight] = {key: tensor.to(weight.device) for key, tensor in state.items()}
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

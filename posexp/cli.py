@@ -4,10 +4,12 @@ Commands are functions of this module that import the heavy ones inside: launche
 and --help, --cfg and TAB answer without torch.
 """
 
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from posexp.command_line import hydra_arguments, one_line, translate
+from posexp.command_line import did_you_mean, hydra_arguments, line_to_complete, one_line, translate
 from posexp.config import COMMANDS, config_dir, meanings
 from posexp.errors import Misuse, PosexpError, Stopped
 
@@ -155,6 +157,7 @@ def run_hydra(command: str, tail: list[str]) -> None:
     import hydra
 
     register()
+    logging.raiseExceptions = False  # --info writes through logging: no complaint when its reader (head, less) leaves
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a scheme of the user's own is imported from where the command is typed
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and `main` says it in one line
@@ -175,7 +178,10 @@ def complete(words: list[str]) -> int:
         if last.startswith("--"):
             print("--lengths --runs --multirun --cfg --info --help --config-dir")
             return 0
-        rest = [word for word in typed_words[2:] if not word.startswith("-")]
+        rest, flags = line_to_complete(command, typed_words[2:], last)
+        if rest is None:
+            return 0  # a flag's value: the shell completes file names by itself
+        words = [*words, *flags]
         os.environ["COMP_LINE"] = " ".join([typed_words[0], *rest]) + (" " if not last else "")
     else:
         command = "train"
@@ -203,15 +209,23 @@ def knobs(command: str) -> str:
 
 
 def typed(config: DictConfig) -> object:
-    """The command's dataclass. Raises Misuse for a top-level key that `+` has smuggled in, or a value out of range."""
+    """The command's dataclass. Raises Misuse for a key that `+` has smuggled in, or a value out of range."""
     schema = OmegaConf.get_type(config)
     assert schema is not None
-    known = schema.__dataclass_fields__
-    for key in config:
-        if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            raise Misuse(f"no key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    names = [name for name, _ in meanings(schema)]
+    for key in smuggled(config):
+        raise Misuse(f"no key {key!r}{did_you_mean(key, names)}")
     return OmegaConf.to_object(config)
+
+
+def smuggled(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted keys that the schema does not have: Hydra lets `+` add them anywhere."""
+    known = getattr(OmegaConf.get_type(config), "__dataclass_fields__", {})
+    for key in map(str, config):
+        if key not in known:
+            yield prefix + key
+        elif is_dataclass(OmegaConf.get_type(config, key)):
+            yield from smuggled(config[key], f"{prefix}{key}.")
 
 
 def stop(signum: int, frame: object) -> None:

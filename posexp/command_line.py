@@ -7,6 +7,7 @@ import argparse
 import re
 from dataclasses import fields
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 from posexp.config import COMMANDS, config_dir, meanings
@@ -98,6 +99,20 @@ def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
+def line_to_complete(command: str, words: list[str], last: str) -> tuple[list[str] | None, list[str]]:
+    """(what Hydra shall complete, the flags that tell it where to look) of a line that ends in `last`.
+
+    None in the first place where a flag's value is being typed.
+    """
+    before = words[:-1] if last else words
+    try:
+        flags, overrides = split_flags(translate(command, before))
+    except Misuse:
+        return None, []
+    folders = [part for pair in pairwise(flags) if pair[0] in ("--config-dir", "-cd") for part in pair]
+    return overrides + ([last] if last else []), folders
+
+
 def config_loader(flags: list[str]) -> Any:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.utils import create_config_search_path
@@ -132,7 +147,17 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
     if not chosen and "scheme" not in knob_names(command):
         return overrides, set()
     others = [word for index, word in enumerate(overrides) if index not in chosen]
-    known = loader.compute_defaults_list(command, others, RunMode.MULTIRUN).overrides.known_choices
+
+    def choices(words: list[str]) -> dict[str, Any]:
+        return loader.compute_defaults_list(command, words, RunMode.MULTIRUN).overrides.known_choices
+
+    known = dict(choices(others))
+    added = [choice for choice in chosen.values() if choice[0] not in known]
+    for key, value in added:  # each may bring others along, as an experiment brings its scheme
+        if value == "null":
+            raise Misuse(f"{key}=null chooses nothing: there are {', '.join(loader.get_group_options(key))}")
+        brought = choices([*others, f"+{key}={value}"])
+        known |= {other: choice for other, choice in brought.items() if other != key}
     settled = [
         f"{'' if chosen[index][0] in known else '+'}{chosen[index][0]}={chosen[index][1]}" if index in chosen else word
         for index, word in enumerate(overrides)
@@ -143,13 +168,15 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
 
 def one_line(error: Exception, command: str) -> str:
     """What went wrong and what to type instead."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, PosexpError):
         return str(error)
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is not key=value; special characters need quotes, as in \"key='a (b)'\""
     text = str(error)
     if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
         text += "\n" + str(error.__cause__)

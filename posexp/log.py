@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from posexp import jsonl
-from posexp.config import TrainCommand, WandbConfig, WandbMode, plain
+from posexp.config import TrainCommand, WandbConfig, WandbMode
+from posexp.identity import plain
 from posexp.runs import Run
 
 
@@ -132,34 +133,46 @@ class Wandb:
 
     def __init__(self, run: Run, config: WandbConfig, run_config: dict[str, Any], group: str, label: str):
         self.run: Any = None
-        if config.mode is WandbMode.disabled:
-            return
-        with self.harmless():
-            import wandb
+        if config.mode is WandbMode.online:
+            with self.harmless(" online; an offline copy is kept, for `wandb sync`"):
+                self.start("online", run, config, run_config, group, label)
+        if config.mode is not WandbMode.disabled and self.run is None:
+            with self.harmless():
+                self.start("offline", run, config, run_config, group, label)
 
-            mode = config.mode.value
-            if mode == "online" and not wandb.Api().api_key:
-                raise ConnectionError("no API key: run `wandb login`, or set wandb.mode=offline")
-            self.run = wandb.init(
-                project=config.project,
-                entity=config.entity,
-                mode=mode,
-                id=wandb_id(run),
-                resume="allow",
-                name=run.name,
-                group=group,
-                job_type="posexp",
-                tags=[label],
-                dir=str(run.folder),
-                config=run_config,
-                # the run's own log tells what happens; a login or a dead network must not hold it up
-                settings=wandb.Settings(console="off", silent=True, init_timeout=20, x_disable_stats=True),
-            )
-            # lengths and steps are columns with axes of their own, so that curves of several runs lie over each other
-            self.run.define_metric("train/step")
-            self.run.define_metric("train/*", step_metric="train/step")
-            self.run.define_metric("eval/length")
-            self.run.define_metric("eval/*", step_metric="eval/length")
+    def start(
+        self,
+        mode: Literal["online", "offline"],
+        run: Run,
+        config: WandbConfig,
+        run_config: dict[str, Any],
+        group: str,
+        label: str,
+    ) -> None:
+        import wandb
+
+        if mode == "online" and not wandb.Api().api_key:
+            raise ConnectionError("no API key: run `wandb login`, or set wandb.mode=offline")
+        self.run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode=mode,
+            id=wandb_id(run),
+            resume="allow",
+            name=run.name,
+            group=group,
+            job_type="posexp",
+            tags=[label],
+            dir=str(run.folder),
+            config=run_config,
+            # the run's own log tells what happens; a login or a dead network must not hold it up
+            settings=wandb.Settings(console="off", silent=True, init_timeout=20, x_disable_stats=True),
+        )
+        # lengths and steps are columns with axes of their own, so that curves of several runs lie over each other
+        self.run.define_metric("train/step")
+        self.run.define_metric("train/*", step_metric="train/step")
+        self.run.define_metric("eval/length")
+        self.run.define_metric("eval/*", step_metric="eval/length")
 
     def log(self, values: dict[str, Any]) -> None:
         if self.run is not None:
@@ -179,13 +192,13 @@ class Wandb:
             self.run = None
 
     @contextmanager
-    def harmless(self) -> Iterator[None]:
+    def harmless(self, instead: str = "; metrics.jsonl has everything") -> Iterator[None]:
         try:
             yield
         except Exception as error:
             self.run = None
             text = " ".join(str(error).split())[:160]
-            say(f"wandb is left out ({type(error).__name__}: {text}); metrics.jsonl has everything")
+            say(f"wandb is left out{instead} ({type(error).__name__}: {text})")
 
 
 def wandb_id(run: Run) -> str:

@@ -25,8 +25,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from posexp import jsonl
-from posexp.config import TrainCommand, digest, identity, plain
+from posexp.config import TrainCommand
 from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.identity import digest, identity, plain
 
 PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
 
@@ -56,8 +57,10 @@ class Run:
         """The stored configuration. Raises RunFailed if it cannot be read."""
         path = self.folder / "config.yaml"
         try:
-            merged = OmegaConf.merge(OmegaConf.structured(TrainCommand), OmegaConf.load(path))
-            config = OmegaConf.to_object(merged)
+            stored = OmegaConf.load(path)
+            if "device" not in stored:  # the last key that is written
+                raise ValueError("it is cut off")
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainCommand), stored))
         except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
             raise RunFailed(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
         except Exception as error:  # a YAML parser raises its own kinds
@@ -117,9 +120,13 @@ class Run:
         """Raises RunFailed if the file is damaged or missing."""
         path = self.folder / "provenance.json"
         try:
-            return json.loads(path.read_text())
+            about = json.loads(path.read_text())
+            if not isinstance(about, dict):
+                raise ValueError("it is not an object")
         except (OSError, ValueError) as error:
-            raise RunFailed(f"{path} cannot be read: {error}") from error
+            remedy = "remove it and repeat the run's train command to have it written again"
+            raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
+        return about
 
     def check_store(self, key: str) -> None:
         """Raises RunFailed unless `key` is the token store that the run was trained on."""

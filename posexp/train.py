@@ -20,6 +20,9 @@ from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import autocast, choose_device, choose_precision, describe
 from posexp.errors import RunFailed, Stopped
+from posexp.evaluation import evaluate_run
+from posexp.evaluation.protocols import check_protocols, own_lengths, plan
+from posexp.evaluation.scoring import token_losses
 from posexp.log import Log, say
 from posexp.model import Decoder, build
 from posexp.runs import Run
@@ -48,15 +51,14 @@ def train(config: TrainCommand) -> Run:
     Raises Misuse before anything is written if the configuration cannot work; RunFailed if the loss stops
     being finite, a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
     """
-    from posexp.evaluation import evaluate_run
-    from posexp.evaluation.protocols import check_protocols
-
     check_protocols(config.eval.protocols)
     run = Run.of(config)
     device = choose_device(config.device)
     build(config.model, 2, config.scheme, config.train.length, config.seed)  # refuses sizes that the scheme cannot have
     store = load(config.data, say)
     windows = Windows(store.split(Split.train), config.train.length, config.data.cross_documents)
+    held_out = store.split(config.eval.split)
+    plan(held_out, config.eval, own_lengths(held_out, config.train.length, config.eval))  # refuses impossible lengths
     run.create(config)
     with run.lock():
         model = build(config.model, store.vocab_size, config.scheme, config.train.length, config.seed).to(device)
@@ -141,8 +143,6 @@ def save_checkpoint(run: Run, log: Log, parts: Parts, step: int) -> None:
 def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
     """Scores fresh training windows the way evaluation does: a loss far from training's own means that
     one of the two is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case)."""
-    from posexp.evaluation.scoring import token_losses
-
     rows = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
     tail = rows[-max(5, len(rows) // 20) :]
     trained = sum(row["loss"] for row in tail) / len(tail)

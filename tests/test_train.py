@@ -26,9 +26,9 @@ from posexp.config import (
     TrainConfig,
     WandbConfig,
     WandbMode,
-    digest,
 )
 from posexp.errors import Misuse, RunFailed, Stopped
+from posexp.identity import digest
 from posexp.log import Wandb, wandb_id
 from posexp.runs import Run, curve_labels, find
 from posexp.train import train
@@ -284,6 +284,14 @@ def test_impossible_sizes_are_refused_before_anything_is_written(corpus, tmp_pat
     assert not Path(config.results).exists()
 
 
+def test_a_length_that_no_document_reaches_is_refused_before_training(corpus, tmp_path):
+    config = tiny(corpus, tmp_path)
+    config.eval.lengths = [16, 5000]
+    with pytest.raises(Misuse, match="the longest possible here is"):
+        train(config)
+    assert not Path(config.results).exists()
+
+
 def test_a_run_trained_on_other_text_is_not_continued(corpus, tmp_path):
     config = tiny(corpus, tmp_path)
     train(config)
@@ -338,7 +346,7 @@ def test_wandb_offline_keeps_one_id_and_its_failure_never_stops_a_run(corpus, tm
     broken = WandbConfig(mode=WandbMode.online)
     os.environ.pop("WANDB_API_KEY", None)
     Wandb(run, broken, {}, "group", "label").log({"x": 1})
-    assert "wandb is left out" in capsys.readouterr().err
+    assert "wandb is left out online; an offline copy is kept" in capsys.readouterr().err
 
 
 def test_provenance_names_code_data_and_the_scheme_really_built(corpus, tmp_path):

@@ -45,8 +45,13 @@ def evaluate(command: EvalCommand) -> list[Run]:
         try:
             evaluate_run(run, command.eval, device, command.wandb, command.cache, command.trust)
         except PosexpError as error:
-            say(f"{run.name}: {error}")
-            errors.append(error)
+            errors.append(type(error)(f"{run.name}: {error}"))
+        except OSError as error:
+            errors.append(RunFailed(f"{run.name}: cannot write or read {error.filename}: {error.strerror}"))
+        else:
+            continue
+        if len(finished) > 1:
+            say(str(errors[-1]))
     if errors and len(errors) == len(finished):
         raise errors[0]
     if errors:
@@ -60,9 +65,11 @@ def evaluate_run(
     device: torch.device,
     wandb: WandbConfig,
     cache: str | None = None,
-    trust: bool = False,
+    trust: bool = True,
 ) -> None:
     """Adds the rows that are missing to the run's rows.jsonl, and their token losses to losses/.
+
+    `trust` runs a scheme's code from outside posexp: whoever just trained the run has done so already.
 
     Raises Misuse for lengths the text cannot give; RunFailed if the run's files are damaged.
     """
@@ -73,7 +80,7 @@ def evaluate_run(
     store = load(data, say)
     run.check_store(store.key)
     tokens = store.split(config.split)
-    lengths = config.lengths or own_lengths(tokens, trained.train.length, config.stride)
+    lengths = own_lengths(tokens, trained.train.length, config)
     precision = choose_precision(config.precision, device)
     saved = checkpoint.restore(run.folder / "checkpoint", say)
     if saved is None or saved["step"] != trained.train.steps:

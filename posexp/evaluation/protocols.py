@@ -15,6 +15,7 @@ from posexp.config import EvalConfig, check_lengths
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
 
+OWN_FACTORS = (1, 2, 4, 8, 16)
 MIN_STRETCHES = 16  # so that they lie in several documents, and an interval can be told
 
 
@@ -161,17 +162,22 @@ def check_protocols(names: list[str]) -> None:
             raise Misuse(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
 
 
-def own_lengths(tokens: Tokens, train_length: int, stride: int | None) -> list[int]:
-    """1, 2, 4, 8 and 16 times the training length, as far as two documents reach (one, if there is one only).
+def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[int]:
+    """config.lengths, or 1, 2, 4, 8 and 16 times the training length, as far as the text allows.
 
-    Raises Misuse if none reaches the training length.
+    Raises Misuse if it does not even allow the training length.
     """
-    sizes = np.sort(np.diff(tokens.starts))[::-1]
-    reach = int(sizes[min(1, len(sizes) - 1)]) - (stride or max(1, train_length // 4)) if len(sizes) else 0
-    lengths = [train_length * factor for factor in (1, 2, 4, 8, 16) if train_length * factor <= reach]
-    if not lengths:
-        raise Misuse(f"no document of the evaluation split is long enough for {train_length} tokens of context")
-    return lengths
+    if config.lengths is not None:
+        return config.lengths
+    lengths = [train_length * factor for factor in OWN_FACTORS]
+    while True:
+        try:
+            plan(tokens, config, lengths)
+            return lengths
+        except Misuse:
+            if len(lengths) == 1:
+                raise
+            lengths.pop()
 
 
 def targets_of(windows_W3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

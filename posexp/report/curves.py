@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from posexp.report.rows import Cell, Table, facts, listed, one_line
+from posexp.report.style import QUIET, STYLE, Look, looks, size_of
+from posexp.report.ticks import DENSE, level, plain, x_ticks, y_range, y_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,53 +29,10 @@ LENGTH_IS = {
     "sliding": "tokens in a window",
     "per_position": "tokens of context before a target",
 }
-# Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that vanishes on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D")
-MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-INK, QUIET = "#222222", "#6b6b6b"
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "text.color": INK,
-    "text.parse_math": False,  # a "$" in a label is a dollar sign
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9a9a9a",
-    "axes.labelcolor": INK,
-    "xtick.color": "#9a9a9a",
-    "ytick.color": "#9a9a9a",
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.grid": True,
-    "axes.grid.which": "major",
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "svg.fonttype": "none",  # text stays text: searchable and small
-    "svg.hashsalt": "posexp",
-}
 MOST_PANELS = 5
 WIDTH, PLOT = 8.9, 6.7  # of all panels together; of the headline, which has the labels at its right
 LEFT, ABOVE, BELOW = 0.85, 0.95, 0.65
 ROW = 0.27  # of the strip that holds failures; also the distance of labels
-DENSE = 16  # more lengths than this are drawn without markers
-
-
-@dataclass(frozen=True)
-class Look:
-    colour: str
-    marker: str
-    dash: Any
-
-
-def looks(shown: list[Table]) -> dict[str, Look]:
-    """The look of each curve, the same in every panel: given out along the sorted labels."""
-    curves = sorted({curve for table in shown for curve in table.curves})
-    return {
-        curve: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i // len(COLOURS) % len(DASHES)])
-        for i, curve in enumerate(curves)
-    }
 
 
 def pictures(shown: list[Table]) -> tuple[bytes, bytes]:
@@ -314,70 +273,3 @@ def subtitle(table: Table, big: bool) -> str:
 def failing(table: Table) -> list[str]:
     """The curves that lack a perplexity somewhere."""
     return sorted({curve for (curve, _), cell in table.cells.items() if cell.failures})
-
-
-def level(ppl: float | None) -> float:
-    """Where a perplexity is drawn: log10, on an axis that is linear in it, as a log axis ends near 1e308."""
-    return math.nan if ppl is None or math.isinf(ppl) else math.log10(ppl)
-
-
-def y_range(table: Table) -> tuple[float, float]:
-    """Levels that leave a little air around every value and band."""
-    found = [level(value) for cell in table.cells.values() for value in (cell.ppl, cell.low, cell.high)]
-    found = [y for y in found if not math.isnan(y)]
-    if not found:
-        return 0.0, 1.0
-    air = max(0.06 * (max(found) - min(found)), 0.01)
-    return min(found) - air, max(found) + air
-
-
-def size_of(marker: str) -> float:
-    return 10 if marker == "*" else 7
-
-
-def y_ticks(low: float, high: float, most: int) -> list[float]:
-    """Up to `most` round numbers within [low, high]."""
-    from matplotlib.ticker import MaxNLocator
-
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        inside = [tick for e in exponents for step in steps if low <= (tick := step * 10.0**e) <= high]
-        if len(inside) < 4:
-            break
-        if len(inside) <= most:
-            return inside
-    else:
-        return inside[:: -(-len(inside) // most)]
-    ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(tick) for tick in ticks if low <= tick <= high]
-
-
-def x_ticks(table: Table, inches: float, em: float) -> list[int]:
-    """Lengths to write under the axis, without touching: training lengths first, then powers of two.
-
-    `inches` is the width of an octave, `em` the font size in inches.
-    """
-    wanted = table.lengths
-    if len(wanted) > DENSE:
-        low, high = max(min(wanted), 1), max(wanted)
-        wanted = tuple(2**e for e in range(32) if low <= 2**e <= high) or (low, high)
-    first = sorted(
-        {*wanted, *table.train_lengths}, key=lambda n: (n not in table.train_lengths, n < 1 or n & (n - 1) != 0, n)
-    )
-    kept: list[int] = []
-    for length in first:
-        room = (abs(math.log2(max(length, 0.5) / max(other, 0.5))) * inches for other in kept)
-        sizes = ((len(str(length)) + len(str(other))) / 2 * 0.64 * em + 0.08 for other in kept)
-        if all(gap >= need for gap, need in zip(room, sizes, strict=True)):
-            kept.append(length)
-    return sorted(kept)
-
-
-def plain(tick: float) -> str:
-    """20, 22.5, 1,000, 100,000; from a million on 10⁶."""
-    if tick < 1e6:
-        return f"{tick:,.10g}"
-    exponent = math.floor(math.log10(tick) + 1e-9)
-    mantissa = f"{tick / 10.0**exponent:.3g}"
-    power = "10" + str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return power if mantissa == "1" else f"{mantissa}×{power}"

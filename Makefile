@@ -1,0 +1,37 @@
+# Every target makes what it needs; all can be repeated. PYTHON: the interpreter that .venv is made from (3.11 or later).
+PYTHON ?= python3
+BIN = .venv/bin/python
+SCHEMES = sinusoidal,learned,rope,xpos,alibi
+
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/ready ## make .venv with the exact versions of constraints.txt
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch .venv/ready
+
+demo: setup ## train five schemes on Python's own library, evaluate to 32 times the training length, draw the curves
+	$(BIN) -m posexp train -m +experiment=demo +scheme=$(SCHEMES)
+	$(BIN) -m posexp report group=demo
+
+test: setup ## run the tests
+	$(BIN) -m pytest -q
+
+lint: setup ## check format, lint and types
+	$(BIN) -m ruff format --check .
+	$(BIN) -m ruff check .
+	$(BIN) -m mypy
+
+format: setup ## put the code into its format
+	$(BIN) -m ruff check --fix-only .
+	$(BIN) -m ruff format .
+
+clean: ## remove .venv and caches; results stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+
+.PHONY: help setup demo test lint format clean

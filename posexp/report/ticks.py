@@ -1,0 +1,70 @@
+"""Where things stand on the axes of a panel: levels of perplexity, ticks and their labels."""
+
+import math
+
+from posexp.report.rows import Table
+
+DENSE = 16  # more lengths than this are drawn without markers, and not all written under the axis
+
+
+def level(ppl: float | None) -> float:
+    """Where a perplexity is drawn: log10, on an axis that is linear in it, as a log axis ends near 1e308."""
+    return math.nan if ppl is None or math.isinf(ppl) else math.log10(ppl)
+
+
+def y_range(table: Table) -> tuple[float, float]:
+    """Levels that leave a little air around every value and band."""
+    found = [level(value) for cell in table.cells.values() for value in (cell.ppl, cell.low, cell.high)]
+    found = [y for y in found if not math.isnan(y)]
+    if not found:
+        return 0.0, 1.0
+    air = max(0.06 * (max(found) - min(found)), 0.01)
+    return min(found) - air, max(found) + air
+
+
+def y_ticks(low: float, high: float, most: int) -> list[float]:
+    """Up to `most` round numbers within [low, high]."""
+    from matplotlib.ticker import MaxNLocator
+
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        inside = [tick for e in exponents for step in steps if low <= (tick := step * 10.0**e) <= high]
+        if len(inside) < 4:
+            break
+        if len(inside) <= most:
+            return inside
+    else:
+        return inside[:: -(-len(inside) // most)]
+    ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
+
+
+def x_ticks(table: Table, inches: float, em: float) -> list[int]:
+    """Lengths to write under the axis, without touching: training lengths first, then powers of two.
+
+    `inches` is the width of an octave, `em` the font size in inches.
+    """
+    wanted = table.lengths
+    if len(wanted) > DENSE:
+        low, high = max(min(wanted), 1), max(wanted)
+        wanted = tuple(2**e for e in range(32) if low <= 2**e <= high) or (low, high)
+    first = sorted(
+        {*wanted, *table.train_lengths}, key=lambda n: (n not in table.train_lengths, n < 1 or n & (n - 1) != 0, n)
+    )
+    kept: list[int] = []
+    for length in first:
+        room = (abs(math.log2(max(length, 0.5) / max(other, 0.5))) * inches for other in kept)
+        sizes = ((len(str(length)) + len(str(other))) / 2 * 0.64 * em + 0.08 for other in kept)
+        if all(gap >= need for gap, need in zip(room, sizes, strict=True)):
+            kept.append(length)
+    return sorted(kept)
+
+
+def plain(tick: float) -> str:
+    """20, 22.5, 1,000, 100,000; from a million on 10⁶."""
+    if tick < 1e6:
+        return f"{tick:,.10g}"
+    exponent = math.floor(math.log10(tick) + 1e-9)
+    mantissa = f"{tick / 10.0**exponent:.3g}"
+    power = "10" + str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if mantissa == "1" else f"{mantissa}×{power}"
