@@ -66,8 +66,6 @@ def give_positions(scheme: Scheme, positions: Callable[[int, int, torch.device],
 def it_learns(make: Make) -> None:
     model = decoder(make).train()
     tokens_BT = text(reach(model.scheme, TRAIN) + 1, B=2)
-    with torch.no_grad():
-        model.embedding.weight.mul_(0.5)
     model.loss(tokens_BT[:, :-1], tokens_BT[:, 1:]).backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, f"{name} has no gradient"
@@ -184,6 +182,7 @@ def far_out_it_stays_exact(make: Make) -> None:
 
 def positions_are_float32_under_autocast(make: Make) -> None:
     """Far out, where bfloat16 has one number for hundreds of positions."""
+    torch.manual_seed(0)
     root = make(dims())
     scheme, size = root.layer(0), dims()
     T = 16
@@ -200,7 +199,8 @@ def positions_are_float32_under_autocast(make: Make) -> None:
     for wanted_BHTC, got_BHTC in zip(exact, rounded, strict=True):
         assert got_BHTC.dtype == torch.bfloat16
         torch.testing.assert_close(got_BHTC.float(), wanted_BHTC, rtol=BF16_STEP, atol=BF16_STEP / 8)
-    torch.testing.assert_close(rounded_BTD.float(), embedded_BTD, rtol=BF16_STEP, atol=BF16_STEP)
+    # a sum of two terms of up to 4, each rounded
+    torch.testing.assert_close(rounded_BTD.float(), embedded_BTD, rtol=BF16_STEP, atol=4 * BF16_STEP)
     for name, arguments in (("distance_bias", (torch.arange(FAR),)), ("bias", (pos_BT, pos_BT))):
         exact_bias = getattr(scheme, name)(*arguments)
         if exact_bias is not None:
@@ -228,7 +228,8 @@ def biases_seen_by_attention(
 def the_decoder_is_the_same(make: Make) -> None:
     """Weights and their number, for one seed, whatever the scheme draws for itself."""
     model, plain = (
-        Decoder(ModelConfig(d_model=32, n_layer=2, n_head=4), VOCAB, scheme(dims()), seed=3) for scheme in (make, Scheme)
+        Decoder(ModelConfig(d_model=32, n_layer=2, n_head=4), VOCAB, scheme(dims()), seed=3)
+        for scheme in (make, Scheme)
     )
     ours = {name: weight for name, weight in model.state_dict().items() if not name.startswith("scheme.")}
     theirs = plain.state_dict()

@@ -1,8 +1,9 @@
 """Every scheme of configs/scheme, and schemes from outside, keep the contract; mistakes do not pass it."""
 
 import inspect
+import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from contract import CONTRACT, Make
 from hydra.utils import get_class
 from torch import Tensor, nn
 
+from posexp.attention import kernel_path
 from posexp.config import ModelConfig, config_dir
 from posexp.errors import Misuse
 from posexp.model import build as build_decoder
@@ -100,9 +102,11 @@ FROM_OUTSIDE = [
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mine", None)
 
 
 def say(value: object) -> str:
@@ -127,8 +131,6 @@ def test_a_scheme_from_outside_keeps_the_contract(
 
 @pytest.mark.parametrize(("node", "path"), FROM_OUTSIDE, ids=say)
 def test_a_scheme_from_outside_takes_its_own_path(mine: None, node: dict, path: str) -> None:
-    from posexp.attention import kernel_path
-
     assert kernel_path(from_config(node, contract.dims()), contract.dims()) == path
 
 
