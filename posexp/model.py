@@ -13,6 +13,7 @@ from posexp.config import Mlp, ModelConfig
 from posexp.errors import Misuse
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 
+BASE_WIDTH = 128  # where the tied output layer is not scaled: that of model=tiny
 INIT_STD = 0.02  # of every matrix inside the blocks, as in GPT-2
 
 
@@ -79,9 +80,10 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A pre-norm causal language model with tied embeddings.
 
-    Embeddings are drawn small, as in GPT-2, so that the tied output layer starts with small logits, and scaled
-    to unit size on the way in, as in Vaswani et al. 2017 (section 3.4): positions added to them, also of unit
-    size, do not drown them. All schemes get the same.
+    Embeddings are drawn as in GPT-2 and scaled to unit size on the way in, as in Vaswani et al. 2017 (section 3.4):
+    positions added to them, also of unit size, do not drown them. The tied output layer is scaled by 1/width (muP,
+    Yang et al. 2022, arXiv 2203.03466, table 8): a token's own embedding would otherwise win at the start, the
+    more the wider the model. All schemes get the same.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, scheme: Scheme, seed: int):
@@ -117,7 +119,8 @@ class Decoder(nn.Module):
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """[B, T, V] float32."""
-        return F.linear(hidden_BTD, self.embedding.weight).float()
+        scale = BASE_WIDTH / self.embedding.embedding_dim
+        return F.linear(hidden_BTD * scale, self.embedding.weight).float()
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean loss in nats per token."""

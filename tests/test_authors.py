@@ -1,0 +1,217 @@
+"""Every scheme against its authors' code, frozen by scripts/freeze_authors.py, its paper's formula and known anchors.
+
+Shape suffixes: P positions, C channels of a head, I pairs of channels, D width of the residual stream.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from posexp.attention import attention
+from posexp.errors import Misuse
+from posexp.schemes import EMBEDDING_STD, Dims, Scheme, build
+from posexp.schemes.alibi import Alibi, alibi_slopes
+from posexp.schemes.learned import Learned
+from posexp.schemes.rope import rotary_frequencies
+from posexp.schemes.sinusoidal import Sinusoidal
+from posexp.schemes.xpos import XPos, xpos_decay
+
+AUTHORS = json.loads((Path(__file__).parent / "authors.json").read_text())
+POSITIONS = torch.tensor(AUTHORS["positions"])
+
+
+def one_head(C: int, train_length: int = 64) -> Dims:
+    return Dims(d_model=C, n_head=1, n_layer=1, train_length=train_length)
+
+
+def rotated(scheme: Scheme, q_C: Tensor, k_C: Tensor, pos_P: Tensor) -> tuple[Tensor, Tensor]:
+    """The same query and key at every position, float64 [P, C] each."""
+    q_11PC, k_11PC = (x_C.expand(1, 1, len(pos_P), -1) for x_C in (q_C, k_C))
+    q_11PC, k_11PC = scheme.rotate(q_11PC, k_11PC, pos_P[None])
+    return q_11PC[0, 0].double(), k_11PC[0, 0].double()
+
+
+def logits(scheme: Scheme, q_C: Tensor, k_C: Tensor, pos_P: Tensor) -> Tensor:
+    q_PC, k_PC = rotated(scheme, q_C, k_C, pos_P)
+    return q_PC @ k_PC.T
+
+
+def halves(x_C: Tensor) -> Tensor:
+    """Interleaved channels in half-split order."""
+    return torch.cat((x_C[0::2], x_C[1::2]))
+
+
+def check_logits(got_PP: Tensor, wanted: list[list[float]], tolerance: float) -> None:
+    for row_P, wanted_row in zip(got_PP, wanted, strict=True):
+        wanted_P = torch.tensor(wanted_row, dtype=torch.float64)
+        torch.testing.assert_close(row_P[: len(wanted_P)], wanted_P, rtol=tolerance, atol=tolerance)
+
+
+def query_and_key(part: dict) -> tuple[Tensor, Tensor]:
+    return torch.tensor(part["q"]), torch.tensor(part["k"])
+
+
+@pytest.mark.parametrize(("name", "fraction"), [("rope", 1.0), ("rope_quarter", 0.25)])
+def test_rope_is_that_of_gpt_neox(name: str, fraction: float) -> None:
+    q_C, k_C = query_and_key(AUTHORS[name])
+    scheme = build("rope", one_head(len(q_C)), fraction=fraction)
+    check_logits(logits(scheme, q_C, k_C, POSITIONS), AUTHORS[name]["logits"], 1e-3)
+    q_PC, _ = rotated(scheme, q_C, k_C, POSITIONS)
+    wanted_PC = torch.tensor(AUTHORS[name]["rotated_q"], dtype=torch.float64)
+    torch.testing.assert_close(q_PC[: len(wanted_PC)], wanted_PC, rtol=1e-5, atol=1e-5)
+
+
+def test_rope_is_the_interleaved_one_up_to_a_permutation() -> None:
+    q_C, k_C = query_and_key(AUTHORS["rope_interleaved"])
+    scheme = build("rope", one_head(len(q_C)))
+    check_logits(logits(scheme, halves(q_C), halves(k_C), POSITIONS), AUTHORS["rope_interleaved"]["logits"], 1e-3)
+
+
+def test_xpos_is_that_of_torchscale() -> None:
+    q_C, k_C = query_and_key(AUTHORS["xpos"])
+    scheme = build("xpos", one_head(len(q_C)))
+    check_logits(logits(scheme, halves(q_C), halves(k_C), POSITIONS), AUTHORS["xpos"]["logits"], 1e-3)
+    zeta_I = xpos_decay(len(q_C), 0.4)
+    torch.testing.assert_close(zeta_I, torch.tensor(AUTHORS["xpos"]["zeta"]))
+    torch.testing.assert_close(zeta_I, torch.tensor([0.285714, 0.464286, 0.642857, 0.821429]), rtol=0, atol=1e-6)
+
+
+def exact_logit(q_C: Tensor, k_C: Tensor, distance: int, zeta_I: Tensor | float = 1.0, base: float = 10000.0) -> float:
+    """sum_i zeta_i^(distance / 512) Re(q_i conj(k_i) e^(i distance theta_i)), in float64; no position in it."""
+    I = len(q_C) // 2
+    q_I, k_I = (torch.complex(x_C[:I].double(), x_C[I:].double()) for x_C in (q_C, k_C))
+    theta_I = base ** (-torch.arange(I, dtype=torch.float64) / I)
+    decay_I = torch.as_tensor(zeta_I, dtype=torch.float64) ** (distance / 512)
+    return float((decay_I * (q_I * k_I.conj() * torch.exp(1j * theta_I * distance)).real).sum())
+
+
+@pytest.mark.parametrize("name", ["rope", "xpos"])
+def test_a_logit_is_a_function_of_distance_alone(name: str) -> None:
+    q_C, k_C = query_and_key(AUTHORS["rope"])
+    scheme = build(name, one_head(len(q_C)))
+    I = len(q_C) // 2
+    zeta_I = (torch.arange(I, dtype=torch.float64) / I + 0.4) / 1.4 if name == "xpos" else 1.0
+    for begin, tolerance in ((0, 1e-3), (4000, 2e-3), (100_000, 2e-2)):
+        pos_P = begin + POSITIONS
+        got_PP = logits(scheme, q_C, k_C, pos_P)
+        for query in range(len(pos_P)):
+            for key in range(query + 1):
+                wanted = exact_logit(q_C, k_C, int(pos_P[query] - pos_P[key]), zeta_I)
+                assert got_PP[query, key] == pytest.approx(wanted, abs=tolerance)
+
+
+def test_xpos_logits_do_not_depend_on_the_centre() -> None:
+    q_C, k_C = query_and_key(AUTHORS["xpos"])
+    scheme = build("xpos", one_head(len(q_C)))
+    short_PP = logits(scheme, q_C, k_C, torch.tensor([0, 5, 9]))
+    long_PP = logits(scheme, q_C, k_C, torch.tensor([0, 5, 9, 6000]))
+    torch.testing.assert_close(short_PP, long_PP[:3, :3], rtol=1e-5, atol=1e-5)
+
+
+def test_xpos_decays_by_zeta_in_scale_base_tokens() -> None:
+    """And RoPE does not: with base 1e30 all but the first pair stand still."""
+    only_last_C = torch.zeros(8)
+    only_last_C[3] = 1.0
+    options = {"base": 1e30, "fraction": 1.0, "gamma": 0.4}
+    for scale_base in (64.0, 512.0):
+        pos_P = torch.tensor([0, int(scale_base)])
+        decayed = logits(XPos(one_head(8), scale_base=scale_base, **options), only_last_C, only_last_C, pos_P)
+        assert float(decayed[1, 0]) == pytest.approx(0.821429, abs=1e-6)
+        assert float(decayed[1, 1]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_rotary_frequencies_are_spaced_over_the_rotated_channels() -> None:
+    expected = [1.0, 0.1, 0.01, 0.001]
+    assert rotary_frequencies(8, 10000.0).tolist() == pytest.approx(expected)
+    quarter = build("rope", one_head(32), fraction=0.25)
+    assert quarter.angles(torch.tensor([[1]]))[0, 0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n_head", [int(n_head) for n_head in AUTHORS["alibi"]["slopes"]])
+def test_alibi_slopes_are_those_of_press(n_head: int) -> None:
+    wanted = AUTHORS["alibi"]["slopes"][str(n_head)]
+    assert alibi_slopes(n_head) == pytest.approx(wanted, rel=1e-6)
+    bias_HN = Alibi(Dims(n_head * 2, n_head, 1, 64)).distance_bias(torch.tensor([0, 1, 1000]))
+    for slope, bias_N in zip(wanted, bias_HN.tolist(), strict=True):
+        assert bias_N == pytest.approx([0.0, -slope, -1000 * slope], rel=1e-6)
+
+
+def test_alibi_slopes_match_the_anchors() -> None:
+    assert alibi_slopes(8) == [2.0**-h for h in range(1, 9)]
+    assert alibi_slopes(6) == [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]
+    assert alibi_slopes(12)[8:] == pytest.approx([0.70711, 0.35355, 0.17678, 0.08839], abs=1e-5)
+    assert alibi_slopes(16)[0] == pytest.approx(math.sqrt(0.5))
+
+
+def test_alibi_weighs_keys_as_press_does() -> None:
+    """All logits zero: weights are softmax(slope * key position), the form of the authors' code."""
+    T = 7
+    scheme = Alibi(Dims(d_model=2 * T, n_head=2, n_layer=1, train_length=4))
+    zeros_BHTC, v_BHTC = torch.zeros(1, 2, T, T), torch.eye(T).expand(1, 2, T, T)
+    got_HTT = attention(scheme, zeros_BHTC, zeros_BHTC, v_BHTC, torch.arange(T)[None], torch.zeros(1, T, 2 * T))[0]
+    for head, slope in enumerate((0.0625, 0.00390625)):
+        for t in range(T):
+            wanted = torch.softmax(slope * torch.arange(t + 1), dim=0)
+            torch.testing.assert_close(got_HTT[head, t, : t + 1], wanted)
+
+
+def test_the_sinusoids_are_those_of_vaswani() -> None:
+    wanted_PD = torch.tensor(AUTHORS["sinusoidal"]["table"])
+    D = wanted_PD.shape[1]
+    table_PD = build("sinusoidal", one_head(D)).encode(POSITIONS[None])[0]
+    torch.testing.assert_close(torch.cat((table_PD[:, 0::2], table_PD[:, 1::2]), dim=1), wanted_PD, rtol=0, atol=3e-4)
+
+
+def test_the_sinusoids_match_the_paper_s_formula() -> None:
+    scheme = Sinusoidal(one_head(4), base=10000.0)
+    added_BTD = scheme.embed(torch.full((1, 3, 4), 5.0), torch.tensor([[0, 1, 2]])) - 5
+    wanted = [
+        [0.0, 1.0, 0.0, 1.0],
+        [0.841471, 0.540302, 0.0099998, 0.99995],
+        [0.909297, -0.416147, 0.0199987, 0.9998],
+    ]
+    torch.testing.assert_close(added_BTD[0], torch.tensor(wanted), rtol=0, atol=1e-6)
+
+
+def test_far_sinusoids_are_exact_to_float32() -> None:
+    D, pos_P = 64, torch.tensor([4095, 16_383, 100_000])
+    scheme = Sinusoidal(one_head(D), base=10000.0)
+    angle_PI = pos_P[:, None].double() * 10000.0 ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
+    wanted_PD = torch.stack((angle_PI.sin(), angle_PI.cos()), dim=-1).flatten(-2)
+    got_PD = scheme.encode(pos_P[None])[0]
+    error_P = (got_PD - wanted_PD).abs().amax(dim=1)
+    assert bool((error_P < 2 * pos_P * 2**-24).all())  # half a unit in the last place of the angle, twice
+
+
+def learned(past_end: str, entries: int = 4) -> Learned:
+    scheme = build("learned", Dims(d_model=2, n_head=1, n_layer=1, train_length=entries), past_end=past_end)
+    assert isinstance(scheme, Learned)
+    with torch.no_grad():
+        scheme.table_PD.copy_(torch.tensor([[0.0, 0.0], [1.0, 10.0], [2.0, 40.0], [3.0, 90.0]]) * EMBEDDING_STD)
+    return scheme
+
+
+@pytest.mark.parametrize(
+    ("past_end", "T", "wanted"),
+    [
+        ("error", 4, [0, 10, 40, 90]),
+        ("clamp", 6, [0, 10, 40, 90, 90, 90]),
+        ("interpolate", 3, [0, 10, 40]),
+        ("interpolate", 4, [0, 10, 40, 90]),
+        ("interpolate", 7, [0, 5, 10, 25, 40, 65, 90]),
+    ],
+)
+def test_a_learned_table_is_read_as_its_option_says(past_end: str, T: int, wanted: list[float]) -> None:
+    """Row p of the table, at the token embeddings' scale, is added to token p (GPT-2)."""
+    scheme = learned(past_end)
+    added_TD = scheme.embed(torch.zeros(1, T, 2), torch.arange(T)[None])[0]
+    assert added_TD[:, 1].tolist() == pytest.approx(wanted)
+
+
+def test_a_learned_table_does_not_answer_past_its_end() -> None:
+    with pytest.raises(Misuse, match="3"):
+        learned("error").embed(torch.zeros(1, 5, 2), torch.arange(5)[None])

@@ -1,0 +1,70 @@
+"""The README is true: its commands are taken, its scheme trains, what it points to is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posexp.cli import command_of, register
+from posexp.command_line import hydra_arguments, translate
+from posexp.config import COMMANDS, config_dir, meanings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMAND_LINES = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    posexp ")]
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_every_command_is_taken_by_hydra(line):
+    from hydra import compose, initialize_config_dir
+
+    register()
+    words = [word for word in line.split()[1:] if not word.startswith("hydra.launcher.") and word != "-m"]
+    command, tail = command_of([word for word in words if not word.startswith("hydra/launcher=")])
+    assert command is not None
+    overrides = hydra_arguments(command, translate(command, tail))
+    singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in overrides]  # one value of each sweep
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        compose(config_name=command, overrides=singles)
+
+
+def test_every_knob_that_is_named_exists():
+    known = {name for schema in COMMANDS.values() for name, _ in meanings(schema)}
+    named = set(re.findall(r"`((?:train|eval|data|model|wandb)\.[a-z_]+)", README))
+    assert named
+    assert named <= known
+
+
+def test_the_example_scheme_trains_from_outside(tmp_path):
+    code = re.search(r"```python\n# posexp/schemes/kerple.py\n(.*?)```", README, re.S)
+    options = re.search(r"```yaml\n(.*?)```", README, re.S)
+    assert code and options
+    (tmp_path / "mine.py").write_text(code[1])
+    (tmp_path / "mine" / "scheme").mkdir(parents=True)
+    (tmp_path / "mine" / "scheme" / "kerple.yaml").write_text(options[1].replace("posexp.schemes.kerple", "mine"))
+    (tmp_path / "text.txt").write_text("so it goes and goes again, " * 200)
+    # `mine` is a file and a folder here: the module wins, since the folder holds no Python
+    arguments = [
+        "train --config-dir mine +scheme=kerple model.d_model=16 model.n_layer=1 model.n_head=2",
+        "train.length=16 train.batch_tokens=64 train.tokens=640 data=files data.paths=text.txt data.vocab_size=300",
+        "data.cache=cache eval.lengths=[16,32] eval.targets=16 eval.protocols=[nonoverlapping] wandb.mode=disabled",
+    ]
+    command = [sys.executable, "-m", "posexp", *" ".join(arguments).split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (rows,) = tmp_path.glob("results/default/kerple-s0-*/rows.jsonl")
+    assert rows.read_text().count('"status": "ok"') == 2
+
+
+def test_what_it_points_to_is_there():
+    pointed = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert pointed
+    assert [path for path in pointed if not (ROOT / path).exists()] == []
+
+
+def test_its_make_targets_exist():
+    named = set(re.findall(r"make ([a-z]+)", README))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {"demo", "test"} <= named <= targets
