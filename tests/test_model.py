@@ -69,7 +69,7 @@ def test_output_and_input_embeddings_are_one_matrix() -> None:
     model = decoder()
     assert [weight.shape for weight in model.parameters()].count((VOCAB, 64)) == 1
     hidden_BTD = torch.randn(1, 2, 64)
-    wanted_BTV = hidden_BTD @ model.embedding.weight.T
+    wanted_BTV = hidden_BTD @ model.embedding.weight.T * (128 / 64)  # muP's 1/width, relative to model=tiny
     torch.testing.assert_close(model.logits(hidden_BTD), wanted_BTV)
 
 
