@@ -69,7 +69,7 @@ def grids(table: Table, width: int) -> list["Grid"]:
 
     several = len(table.train_lengths) > 1
     texts = {key: terminal_cell(cell) for key, cell in table.cells.items()}
-    names = min(max(len(one_line(curve)) for curve in table.curves), max(16, width // 3))
+    names = min(max(len(name) for name in ("curve", *map(one_line, table.curves))), max(16, width // 3))
     room = width - names - 4 - (14 if several else 0)
     pieces: list[list[int]] = [[]]
     used = 0

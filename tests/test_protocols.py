@@ -1,0 +1,136 @@
+"""Every protocol's exact targets, and how much text before each the model sees."""
+
+import numpy as np
+import pytest
+
+from posexp.config import EvalConfig
+from posexp.data import Tokens
+from posexp.errors import Misuse
+from posexp.evaluation.protocols import MIN_STRETCHES, own_lengths, plan, spread, targets_hash, targets_of
+
+V = 23  # entries of the vocabulary of texts that count 0, 1, … 22, 0, …
+
+
+def text(*sizes: int) -> Tokens:
+    """Documents of these sizes, whose tokens count on modulo V."""
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    return Tokens(np.arange(starts[-1]) % V, starts, int(starts[-1]), "")
+
+
+def planned(tokens: Tokens, protocol: str, lengths: list[int], stride: int | None = None, targets: int | None = None):
+    config = EvalConfig(lengths=lengths, protocols=[protocol], stride=stride, targets=targets)
+    return plan(tokens, config, lengths)
+
+
+def listed(measurement) -> list[list[tuple[int, int]]]:
+    """(target, tokens of context) of each window."""
+    return [[(t, t - start) for t in range(first, stop)] for start, first, stop in measurement.windows.tolist()]
+
+
+def test_same_targets_on_a_hand_made_case():
+    # Documents [0, 5), [5, 18), [18, 29). Before a target stand at least 6 tokens: 11 … 17 and 24 … 28, in blocks of 2.
+    short, long = planned(text(5, 13, 11), "same_targets", [6, 3], stride=2)
+    firsts = [11, 13, 15, 24, 26]
+    assert listed(long) == [[(t, 5), (t + 1, 6)] for t in firsts]
+    assert listed(short) == [[(t, 2), (t + 1, 3)] for t in firsts]
+    assert (short.length, long.length, short.stride) == (3, 6, 2)
+
+
+def test_nonoverlapping_on_a_hand_made_case():
+    three, five = planned(text(4, 7), "nonoverlapping", [3, 5])
+    assert listed(three) == [[(n + k, k) for k in (1, 2, 3)] for n in (0, 3, 6)] + [[(10, 1)]]
+    assert listed(five) == [[(n + k, k) for k in (1, 2, 3, 4, 5)] for n in (0, 5)]
+
+
+def test_sliding_on_a_hand_made_case():
+    four, six = planned(text(6, 6), "sliding", [4, 6], stride=3)
+    assert listed(four) == [
+        [(1, 1), (2, 2), (3, 3), (4, 4)],
+        [(5, 2), (6, 3), (7, 4)],
+        [(8, 2), (9, 3), (10, 4)],
+        [(11, 4)],
+    ]
+    assert listed(six) == [[(k, k) for k in range(1, 7)], [(7, 4), (8, 5), (9, 6)], [(10, 5), (11, 6)]]
+
+
+def test_per_position_on_a_hand_made_case():
+    rows = planned(text(17), "per_position", [2, 8])
+    assert all((row.windows == [[0, 1, 9], [8, 9, 17]]).all() for row in rows)
+    assert [row.context for row in rows] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (6, 8)]
+    assert [row.length for row in rows] == [1, 2, 3, 4, 6, 8]
+
+
+def test_the_stride_is_a_quarter_of_the_shortest_length_unless_given():
+    assert {row.stride for row in planned(text(100), "same_targets", [64, 16])} == {4}
+    assert {row.stride for row in planned(text(100), "sliding", [3, 16])} == {1}
+    assert {row.stride for row in planned(text(100), "same_targets", [64, 16], stride=16)} == {16}
+    with pytest.raises(Misuse, match="longer than the shortest"):
+        planned(text(100), "same_targets", [16, 64], stride=17)
+
+
+def test_a_bound_on_targets_is_spread_evenly_over_documents_and_within_them():
+    tokens = text(100, 12, 40, 100)  # 24, 0, 7 and 24 blocks of 3 behind the first 16 tokens
+    (row,) = planned(tokens, "same_targets", [16], stride=3, targets=3 * 20)
+    firsts = row.windows[:, 1]
+    inside = [
+        np.sort(firsts[(firsts >= a) & (firsts < b)] - a)
+        for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)
+    ]
+    assert [len(found) for found in inside] == [6, 0, 6, 7] or [len(found) for found in inside] == [7, 0, 6, 7]
+    assert max(inside[0]) - min(inside[0]) > 50 and max(np.diff(inside[0])) <= 2 * min(np.diff(inside[0]))
+    for wanted in (1, 5, 30, 1000):
+        assert spread(np.array([24, 0, 7, 24]), wanted).sum() == min(wanted, 55)
+    assert spread(np.array([24, 0, 7, 24]), 55).tolist() == [24, 0, 7, 24]
+
+
+def test_at_every_length_a_target_sees_its_own_document_alone():
+    tokens = text(70, 33, 20, 200, 34)
+    rows = planned(tokens, "same_targets", [8, 16, 32], stride=4)
+    for row in rows:
+        target_N, context_N = targets_of(row.windows)
+        assert context_N.min() == row.length - 4 + 1 and context_N.max() == row.length
+        begin_N = tokens.starts[np.searchsorted(tokens.starts, target_N, side="right") - 1]
+        assert (target_N - context_N >= begin_N).all()
+        assert len(np.unique(target_N)) == len(target_N)
+    assert len({targets_hash(tokens, targets_of(row.windows)[0]) for row in rows}) == 1
+
+
+def test_the_longest_length_that_is_named_is_possible():
+    with pytest.raises(Misuse, match="longest possible here is 30"):
+        planned(text(34, 20), "same_targets", [16, 31])
+    assert planned(text(34, 20), "same_targets", [16, 30])
+    for protocol in ("nonoverlapping", "sliding", "per_position"):
+        with pytest.raises(Misuse, match="longest possible here is 53"):
+            planned(text(34, 20), protocol, [16, 54])
+        assert planned(text(34, 20), protocol, [16, 53])
+
+
+def test_own_lengths_double_as_far_as_the_text_allows():
+    assert own_lengths(text(70, 30), 16, EvalConfig()) == [16, 32, 64]
+    assert own_lengths(text(70, 30), 16, EvalConfig(stride=8)) == [16, 32]
+    assert own_lengths(text(70, 30), 16, EvalConfig(protocols=["sliding"])) == [16, 32, 64]
+    assert own_lengths(text(900), 16, EvalConfig()) == [16, 32, 64, 128, 256]
+    assert own_lengths(text(70, 30), 16, EvalConfig(lengths=[8])) == [8]
+    with pytest.raises(Misuse, match="evaluation length 16"):
+        own_lengths(text(19, 19), 16, EvalConfig())
+
+
+def test_a_bound_leaves_every_length_the_same_stretches():
+    tokens = text(*[300] * 20)
+    rows = planned(tokens, "nonoverlapping", [16, 64], targets=500)
+    scored = [set(targets_of(row.windows)[0].tolist()) for row in rows]
+    assert scored[0] == scored[1] and len(scored[0]) == MIN_STRETCHES * 64
+    assert len({target // 300 for target in scored[0]}) >= 15, "stretches lie all over the split"
+
+
+def test_the_targets_hash_tells_texts_and_places_apart_and_not_the_order_of_windows():
+    tokens, target_N = text(50), np.arange(20, 40)
+    same = targets_hash(tokens, target_N)
+    assert targets_hash(tokens, target_N[::-1]) == same and len(same) == 12
+    other = Tokens(tokens.ids.copy(), tokens.starts, tokens.bytes, "")
+    other.ids[30] += 1
+    different = [targets_hash(other, target_N), targets_hash(tokens, target_N + 5), targets_hash(tokens, target_N[1:])]
+    assert (
+        len({same, *different, targets_hash(tokens, target_N, target_N), targets_hash(tokens, target_N, target_N - 1)})
+        == 6
+    )
