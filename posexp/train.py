@@ -74,6 +74,8 @@ def train(config: TrainCommand) -> Run:
             compare_losses(run, config, parts)
         else:
             say(f"{run.name}: already trained, {step} steps")
+            if run.status()["status"] != "done":  # killed between its last checkpoint and this line
+                jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
         evaluate_run(run, config.eval, device, config.wandb)
     return run
 

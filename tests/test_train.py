@@ -188,6 +188,15 @@ def test_repeating_a_finished_run_trains_nothing_again(corpus, tmp_path, capsys)
     assert "already trained" in capsys.readouterr().err
 
 
+def test_a_run_killed_just_before_it_said_done_is_done_when_repeated(corpus, tmp_path):
+    config = tiny(corpus, tmp_path)
+    run = train(config)
+    jsonl.rewrite(run.metrics, [row for row in jsonl.read(run.metrics, print) if row.get("status") != "done"])
+    assert run.status()["status"] == "interrupted"
+    train(config)
+    assert run.status()["status"] == "done"
+
+
 def test_another_configuration_is_another_folder_and_a_seed_keeps_the_digest(corpus, tmp_path):
     config = tiny(corpus, tmp_path)
     other_seed = tiny(corpus, tmp_path)
