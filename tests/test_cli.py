@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def test_cfg_and_info_show_what_would_run(tmp_path):
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
-    line = f"set -o pipefail; {SCRIPT} train --info all +scheme=rope 2>err | head -n 1"
+    line = f"set -o pipefail; {shlex.quote(str(SCRIPT))} train --info all +scheme=rope 2>err | head -n 1"
     subprocess.run(["bash", "-c", line], cwd=tmp_path, stdout=subprocess.DEVNULL, check=False)
     assert (tmp_path / "err").read_text() == ""
 
@@ -265,7 +266,8 @@ def test_tab_works_in_a_real_bash(tmp_path):
     hydra_bash_completion && echo "reply ${{COMPREPLY[*]}}"
     """
     (tmp_path / "tab.sh").write_text(script)
-    path = f"{SCRIPT.parent}{os.pathsep}{os.environ['PATH']}"
+    (tmp_path / "posexp").symlink_to(SCRIPT)  # Hydra's hook cannot call a command whose path has a space
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "--norc", "tab.sh"], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
     )

@@ -95,18 +95,18 @@ MINE = textwrap.dedent('''
                 return F.scaled_dot_product_attention(*parts, attn_mask=bias_BHTT).to(q_BHTC.dtype)
 ''')
 FROM_OUTSIDE = [
-    ({"_target_": "mine.Kerple", "r2": 0.5}, "sdpa distance view"),
-    ({"_target_": "mine.Fire", "width": 8}, "sdpa bias blocks"),
-    ({"_target_": "mine.Forgetting"}, "scheme"),
+    ({"_target_": "somebodys_schemes.Kerple", "r2": 0.5}, "sdpa distance view"),
+    ({"_target_": "somebodys_schemes.Fire", "width": 8}, "sdpa bias blocks"),
+    ({"_target_": "somebodys_schemes.Forgetting"}, "scheme"),
 ]
 
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "somebodys_schemes.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
     yield
-    sys.modules.pop("mine", None)
+    sys.modules.pop("somebodys_schemes", None)
 
 
 def say(value: object) -> str:
@@ -159,11 +159,11 @@ def test_a_decoder_is_built_from_a_yaml_alone(file: Path) -> None:
 def test_what_is_no_scheme_is_refused(mine: None) -> None:
     for node, reason in (
         ({}, "no _target_"),
-        ({"_target_": "mine.Nowhere"}, "cannot import"),
+        ({"_target_": "somebodys_schemes.Nowhere"}, "cannot import"),
         ({"_target_": "torch.nn.Linear"}, "not a posexp"),
-        ({"_target_": "mine.Kerple"}, "r2"),
-        ({"_target_": "mine.Kerple", "r2": "steep"}, "r2"),
-        ({"_target_": "mine.Kerple", "r2": 0.5, "r3": 1.0}, "r3"),
+        ({"_target_": "somebodys_schemes.Kerple"}, "r2"),
+        ({"_target_": "somebodys_schemes.Kerple", "r2": "steep"}, "r2"),
+        ({"_target_": "somebodys_schemes.Kerple", "r2": 0.5, "r3": 1.0}, "r3"),
         ({"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 0.4}, "odd"),
     ):
         with pytest.raises(Misuse, match=reason):
