@@ -187,7 +187,8 @@ def one_line(error: Exception, command: str) -> str:
         group, _, name = missing[1].rpartition("/")
         options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:] if line.strip()]
         options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
-        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
+        extra = "; more come with an extra: pip install 'posexp[slurm]'" if group == "hydra/launcher" else ""
+        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}{extra}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
         names = [name for name, _ in meanings(COMMANDS.get(command, COMMANDS["train"]))] + scheme_options()
