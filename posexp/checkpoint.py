@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import nn
 
+from posexp import whole
 from posexp.errors import RunFailed
 
 KEPT = 2
@@ -27,13 +28,11 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     try:
         folder.mkdir(exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors(model, optimizer).items()}, aside)
-        sync(aside)
-        about = {"step": step, "sha256": sha256(aside)}
+        whole.sync(aside)
+        about = {"step": step, "sha256": whole.sha256(aside)}
         os.replace(aside, stem.with_suffix(".safetensors"))
-        aside.write_text(json.dumps(about))
-        sync(aside)
-        os.replace(aside, stem.with_suffix(".json"))
-        sync(folder)
+        whole.write(stem.with_suffix(".json"), json.dumps(about))
+        whole.sync(folder)
     except Exception as error:  # safetensors raises its own kind when the disk is full
         aside.unlink(missing_ok=True)
         raise RunFailed(f"cannot save {stem}.safetensors: {reason(error)}; earlier checkpoints are kept") from error
@@ -95,20 +94,6 @@ def steps(folder: Path) -> list[int]:
         if number.isdigit() and path.with_suffix(".safetensors").exists():
             found.append(int(number))
     return sorted(found, reverse=True)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Waits until the file or folder is on disk, so that a rename never outruns its content."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def reason(error: Exception) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from posexp import whole
+
 
 def append(path: Path, row: dict[str, Any]) -> None:
     """Adds `row` in one write; a torn last line of an earlier crash is left alone and ended first."""
@@ -40,6 +42,4 @@ def read(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 def rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replaces the file's rows, all or nothing."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-    os.replace(aside, path)
+    whole.write(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))

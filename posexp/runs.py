@@ -24,7 +24,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from posexp import jsonl
+from posexp import jsonl, whole
 from posexp.config import TrainCommand
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.identity import digest, identity, plain
@@ -84,7 +84,7 @@ class Run:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_aside(path, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+            whole.write(path, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
         except OSError as error:
             raise Misuse(f"cannot write to {self.folder}: {error.strerror}; set results=<a folder you own>") from error
 
@@ -97,7 +97,7 @@ class Run:
         try:
             with FileLock(self.folder / ".lock", timeout=0):
                 here = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-                write_aside(holder, json.dumps(here))
+                whole.write(holder, json.dumps(here))
                 yield
         except Timeout:
             try:
@@ -202,13 +202,6 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + key] = value
     return found
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Writes a whole file or none: aside first, then renamed."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
 
 
 def environment() -> dict[str, Any]:

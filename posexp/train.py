@@ -14,7 +14,7 @@ from types import FrameType
 import numpy as np
 import torch
 
-from posexp import checkpoint, jsonl, optim, runs
+from posexp import checkpoint, jsonl, optim, runs, whole
 from posexp.config import Precision, Split, TrainCommand
 from posexp.data import Store, load
 from posexp.data.batch import Windows
@@ -190,8 +190,8 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         "documents": parts.windows.used_documents,
         "documents_left_out": parts.windows.left_out,
     }
-    runs.write_aside(path, json.dumps(about, indent=1))
-    runs.write_aside(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
+    whole.write(path, json.dumps(about, indent=1))
+    whole.write(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """Documents from the user's own files: text, jsonl and parquet, plain or packed."""
 
 import glob
-import hashlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from posexp import whole
 from posexp.config import DataConfig, Split
 from posexp.data.quiet import raise_disk_error, reason, root
 from posexp.errors import Misuse
@@ -94,15 +94,11 @@ def content(files: dict[Split, list[Path]]) -> list[list[str]]:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes. Raises Misuse if it cannot be read."""
-    digest = hashlib.sha256()
+    """sha256 of an input file's bytes. Raises Misuse if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return whole.sha256(path)
     except OSError as error:
         raise Misuse(f"cannot read {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
 
 
 def read(paths: list[Path], field: str, cache: Path) -> list[tuple[Any, bool]]:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posexp import whole
 from posexp.config import DataConfig, Split
 from posexp.data import corpus, tokenizer
-from posexp.data.files import file_digest
 from posexp.errors import Misuse, PosexpError, RunFailed
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
             raise DamageError(f"{name} is missing")
         if (size := path.stat().st_size) != known["size"]:
             raise DamageError(f"{name} has {size} bytes instead of {known['size']}")
-        if file_digest(path) != known["sha256"]:
+        if whole.sha256(path) != known["sha256"]:
             raise DamageError(f"{name} has been changed: its sha256 differs")
     return meta
 
@@ -179,7 +179,7 @@ def build(config: DataConfig, folder: Path, say: Say) -> None:
         if folder.exists():
             os.rename(folder, aside / "damaged")
         os.rename(aside / "store", folder)
-        sync(folder.parent)
+        whole.sync(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -197,7 +197,7 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
     if config.tokenizer == "bpe" and size < config.vocab_size:
         source.notes.append(f"the training split gives only {size} of the {config.vocab_size} entries of the bpe")
         say(source.notes[-1])
-    write_file(folder / "tokenizer.json", built.to_str(pretty=True).encode())
+    whole.write(folder / "tokenizer.json", built.to_str(pretty=True).encode())
     dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
     splits = {}
     for split, rows in source.splits.items():
@@ -206,7 +206,9 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
         )
         counts = (f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items())
         say(f"{split.value}: {', '.join(counts)}")
-    files = {path.name: {"size": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": whole.sha256(path)} for path in sorted(folder.iterdir())
+    }
     meta = {
         "format": FORMAT,
         "corpus": source.description,
@@ -218,8 +220,8 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
         "splits": splits,
         "files": files,
     }
-    write_file(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
-    sync(folder)
+    whole.write(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
+    whole.sync(folder)
 
 
 def write_split(
@@ -243,19 +245,3 @@ def write_split(
         file.flush()
         os.fsync(file.fileno())
     return {"documents": len(starts) - 1, "tokens": total, "bytes": size}
-
-
-def write_file(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(folder: Path) -> None:
-    """Makes the names in `folder` last through a crash."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,12 +1,13 @@
 """Evaluation: trained runs in, rows out. One row per run, protocol and length; posexp/report draws them."""
 
 import copy
+import io
 from typing import Any
 
 import numpy as np
 import torch
 
-from posexp import checkpoint, jsonl
+from posexp import checkpoint, jsonl, whole
 from posexp.attention import kernel_path
 from posexp.config import EvalCommand, EvalConfig, Precision, TrainCommand, WandbConfig
 from posexp.data import Store, Tokens, load
@@ -216,9 +217,9 @@ class Evaluator:
         folder.mkdir(exist_ok=True)
         name = f"{measurement.protocol}-{measurement.length}-{targets_hash(self.tokens, target_N)}.npz"
         arrays = {"nll": loss_N, "target": target_N, "context": context_N.astype(np.int32)}
-        aside = folder / f"{name}.tmp.npz"
-        np.savez_compressed(aside, allow_pickle=False, **arrays)
-        aside.replace(folder / name)
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        whole.write(folder / name, content.getvalue())
 
     def chosen(self, measurement: Measurement, context_N: np.ndarray) -> np.ndarray:
         if measurement.context is None:

@@ -2,10 +2,10 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from posexp import whole
 from posexp.errors import Misuse, RunFailed
 from posexp.report.rows import COLUMNS, Cell, Row, Table, tables
 
@@ -47,7 +47,7 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            replace(folder / name, content)
+            whole.write(folder / name, content)
     except OSError as error:
         raise RunFailed(f"cannot write the report into {folder}: {error.strerror or error}") from error
     print_tables(shown, console)
@@ -65,13 +65,3 @@ def csv_of(rows: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Writes aside first, so that a reader or a full disk never leaves half a file under `path`."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -98,7 +98,7 @@ def build(name: str, dims: Dims, **hyper: Any) -> Scheme:
         raise Misuse(f"no scheme {name!r}; there are {known}")
     node = read_options(path)
     if unknown := hyper.keys() - node.keys():
-        options = ", ".join(key for key in node if key != "_target_") or "none"
+        options = ", ".join(key for key in node if key != "_target_") or "(it has none)"
         raise Misuse(f"scheme {name} has no option {sorted(unknown)[0]!r}; its options: {options}")
     return from_config({**node, **hyper}, dims)
 

@@ -1,0 +1,30 @@
+"""Files that are whole or absent, whatever happens to the process or the machine; and their hashes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Replaces `path` in one step: written aside, on disk, then renamed. Raises OSError and leaves nothing behind."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk, so that a rename never outruns its content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
