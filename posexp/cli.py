@@ -21,6 +21,7 @@ from posexp import __version__
 from posexp.command_line import did_you_mean, hydra_arguments, line_to_complete, one_line, translate
 from posexp.config import COMMANDS, config_dir, meanings
 from posexp.errors import Misuse, PosexpError, Stopped
+from posexp.log import say
 
 USAGE = """posexp: how decoder language models trained on short sequences behave on longer ones
 
@@ -244,7 +245,3 @@ def exit_code(error: Exception) -> int:
     if isinstance(error, PosexpError):
         return error.exit_code
     return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -3,20 +3,16 @@
 corpus (read by `datasets`) → tokenizer (`tokenizers`) → store (one folder, named by its content) → batch.
 """
 
-import sys
 from collections.abc import Callable
 
 from posexp.config import DataConfig
 from posexp.data.store import Store, Tokens, find_or_build
+from posexp.log import say
 
 __all__ = ["Store", "Tokens", "load"]
 
 
-def print_to_stderr(line: str) -> None:
-    print(f"posexp: {line}", file=sys.stderr, flush=True)
-
-
-def load(config: DataConfig, say: Callable[[str], None] = print_to_stderr) -> Store:
+def load(config: DataConfig, say: Callable[[str], None] = say) -> Store:
     """The token store of `config`, verified; `say` is told in one line each what is built, repaired or waited for.
 
     Raises Misuse for input that cannot be used as given, RunFailed where the disk gives out.
