@@ -174,6 +174,8 @@ def one_line(error: Exception, command: str) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if 'Could not detect "srun"' in str(error):  # submitit's words
+        return "there is no SLURM on this machine: sweep where sbatch is, or leave hydra/launcher out"
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     if isinstance(error, OverrideParseException):

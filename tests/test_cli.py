@@ -273,3 +273,9 @@ def test_tab_works_in_a_real_bash(tmp_path):
     )
     assert done.stderr == "" and done.returncode == 0
     assert "-F hydra_bash_completion posexp" in done.stdout and done.stdout.splitlines()[-1] == "reply +scheme=rope"
+
+
+def test_a_slurm_launcher_without_slurm_says_so():
+    from posexp.command_line import one_line
+
+    assert "no SLURM on this machine" in one_line(RuntimeError('Could not detect "srun", are you sure?'), "train")
