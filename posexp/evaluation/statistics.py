@@ -10,6 +10,22 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A mean in nats per token, with its interval and the two-sided p of its being 0, over seeds and documents.
+
+    `low`, `high`, `error` (its standard error) and `p` are None where neither seeds nor documents are two.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    error: float | None
+    p: float | None
+    seeds: int
+    documents: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """Mean loss in nats per token, its perplexity, bits per UTF-8 byte, and the perplexity's 95 % interval."""
 
