@@ -82,7 +82,7 @@ def train(config: Any) -> None:
 
 @task
 def evaluate(config: Any) -> None:
-    from posexp.evaluation import evaluate
+    from posexp.evaluation.evaluate import evaluate
 
     evaluate(config)
 

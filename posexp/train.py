@@ -21,8 +21,8 @@ from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import autocast, choose_device, choose_precision, describe
 from posexp.errors import Misuse, RunFailed, Stopped
-from posexp.evaluation import evaluate_run
-from posexp.evaluation.protocols import check_protocols, own_lengths, plan
+from posexp.evaluation.evaluate import evaluate_run
+from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.evaluation.scoring import token_losses
 from posexp.log import Log, say
 from posexp.model import Decoder, build_model

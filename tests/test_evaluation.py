@@ -25,7 +25,7 @@ from posexp.config import (
     WandbMode,
 )
 from posexp.data import load, tokenizer
-from posexp.evaluation import evaluate
+from posexp.evaluation.evaluate import evaluate
 from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.statistics import summarize
 from posexp.model import build

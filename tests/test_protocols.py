@@ -6,7 +6,9 @@ import pytest
 from posexp.config import EvalConfig
 from posexp.data import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.protocols import MIN_STRETCHES, own_lengths, plan, spread, targets_hash, targets_of
+from posexp.evaluation.plan import own_lengths, plan
+from posexp.evaluation.protocols import MIN_STRETCHES, spread
+from posexp.evaluation.targets import targets_hash, targets_of
 
 V = 23  # entries of the vocabulary of texts that count 0, 1, … 22, 0, …
 
@@ -19,7 +21,7 @@ def text(*sizes: int) -> Tokens:
 
 def planned(tokens: Tokens, protocol: str, lengths: list[int], stride: int | None = None, targets: int | None = None):
     config = EvalConfig(lengths=lengths, protocols=[protocol], stride=stride, targets=targets)
-    return plan(tokens, config, lengths)
+    return sorted(plan(tokens, config, lengths), key=lambda row: row.length)
 
 
 def listed(measurement) -> list[list[tuple[int, int]]]:
@@ -56,7 +58,9 @@ def test_sliding_on_a_hand_made_case():
 def test_per_position_on_a_hand_made_case():
     rows = planned(text(17), "per_position", [2, 8])
     assert all((row.windows == [[0, 1, 9], [8, 9, 17]]).all() for row in rows)
-    assert [row.context for row in rows] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (6, 8)]
+    _, context_N = targets_of(rows[0].windows)
+    about = [set(context_N[row.chosen].tolist()) for row in rows]
+    assert about == [{1}, {2}, {3}, {4}, {5, 6}, {7, 8}]
     assert [row.length for row in rows] == [1, 2, 3, 4, 6, 8]
 
 

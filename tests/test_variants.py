@@ -22,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 
 def rows_of(folder: Path, label: str = "rope") -> list[dict]:
     rows = [json.loads(line) for line in (run_of(folder, label) / "rows.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["protocol"] == "same_targets"]
+    return [row for row in rows if row["protocol"] == "same_targets" and not row["control"]]
 
 
 def nll_of(rows: list[dict], transform: str, window: str = "full") -> list[float]:

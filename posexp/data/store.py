@@ -43,12 +43,14 @@ class DamageError(Exception):
 
 @dataclass(frozen=True)
 class Tokens:
-    """One split. ids: [N] uint16 or uint32; starts: int64 [documents + 1]; bytes: of the split's text in UTF-8."""
+    """One split. ids: [N] uint16 or uint32; starts: int64 [documents + 1]; bytes: of the split's text in UTF-8; store:
+    where it is from."""
 
-    ids: np.memmap
+    ids: np.memmap | np.ndarray
     starts: np.ndarray
     bytes: int
     sha256: str
+    store: "Store | None" = None
 
 
 class Store:
@@ -69,7 +71,7 @@ class Store:
             raise Misuse(f"the corpus has no {split.value} split; there are {', '.join(self.meta['splits'])}")
         ids = np.memmap(self.folder / f"{split.value}.bin", dtype=self.meta["dtype"], mode="r")
         starts = np.load(self.folder / f"{split.value}.documents.npy", allow_pickle=False)
-        return Tokens(ids, starts, known["bytes"], self.meta["files"][f"{split.value}.bin"]["sha256"])
+        return Tokens(ids, starts, known["bytes"], self.meta["files"][f"{split.value}.bin"]["sha256"], self)
 
     def token_bytes(self) -> np.ndarray | None:
         """Number of bytes of text that each token stands for, int64 [V]; None where that is not known."""

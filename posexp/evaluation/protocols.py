@@ -1,52 +1,27 @@
 """Protocols: which targets are scored, and how much text before each the model sees.
 
-A protocol turns the tokens of a split into windows, an int64 array [W, 3] of (start, first, stop): the model
-reads tokens start … stop-2, and the targets first … stop-1 are scored. Token t has t - start tokens of context.
-All offsets count from the first token of the split; documents stand one after the other.
-"""
+Same words have meant different things in print; here each has a name of its own. A protocol is a function of the
+tokens of a split, the lengths (ascending), a stride and a bound on the targets of a length (None: all there are). It
+gives one Measurement a length; posexp/evaluation/targets.py says what windows are.
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+L: the length being measured, s: the stride.
+"""
 
 import numpy as np
 
-from posexp.config import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
-from posexp.knobs import check_lengths
+from posexp.evaluation.targets import Measurement, targets_of
 
-OWN_FACTORS = (1, 2, 4, 8, 16)
 MIN_STRETCHES = 16  # so that they lie in several documents, and an interval can be told
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row to be: the targets of `windows` whose context is in (context[0], context[1]], or all of them."""
-
-    protocol: str
-    length: int
-    stride: int | None
-    windows: np.ndarray  # int64 [W, 3]
-    context: tuple[int, int] | None = None
-
-
-def plan(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list[Measurement]:
-    """What to measure on a split. Raises Misuse if a length cannot be measured on it, naming the longest that can."""
-    check_lengths(lengths)
-    stride = config.stride or max(1, min(lengths) // 4)
-    if stride > min(lengths):
-        raise Misuse(f"eval.stride={stride} is longer than the shortest length, {min(lengths)}")
-    return [
-        row for name in config.protocols for row in PROTOCOLS[name](tokens, sorted(lengths), stride, config.targets)
-    ]
 
 
 def same_targets(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
     """The same targets at every length, each with the longest length of its own document before it.
 
-    Targets come in blocks of `stride`, spread evenly over documents and within each; at length L a
-    block's targets have L-stride+1 to L tokens of context. So only the context grows.
+    Targets come in blocks of s, spread evenly over documents and within each; at length L a
+    block's targets have L-s+1 to L tokens of context. So only the context grows. With s as long as the shortest
+    length this is how ReRoPE is evaluated (Su 2023).
     """
     longest = max(lengths)
     sizes = np.diff(tokens.starts)
@@ -81,7 +56,8 @@ def spread(available_D: np.ndarray, wanted: int) -> np.ndarray:
 
 
 def nonoverlapping(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
-    """The classic one: the documents in a row are cut into windows of L, and every target is scored once.
+    """The classic one (ALiBi's main tables, BiPE, mlx-lm): the documents in a row are cut into windows of L, and every
+    target is scored once.
 
     A window's first targets have little context, and windows run across documents. Every target costs one
     token of input here, so a bound is kept loosely: with stretches of the longest length, spread evenly over
@@ -93,36 +69,134 @@ def nonoverlapping(tokens: Tokens, lengths: list[int], stride: int, bound: int |
     ]
 
 
+def last_k(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """The windows of `nonoverlapping`, of which only the last s targets are scored (DAPE, with 256).
+
+    Every target has nearly L tokens of context, but each length scores other targets.
+    """
+    found = []
+    for length in lengths:
+        windows_W3 = cut(stretches(tokens, max(lengths), bound), length)
+        windows_W3 = windows_W3[windows_W3[:, 2] - 1 - windows_W3[:, 0] == length]
+        windows_W3[:, 1] = windows_W3[:, 2] - stride
+        found.append(Measurement("last_k", length, stride, windows_W3))
+    return found
+
+
+def fixed_windows(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """As many windows at every length, scored whole (KERPLE, DAPE, x-transformers): long ones score more targets.
+
+    They start where the stretches of the longest length do.
+    """
+    begin_M = stretches(tokens, max(lengths), len(tokens.ids) if bound is None else bound)[:, 0]
+    return [
+        Measurement("fixed_windows", length, None, np.stack((begin_M, begin_M + 1, begin_M + length + 1), axis=1))
+        for length in lengths
+    ]
+
+
+def sliding(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """Windows of L that move on by s over the documents in a row; only new tokens are scored (Press et al. 2021).
+
+    The first window is scored whole. A bound takes the beginning of the split, at least twice the longest length.
+    """
+    return [Measurement("sliding", n, stride, slid(tokens, lengths, n, stride, bound)) for n in lengths]
+
+
+def window_means(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """The windows of `sliding`; the mean of their means, though the first has more targets than others (YaRN's script,
+    and the guide of transformers for long)."""
+    return [
+        Measurement("window_means", n, stride, slid(tokens, lengths, n, stride, bound), window_means=True)
+        for n in lengths
+    ]
+
+
+def sliding_late(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """`sliding` without the first window, and without what lies before the end of the longest length's first one: so
+    every target has L-s+1 to L tokens of context, across documents (AntNLP's NoPE)."""
+    first = max(lengths) + 1
+    check_stream(len(tokens.ids) - 2, max(lengths))
+    found = []
+    for length in lengths:
+        windows_W3 = slid(tokens, lengths, length, stride, bound)
+        windows_W3 = windows_W3[windows_W3[:, 2] > first]
+        windows_W3[:, 1] = np.maximum(windows_W3[:, 1], first)
+        found.append(Measurement("sliding_late", length, stride, windows_W3))
+    return found
+
+
+def overlapping(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """Windows of L start every s, each scored whole: a token counts up to L/s times (the script of LongLoRA, LCEG)."""
+    end = streamed(tokens, lengths, bound)
+    found = []
+    for length in lengths:
+        start_W = np.arange(0, end - length + 1, stride)
+        windows_W3 = np.stack((start_W, start_W + 1, start_W + length + 1), axis=1)
+        found.append(Measurement("overlapping", length, stride, windows_W3))
+    return found
+
+
+def truncated(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """The first L tokens of every document that is longer than the longest length, scored whole (YaRN's tables)."""
+    begin_M = heads(tokens, max(lengths), bound)
+    return [
+        Measurement("truncated", length, None, np.stack((begin_M, begin_M + 1, begin_M + length + 1), axis=1))
+        for length in lengths
+    ]
+
+
+def document_heads(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """The beginnings of the documents that `truncated` takes, as many tokens as the longest length at every length,
+    cut into windows of L: the same targets, but many with little context (xPos)."""
+    begin_M = heads(tokens, max(lengths), bound)
+    stretches_M2 = np.stack((begin_M, begin_M + max(lengths)), axis=1)
+    return [Measurement("document_heads", length, None, cut(stretches_M2, length)) for length in lengths]
+
+
+def per_document(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """Every document is cut into windows of L by itself, so that none sees another (rolling likelihoods of
+    lm-evaluation-harness). A bound takes as many tokens from the beginning of each, at least the longest length."""
+    first_D, end_D = tokens.starts[:-1], tokens.starts[1:] - 1
+    if not (end_D > first_D).any():
+        raise Misuse("no document has two tokens: per_document has nothing to score")
+    if bound is not None:
+        chosen = evenly(len(first_D), max(MIN_STRETCHES, bound // max(lengths)))
+        first_D, end_D = first_D[chosen], end_D[chosen]
+        end_D = np.minimum(end_D, first_D + max(max(lengths), bound // len(chosen)))
+    stretches_M2 = np.stack((first_D, end_D), axis=1)
+    return [Measurement("per_document", length, None, cut(stretches_M2, length)) for length in lengths]
+
+
 def per_position(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
     """Loss against context within the longest window: `length` is the most context that a row's targets have."""
     longest = max(lengths)
     windows = cut(stretches(tokens, longest, bound), longest)
+    _, context_N = targets_of(windows)
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
     ranges = zip([0, *edges[:-1]], edges, strict=True)
-    return [Measurement("per_position", high, None, windows, (low, high)) for low, high in ranges]
+    return [
+        Measurement("per_position", high, None, windows, (low < context_N) & (context_N <= high))
+        for low, high in ranges
+    ]
 
 
-def sliding(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
-    """Windows of L that move on by `stride` over the documents in a row; only new tokens are scored.
-
-    The first window is scored whole. A bound takes the beginning of the split, at least twice the longest length.
-    """
-    longest, total = max(lengths), len(tokens.ids) - 1
-    check_stream(total, longest)
-    targets = total if bound is None else min(total, max(bound, 2 * longest))
-    found = []
-    for length in lengths:
-        stops = [min(length, targets) + 1, *range(length + 1 + stride, targets + 1, stride)]
-        if stops[-1] < targets + 1:
-            stops.append(targets + 1)
-        stop_W = np.array(stops)
-        first_W = np.concatenate(([1], stop_W[:-1]))
-        found.append(
-            Measurement(
-                "sliding", length, stride, np.stack((np.maximum(0, stop_W - 1 - length), first_W, stop_W), axis=1)
-            )
+def heads(tokens: Tokens, longest: int, bound: int | None) -> np.ndarray:
+    """Where documents of more than `longest` tokens begin, int64 [M]; with a bound some of them, evenly taken."""
+    sizes_D = np.diff(tokens.starts)
+    begin_M = tokens.starts[:-1][sizes_D > longest]
+    if not len(begin_M):
+        raise Misuse(
+            f"no document is long enough for evaluation length {longest}: "
+            f"the longest possible here is {max(0, int(sizes_D.max(initial=0)) - 1)}"
         )
-    return found
+    return begin_M if bound is None else begin_M[evenly(len(begin_M), max(MIN_STRETCHES, bound // longest))]
+
+
+def evenly(available: int, wanted: int) -> np.ndarray:
+    """Indices of at most `wanted` of `available`, evenly spread."""
+    count = min(available, wanted)
+    return np.arange(count) * available // count
 
 
 def stretches(tokens: Tokens, size: int, bound: int | None) -> np.ndarray:
@@ -131,10 +205,15 @@ def stretches(tokens: Tokens, size: int, bound: int | None) -> np.ndarray:
     check_stream(total, size)
     if bound is None:
         return np.array([[0, total]])
-    available = total // size
-    count = min(available, max(MIN_STRETCHES, bound // size))
-    begin_M = np.arange(count) * available // count * size
+    begin_M = evenly(total // size, max(MIN_STRETCHES, bound // size)) * size
     return np.stack((begin_M, begin_M + size), axis=1)
+
+
+def streamed(tokens: Tokens, lengths: list[int], bound: int | None) -> int:
+    """How many targets from the beginning of the split a bound leaves, at least twice the longest length."""
+    total = len(tokens.ids) - 1
+    check_stream(total, max(lengths))
+    return total if bound is None else min(total, max(bound, 2 * max(lengths)))
 
 
 def check_stream(total: int, longest: int) -> None:
@@ -151,53 +230,11 @@ def cut(stretches_M2: np.ndarray, length: int) -> np.ndarray:
     return np.array(windows, dtype=np.int64)
 
 
-PROTOCOLS: dict[str, Callable[[Tokens, list[int], int, int | None], list[Measurement]]] = {
-    protocol.__name__: protocol for protocol in (same_targets, nonoverlapping, sliding, per_position)
-}
-
-
-def check_protocols(names: list[str]) -> None:
-    """Raises Misuse for a protocol that does not exist."""
-    for name in names:
-        if name not in PROTOCOLS:
-            raise Misuse(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
-
-
-def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[int]:
-    """config.lengths, or 1, 2, 4, 8 and 16 times the training length, as far as the text allows.
-
-    Raises Misuse if it does not even allow the training length.
-    """
-    if config.lengths is not None:
-        return config.lengths
-    lengths = [train_length * factor for factor in OWN_FACTORS]
-    while True:
-        try:
-            plan(tokens, config, lengths)
-            return lengths
-        except Misuse:
-            if len(lengths) == 1:
-                raise
-            lengths.pop()
-
-
-def targets_of(windows_W3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(offset, tokens of context) of every target, int64 [N] each, in the order of the windows."""
-    counts_W = windows_W3[:, 2] - windows_W3[:, 1]
-    window_N = np.repeat(np.arange(len(windows_W3)), counts_W)
-    within_N = np.arange(len(window_N)) - np.repeat(np.cumsum(counts_W) - counts_W, counts_W)
-    target_N = windows_W3[window_N, 1] + within_N
-    return target_N, target_N - windows_W3[window_N, 0]
-
-
-def targets_hash(tokens: Tokens, target_N: np.ndarray, context_N: np.ndarray | None = None) -> str:
-    """Twelve hex digits of where the scored targets are and what they are; equal only if the very same text is scored.
-
-    `context_N` counts too where a row is about it (per_position). The order of the windows does not.
-    """
-    order = np.argsort(target_N, kind="stable")
-    sha = hashlib.sha256(target_N[order].astype("<i8").tobytes())
-    sha.update(np.asarray(tokens.ids[target_N[order]]).astype("<i8").tobytes())
-    if context_N is not None:
-        sha.update(context_N[order].astype("<i8").tobytes())
-    return sha.hexdigest()[:12]
+def slid(tokens: Tokens, lengths: list[int], length: int, stride: int, bound: int | None) -> np.ndarray:
+    targets = streamed(tokens, lengths, bound)
+    stops = [min(length, targets) + 1, *range(length + 1 + stride, targets + 1, stride)]
+    if stops[-1] < targets + 1:
+        stops.append(targets + 1)
+    stop_W = np.array(stops)
+    first_W = np.concatenate(([1], stop_W[:-1]))
+    return np.stack((np.maximum(0, stop_W - 1 - length), first_W, stop_W), axis=1)

@@ -5,9 +5,11 @@ Shape suffixes: W windows, N targets, B batch, T tokens, S scored tokens of a wi
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,48 +17,98 @@ import torch.nn.functional as F
 
 from posexp.config import Precision
 from posexp.device import autocast
-from posexp.model import Decoder
+
+if TYPE_CHECKING:
+    from posexp.evaluation.subject import LanguageModel
 
 HEAD_TOKENS = 2048  # tokens whose logits are alive at a time: a vocabulary of floats each
 
+Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-@torch.no_grad()
+
+@dataclass(frozen=True)
+class Scores:
+    """nll: loss of each target in nats, float32 [N]; hit: whether it was the likeliest token, bool [N]."""
+
+    nll: np.ndarray
+    hit: np.ndarray
+
+
+@dataclass(frozen=True)
+class Read:
+    """One pass over tokens start … stop-2, of which the tokens `targets` (int64 [S], ascending) are scored."""
+
+    start: int
+    stop: int
+    targets: np.ndarray
+
+    @property
+    def inputs(self) -> int:
+        return self.stop - 1 - self.start
+
+
+class Scorer:
+    """A model, and how it reads: about `batch_tokens` inputs at a time. `change` alters inputs before they are read,
+    text [B, T+1] of windows that start at tokens [B]; the targets are left as they are."""
+
+    def __init__(
+        self,
+        model: "LanguageModel",
+        batch_tokens: int,
+        device: torch.device,
+        precision: Precision,
+        change: Change | None = None,
+    ):
+        self.model, self.batch_tokens = model, batch_tokens
+        self.device, self.precision, self.change = device, precision, change
+
+    @torch.no_grad()
+    def __call__(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
+        """Of each read. Those of one shape are made together."""
+        was_training = self.model.training
+        self.model.eval()
+        members: dict[tuple[int, int], list[int]] = {}
+        for index, read in enumerate(reads):
+            members.setdefault((read.inputs, len(read.targets)), []).append(index)
+        found: dict[int, Scores] = {}
+        for (T, _), indices in sorted(members.items()):
+            for some in np.array_split(indices, -(-len(indices) // max(1, self.batch_tokens // T))):
+                found |= zip(some.tolist(), self.batch(ids, [reads[index] for index in some]), strict=True)
+        self.model.train(was_training)
+        return [found[index] for index in range(len(reads))]
+
+    def batch(self, ids: np.ndarray, reads: list[Read]) -> Iterable[Scores]:
+        start_B = np.array([read.start for read in reads])
+        target_BS = np.stack([read.targets for read in reads]) - start_B[:, None]
+        text_BT1 = np.stack([ids[read.start : read.stop] for read in reads]).astype(np.int64)
+        right_BS = torch.from_numpy(np.take_along_axis(text_BT1, target_BS, axis=1)).to(self.device)
+        if self.change is not None:
+            text_BT1 = self.change(text_BT1, start_B)
+        with autocast(self.precision, self.device):
+            hidden_BTD = self.model(torch.from_numpy(text_BT1[:, :-1]).to(self.device))
+            at_BS = torch.from_numpy(target_BS - 1).to(self.device)
+            hidden_ND = hidden_BTD[torch.arange(len(reads), device=self.device)[:, None], at_BS].flatten(0, 1)
+            nlls, hits = [], []
+            for hidden, right in zip(hidden_ND.split(HEAD_TOKENS), right_BS.flatten().split(HEAD_TOKENS), strict=True):
+                logits = self.model.logits(hidden)
+                nlls.append(F.cross_entropy(logits, right, reduction="none"))
+                hits.append(logits.argmax(-1) == right)
+        nll_BS = torch.cat(nlls).view(right_BS.shape).float().cpu().numpy()
+        hit_BS = torch.cat(hits).view(right_BS.shape).cpu().numpy()
+        return [Scores(nll, hit) for nll, hit in zip(nll_BS, hit_BS, strict=True)]
+
+
 def token_losses(
-    model: Decoder,
+    model: "LanguageModel",
     ids: np.ndarray,
     windows_W3: np.ndarray,
     batch_tokens: int,
     device: torch.device,
     precision: Precision,
 ) -> np.ndarray:
-    """Loss of each target in nats, float32 [N], in the order of the windows (see posexp/evaluation/protocols.py).
-
-    Windows of one shape are scored together, about `batch_tokens` inputs at a time.
-    """
-    was_training = model.training
-    model.eval()
-    starts_W, firsts_W, stops_W = windows_W3.T
-    shapes_W2 = np.stack((stops_W - 1 - starts_W, stops_W - firsts_W), axis=1)
-    scored: list[np.ndarray | None] = [None] * len(windows_W3)
-    for T, S in np.unique(shapes_W2, axis=0).tolist():
-        members = np.flatnonzero((shapes_W2 == (T, S)).all(axis=1))
-        for some in np.array_split(members, -(-len(members) // max(1, batch_tokens // T))):
-            text_BT1 = np.stack([ids[starts_W[w] : stops_W[w]] for w in some]).astype(np.int64)
-            text = torch.from_numpy(text_BT1).to(device)
-            with autocast(precision, device):
-                hidden_BSD = model(text[:, :-1])[:, T - S :]
-                losses = [
-                    F.cross_entropy(model.logits(hidden), target, reduction="none")
-                    for hidden, target in zip(
-                        hidden_BSD.flatten(0, 1).split(HEAD_TOKENS),
-                        text[:, T - S + 1 :].flatten().split(HEAD_TOKENS),
-                        strict=True,
-                    )
-                ]
-            for w, losses_S in zip(some, torch.cat(losses).view(len(some), S).cpu().numpy(), strict=True):
-                scored[w] = losses_S
-    model.train(was_training)
-    return np.concatenate([losses_S for losses_S in scored if losses_S is not None]).astype(np.float32)
+    """Loss of each target in nats, float32 [N], in the order of the windows (see posexp/evaluation/targets.py)."""
+    reads = [Read(start, stop, np.arange(first, stop)) for start, first, stop in windows_W3.tolist()]
+    return np.concatenate([scores.nll for scores in Scorer(model, batch_tokens, device, precision)(ids, reads)])
 
 
 @dataclass

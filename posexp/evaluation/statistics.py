@@ -36,15 +36,19 @@ class Summary:
     ci_high: float | None
 
 
-def summarize(loss_N: np.ndarray, document_N: np.ndarray, bytes_: float | None) -> Summary:
-    """Of the losses of targets in documents `document_N`, which stand for `bytes_` bytes of text together.
+def summarize(
+    loss_N: np.ndarray, document_N: np.ndarray, bytes_: float | None, weight_N: np.ndarray | None = None
+) -> Summary:
+    """Of the losses of targets in documents `document_N`, which stand for `bytes_` bytes of text together; `weight_N`
+    is how much each counts in the mean, left out: the same.
 
     The interval is a bootstrap over documents, since tokens of one document are not independent: None for
     fewer than two documents.
     """
     _, index_N = np.unique(document_N, return_inverse=True)
-    sum_D = np.bincount(index_N, weights=loss_N.astype(np.float64))
-    count_D = np.bincount(index_N).astype(np.float64)
+    weight_N = np.ones(len(loss_N)) if weight_N is None else weight_N
+    sum_D = np.bincount(index_N, weights=loss_N.astype(np.float64) * weight_N)
+    count_D = np.bincount(index_N, weights=weight_N)
     nll = float(sum_D.sum() / count_D.sum())
     low, high = bootstrap(sum_D, count_D)
     bits = nll / math.log(2) * len(loss_N) / bytes_ if bytes_ else None

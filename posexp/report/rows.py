@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from posexp.evaluation.plan import PROTOCOLS
+
 COLUMNS: tuple[str, ...] = (
     "run",
     "scheme",
@@ -14,11 +16,14 @@ COLUMNS: tuple[str, ...] = (
     "stride",
     "window",
     "transform",
+    "control",
     "targets",
     "targets_hash",
     "nll",
     "ppl",
     "bits_per_byte",
+    "accuracy",
+    "exact_match",
     "ci_low",
     "ci_high",
     "crossing_share",
@@ -27,7 +32,6 @@ COLUMNS: tuple[str, ...] = (
     "kernel_path",
     "status",
 )
-PROTOCOLS = ("same_targets", "nonoverlapping", "sliding", "per_position")  # in this order, others after
 
 Row = dict[str, Any]
 
@@ -47,6 +51,9 @@ class Cell:
     high: float | None
     spread: bool
     failures: tuple[str, ...]  # statuses of the seeds without a value, in order of seed
+    bits_per_byte: float | None = None  # these three, too, are means over the seeds that have a value
+    accuracy: float | None = None
+    exact_match: float | None = None
 
     @property
     def failure(self) -> str:
@@ -70,6 +77,8 @@ class Table:
     trained: dict[str, tuple[int, ...]]  # training lengths of each curve, tokens
     cells: dict[tuple[str, int], Cell]
     notes: tuple[str, ...]  # failure messages too long for a cell
+    crossing: float = 0.0  # largest share of targets at a length whose context begins in another document
+    corpus: str = ""  # the text, where it is not that of the runs
 
     @property
     def train_lengths(self) -> tuple[int, ...]:
@@ -77,27 +86,47 @@ class Table:
 
 
 def tables(rows: list[Row], curve_of: dict[str, str], mixed_targets: bool = False) -> list[Table]:
-    """One table per (protocol, stride, targets), the headline first.
+    """One table per (protocol, stride, targets), the headline first; controls are left to verdicts.
 
     `curve_of` maps run folder names to curve labels; the runs of one label are seeds of one curve. A run
     that it lacks is a curve of its own, and so is each transform or other window that a run was evaluated with.
     Rows with different targets share a table only with `mixed_targets`.
     Of several rows of one curve, run and length in a table, the last counts.
     """
+    rows = [row for row in rows if not row.get("control")]
+    sets = target_sets(rows)
     parts: dict[tuple, list[Row]] = {}
     latest: dict[tuple, int] = {}
-    for index, row in enumerate(rows):
-        key: tuple = (row["protocol"], row.get("stride"))
-        if not mixed_targets:
-            key += (row.get("targets_hash"),)
+    for index, (row, targets) in enumerate(zip(rows, sets, strict=True)):
+        key = (row["protocol"], row.get("stride"), None if mixed_targets else targets)
         parts.setdefault(key, []).append(row)
         latest[key] = index
 
     def order(key: tuple) -> tuple:
-        rank = PROTOCOLS.index(key[0]) if key[0] in PROTOCOLS else len(PROTOCOLS)
+        known = list(PROTOCOLS)
+        rank = known.index(key[0]) if key[0] in known else len(known)
         return rank, key[0], -len({row["run"] for row in parts[key]}), -latest[key]
 
     return [table_of(parts[key], curve_of) for key in sorted(parts, key=order)]
+
+
+def target_sets(rows: list[Row]) -> list[Any]:
+    """Of each row, the targets it may share a table with: their hash; or under a protocol whose lengths score targets
+    of their own, how common they are at the row's length, 0 for those of most runs."""
+    runs: dict[tuple, dict[Any, dict[str, int]]] = {}
+    for index, row in enumerate(rows):
+        at = runs.setdefault((row["protocol"], row.get("stride"), row["length"]), {})
+        at.setdefault(row.get("targets_hash"), {})[row["run"]] = index
+    found = []
+    for row in rows:
+        at = runs[row["protocol"], row.get("stride"), row["length"]]
+        common = sorted(at, key=lambda hash_: (-len(at[hash_]), -max(at[hash_].values())))
+        found.append(common.index(row.get("targets_hash")) if is_moving(row["protocol"]) else row.get("targets_hash"))
+    return found
+
+
+def is_moving(protocol: str) -> bool:
+    return protocol in PROTOCOLS and PROTOCOLS[protocol].moving
 
 
 def table_of(rows: list[Row], curve_of: dict[str, str]) -> Table:
@@ -126,6 +155,8 @@ def table_of(rows: list[Row], curve_of: dict[str, str]) -> Table:
         trained={curve: tuple(sorted(lengths)) for curve, lengths in trained.items()},
         cells={key: cell_of(seeds) for key, seeds in members.items()},
         notes=tuple(dict.fromkeys(notes)),
+        crossing=max(row.get("crossing_share") or 0.0 for row in kept.values()),
+        corpus=", ".join(dict.fromkeys(row["corpus"] for row in kept.values() if row.get("corpus"))),
     )
 
 
@@ -148,7 +179,22 @@ def cell_of(rows: list[Row]) -> Cell:
     low, high = (min(ppls), max(ppls)) if len(good) > 1 else (good[0].get("ci_low"), good[0].get("ci_high"))
     if low is None or high is None or math.isnan(low + high):
         low = high = None
-    return Cell(len(rows), nll, math.exp(nll), low, high, len(good) > 1, failures)
+    return Cell(
+        len(rows),
+        nll,
+        math.exp(nll),
+        low,
+        high,
+        len(good) > 1,
+        failures,
+        **{name: mean_of(good, name) for name in ("bits_per_byte", "accuracy", "exact_match")},
+    )
+
+
+def mean_of(rows: list[Row], column: str) -> float | None:
+    """None unless every row has a value: a mean of some would be of other seeds than the perplexity's."""
+    values = [row.get(column) for row in rows]
+    return None if None in values else math.fsum(values) / len(values)  # type: ignore[arg-type]
 
 
 def status_of(row: Row) -> str:
@@ -161,12 +207,14 @@ def status_of(row: Row) -> str:
 
 
 def facts(table: Table) -> str:
-    """What the numbers of a table rest on: targets, their hash, stride, window, seeds."""
+    """What the numbers of a table rest on: targets, their hash, stride, documents crossed, seeds."""
     parts = []
     if table.targets:
         parts.append(f"{span(table.targets)} targets" + (" a point" if len(table.targets) > 1 else ""))
     hashes = [name[:8] for name in table.targets_hashes if name]
-    if len(hashes) > 1:
+    if len(hashes) > 1 and is_moving(table.protocol):
+        parts[-1:] = [f"{parts[-1]}, others at every length" if parts else "other targets at every length"]
+    elif len(hashes) > 1:
         parts.append("targets differ between rows: " + ", ".join(hashes))
     elif hashes and table.targets:
         parts[-1] += f" {hashes[0]}"
@@ -174,6 +222,10 @@ def facts(table: Table) -> str:
         parts.append(f"targets {hashes[0]}")
     if table.stride is not None:
         parts.append(f"stride {table.stride}")
+    parts += [f"of {table.corpus}"] if table.corpus else []
+    if table.crossing > 0:
+        share = f"{table.crossing:.0%}" if table.crossing >= 0.01 else "less than 1%"
+        parts.append(f"up to {share} of targets see another document")
     counts = tuple(sorted(set(table.seeds.values())))
     parts.append("1 seed" if counts == (1,) else f"{span(counts)} seeds")
     return " · ".join(parts)

@@ -1,0 +1,277 @@
+"""posexp eval: models in, rows out. One row per run, protocol and length; posexp/report draws them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from posexp import jsonl
+from posexp.config import EvalCommand, EvalConfig
+from posexp.device import choose_device, choose_precision, describe
+from posexp.evaluation import losses
+from posexp.evaluation.losses import Losses
+from posexp.evaluation.passes import Passes
+from posexp.evaluation.plan import PROTOCOLS, check_protocols, own_lengths, plan, shuffled_beyond
+from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, measured
+from posexp.evaluation.statistics import summarize
+from posexp.evaluation.subject import Subject, View
+from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
+from posexp.evaluation.trained import Trained
+from posexp.evaluation.variants import Variant
+from posexp.log import Wandb, say
+from posexp.restore import finished_runs, for_each
+from posexp.runs import Run
+from posexp.transforms import NotApplicable
+
+FINAL = {"ok", "undefined", "non-finite"}  # statuses that measuring again would not change
+# What makes two rows the same measurement.
+KEY = (
+    *("protocol", "length", "stride", "window", "transform", "transform_settings", "control"),
+    *("targets_hash", "weights", "precision"),
+)
+
+
+def evaluate(command: EvalCommand) -> list[Run]:
+    """Measures every finished run that `command` names; what is measured already is not measured again.
+
+    Raises Misuse if there is no such run or no run can be measured as asked; RunFailed if some could not be.
+    """
+    check_protocols(command.eval.protocols)
+    device = choose_device(command.device)
+    if command.hf is not None:
+        from posexp.hf import open_checkpoint
+
+        subject = open_checkpoint(command, device)
+        evaluate_subject(subject, command, device)
+        return [subject.run]
+    finished = finished_runs(command.results, command.group, command.runs)
+    for_each(finished, lambda run: evaluate_run(run, command, device), "evaluated")
+    return finished
+
+
+def evaluate_run(run: Run, command: EvalCommand, device: torch.device) -> None:
+    """Adds the rows that are missing to the run's rows.jsonl, and their token losses to losses/.
+
+    Raises Misuse for lengths the text cannot give; NotApplicable if none of the transforms applies; RunFailed if
+    the run's files are damaged.
+    """
+    evaluate_subject(Trained(run, command, device), command, device)
+
+
+def evaluate_subject(subject: Subject, command: EvalCommand, device: torch.device) -> None:
+    run = subject.run
+    evaluator = Evaluator(subject, command.eval, device)
+    asked = subject.variants(command)
+    done = {key_of(row) for row in jsonl.read(run.rows, say) if has_all(run, row)}
+    todo: list[Job] = []
+    refused: list[NotApplicable] = []
+    for variant in asked:
+        try:
+            jobs = evaluator.jobs(variant)
+        except NotApplicable as error:
+            refused.append(NotApplicable(f"transform {variant.name} does not apply: {error}"))
+            continue
+        todo += [job for job in jobs if key_of(job.row) not in done]
+    new = []
+    for row in evaluator.rows(todo):
+        jsonl.append(run.rows, row)
+        new.append(row)
+        if not PROTOCOLS[row["protocol"]].drawn_only:
+            say(line_of(row))
+    if new:
+        if evaluator.asked > evaluator.read:
+            say(f"{run.name}: {evaluator.read:,} tokens read for rows that take {evaluator.asked:,} one by one")
+        copy_ = Wandb(run, command.wandb, {}, run.folder.parent.name, subject.about["scheme"])
+        copy_.curve(new)
+        copy_.finish()
+    elif len(refused) < len(asked) - 1 or len(asked) == 1:
+        say(f"{run.name}: all {', '.join(map(str, evaluator.lengths))} measured already")
+    if refused and len(refused) == len(command.transform):
+        raise refused[0]
+    for refusal in refused:
+        say(f"{run.name}: {refusal}")
+
+
+@dataclass
+class Job:
+    """A row to be, with the columns that are known before anything is computed."""
+
+    measurement: Measurement
+    variant: Variant  # that the row is about
+    seen: Variant  # that is computed: with its window cut, for that control
+    row: dict[str, Any]
+
+
+class Evaluator:
+    """One model and the text it is measured on."""
+
+    def __init__(self, subject: Subject, config: EvalConfig, device: torch.device):
+        self.subject, self.config, self.device = subject, config, device
+        self.precision = choose_precision(config.precision, device)
+        self.tokens = subject.store.split(config.split)
+        self.token_bytes = subject.store.token_bytes()
+        self.lengths = own_lengths(self.tokens, subject.train_length, config)
+        self.passes: dict[tuple, Passes] = {}
+        self.spent = Cost()  # by the latest pass
+
+    @property
+    def read(self) -> int:
+        return sum(passes.read for passes in self.passes.values())
+
+    @property
+    def asked(self) -> int:
+        return sum(passes.asked for passes in self.passes.values())
+
+    def jobs(self, variant: Variant) -> list[Job]:
+        """All rows of one variant. Raises NotApplicable if it has nothing to change in the model."""
+        found = []
+        for measurement in plan(self.tokens, self.config, self.lengths, self.subject.train_length):
+            seen: Variant | None = variant
+            if measurement.control and variant.transform is not None:
+                continue  # cropping, a row like others, is control enough
+            if measurement.control == "window":
+                seen = self.subject.cut(variant)
+            if seen is not None:
+                row = self.describe(measurement, variant, self.subject.view(seen, measurement.inputs))
+                found.append(Job(measurement, variant, seen, row))
+        return found
+
+    def describe(self, measurement: Measurement, variant: Variant, view: View) -> dict[str, Any]:
+        tokens = measurement.tokens or self.tokens
+        target_N, context_N = targets_of(measurement.windows)
+        hash_ = targets_hash(tokens, target_N, None if measurement.chosen is None else context_N)
+        target_N, context_N = chosen(measurement, target_N), chosen(measurement, context_N)
+        document_N = documents_of(tokens, target_N)
+        row = {
+            **self.subject.about,
+            "length": measurement.length,
+            "protocol": measurement.protocol,
+            "stride": measurement.stride,
+            "window": view.window,
+            "transform": variant.name,
+            "control": measurement.control,
+            "targets": len(target_N),
+            "targets_hash": hash_,
+            **dict.fromkeys(("nll", "ppl", "bits_per_byte", "accuracy", "exact_match", "ci_low", "ci_high")),
+            "crossing_share": float((target_N - context_N < tokens.starts[document_N]).mean()),
+            "tokens_per_second": None,
+            "peak_memory": None,
+            "kernel_path": view.kernel_path,
+            "status": "undefined",
+            "transform_settings": view.settings,
+            "split": self.config.split.value,
+            "documents": len(np.unique(document_N)),
+            "documents_in_split": len(tokens.starts) - 1,
+            "precision": self.precision.value,
+            "device": describe(self.device),
+        }
+        if measurement.trained is not None:
+            row["train_length"] = measurement.trained
+        if measurement.control:
+            row["control_of"] = variant.window.fingerprint()
+        return row
+
+    def rows(self, jobs: list[Job]) -> Any:
+        """The jobs' rows as they are computed; work they share is done once."""
+        wanted: dict[tuple, list[np.ndarray]] = {}
+        for job in jobs:
+            wanted.setdefault(self.key(job), []).append(job.measurement.windows)
+        for job in jobs:
+            view = self.subject.view(job.seen, job.measurement.inputs)
+            key = self.key(job)
+            if key not in self.passes:
+                self.passes[key] = Passes(self.scorer(job, view), wanted[key], view.prefix_stable)
+            yield job.row | self.measure(job, view, self.passes[key])
+
+    def key(self, job: Job) -> tuple:
+        """Of jobs that see the same model and text."""
+        return (
+            job.seen.name,
+            job.row["window"],
+            job.row["transform_settings"],
+            job.row["control"],
+            (id(job.measurement.tokens)),
+        )
+
+    def scorer(self, job: Job, view: View) -> Any:
+        change = shuffled_beyond(self.subject.train_length) if job.measurement.control == "shuffled" else None
+        scorer = Scorer(view.model, self.config.batch_tokens, self.device, self.precision, change)
+        ids = (job.measurement.tokens or self.tokens).ids
+
+        def score(reads: list[Read]) -> list[Scores]:
+            torch.manual_seed(0)  # a scheme that draws positions draws the same ones in every evaluation
+            with measured(self.device) as self.spent:
+                return scorer(ids, reads)
+
+        return score
+
+    def measure(self, job: Job, view: View, passes: Passes) -> dict[str, Any]:
+        """The other columns: losses are computed, or the status says why not."""
+        measurement = job.measurement
+        if view.max_length is not None and measurement.inputs > view.max_length:
+            return {}  # undefined
+        before, self.spent = passes.read, Cost()
+        try:
+            scores = passes(measurement.windows)
+        except (MemoryError, torch.OutOfMemoryError):
+            return {"status": "out of memory"}
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            return {"status": "out of memory"}
+        speed = {}
+        if passes.read > before:
+            speed = {
+                "tokens_per_second": round((passes.read - before) / self.spent.seconds),
+                "peak_memory": self.spent.peak_memory,
+            }
+        tokens = measurement.tokens or self.tokens
+        target_N, context_N = targets_of(measurement.windows)
+        document_N = documents_of(tokens, target_N)
+        if measurement.chosen is None:
+            kept = Losses(scores.nll, target_N, context_N.astype(np.int32), document_N.astype(np.int32), scores.hit)
+            losses.keep(self.subject.run.folder, job.row, kept)
+        nll_N, document_N = chosen(measurement, scores.nll), chosen(measurement, document_N)
+        if not np.isfinite(nll_N).all():
+            return {"status": "non-finite", **speed}
+        bytes_ = self.bytes_of(chosen(measurement, target_N)) if measurement.tokens is None else None
+        summary = summarize(nll_N, document_N, bytes_, chosen(measurement, measurement.weights()))
+        accuracy = float(chosen(measurement, scores.hit).mean())
+        found = {**vars(summary), "accuracy": accuracy, **speed, "status": "ok"}
+        if measurement.task:
+            wrong_D = np.bincount(document_N, weights=~chosen(measurement, scores.hit))
+            found["exact_match"] = float((wrong_D[np.unique(document_N)] == 0).mean())
+        return found
+
+    def bytes_of(self, target_N: np.ndarray) -> float:
+        """UTF-8 bytes that the targets stand for; where a token's are not knowable, the split's mean."""
+        if self.token_bytes is None:
+            return len(target_N) * self.tokens.bytes / len(self.tokens.ids)
+        return float(self.token_bytes[self.tokens.ids[target_N]].sum())
+
+
+def chosen(measurement: Measurement, values_N: np.ndarray) -> np.ndarray:
+    return values_N if measurement.chosen is None else values_N[measurement.chosen]
+
+
+def has_all(run: Run, row: dict[str, Any]) -> bool:
+    """Whether a row stands as it is: measuring again would not change it, and its losses are kept."""
+    if row.get("status") not in FINAL:
+        return False
+    without = row["status"] == "undefined" or row["protocol"] not in PROTOCOLS or PROTOCOLS[row["protocol"]].drawn_only
+    return without or losses.path_of(run.folder, row).is_file()
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(column) or None for column in KEY)  # rows from before transforms lack their columns
+
+
+def line_of(row: dict[str, Any]) -> str:
+    value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
+    if row["ci_low"] is not None:
+        value += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+    window = f"window {row['window']}" if row["window"] != row["trained_window"] and not row["control"] else ""
+    control = {"": "", "window": "window cut", "shuffled": "far text shuffled"}[row["control"]]
+    how = "".join(f", {part}" for part in (window, row["transform"], control) if part)
+    return f"{row['run']}: {row['protocol']} {row['length']}{how}: {value}"

@@ -1,0 +1,56 @@
+"""Shared work: of a model whose losses do not depend on what follows, one pass over a long input also gives the losses
+of every shorter window that starts with it.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from posexp.evaluation.scoring import Read, Scores
+
+
+class Passes:
+    """Losses of windows, each computed once.
+
+    `wanted` are all windows that will be asked for ([W, 3] each, see posexp/evaluation/targets.py): a pass scores
+    what any of them needs. `stable` says that what follows a target leaves its loss alone. `read` counts the input
+    tokens that were read, `asked` those that would have been without sharing.
+    """
+
+    def __init__(self, score: Callable[[list[Read]], list[Scores]], wanted: Iterable[np.ndarray], stable: bool):
+        self.score, self.stable = score, stable
+        self.done: dict[tuple[int, int], tuple[Read, Scores]] = {}
+        self.read = self.asked = 0
+        ranges: dict[tuple[int, int], set[tuple[int, int]]] = {}
+        for windows in wanted:
+            for start, first, stop in windows.tolist():
+                ranges.setdefault(self.key(start, stop), set()).add((first, stop))
+        self.ranges = ranges
+
+    def key(self, start: int, stop: int) -> tuple[int, int]:
+        return (start, 0 if self.stable else stop)
+
+    def __call__(self, windows_W3: np.ndarray) -> Scores:
+        """Of every target, in the order of the windows."""
+        self.asked += int((windows_W3[:, 2] - 1 - windows_W3[:, 0]).sum())
+        stops: dict[tuple[int, int], tuple[int, int]] = {}  # of the passes that are missing: their start and stop
+        for start, _, stop in windows_W3.tolist():
+            key = self.key(start, stop)
+            if key not in self.done or self.done[key][0].stop < stop:
+                stops[key] = start, max(stop, stops.get(key, (0, 0))[1])
+        reads = [Read(start, stop, self.targets(key, stop)) for key, (start, stop) in stops.items()]
+        if reads:
+            for key, read, scores in zip(stops, reads, self.score(reads), strict=True):
+                self.done[key] = read, scores
+                self.read += read.inputs
+        nlls, hits = [], []
+        for start, first, stop in windows_W3.tolist():
+            read, scores = self.done[self.key(start, stop)]
+            begin = int(np.searchsorted(read.targets, first))
+            nlls.append(scores.nll[begin : begin + stop - first])
+            hits.append(scores.hit[begin : begin + stop - first])
+        return Scores(np.concatenate(nlls), np.concatenate(hits))
+
+    def targets(self, key: tuple[int, int], stop: int) -> np.ndarray:
+        """What a pass that ends before `stop` can score of all that is wanted of its start."""
+        return np.unique(np.concatenate([np.arange(first, last) for first, last in self.ranges[key] if last <= stop]))

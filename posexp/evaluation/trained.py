@@ -1,0 +1,60 @@
+"""A trained run of posexp as something to evaluate."""
+
+import copy
+
+import torch
+
+from posexp.attention import kernel_path
+from posexp.config import DataConfig, EvalCommand
+from posexp.data import load
+from posexp.evaluation.subject import View
+from posexp.evaluation.variants import Variant, variants
+from posexp.log import say
+from posexp.restore import restore
+from posexp.runs import Run
+from posexp.windows.sliding import Sliding
+
+
+class Trained:
+    """Raises what `restore` does; Misuse for other text that cannot be read."""
+
+    def __init__(self, run: Run, command: EvalCommand, device: torch.device):
+        restored = restore(run, command.cache, command.trust, device)
+        self.run, self.store, self.model = run, restored.store, restored.model
+        if command.data is not None:
+            self.store = load(in_tokens_of(run, command), say)
+        self.scheme = self.model.scheme  # as trained
+        self.train_length = restored.config.train.length
+        self.about = {
+            "run": run.name,
+            "scheme": restored.config.label,
+            "seed": restored.config.seed,
+            "train_length": self.train_length,
+            "trained_window": self.model.window.fingerprint(),
+            "weights": restored.weights,
+            "corpus": "" if command.data is None else self.store.meta["corpus"],
+        }
+        self.trained_window = self.model.window
+
+    def variants(self, command: EvalCommand) -> list[Variant]:
+        return variants(self.scheme.dims, self.trained_window, command.window, command.transform)
+
+    def view(self, variant: Variant, length: int) -> View:
+        self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)
+        path = kernel_path(scheme, scheme.dims, window)
+        settings = variant.settings(length)
+        return View(self.model, scheme.max_length, scheme.prefix_stable, path, variant.window.fingerprint(), settings)
+
+    def cut(self, variant: Variant) -> Variant | None:
+        """Only where every token sees all before it: what another window hides is part of the question."""
+        if not variant.window.full:
+            return None
+        return Variant(variant.name, variant.transform, Sliding(self.scheme.dims, self.train_length))
+
+
+def in_tokens_of(run: Run, command: EvalCommand) -> DataConfig:
+    """Other text, cut into the tokens that the run knows."""
+    data = copy.copy(command.data)
+    assert data is not None
+    data.tokenizer, data.cache = str(run.folder / "tokenizer.json"), command.cache or data.cache
+    return data
