@@ -185,9 +185,10 @@ class EvalCommand:
     group: str = knob("default", "folder of the runs that belong together")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
     cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
-    trust: bool = knob(False, "run a scheme's code from outside posexp that a run folder names")
+    trust: bool = knob(False, "run code from outside posexp that a run folder or a checkpoint names")
 
     def __post_init__(self) -> None:
+        check_least(self, "")
         check_name("group", self.group)
 
 

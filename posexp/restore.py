@@ -55,8 +55,17 @@ def check_targets(trained: TrainCommand, trust: bool) -> None:
 
 
 def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
-    """The runs that match and are done; others are told and left out. Raises Misuse if there is none."""
-    found = find(results, group, pattern)
+    """The runs that match and are done; others are told and left out, those of foreign checkpoints without a word.
+
+    Raises Misuse if there is none.
+    """
+    matching = find(results, group, pattern)
+    found = [run for run in matching if not run.foreign]
+    if matching and not found:
+        raise Misuse(
+            f"{matching[0].name} is a checkpoint from elsewhere, not a run that posexp trained: all that there is for "
+            "it is posexp eval hf=<folder or hub id>, and its rows in posexp report and compare"
+        )
     finished = [run for run in found if run.status()["status"] == "done"]
     if not finished:
         unfinished = f"; {len(found)} unfinished: repeat their train command" if found else ""

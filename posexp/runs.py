@@ -7,6 +7,9 @@
     checkpoint/       the last two checkpoints (posexp/checkpoint.py)
     rows.jsonl        one evaluation row per protocol and length; losses/ holds the token losses
     train.log         what the run printed
+
+A checkpoint of someone else's that was evaluated has such a folder too, with rows.jsonl, losses/ and checkpoint.json,
+which says what it is, instead of the rest (posexp/hf/subject.py).
 """
 
 import json
@@ -52,6 +55,20 @@ class Run:
     @property
     def rows(self) -> Path:
         return self.folder / "rows.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What it is, of a checkpoint of someone else's."""
+        return self.folder / "checkpoint.json"
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the model is someone else's: nothing is known of its training."""
+        return self.checkpoint.is_file()
+
+    def about(self) -> dict[str, Any]:
+        """checkpoint.json. Raises RunFailed if it cannot be read."""
+        return read_object(self.checkpoint, "remove it and repeat the posexp eval hf=… that made it")
 
     def config(self) -> TrainCommand:
         """The stored configuration. Raises RunFailed if it cannot be read."""
@@ -121,15 +138,8 @@ class Run:
 
     def provenance(self) -> dict[str, Any]:
         """Raises RunFailed if the file is damaged or missing."""
-        path = self.folder / "provenance.json"
-        try:
-            about = json.loads(path.read_text())
-            if not isinstance(about, dict):
-                raise ValueError("it is not an object")
-        except (OSError, ValueError) as error:
-            remedy = "remove it and repeat the run's train command to have it written again"
-            raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
-        return about
+        remedy = "remove it and repeat the run's train command to have it written again"
+        return read_object(self.folder / "provenance.json", remedy)
 
     def check_store(self, key: str) -> None:
         """Raises RunFailed unless `key` is the token store that the run was trained on."""
@@ -141,7 +151,10 @@ class Run:
             )
 
     def status(self) -> dict[str, Any]:
-        """The latest status: {"status": done | running | stopped | failed | interrupted, "step": …, "reason": …}."""
+        """The latest status: {"status": done | running | stopped | failed | interrupted, "step": …, "reason": …};
+        "checkpoint" of a foreign one."""
+        if self.foreign:
+            return {"status": "checkpoint"}
         rows = [row for row in jsonl.read(self.metrics, lambda line: None) if row.get("step") is not None]
         events = [row for row in rows if "status" in row]
         latest = dict(events[-1]) if events else {"status": "waiting"}
@@ -152,14 +165,29 @@ class Run:
         return latest
 
 
+MARKS = ("config.yaml", "checkpoint.json")  # what makes a folder a run
+
+
 def find(results: str, group: str, pattern: str = "*") -> list[Run]:
-    """The run folders of a group that match the glob, by name."""
+    """The run folders of a group that match the glob, by name; those of foreign checkpoints among them."""
     folder = Path(results).expanduser() / group
-    return [Run(path.parent) for path in sorted(folder.glob(f"{pattern}/config.yaml"))]
+    return [Run(path) for path in sorted({path.parent for mark in MARKS for path in folder.glob(f"{pattern}/{mark}")})]
 
 
 def groups(results: str, pattern: str) -> list[str]:
-    return sorted({path.parent.parent.name for path in Path(results).expanduser().glob(f"{pattern}/*/config.yaml")})
+    folder = Path(results).expanduser()
+    return sorted({path.parent.parent.name for mark in MARKS for path in folder.glob(f"{pattern}/*/{mark}")})
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises RunFailed, with the remedy, if it is damaged or missing."""
+    try:
+        about = json.loads(path.read_text())
+        if not isinstance(about, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
+    return about
 
 
 def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
@@ -167,14 +195,15 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
     known: dict[str, tuple[str, str, dict[str, Any]]] = {}
     for run in runs:
         try:
-            config = run.config()
-            known[run.name] = (config.label, run.name.rpartition("-")[2], flat(plain(config)))
+            values = run.about() if run.foreign else plain(run.config())
+            label = values["name" if run.foreign else "label"]
+            known[run.name] = (label, run.name.rpartition("-")[2], flat(values))
         except RunFailed as error:
             say(str(error))
     labels = {}
     for name, (label, code, values) in known.items():
         others = [v for other, c, v in known.values() if other == label and c != code]
-        ignored = {"seed", "group", "results", "label", "device"}
+        ignored = {"seed", "group", "results", "label", "device", "sha256", "tokenizer_sha256"}
         differing = sorted(
             key
             for key in values

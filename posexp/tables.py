@@ -94,6 +94,10 @@ def print_runs(command: RunsCommand) -> None:
 def run_row(run: Run) -> tuple[str, ...]:
     from posexp import jsonl
 
+    lengths = sorted({row["length"] for row in jsonl.read(run.rows, say) if row["protocol"] != "per_position"})
+    measured = ", ".join(map(str, lengths))
+    if run.foreign:
+        return (run.name, run.status()["status"], *[""] * 5, measured)
     try:
         config = run.config()
     except PosexpError as error:
@@ -107,7 +111,6 @@ def run_row(run: Run) -> tuple[str, ...]:
     if status["status"] == "running" and speed:
         left = clock((config.train.steps - step) * config.train.batch_tokens / speed)
     words = status["status"] + (f": {status['reason']}" if "reason" in status else "")
-    lengths = sorted({row["length"] for row in jsonl.read(run.rows, say) if row["protocol"] != "per_position"})
     return (
         run.name,
         words,
@@ -116,7 +119,7 @@ def run_row(run: Run) -> tuple[str, ...]:
         f"{latest['loss']:.3f}" if latest else "",
         f"{speed:,}" if speed else "",
         left,
-        ", ".join(map(str, lengths)),
+        measured,
     )
 
 

@@ -25,6 +25,7 @@ from posexp.config import (
     WandbMode,
 )
 from posexp.data import load, tokenizer
+from posexp.evaluation import losses
 from posexp.evaluation.evaluate import evaluate
 from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.statistics import summarize
@@ -199,9 +200,15 @@ def rows_of(run: Run) -> list[dict]:
     return [json.loads(line, parse_constant=refuse) for line in run.rows.read_text().splitlines()]
 
 
+def plain_rows_of(run: Run) -> list[dict]:
+    """Without controls, by length."""
+    rows = [row for row in rows_of(run) if not row["control"]]
+    return sorted(rows, key=lambda row: (row["protocol"] != "same_targets", row["length"]))
+
+
 def test_a_row_has_every_column_as_strict_json(tmp_path):
     run = finished_run(tmp_path, ROPE, [16, 64])
-    rows = rows_of(run)
+    rows = plain_rows_of(run)
     assert [(row["protocol"], row["length"]) for row in rows] == [
         (protocol, length) for protocol in ("same_targets", "nonoverlapping") for length in (16, 64)
     ]
@@ -209,19 +216,24 @@ def test_a_row_has_every_column_as_strict_json(tmp_path):
         assert set(COLUMNS) <= set(row) and row["status"] == "ok" and row["run"] == run.name
         assert row["ppl"] == pytest.approx(math.exp(row["nll"])) and row["ci_low"] < row["ppl"] < row["ci_high"]
         assert row["bits_per_byte"] == pytest.approx(row["nll"] / math.log(2)), "one token is one byte"
+        assert 0 <= row["accuracy"] <= 1 and row["exact_match"] is None
         assert row["tokens_per_second"] > 0 and row["peak_memory"] > 10 * 2**20
         assert (row["train_length"], row["seed"], row["window"]) == (16, 0, "full")
-    with np.load(next((run.folder / "losses").glob("same_targets-64-*.npz"))) as kept:
-        assert kept["nll"].mean(dtype=float) == pytest.approx(rows[1]["nll"]) and len(kept["nll"]) == rows[1]["targets"]
+    kept = losses.read(run.folder, rows[1])
+    assert kept is not None and len(kept.nll) == rows[1]["targets"]
+    assert kept.nll.mean(dtype=float) == pytest.approx(rows[1]["nll"]) and kept.hit.mean() == rows[1]["accuracy"]
+    _, sum_D, count_D = kept.by_document()
+    assert sum_D.sum() / count_D.sum() == pytest.approx(rows[1]["nll"]) and len(sum_D) == rows[1]["documents"]
 
 
 def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
     run = finished_run(tmp_path, ROPE, [16], tokenizer="bpe", vocab_size=280)
-    row, (kept,) = rows_of(run)[0], (run.folder / "losses").glob("same_targets-16-*.npz")
+    row = plain_rows_of(run)[0]
+    kept = losses.read(run.folder, row)
     store = load(run.config().data, print)
     ids = store.split(run.config().eval.split).ids
-    with np.load(kept) as losses:
-        pieces = [tokenizer.load(store.tokenizer_path).decode([int(ids[target])]) for target in losses["target"]]
+    assert kept is not None
+    pieces = [tokenizer.load(store.tokenizer_path).decode([int(ids[target])]) for target in kept.target]
     bytes_ = sum(len(piece.encode()) for piece in pieces)
     assert bytes_ > row["targets"] and row["bits_per_byte"] == pytest.approx(
         row["nll"] * row["targets"] / math.log(2) / bytes_
@@ -231,21 +243,22 @@ def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
 @pytest.mark.parametrize(("memory", "status"), [(False, "non-finite"), (True, "out of memory")])
 def test_a_length_that_fails_is_a_row_that_says_so_and_the_rest_goes_on(tmp_path, memory, status):
     run = finished_run(tmp_path, {"_target_": f"{__name__}.Fails", "last": 40, "memory": memory}, [64, 16, 32])
-    rows = rows_of(run)
+    rows = plain_rows_of(run)
     assert [row["status"] for row in rows] == ["ok", "ok", status] * 2
+    before = rows_of(run)
     for row in rows:
         assert (row["ppl"] is None) == (row["nll"] is None) == (row["length"] == 64)
     config = EvalConfig(lengths=[64], targets=300, stride=4)
     evaluate(
         EvalCommand(eval=config, results=str(tmp_path / "results"), wandb=WandbConfig(WandbMode.disabled), trust=True)
     )
-    again = [row for row in rows_of(run)[len(rows) :] if row["protocol"] == "nonoverlapping"]
+    again = [row for row in rows_of(run)[len(before) :] if row["protocol"] == "nonoverlapping"]
     assert len(again) == (1 if memory else 0), "what ran out of memory is tried again, the rest is final"
 
 
 def test_rows_of_all_runs_and_lengths_score_the_same_targets(tmp_path_factory, tmp_path):
     folder = world(tmp_path_factory, tmp_path)
-    rows = [row for label in ("rope", "learned") for row in rows_of(Run(run_of(folder, label)))]
+    rows = [row for label in ("rope", "learned") for row in plain_rows_of(Run(run_of(folder, label)))]
     hashes = {
         protocol: {row["targets_hash"] for row in rows if row["protocol"] == protocol}
         for protocol in ("same_targets", "nonoverlapping")

@@ -6,10 +6,11 @@ import pytest
 from posexp.config import EvalConfig
 from posexp.data import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.plan import own_lengths, plan
+from posexp.evaluation.plan import PROTOCOLS, own_lengths, plan, shuffled_beyond
 from posexp.evaluation.protocols import MIN_STRETCHES, spread
 from posexp.evaluation.targets import targets_hash, targets_of
 
+BEYOND = {"induction", "induction_absent", "repeats", "exact_match"}  # tests/test_probes.py, tests/test_tasks.py
 V = 23  # entries of the vocabulary of texts that count 0, 1, … 22, 0, …
 
 
@@ -62,6 +63,106 @@ def test_per_position_on_a_hand_made_case():
     about = [set(context_N[row.chosen].tolist()) for row in rows]
     assert about == [{1}, {2}, {3}, {4}, {5, 6}, {7, 8}]
     assert [row.length for row in rows] == [1, 2, 3, 4, 6, 8]
+
+
+def test_last_k_on_a_hand_made_case():
+    # Windows of 3 from 0, 3, 6 and of 5 from 0 and 5; the last one of each is not whole.
+    three, five = planned(text(4, 7), "last_k", [3, 5], stride=2)
+    assert listed(three) == [[(2, 2), (3, 3)], [(5, 2), (6, 3)], [(8, 2), (9, 3)]]
+    assert listed(five) == [[(4, 4), (5, 5)], [(9, 4), (10, 5)]]
+
+
+def test_fixed_windows_on_a_hand_made_case():
+    two, four = planned(text(6, 7), "fixed_windows", [2, 4], targets=1)
+    assert listed(two) == [[(n + 1, 1), (n + 2, 2)] for n in (0, 4, 8)]
+    assert listed(four) == [[(n + k, k) for k in (1, 2, 3, 4)] for n in (0, 4, 8)]
+
+
+def test_window_means_on_a_hand_made_case():
+    (slid,), (row,) = planned(text(12), "sliding", [4], stride=3), planned(text(12), "window_means", [4], stride=3)
+    assert (row.windows == slid.windows).all() and listed(row)[0] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert row.weights().tolist() == pytest.approx([1 / 4] * 4 + [1 / 3] * 6 + [1])
+    assert slid.weights().tolist() == [1] * 11
+
+
+def test_sliding_late_on_a_hand_made_case():
+    four, six = planned(text(6, 6), "sliding_late", [4, 6], stride=3)
+    assert listed(four) == [[(7, 4)], [(8, 2), (9, 3), (10, 4)], [(11, 4)]]
+    assert listed(six) == [[(7, 4), (8, 5), (9, 6)], [(10, 5), (11, 6)]]
+
+
+def test_overlapping_on_a_hand_made_case():
+    four, six = planned(text(6, 6), "overlapping", [4, 6], stride=3)
+    assert listed(four) == [[(n + k, k) for k in (1, 2, 3, 4)] for n in (0, 3, 6)]
+    assert listed(six) == [[(n + k, k) for k in range(1, 7)] for n in (0, 3)]
+
+
+def test_truncated_and_document_heads_on_a_hand_made_case():
+    # Documents [0, 5), [5, 9), [9, 16): the second is not longer than the longest length.
+    tokens = text(5, 4, 7)
+    three, four = planned(tokens, "truncated", [3, 4])
+    assert listed(three) == [[(n + k, k) for k in (1, 2, 3)] for n in (0, 9)]
+    assert listed(four) == [[(n + k, k) for k in (1, 2, 3, 4)] for n in (0, 9)]
+    three, four = planned(tokens, "document_heads", [3, 4])
+    assert listed(three) == [pair for n in (0, 9) for pair in ([(n + k, k) for k in (1, 2, 3)], [(n + 4, 1)])]
+    assert listed(four) == [[(n + k, k) for k in (1, 2, 3, 4)] for n in (0, 9)]
+
+
+def test_per_document_on_a_hand_made_case():
+    three, five = planned(text(5, 1, 3), "per_document", [3, 5])
+    assert listed(three) == [[(1, 1), (2, 2), (3, 3)], [(4, 1)], [(7, 1), (8, 2)]]
+    assert listed(five) == [[(1, 1), (2, 2), (3, 3), (4, 4)], [(7, 1), (8, 2)]]
+    (bound,) = planned(text(50, 60), "per_document", [5], targets=20)
+    assert listed(bound) == [[(n + k, k) for k in range(1, 6)] for n in (0, 5, 50, 55)]
+
+
+MOVING = {name for name, protocol in PROTOCOLS.items() if protocol.moving}
+
+
+@pytest.mark.parametrize("protocol", sorted(set(PROTOCOLS) - MOVING - {"per_position"} - BEYOND))
+def test_a_protocol_scores_the_same_targets_at_every_length_unless_it_says_so(protocol):
+    tokens = text(70, 33, 20, 200, 34)
+    for bound in (None, 40):
+        rows = planned(tokens, protocol, [8, 16, 32], stride=4, targets=bound)
+        assert len({targets_hash(tokens, targets_of(row.windows)[0]) for row in rows}) == 1
+
+
+@pytest.mark.parametrize("protocol", sorted(set(PROTOCOLS) - BEYOND))
+def test_every_window_has_text_to_read_and_targets_within_it(protocol):
+    tokens = text(70, 33, 20, 200, 34)
+    for bound in (None, 40):
+        for row in planned(tokens, protocol, [8, 16, 32], stride=4, targets=bound):
+            start_W, first_W, stop_W = row.windows.T
+            assert (start_W >= 0).all() and (start_W < first_W).all() and (first_W < stop_W).all()
+            assert stop_W.max() <= len(tokens.ids) and row.inputs <= 32
+            assert row.inputs == row.length or protocol == "per_position"
+
+
+def test_the_controls_are_on_the_targets_of_the_run():
+    tokens = text(70, 33, 200)
+    config = EvalConfig(lengths=[8, 32, 64], protocols=["same_targets"], stride=4)
+    rows = plan(tokens, config, [8, 32, 64], train_length=16)
+    assert [(row.length, row.control) for row in rows] == [
+        *((64, ""), (64, "window"), (64, "shuffled"), (32, ""), (32, "window"), (32, "shuffled")),
+        *((16, ""), (8, "")),
+    ], "the input cropped to the training length is added"
+    assert len({targets_hash(tokens, targets_of(row.windows)[0]) for row in rows}) == 1
+    assert [row.inputs for row in rows] == [row.length for row in rows]
+    assert len(plan(tokens, config, [8, 32, 64], train_length=32)) == 3 + 2
+    assert len(plan(tokens, config, [8, 32, 64], train_length=64)) == 3, "nothing is longer"
+    assert len(plan(tokens, config, [8, 32, 64], train_length=3)) == 3, "a block is longer than the training length"
+    without = EvalConfig(lengths=[8, 32, 64], protocols=["same_targets"], stride=4, controls=False)
+    assert len(plan(tokens, without, [8, 32, 64], train_length=16)) == 3
+
+
+def test_far_text_is_shuffled_and_near_text_is_not():
+    text_BT1 = np.stack([np.arange(100, 133), np.arange(200, 233)])
+    shuffle = shuffled_beyond(train_length=12)
+    found = shuffle(text_BT1, np.array([7, 9]))
+    assert (found[:, 20:] == text_BT1[:, 20:]).all(), "12 inputs and the target stay"
+    assert (np.sort(found[:, :20]) == text_BT1[:, :20]).all() and (found[:, :20] != text_BT1[:, :20]).sum() > 20
+    assert (found == shuffle(text_BT1, np.array([7, 9]))).all() and text_BT1[0, 0] == 100
+    assert (found[0, :20] - 100 != found[1, :20] - 200).any(), "each window in its own way"
 
 
 def test_the_stride_is_a_quarter_of_the_shortest_length_unless_given():

@@ -4,11 +4,11 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 from command import here, run_of, world
 
 from posexp.config import config_dir
+from posexp.evaluation import losses
 from posexp.evaluation.variants import label_of
 from posexp.parts import options_of
 
@@ -45,10 +45,9 @@ def test_each_transform_gives_a_row_set_of_its_own_on_the_same_targets(finished:
     assert {row["kernel_path"] for row in rows if row["transform"] == "rerope"} == {"two positions"}
     settings = {row["length"]: row["transform_settings"] for row in rows if row["transform"] == "rerope"}
     assert settings == {length: "rerope(reach=4)" for length in (8, 16, 64)}
-    kept = sorted(path.name for path in (run_of(finished) / "losses").glob("same_targets-64-*"))
-    assert len(kept) == 3
-    with np.load(run_of(finished) / "losses" / next(name for name in kept if "yarn" in name)) as losses:
-        assert losses["nll"].mean(dtype=float) == pytest.approx(yarn[2])
+    kept = {row["transform"]: losses.read(run_of(finished), row) for row in rows if row["length"] == 64}
+    assert len({found.nll.mean(dtype=float) for found in kept.values()}) == 3
+    assert kept["yarn(factor=8)"].nll.mean(dtype=float) == pytest.approx(yarn[2])
     report = here("report", cwd=finished)
     assert "rope · rerope" in report.out and "rope · yarn" in report.out
     again = here("eval", *MEASURE, "--runs", "rope*", "+transform=rerope", cwd=finished)

@@ -41,8 +41,7 @@ def path_of(folder: Path, row: dict[str, Any]) -> Path:
     parts += [f"by{row['stride']}"] if row.get("stride") else []
     parts.append(row["targets_hash"])
     window = row["window"] if row["window"] != row.get("trained_window") else ""
-    other = (window, row.get("transform"), row.get("transform_settings") if row.get("transform") else "")
-    parts += [plain_name(part) for part in (*other, row.get("control")) if part]
+    parts += [plain_name(part) for part in (window, row.get("transform"), row.get("control")) if part]
     return folder / "losses" / ("-".join(map(str, parts)) + ".npz")
 
 

@@ -36,7 +36,7 @@ class Passes:
         stops: dict[tuple[int, int], tuple[int, int]] = {}  # of the passes that are missing: their start and stop
         for start, _, stop in windows_W3.tolist():
             key = self.key(start, stop)
-            if key not in self.done or self.done[key][0].stop < stop:
+            if not self.serves(key, stop):
                 stops[key] = start, max(stop, stops.get(key, (0, 0))[1])
         reads = [Read(start, stop, self.targets(key, stop)) for key, (start, stop) in stops.items()]
         if reads:
@@ -50,6 +50,14 @@ class Passes:
             nlls.append(scores.nll[begin : begin + stop - first])
             hits.append(scores.hit[begin : begin + stop - first])
         return Scores(np.concatenate(nlls), np.concatenate(hits))
+
+    def serves(self, key: tuple[int, int], stop: int) -> bool:
+        """Whether a pass that was made gives what a window that ends before `stop` would give by itself."""
+        if key not in self.done:
+            return False
+        read, scores = self.done[key]
+        # what overflows in a long input may not in a short one
+        return read.stop == stop or (read.stop > stop and bool(np.isfinite(scores.nll).all()))
 
     def targets(self, key: tuple[int, int], stop: int) -> np.ndarray:
         """What a pass that ends before `stop` can score of all that is wanted of its start."""

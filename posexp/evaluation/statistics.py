@@ -1,12 +1,18 @@
-"""From token losses to numbers with an interval. Sums are float64; perplexity is exp of the token mean."""
+"""From token losses to numbers with an interval. Sums are float64; perplexity is exp of the token mean.
+
+Shape suffixes: N targets, S seeds, D documents.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
+MOST_SEEDS = 10_000  # nobody trains more
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,150 @@ def bootstrap(sum_D: np.ndarray, count_D: np.ndarray) -> tuple[float | None, flo
 
 def exp(nll: float) -> float:
     return float(np.exp(min(nll, 700.0)))  # e^700 is the largest power that a float can hold, about
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean in nats per token, and the variances of its error.
+
+    `seeds` and `documents` are what other seeds and other documents would change, each with the interaction of the
+    two, which is `both` alone. A factor with one level has variance 0 and no degrees of freedom.
+    """
+
+    value: float
+    seeds: float
+    documents: float
+    both: float
+    seeds_df: float
+    documents_df: float
+
+    @property
+    def documents_alone(self) -> float:
+        """What more seeds would not remove."""
+        return max(self.documents - self.both, 0.0)
+
+
+def spread(sum_SD: np.ndarray, count_SD: np.ndarray) -> Spread:
+    """Of losses, or differences of losses, with sums `sum_SD` over `count_SD` (or count_D) tokens, none of them 0.
+
+    Seeds and documents are crossed: every seed is scored on every document. Each variance is a delete-one jackknife
+    (Efron and Stein 1981), which stays right where documents differ in size; for equal ones it is that of resampling
+    with the correction n/(n-1) that a bootstrap lacks (Hesterberg 2015, arXiv 1411.5279). The degrees of freedom of
+    documents come from their effective number, (sum n)² / sum n² for sizes n (Kish 1965).
+    """
+    sum_SD = np.asarray(sum_SD, dtype=np.float64)
+    count_SD = np.broadcast_to(np.asarray(count_SD, dtype=np.float64), sum_SD.shape)
+    seeds, documents = sum_SD.shape
+    total = count_SD.sum()
+    value = sum_SD.sum() / total
+    rest_SD = (sum_SD - value * count_SD) / total  # what each cell moves the mean by
+    rest_S, rest_D = rest_SD.sum(axis=1), rest_SD.sum(axis=0)
+    share_S, share_D = count_SD.sum(axis=1) / total, count_SD.sum(axis=0) / total
+    by_seeds = by_documents = both = 0.0
+    if seeds > 1:
+        by_seeds = jackknife(rest_S / (1 - share_S), seeds)
+    if documents > 1:
+        by_documents = jackknife(rest_D / (1 - share_D), documents)
+    if seeds > 1 and documents > 1:
+        left_SD = rest_SD - np.outer(share_S, rest_D) - np.outer(rest_S, share_D)
+        left_SD = left_SD / np.outer(1 - share_S, 1 - share_D)
+        both = jackknife(left_SD, seeds) * (documents - 1) / documents
+    return Spread(float(value), by_seeds, by_documents, both, seeds - 1.0, float(1 / (share_D**2).sum() - 1))
+
+
+def jackknife(change: np.ndarray, levels: int) -> float:
+    """Variance of a mean that leaving one of `levels` levels out changes by `change`."""
+    return float((levels - 1) / levels * (change**2).sum())
+
+
+def estimate(sum_SD: np.ndarray, count_SD: np.ndarray) -> Estimate:
+    """The token mean with its interval over seeds and documents; `sum_SD` and `count_SD` (or count_D) as in `spread`.
+
+    Both are resampled in thought: the variance from seeds plus that from documents, less the interaction that is in
+    both (Cameron, Gelbach and Miller 2011), never below either. This is what the pigeonhole bootstrap resamples (Owen
+    2007, arXiv 0712.1111), but in closed form, without its double count of the interaction, and with Student's t, whose
+    degrees of freedom are Satterthwaite's (1946): three seeds have only ten resamples, and their percentiles are too
+    narrow. Over documents only with one seed, and over seeds only with one document.
+
+    In simulations 94 to 98 % of the intervals hold the true mean, for eight or more documents and for three or more
+    seeds or one; above that where seeds and documents do nothing but interact, 90 % with two seeds that differ by
+    more than the documents do.
+    """
+    from scipy import special
+
+    parts = spread(sum_SD, count_SD)
+    seeds, documents = np.shape(sum_SD)
+    variance = max(parts.seeds + parts.documents - parts.both, parts.seeds, parts.documents)
+    if seeds < 2 and documents < 2:
+        return Estimate(parts.value, None, None, None, None, seeds, documents)
+    error = math.sqrt(variance)
+    if error == 0:
+        return Estimate(parts.value, parts.value, parts.value, 0.0, float(parts.value == 0), seeds, documents)
+    df = satterthwaite(variance, (parts.seeds, parts.seeds_df), (parts.documents, parts.documents_df))
+    half = float(special.stdtrit(df, 1 - ALPHA / 2)) * error
+    p = 2 * float(special.stdtr(df, -abs(parts.value) / error))
+    return Estimate(parts.value, parts.value - half, parts.value + half, error, p, seeds, documents)
+
+
+def satterthwaite(variance: float, *parts: tuple[float, float]) -> float:
+    """Degrees of freedom of `variance`, whose parts are given with theirs (Satterthwaite 1946); at least 1."""
+    return max(1.0, variance**2 / sum(part**2 / max(df, 1.0) for part, df in parts if part > 0))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Each p adjusted so that 0.05 bounds the chance of any false finding among them (Holm 1979); None stays None and
+    does not count."""
+    order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for behind, (p, index) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - behind)))
+        adjusted[index] = largest
+    return adjusted
+
+
+def detectable(
+    sd: float,
+    seeds: float,
+    power: float = 0.8,
+    alpha: float = ALPHA,
+    documents: float = 0.0,
+    documents_df: float = math.inf,
+) -> float:
+    """The smallest true difference that a two-sided test at `alpha` finds with probability `power`.
+
+    `sd` is the standard deviation between seeds of the paired difference, of which there are `seeds` (infinity: as many
+    as one likes); `documents` the standard error that documents add, with its degrees of freedom. By the
+    non-central t distribution, without the chance of a finding in the wrong direction.
+    """
+    from scipy import special
+
+    by_seeds = sd**2 / seeds
+    variance = by_seeds + documents**2
+    if variance == 0:
+        return 0.0
+    df = min(satterthwaite(variance, (by_seeds, seeds - 1), (documents**2, documents_df)), 1e6)  # as good as normal
+    critical = special.stdtrit(df, 1 - alpha / 2)
+    return float(special.nctdtrinc(df, 1 - power, critical)) * math.sqrt(variance)
+
+
+def seeds_needed(
+    sd: float,
+    difference: float,
+    power: float = 0.8,
+    alpha: float = ALPHA,
+    documents: float = 0.0,
+    documents_df: float = math.inf,
+) -> int | None:
+    """The fewest seeds, at least two, with which `difference` is `detectable`; None where MOST_SEEDS are too few."""
+
+    def enough(seeds: int) -> bool:
+        return detectable(sd, seeds, power, alpha, documents, documents_df) <= abs(difference)
+
+    if difference == 0 or not enough(MOST_SEEDS):
+        return None
+    few, many = 1, MOST_SEEDS  # the fewest lie in (few, many]
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many

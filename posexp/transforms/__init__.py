@@ -34,6 +34,14 @@ class Transform:
         """What is really done to inputs of at most `length` tokens, in a few characters, as rows name it."""
         return type(self).__name__
 
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        """The same change as the `rope_parameters` of a config of transformers, for inputs of at most `length` tokens.
+
+        `given` are those of the model as trained, `rotary_dim` channels of a head are rotated. Raises NotApplicable
+        if there is no such change.
+        """
+        raise NotApplicable(f"{self.describe(length)} has no equivalent in transformers")
+
     def stretch(self, length: int, factor: float | None) -> float:
         """`factor`, or if it is None how many times longer than the training length `length` is, at least 1."""
         return max(1.0, length / self.dims.train_length) if factor is None else factor

@@ -1,5 +1,7 @@
 """Another base (ABF). Xiong et al. 2023, arXiv 2309.16039, section 2.2."""
 
+from typing import Any
+
 from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme
 from posexp.schemes.rope import Rope
@@ -22,6 +24,9 @@ class AdjustedBase(Transform):
         for rope in ropes:
             rope.base = self.base
         return twin, window
+
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        return given | {"rope_theta": self.base}
 
     def describe(self, length: int) -> str:
         return f"base({self.base:g})"

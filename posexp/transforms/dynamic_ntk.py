@@ -3,6 +3,8 @@
 Shape suffix: I rotated pairs of channels.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from posexp.schemes import Dims
@@ -37,6 +39,9 @@ class DynamicNtk(Frequencies):
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         return lambda theta_I, tokens: dynamic_ntk_frequencies(theta_I, tokens, self.dims.train_length, self.factor)
+
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        return self.rescaled(given, rope_type="dynamic", factor=self.factor)
 
     def describe(self, length: int) -> str:
         return f"dynamic_ntk(factor={self.factor:g})"

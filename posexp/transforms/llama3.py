@@ -4,6 +4,7 @@ Shape suffix: I rotated pairs of channels.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from posexp.errors import Misuse
 from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
+from posexp.transforms import NotApplicable
 from posexp.transforms.rotary import Rescale, Stretched
 
 
@@ -37,6 +39,18 @@ class Llama3(Stretched):
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         known = (self.dims.train_length, self.stretch(length, self.factor), self.low, self.high)
         return lambda theta_I, tokens: llama3_frequencies(theta_I, *known)
+
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        if self.low == 0:
+            raise NotApplicable("transformers divides by transform.low: it must be above 0 there")
+        return self.rescaled(
+            given,
+            rope_type="llama3",
+            factor=self.stretch(length, self.factor),
+            original_max_position_embeddings=self.dims.train_length,
+            low_freq_factor=self.low,
+            high_freq_factor=self.high,
+        )
 
     def describe(self, length: int) -> str:
         return f"llama3(factor={self.stretch(length, self.factor):g}, low={self.low:g}, high={self.high:g})"

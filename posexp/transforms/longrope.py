@@ -4,6 +4,7 @@ Shape suffix: I rotated pairs of channels.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,12 +47,7 @@ class LongRope(Stretched):
         self.long = long
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
-        pairs = rope.rotary_dim // 2
-        for name, given in (("short", self.short), ("long", self.long)):
-            if given is not None and len(given) != pairs:
-                raise Misuse(f"transform.{name} has {len(given)} factors; {rope.fingerprint()} has {pairs} frequencies")
-        long = self.long or ntk_factors(pairs, self.stretch(length, self.factor), dtype=torch.float64).tolist()
-        short = self.short or [1.0] * pairs
+        short, long = self.factors(rope.rotary_dim // 2, length)
 
         def rescaled(theta_I: Tensor, tokens: int) -> Tensor:
             factors = short if tokens <= self.dims.train_length else long
@@ -59,8 +55,28 @@ class LongRope(Stretched):
 
         return rescaled
 
+    def factors(self, pairs: int, length: int) -> tuple[list[float], list[float]]:
+        """Of each frequency, in inputs within the training length and in longer ones. Raises Misuse for too many."""
+        for name, given in (("short", self.short), ("long", self.long)):
+            if given is not None and len(given) != pairs:
+                raise Misuse(f"transform.{name} has {len(given)} factors; the model has {pairs} rotary frequencies")
+        long = self.long or ntk_factors(pairs, self.stretch(length, self.factor), dtype=torch.float64).tolist()
+        return self.short or [1.0] * pairs, long
+
     def attention_factor(self, length: int) -> float:
         return longrope_attention_factor(self.stretch(length, self.factor), self.dims.train_length)
+
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        short, long = self.factors(rotary_dim // 2, length)
+        return self.rescaled(
+            given,
+            rope_type="longrope",
+            factor=self.stretch(length, self.factor),
+            original_max_position_embeddings=self.dims.train_length,
+            attention_factor=self.attention_factor(length),
+            short_factor=short,
+            long_factor=long,
+        )
 
     def describe(self, length: int) -> str:
         short, long = ("given" if given else usual for given, usual in ((self.short, "1"), (self.long, "ntk")))

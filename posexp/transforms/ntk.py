@@ -3,10 +3,13 @@
 Shape suffix: I rotated pairs of channels.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from posexp.schemes.rope import Rope
+from posexp.transforms import NotApplicable
 from posexp.transforms.rotary import Rescale, Stretched
 
 
@@ -32,6 +35,13 @@ class NtkAware(Stretched):
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         factor = self.stretch(length, self.factor)
         return lambda theta_I, tokens: ntk_frequencies(theta_I, factor)
+
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        if rotary_dim == 2:
+            raise NotApplicable("one pair of channels turns, and its frequency is the highest")
+        found = self.rescaled(given, rope_type="default")
+        stretched = self.stretch(length, self.factor) ** (rotary_dim / (rotary_dim - 2))
+        return found | {"rope_theta": found["rope_theta"] * stretched}
 
     def describe(self, length: int) -> str:
         return f"ntk(factor={self.stretch(length, self.factor):g})"

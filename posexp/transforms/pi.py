@@ -3,6 +3,8 @@
 Shape suffix: I rotated pairs of channels.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from posexp.schemes.rope import Rope
@@ -20,6 +22,9 @@ class PositionInterpolation(Stretched):
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         factor = self.stretch(length, self.factor)
         return lambda theta_I, tokens: pi_frequencies(theta_I, factor)
+
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        return self.rescaled(given, rope_type="linear", factor=self.stretch(length, self.factor))
 
     def describe(self, length: int) -> str:
         return f"pi(factor={self.stretch(length, self.factor):g})"

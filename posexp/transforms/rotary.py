@@ -4,13 +4,14 @@ Shape suffix: I rotated pairs of channels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme
 from posexp.schemes.rope import Rope
-from posexp.transforms import Transform
+from posexp.transforms import NotApplicable, Transform
 from posexp.transforms.inside import at_least, parts_in_use
 from posexp.windows import Window
 
@@ -28,6 +29,15 @@ class Frequencies(Transform):
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         """What makes frequencies ([I], radians per token) of those there were and the input's length in tokens."""
         raise NotImplementedError
+
+    def rescaled(self, given: dict[str, Any], **values: Any) -> dict[str, Any]:
+        """`values`, with what every kind of `rope_parameters` has. Raises NotApplicable where `given` rescale already:
+        transformers takes one change."""
+        kind = given.get("rope_type") or "default"
+        if kind != "default":
+            raise NotApplicable(f"its frequencies are rescaled already ({kind}), and transformers changes them once")
+        kept = {key: given[key] for key in ("rope_theta", "partial_rotary_factor") if given.get(key) is not None}
+        return {**kept, **values}
 
     def attention_factor(self, length: int) -> float:
         """What rotated queries and keys are both multiplied by."""

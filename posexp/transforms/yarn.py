@@ -4,6 +4,7 @@ Shape suffix: I rotated pairs of channels.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,17 @@ class Yarn(Stretched):
 
     def attention_factor(self, length: int) -> float:
         return yarn_attention_factor(self.stretch(length, self.factor))
+
+    def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        return self.rescaled(
+            given,
+            rope_type="yarn",
+            factor=self.stretch(length, self.factor),
+            original_max_position_embeddings=self.dims.train_length,
+            attention_factor=self.attention_factor(length),
+            beta_fast=self.beta_fast,
+            beta_slow=self.beta_slow,
+        )
 
     def describe(self, length: int) -> str:
         factor = self.stretch(length, self.factor)

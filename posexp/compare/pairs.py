@@ -1,0 +1,191 @@
+"""Two curves, paired by seed and target: which of them is better at each length, and by how much."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from posexp.errors import Misuse
+from posexp.evaluation.losses import Losses
+from posexp.evaluation.pairing import differences
+from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
+from posexp.report.rows import status_of
+
+Row = dict[str, Any]
+LossesOf = Callable[[Row], Losses | None]
+NOT_KEPT = "losses not kept"
+CANNOT_TELL = "cannot tell"
+
+
+class Key(NamedTuple):
+    """What two rows share that can be paired."""
+
+    protocol: str
+    stride: int | None
+    length: int
+    targets_hash: str
+
+
+Curve = dict[Key, dict[int, Row]]  # by seed; the latest measured key last
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The rows of two curves at one key: those of the seeds in common, in order of seed."""
+
+    base: str
+    other: str
+    key: Key
+    seeds: tuple[int, ...]
+    base_rows: list[Row]
+    other_rows: list[Row]
+
+    def failures(self) -> list[str]:
+        """One for each curve and status that is not ok: `learned undefined (seeds 0, 1)`."""
+        found = []
+        for name, rows in ((self.base, self.base_rows), (self.other, self.other_rows)):
+            statuses = [status_of(row).split(":")[0] for row in rows]
+            for status in dict.fromkeys(statuses):
+                if status != "ok":
+                    failed = [seed for seed, of_seed in zip(self.seeds, statuses, strict=True) if of_seed == status]
+                    found.append(f"{name} {status} ({of_seeds(failed)})")
+        return found
+
+    def losses(self, losses_of: LossesOf) -> tuple[list[tuple[Losses, Losses]], list[str]]:
+        """(those of the other and of the base, by seed; what is missing)."""
+        pairs, missing = [], {}
+        for seed, other_row, base_row in zip(self.seeds, self.other_rows, self.base_rows, strict=True):
+            other, base = kept(other_row, losses_of), kept(base_row, losses_of)
+            if isinstance(other, Losses) and isinstance(base, Losses):
+                pairs.append((other, base))
+            for name, found in ((self.base, base), (self.other, other)):
+                if isinstance(found, str):
+                    missing.setdefault(f"{name}: {found}", []).append(seed)
+        return pairs, [f"{words} ({of_seeds(seeds)})" for words, seeds in missing.items()]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`difference` is the loss of `other` less that of `base`, in nats per token; None where `word` says why. Losses
+    are means over the seeds in common. `adjusted` is p after Holm, over the lengths of the pair and protocol."""
+
+    base: str
+    other: str
+    key: Key
+    seeds: tuple[int, ...]
+    targets: int
+    base_nll: float | None
+    other_nll: float | None
+    difference: Estimate | None
+    adjusted: float | None
+    word: str
+
+
+def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
+    """The rows that can be compared, by curve; of several rows of one curve, seed and key the last counts."""
+    found: dict[str, Curve] = {}
+    for row in rows:
+        if not row.get("control"):
+            curve = found.setdefault(name_of(row), {})
+            key = Key(row["protocol"], row.get("stride"), row["length"], row["targets_hash"])
+            curve[key] = {**curve.pop(key, {}), row["seed"]: row}
+    return found
+
+
+def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[str]) -> tuple[list[Pair], list[str]]:
+    """(one pair for each protocol, stride and length, notes). Of several sets of targets of a length, the one with
+    most in common counts, of those the latest.
+
+    Raises Misuse if there is nothing in common.
+    """
+    one, two = ({key: rows for key, rows in of_curve[name].items() if key.protocol in protocols} for name in (base, other))
+    shared = [key for key in reversed(two) if key in one and one[key].keys() & two[key].keys()]
+    if not shared:
+        raise Misuse(why_nothing(base, other, one, two))
+    weight: dict[tuple, int] = {}
+    for key in shared:
+        targets = (key.protocol, key.stride, key.targets_hash)
+        weight[targets] = weight.get(targets, 0) + len(one[key].keys() & two[key].keys())
+    shared.sort(key=lambda key: -weight[key.protocol, key.stride, key.targets_hash])
+    chosen = {(key.protocol, key.stride, key.length): key for key in reversed(shared)}
+    found = []
+    for place in sorted(chosen, key=lambda place: (place[0] != "same_targets", place[0], place[1] or 0, place[2])):
+        key = chosen[place]
+        seeds = tuple(sorted(one[key].keys() & two[key].keys()))
+        found.append(Pair(base, other, key, seeds, [one[key][s] for s in seeds], [two[key][s] for s in seeds]))
+    return found, notes_of(base, other, one, two, chosen)
+
+
+def notes_of(base: str, other: str, one: Curve, two: Curve, chosen: dict[tuple, Key]) -> list[str]:
+    """What was measured of both and is not compared."""
+    notes = []
+    for name, own, partner, theirs in ((base, one, other, two), (other, two, base, one)):
+        seeds, others = ({seed for rows in curve.values() for seed in rows} for curve in (own, theirs))
+        if alone := sorted(seeds - others):
+            notes.append(f"{name} {of_seeds(alone)}: not compared, since {partner} lacks {'it' if len(alone) == 1 else 'them'}")
+    places = {(key.protocol, key.length) for key in chosen.values()}
+    apart = {(key.protocol, key.length) for key in one} & {(key.protocol, key.length) for key in two}
+    for protocol, length in sorted(apart - places):
+        notes.append(f"{base} and {other}, {protocol} at {length}: not compared, since their targets or strides differ")
+    return notes
+
+
+def why_nothing(base: str, other: str, one: Curve, two: Curve) -> str:
+    for name, curve in ((base, one), (other, two)):
+        if not curve:
+            return f"{name} has no rows that can be compared: posexp eval measures them"
+    seeds = [sorted({seed for rows in curve.values() for seed in rows}) for curve in (one, two)]
+    if not set(seeds[0]) & set(seeds[1]):
+        return f"{base} ({of_seeds(seeds[0])}) and {other} ({of_seeds(seeds[1])}) have no seed in common"
+    if {(key.protocol, key.length) for key in one} & {(key.protocol, key.length) for key in two}:
+        return f"{base} and {other} were measured on different targets: one posexp eval for both gives them the same"
+    return f"{base} and {other} have no protocol and length in common: one posexp eval for both gives them the same"
+
+
+def compared(pairs: list[Pair], losses_of: LossesOf) -> list[Comparison]:
+    """The pairs of two curves, in their order, with p adjusted over the lengths of each protocol and stride."""
+    raw = [one_by_one(pair, losses_of) for pair in pairs]
+    found = list(raw)
+    for family in dict.fromkeys((c.key.protocol, c.key.stride) for c in raw):
+        members = [index for index, c in enumerate(raw) if (c.key.protocol, c.key.stride) == family]
+        p_values = [c.difference.p if (c := raw[index]).difference else None for index in members]
+        for index, adjusted in zip(members, holm(p_values), strict=True):
+            found[index] = replace(raw[index], adjusted=adjusted, word=raw[index].word or word_of(raw[index], adjusted))
+    return found
+
+
+def one_by_one(pair: Pair, losses_of: LossesOf) -> Comparison:
+    targets = pair.other_rows[0].get("targets") or 0
+    nothing = Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, "")
+    if failures := pair.failures():
+        return replace(nothing, word="; ".join(failures))
+    losses, missing = pair.losses(losses_of)
+    if missing:
+        return replace(nothing, word="; ".join(missing))
+    try:
+        difference = estimate(*differences(losses))
+    except Misuse as error:
+        return replace(nothing, word=str(error))
+    nlls = [float(np.mean([row["nll"] for row in rows])) for rows in (pair.base_rows, pair.other_rows)]
+    return replace(nothing, base_nll=nlls[0], other_nll=nlls[1], difference=difference)
+
+
+def kept(row: Row, losses_of: LossesOf) -> Losses | str:
+    """The row's losses, or why they cannot be used."""
+    losses = losses_of(row)
+    if losses is None:
+        return NOT_KEPT
+    if not np.isclose(losses.nll.mean(dtype=np.float64), row["nll"], rtol=1e-4):
+        return f"{row['protocol']} is no mean over tokens"
+    return losses
+
+
+def word_of(comparison: Comparison, adjusted: float | None) -> str:
+    if comparison.difference is None or adjusted is None or adjusted >= ALPHA:
+        return CANNOT_TELL
+    return f"{comparison.other if comparison.difference.value < 0 else comparison.base} is better"
+
+
+def of_seeds(seeds: list[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -1,0 +1,73 @@
+"""What the seeds at hand can tell apart, and how many it would take."""
+
+import math
+from dataclasses import dataclass
+
+from posexp.compare.pairs import Key, LossesOf, Pair
+from posexp.errors import Misuse
+from posexp.evaluation.pairing import differences
+from posexp.evaluation.statistics import Spread, detectable, seeds_needed, spread
+
+
+@dataclass(frozen=True)
+class Power:
+    """Of one length, in nats per token. None where `word` says why.
+
+    `sd` is the standard deviation between seeds of the paired difference; `documents_error` the standard error from
+    documents, which more seeds leave as it is; `found` the smallest true difference that the seeds at hand find;
+    `limit` that of endless seeds on these documents. `needed` and `needed_observed` are the seeds for the
+    difference asked for and for the one observed, None where documents alone hide it.
+    """
+
+    key: Key
+    seeds: tuple[int, ...]
+    documents: int
+    word: str
+    difference: float | None = None
+    sd: float | None = None
+    documents_error: float | None = None
+    found: float | None = None
+    limit: float | None = None
+    needed: int | None = None
+    needed_observed: int | None = None
+
+
+def power_of(pair: Pair, losses_of: LossesOf, difference: float, power: float) -> Power:
+    """Raises Misuse for a single seed, whose spread cannot be known."""
+    if len(pair.seeds) < 2:
+        raise Misuse(
+            f"the spread between seeds needs two seeds of both: {pair.base} and {pair.other} have only "
+            f"seed {pair.seeds[0]} in common (posexp train … seed=0,1,2 -m)"
+        )
+    if failures := pair.failures():
+        return Power(pair.key, pair.seeds, 0, "; ".join(failures))
+    losses, missing = pair.losses(losses_of)
+    if missing:
+        return Power(pair.key, pair.seeds, 0, "; ".join(missing))
+    try:
+        sum_SD, count_D = differences(losses)
+    except Misuse as error:
+        return Power(pair.key, pair.seeds, 0, str(error))
+    parts = spread(sum_SD, count_D)
+    return of_spread(pair, parts, len(count_D), difference, power)
+
+
+def of_spread(pair: Pair, parts: Spread, documents: int, difference: float, power: float) -> Power:
+    sd = math.sqrt(parts.seeds * len(pair.seeds))
+    error = math.sqrt(parts.documents_alone)
+    known = {"power": power, "documents": error, "documents_df": max(parts.documents_df, 1.0)}
+    needed = seeds_needed(sd, difference, **known)
+    limit = detectable(sd, math.inf, **known)
+    return Power(
+        pair.key,
+        pair.seeds,
+        documents,
+        "more documents needed" if needed is None and limit > difference else "",
+        parts.value,
+        sd,
+        error if documents > 1 else None,
+        detectable(sd, len(pair.seeds), **known),
+        limit if documents > 1 else None,
+        needed,
+        seeds_needed(sd, parts.value, **known),
+    )

@@ -1,0 +1,35 @@
+"""Losses of two rows, target by target.
+
+Shape suffixes: N targets, S seeds, D documents.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from posexp.errors import Misuse
+from posexp.evaluation.losses import Losses
+
+
+def differences(pairs: Sequence[tuple[Losses, Losses]]) -> tuple[np.ndarray, np.ndarray]:
+    """(float64 [S, D], float64 [D]): sums over documents of the first loss less the second, and counts of targets.
+
+    One pair a seed. Raises Misuse unless all score the same targets.
+    """
+    first = in_order(pairs[0][0])
+    document_D, index_N, count_D = np.unique(first.document, return_inverse=True, return_counts=True)
+    sums = []
+    for one, other in pairs:
+        one, other = in_order(one), in_order(other)
+        for losses in (one, other):
+            if not np.array_equal(losses.target, first.target):
+                raise Misuse("their targets differ, so they cannot be paired")
+        difference_N = one.nll.astype(np.float64) - other.nll.astype(np.float64)
+        sums.append(np.bincount(index_N, weights=difference_N, minlength=len(document_D)))
+    return np.stack(sums), count_D.astype(np.float64)
+
+
+def in_order(losses: Losses) -> Losses:
+    """By target; a target that is scored several times, by its context."""
+    order = np.lexsort((losses.context, losses.target))
+    return Losses(**{name: values[order] for name, values in vars(losses).items()})

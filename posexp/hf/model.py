@@ -1,0 +1,192 @@
+"""Any causal language model of transformers in two steps: hidden states, and logits only where they are scored.
+
+Shape suffixes: B batch, T tokens, N targets, D width of what the first step gives, V vocabulary.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from posexp.data.quiet import reason
+from posexp.errors import Misuse
+from posexp.hf.quiet import quiet
+from posexp.hf.source import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Step = Callable[[Tensor], Tensor]
+
+# What architectures call the most tokens that they were made for.
+MAXIMA = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+PROBED = 8  # tokens of the inputs that tell how a model works
+
+
+class CausalLM(nn.Module):
+    """posexp's LanguageModel around a model of transformers. Logits are those of the model itself."""
+
+    def __init__(self, model: "PreTrainedModel"):
+        super().__init__()
+        self.model = model
+        self.max_length = position_limit(model)
+        self.first, self.second = two_steps(model)
+        self.rotary = [
+            (module, dict(vars(module)), dict(module._buffers))
+            for module in model.modules()
+            if hasattr(module, "max_seq_len_cached")
+        ]
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """What `logits` takes, [B, T, D], of tokens (int64)."""
+        # Rotary modules of transformers that go by the input's length keep the frequencies of the longest so far.
+        for module, attributes, buffers in self.rotary:
+            vars(module).update(attributes)
+            module._buffers.update(buffers)
+        # MPT makes its ALiBi bias up to this length, and refuses longer inputs; the bias has no end.
+        longest = getattr(self.model.config, "max_seq_len", None)
+        if isinstance(longest, int) and longest < tokens_BT.shape[1]:
+            self.model.config.max_seq_len = tokens_BT.shape[1]
+        with quiet():
+            return self.first(tokens_BT)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """[N, V] float32."""
+        with quiet():
+            return self.second(hidden_ND).float()
+
+
+def load(source: Source, trust: bool) -> "PreTrainedModel":
+    """The model, float32 on the CPU, in evaluation mode.
+
+    Raises Misuse if transformers cannot load it, its code lies outside transformers and `trust` is not given, weights
+    are missing, or tokens see later ones.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet():
+            model, told = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # whatever a config, its code or the weights make of it
+        if "trust_remote_code" in str(error):
+            text = "its code comes with the checkpoint, from outside transformers: say trust=true to run it"
+            raise Misuse(f"hf={source.given}: {text}") from error
+        if "Unrecognized configuration class" in str(error):
+            kind = source.config.get("model_type")
+            raise Misuse(f"hf={source.given} is no causal language model: its model_type is {kind!r}") from error
+        raise Misuse(f"hf={source.given}: transformers cannot load it: {reason(error)}") from error
+    if missing := sorted(told["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise Misuse(
+            f"hf={source.given}: its weights lack {missing[0]}{more}, so they are of another model than "
+            f"{type(model).__name__}"
+        )
+    for config in (model.config, text_config(model.config)):
+        config.use_cache = False
+    model.eval()
+    if not sees_no_future(model):
+        raise Misuse(f"hf={source.given} is no causal language model: in {type(model).__name__} tokens see later ones")
+    return model
+
+
+def probe(model: "PreTrainedModel") -> Tensor:
+    """[2, PROBED] tokens, all different from each other."""
+    ids = 5 + 7 * torch.arange(2 * PROBED, device=model.device).view(2, PROBED)
+    return ids % text_config(model.config).vocab_size
+
+
+@torch.no_grad()
+def whole_logits(model: "PreTrainedModel", tokens_BT: Tensor) -> Tensor:
+    """[B, T, V]."""
+    with quiet():
+        return model(input_ids=tokens_BT).logits
+
+
+def sees_no_future(model: "PreTrainedModel") -> bool:
+    tokens_BT = probe(model)
+    changed_BT = tokens_BT.clone()
+    changed_BT[:, -1] = tokens_BT[:, 0]
+    before, after = (whole_logits(model, tokens)[:, :-1] for tokens in (tokens_BT, changed_BT))
+    return bool((before - after).abs().max() <= 1e-4 * before.abs().max())
+
+
+def text_config(config: Any) -> Any:
+    """The part of a config that is about text: all of it, in models of text alone."""
+    return config.get_text_config()
+
+
+def two_steps(model: "PreTrainedModel") -> tuple[Step, Step]:
+    """The body of the model and what makes logits of what it gives, if together they do exactly what the model does.
+
+    Some architectures scale or cap logits after the output layer: then that layer is the rest of the model. If that
+    is not it either, all logits are the first step, and there is nothing to do in the second.
+    """
+    tokens_BT = probe(model)
+    expected = whole_logits(model, tokens_BT)
+    body = model.base_model
+
+    def hidden(tokens_BT: Tensor) -> Tensor:
+        return body(input_ids=tokens_BT).last_hidden_state
+
+    for second in (model.get_output_embeddings(), rest_of(model)):
+        try:
+            with torch.no_grad(), quiet():
+                if body is not model and torch.equal(second(hidden(tokens_BT)), expected):
+                    return hidden, second
+        except Exception:  # a body that is called otherwise, or gives something else
+            continue
+    return lambda tokens_BT: model(input_ids=tokens_BT).logits, lambda logits: logits
+
+
+class Given(nn.Module):
+    """In place of a model's body: hands on the hidden states that it is given."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+
+def rest_of(model: "PreTrainedModel") -> Step:
+    """The model without its body."""
+    rest = copy.copy(model)
+    rest._modules = {**model._modules, model.base_model_prefix: Given()}
+
+    def logits(hidden: Tensor) -> Tensor:
+        batched = hidden if hidden.ndim == 3 else hidden[None]
+        return rest(inputs_embeds=batched).logits.view(*hidden.shape[:-1], -1)
+
+    return logits
+
+
+def position_limit(model: "PreTrainedModel") -> int | None:
+    """The longest input that the model has positions for; None without a limit, as with rotary positions and ALiBi.
+
+    Found by structure: a table of positions, learned or not, or a mask, as long as the config's maximum.
+    """
+    maxima = maxima_of(model.config)
+    limits = []
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module is not model.get_input_embeddings():
+            offset = getattr(module, "offset", 0)  # rows that are not positions: OPT and its relatives
+            if isinstance(offset, int) and module.num_embeddings - offset in maxima:
+                reserved = offset if module.padding_idx is None else module.padding_idx + 1  # as in RoBERTa
+                limits.append(module.num_embeddings - reserved)
+        for buffer in module.buffers(recurse=False):
+            limits += [size for size in buffer.shape[:-1] if size in maxima]
+    return min(limits, default=None)
+
+
+def maxima_of(config: Any) -> list[int]:
+    """What the config says of the most tokens it was made for."""
+    found = [getattr(text_config(config), name, None) for name in MAXIMA]
+    return [value for value in found if isinstance(value, int) and value > 1]

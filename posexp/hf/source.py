@@ -1,0 +1,125 @@
+"""The files of a checkpoint: in a folder, or fetched from the Hugging Face hub into its cache."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posexp import whole
+from posexp.data.hub import can_reach_hub, offline
+from posexp.data.quiet import raise_disk_error, reason
+from posexp.errors import Misuse
+from posexp.hf.quiet import quiet
+from posexp.log import say
+
+FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
+NOT_FETCHED = ["*/*", "consolidated*"]  # other formats of the same weights
+
+
+@dataclass(frozen=True)
+class Source:
+    """`given` is what the user named, `name` what tables call it; `commit` that of the hub, None for a folder.
+
+    `sha256` is of all the weights, `config` what config.json holds.
+    """
+
+    folder: Path
+    given: str
+    name: str
+    commit: str | None
+    sha256: str
+    config: dict[str, Any]
+
+
+def find(given: str) -> Source:
+    """The checkpoint of a folder or a hub id, `id@revision` for one that is not the latest.
+
+    Raises Misuse if there is none, it cannot be fetched, or its weights are not safetensors.
+    """
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        return read(folder, given, folder.resolve().name, None)
+    if folder.exists() or given.startswith((".", "/", "~")) or given.count("/") > 1:
+        raise Misuse(
+            f"hf={given}: there is no such folder; name one, or a model of the hub as in hf=EleutherAI/pythia-160m"
+        )
+    repository, _, revision = given.partition("@")
+    folder = fetch(repository, revision or None)
+    return read(folder, given, given.rpartition("/")[2], folder.name)
+
+
+def fetch(repository: str, revision: str | None) -> Path:
+    """The folder of the hub's cache that holds the model at this revision."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    reachable = can_reach_hub()
+    if reachable:
+        say(f"fetching {repository} from the hub, or what of it is not in its cache yet")
+    try:
+        with quiet(), offline(not reachable):
+            found = snapshot_download(
+                repository, revision=revision, allow_patterns=FETCHED, ignore_patterns=NOT_FETCHED
+            )
+    except LocalEntryNotFoundError as error:
+        raise Misuse(
+            f"hf={repository}: there is no such folder, and the Hugging Face hub cannot be reached for a model of that "
+            "name: name a folder, or fetch it once on a machine with internet"
+        ) from error
+    except Exception as error:  # an unknown, private or gated model, or a broken connection
+        raise_disk_error(error)
+        raise Misuse(f"hf={repository}: the hub does not give it: {reason(error)}") from error
+    return Path(found)
+
+
+def read(folder: Path, given: str, name: str, commit: str | None) -> Source:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it is not an object")
+    except FileNotFoundError as error:
+        own = "; posexp's own runs are evaluated by --runs" if (folder / "config.yaml").is_file() else ""
+        raise Misuse(f"hf={given} holds no config.json, so it is not a checkpoint of transformers{own}") from error
+    except ValueError as error:
+        raise Misuse(f"hf={given}: its config.json cannot be read: {error}") from error
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
+        raise Misuse(
+            f"hf={given} holds {others}: posexp loads safetensors alone, as other formats can run code; "
+            "save_pretrained of a loaded model writes them"
+        )
+    digests = "".join(f"{path.name} {whole.sha256(path)}\n" for path in weights)
+    sha256 = hashlib.sha256(digests.encode()).hexdigest()
+    return Source(folder, given, config.get("posexp_run") or name, commit, sha256, config)
+
+
+def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
+    """The tokenizer.json of a checkpoint; made from its other files, and kept in `cache`, where it has none.
+
+    Raises Misuse where that is not possible.
+    """
+    own = source.folder / "tokenizer.json"
+    if own.is_file():
+        return own
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            made = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust, local_files_only=True)
+            text = made.backend_tokenizer.to_str(pretty=True)
+    except Exception as error:  # whatever a tokenizer's files, or their absence, make of it
+        raise Misuse(
+            f"hf={source.given} has no tokenizer.json, and none can be made of its files: {reason(error)}"
+        ) from error
+    path = cache / "tokenizers" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole.write(path, text)
+        except OSError as error:
+            raise Misuse(
+                f"cannot write to {path.parent}: {error.strerror}; choose another folder with cache=…"
+            ) from error
+    return path

@@ -1,0 +1,167 @@
+"""A checkpoint that transformers loads, as something to evaluate beside posexp's own runs.
+
+<results>/<group>/hf-<name>-<digest>/
+    checkpoint.json   what it is: source, hashes of weights and tokenizer, sizes, training length
+    rows.jsonl        as of every run; losses/ holds the token losses
+"""
+
+import copy
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posexp import whole
+from posexp.config import DataConfig, EvalCommand
+from posexp.data import load as load_store
+from posexp.errors import Misuse
+from posexp.evaluation.subject import View
+from posexp.evaluation.variants import Variant, variants
+from posexp.hf import model as models
+from posexp.hf import source as sources
+from posexp.hf.changes import own_window, reads_length, rebuilt, windows_count, with_frequencies, with_window
+from posexp.hf.model import CausalLM, maxima_of, text_config
+from posexp.hf.source import Source
+from posexp.log import say
+from posexp.runs import Run
+from posexp.schemes import Dims
+from posexp.windows.sliding import Sliding
+
+
+class Checkpoint:
+    """Raises Misuse if the checkpoint cannot be loaded, or the text cannot be read in its tokens."""
+
+    def __init__(self, command: EvalCommand, device: torch.device):
+        assert command.hf is not None
+        source = sources.find(command.hf)
+        loaded = models.load(source, command.trust)
+        text = text_config(loaded.config)
+        self.train_length = train_length_of(loaded.config, command)
+        self.dims = Dims(text.hidden_size, text.num_attention_heads, text.num_hidden_layers, self.train_length)
+        self.windowed = windows_count(loaded)
+        self.window = own_window(loaded.config, self.dims, self.windowed)
+
+        data = copy.copy(command.data or DataConfig())
+        data.cache = command.cache or data.cache
+        tokenizer = sources.tokenizer_file(source, Path(data.cache).expanduser(), command.trust)
+        data.tokenizer = str(tokenizer)
+        self.store = load_store(data, say)
+        if self.store.vocab_size > text.vocab_size:
+            raise Misuse(
+                f"hf={source.given}: its tokenizer has {self.store.vocab_size} tokens, and its model {text.vocab_size}"
+            )
+        self.source, self.plain = source, CausalLM(loaded.to(device))
+        self.twins: dict[str, CausalLM] = {}  # of other configs
+        about = self.describe(tokenizer)
+        self.run = folder_of(command, source, about)
+        self.about = {
+            "run": self.run.name,
+            "scheme": source.name,
+            "seed": 0,  # the only one there is
+            "train_length": self.train_length,
+            "trained_window": self.window.fingerprint(),
+            "weights": source.sha256[:12],
+            "corpus": "" if command.data is None else self.store.meta["corpus"],
+        }
+
+    def describe(self, tokenizer: Path) -> dict[str, Any]:
+        """What checkpoint.json holds."""
+        loaded, source = self.plain.model, self.source
+        return {
+            "name": source.name,
+            "source": source.given,
+            "commit": source.commit,
+            "sha256": source.sha256,
+            "tokenizer_sha256": whole.sha256(tokenizer),
+            "class": type(loaded).__name__,
+            "parameters": sum(weight.numel() for weight in loaded.parameters()),
+            "vocab_size": text_config(loaded.config).vocab_size,
+            "d_model": self.dims.d_model,
+            "n_head": self.dims.n_head,
+            "n_layer": self.dims.n_layer,
+            "train_length": self.train_length,
+            "max_length": self.plain.max_length,
+            "window": self.window.fingerprint(),
+            "packages": {name: version(name) for name in ("posexp", "transformers", "torch")},
+        }
+
+    def variants(self, command: EvalCommand) -> list[Variant]:
+        """As of posexp's runs. Raises Misuse for a window that its config cannot say, too."""
+        found = variants(self.dims, self.window, command.window, command.transform)
+        seen = found[0].window
+        if seen is not self.window and seen.fingerprint() != self.window.fingerprint():
+            if not self.windowed:
+                kind = type(self.plain.model).__name__
+                raise Misuse(f"hf={self.source.given}: {kind} has no other window than {self.window.fingerprint()!r}")
+            if not seen.full and seen.size is None:
+                raise Misuse(
+                    f"hf={self.source.given}: transformers has no window {seen.fingerprint()!r}; choose full or sliding"
+                )
+        return found
+
+    def view(self, variant: Variant, length: int) -> View:
+        config = self.plain.model.config
+        if variant.window.fingerprint() != self.window.fingerprint():
+            config = with_window(config, variant.window.size)
+        if variant.transform is not None:
+            config = with_frequencies(config, variant.transform, length, self.dims)
+        seen = self.plain if config is self.plain.model.config else self.twin(config)
+        return View(
+            model=seen,
+            max_length=seen.max_length,
+            prefix_stable=not reads_length(config),
+            kernel_path=f"transformers {config._attn_implementation}",
+            window=variant.window.fingerprint(),
+            settings=variant.settings(length),
+        )
+
+    def twin(self, config: Any) -> CausalLM:
+        """The same weights with another config."""
+        key = json.dumps(config.to_dict(), sort_keys=True, default=str)
+        if key not in self.twins:
+            self.twins[key] = CausalLM(rebuilt(self.plain.model, config))
+        return self.twins[key]
+
+    def cut(self, variant: Variant) -> Variant | None:
+        """Only where every token sees all before it, and the architecture knows sliding windows."""
+        if not self.windowed or not variant.window.full:
+            return None
+        return Variant(variant.name, variant.transform, Sliding(self.dims, self.train_length))
+
+
+def train_length_of(config: Any, command: EvalCommand) -> int:
+    """Tokens: as given, or else what the config says, before rotary frequencies were rescaled; or the shortest length
+    asked for, as is told. Raises Misuse if there is nothing to go by."""
+    if command.train_length is not None:
+        return command.train_length
+    text = text_config(config)
+    rescaled = getattr(text, "rope_parameters", None) or {}
+    original = rescaled.get("original_max_position_embeddings")
+    for length in (original, getattr(text, "original_max_position_embeddings", None), *maxima_of(config)):
+        if isinstance(length, int):
+            return length
+    if command.eval.lengths is None:
+        raise Misuse(f"hf={command.hf}: its config does not say the training length: say train_length=<tokens>")
+    shortest = min(command.eval.lengths)
+    say(f"hf={command.hf}: its config does not say the training length, taken to be {shortest}: train_length=<tokens>")
+    return shortest
+
+
+def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Run:
+    """Where the rows of a checkpoint live: a folder of its own for other weights, tokens or training length.
+
+    Raises Misuse where it cannot be written.
+    """
+    identity = [about[key] for key in ("sha256", "tokenizer_sha256", "train_length")]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+    run = Run(Path(command.results).expanduser() / command.group / f"hf-{source.name}-{digest}")
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if not run.checkpoint.is_file():
+            whole.write(run.checkpoint, json.dumps(about, indent=1) + "\n")
+    except OSError as error:
+        raise Misuse(f"cannot write to {run.folder}: {error.strerror}; set results=<a folder you own>") from error
+    return run
