@@ -34,7 +34,7 @@ def breaks(context):
 @functools.cache
 def measured(model, protocol: str, length: int) -> float:
     """Perplexity of one row, the way posexp eval makes it; stride 256."""
-    tokens = text(*[5000] * 4)
+    tokens = text(*[8000] * 10)
     (row,) = planned(tokens, protocol, [length], stride=256)
     scorer = Scorer(Counter(model), 1 << 16, CPU, Precision.float32)
     scores = Passes(lambda reads: scorer(tokens.ids, reads), [row.windows], stable=True)(row.windows)
@@ -59,7 +59,7 @@ def test_the_same_model_gets_these_numbers(model):
         if of is model:
             for protocol, ppl in zip(PROTOCOLS, row, strict=True):
                 assert measured(model, protocol, length) == pytest.approx(
-                    ppl, rel=0.01 if model is breaks else 0.003
+                    ppl, rel=0.02 if model is breaks else 0.004
                 ), f"{protocol} at {length}"
 
 
@@ -84,7 +84,7 @@ def test_the_same_breakage_is_half_as_bad_again_or_four_times():
 
 def test_blocks_shorter_than_the_length_show_that_nothing_past_512_is_used():
     """The rest of the change above is that of targets with less than 512 tokens of context, at length 512."""
-    tokens = text(*[5000] * 4)
+    tokens = text(*[8000] * 10)
     rows = planned(tokens, "same_targets", [512, 4096], stride=16)
     near, far = (uses_all(torch.from_numpy(targets_of(row.windows)[1]).clamp(max=512).double()).mean() for row in rows)
     assert 0 < near - far < 2e-3
