@@ -5,9 +5,11 @@ Shape suffixes: N targets, D documents.
 
 import io
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -57,9 +59,10 @@ def keep(folder: Path, row: dict[str, Any], losses: Losses) -> None:
 def read(folder: Path, row: dict[str, Any]) -> Losses | None:
     """The losses of `row`; None if they are not kept (any more) or cannot be read."""
     try:
-        with np.load(path_of(folder, row), allow_pickle=False) as kept:
+        content = io.BytesIO(path_of(folder, row).read_bytes())
+        with np.load(content, allow_pickle=False) as kept:
             return Losses(**{name: kept[name] for name in Losses.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return None
 
 

@@ -5,8 +5,8 @@ import copy
 import torch
 
 from posexp.attention import kernel_path
-from posexp.config import DataConfig, EvalCommand
-from posexp.data import load
+from posexp.config import DataConfig, EvalCommand, Split
+from posexp.data import Store, load
 from posexp.evaluation.subject import View
 from posexp.evaluation.variants import Variant, variants
 from posexp.log import say
@@ -32,7 +32,7 @@ class Trained:
             "train_length": self.train_length,
             "trained_window": self.model.window.fingerprint(),
             "weights": restored.weights,
-            "corpus": "" if command.data is None else self.store.meta["corpus"],
+            "corpus": "" if command.data is None else named(self.store, command.eval.split),
         }
         self.trained_window = self.model.window
 
@@ -58,3 +58,9 @@ def in_tokens_of(run: Run, command: EvalCommand) -> DataConfig:
     assert data is not None
     data.tokenizer, data.cache = str(run.folder / "tokenizer.json"), command.cache or data.cache
     return data
+
+
+def named(store: Store, split: Split) -> str:
+    """What the text of a split is called: its files, or the corpus."""
+    corpus = store.meta["corpus"]
+    return dict(part.partition(": ")[::2] for part in corpus.split(", ")).get(split.value) or corpus
