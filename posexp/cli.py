@@ -31,10 +31,13 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
                                             the same for every combination
   posexp eval --lengths 512,2048,8192       measure every finished run of the group
   posexp report                             table and curves of the group
+  posexp compare alibi rope                 which is better, with interval and p
+  posexp power alibi rope                   how many seeds it takes to tell
   posexp runs                               what was trained, and how far it is
   posexp schemes                            the positional schemes, windows and transforms there are
   posexp check rope                         what a scheme promises, measured
   posexp inspect 'rope-*'                   pictures of what a trained run's scheme does
+  posexp export 'rope-*'                    a trained run as a folder that transformers loads
 
 posexp <command> --help lists a command's knobs. TAB completion: eval "$(posexp -sc install=bash)"
 """
@@ -43,10 +46,13 @@ EXAMPLES = {
     "train": "posexp train +scheme=<name> [key=value …] [-m]",
     "eval": "posexp eval --lengths 512,2048,8192 [--runs 'glob'] [+transform=a,b] [window=<name>] [key=value …]",
     "report": "posexp report [--runs 'glob'] [key=value …]",
+    "compare": "posexp compare <base> <curve, or a quoted glob> … [key=value …]",
+    "power": "posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]",
     "runs": "posexp runs [group=<glob>]",
     "schemes": "posexp schemes",
     "check": "posexp check [scheme …] [key=value …]",
     "inspect": "posexp inspect [run, or a glob …] [key=value …]",
+    "export": "posexp export [run, or a glob …] [folder=…] [key=value …]",
 }
 
 
@@ -95,6 +101,20 @@ def report(config: Any) -> None:
 
 
 @task
+def compare(config: Any) -> None:
+    from posexp.compare import compare
+
+    compare(config)
+
+
+@task
+def power(config: Any) -> None:
+    from posexp.compare import power
+
+    power(config)
+
+
+@task
 def runs(config: Any) -> None:
     from posexp.tables import print_runs
 
@@ -122,14 +142,24 @@ def inspect(config: Any) -> None:
     inspect(config)
 
 
+@task
+def export(config: Any) -> None:
+    from posexp.hf.export import export
+
+    export(config)
+
+
 TASKS: dict[str, Callable[[DictConfig], None]] = {
     "train": train,
     "eval": evaluate,
     "report": report,
+    "compare": compare,
+    "power": power,
     "runs": runs,
     "schemes": schemes,
     "check": check,
     "inspect": inspect,
+    "export": export,
 }
 
 

@@ -15,7 +15,11 @@ from posexp.config import COMMANDS, config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
 
-OWN_FLAGS = {"--lengths": {"train", "eval", "check"}, "--runs": {"eval", "report", "inspect"}}
+OWN_FLAGS = {
+    "--lengths": {"train", "eval", "check"},
+    "--runs": {"eval", "report", "inspect", "export"},
+    "--html": {"report"},
+}
 VALUE_FLAGS = {
     "--config-dir",
     "-cd",
@@ -44,7 +48,7 @@ def translate(command: str, words: list[str]) -> list[str]:
     while rest:
         word = rest.pop(0)
         flag, equals, value = word.partition("=")
-        if command in POSITIONAL and not equals and not word.startswith("-"):
+        if command in POSITIONAL and not word.startswith("-") and not re.match(r"[+~]*[\w./@-]+=", word):
             takes_value = found and found[-1] in VALUE_FLAGS
             (found if takes_value else bare).append(word)
             continue
@@ -59,6 +63,9 @@ def translate(command: str, words: list[str]) -> list[str]:
             continue
         if command not in OWN_FLAGS[flag]:
             raise Misuse(f"posexp {command} has no flag {flag}")
+        if flag == "--html":
+            found.append(f"html={value if equals else 'true'}")
+            continue
         if not equals:
             if not rest:
                 raise Misuse(f"{flag} needs a value")
@@ -81,8 +88,18 @@ def named_run(words: list[str]) -> list[str]:
     return [f"runs={quoted(path.name)}", *(places if len(path.parts) > 1 else [])]
 
 
+def named_curves(words: list[str]) -> list[str]:
+    return [f"curves=[{','.join(map(quoted, words))}]"]
+
+
 # What bare words are, as in `posexp check rope xpos`.
-POSITIONAL = {"check": named_schemes, "inspect": named_run}
+POSITIONAL = {
+    "check": named_schemes,
+    "inspect": named_run,
+    "export": named_run,
+    "compare": named_curves,
+    "power": named_curves,
+}
 
 
 def numbers(text: str) -> str:

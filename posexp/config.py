@@ -21,6 +21,7 @@ class Source(Enum):
     stdlib = "stdlib"
     files = "files"
     hub = "hub"
+    task = "task"
 
 
 class Split(Enum):
@@ -39,6 +40,13 @@ class Precision(Enum):
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+class Measure(Enum):
+    ppl = "ppl"
+    nll = "nll"
+    bits_per_byte = "bits_per_byte"
+    exact_match = "exact_match"
 
 
 class WandbMode(Enum):
@@ -66,7 +74,7 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    source: Source = knob(Source.stdlib, "stdlib, files or hub")
+    source: Source = knob(Source.stdlib, "stdlib, files, hub or task")
     paths: Any = knob(None, "files: a path, glob, folder, or list of these; the training documents, or all of them")
     valid: Any = knob(None, "files: the same for the validation split; left out, documents are split by hash")
     test: Any = knob(None, "files: the same for the test split")
@@ -75,6 +83,9 @@ class DataConfig:
     dataset: str = knob("", "hub: repository id of the dataset")
     subset: str = knob("", "hub: name of the dataset's configuration")
     revision: str = knob("main", "hub: branch, tag or commit")
+    task: str = knob("", "task: copy, reverse, addition, induction or passkey")
+    task_size: int = knob(16, "task: largest size of an example in training", least=1)
+    task_examples: int = knob(50_000, "task: number of training examples", least=1)
     tokenizer: str = knob("bpe", "bpe (learned on the training split), bytes, or the path of a tokenizer.json")
     vocab_size: int = knob(2048, "entries of the learned bpe", least=257)
     cross_documents: bool = knob(False, "let training windows run from one document into the next")
@@ -201,11 +212,45 @@ class ReportCommand:
     group: str = knob("default", "folder of the runs that belong together")
     mixed_targets: bool = knob(False, "put rows with different targets into one table")
     variants: bool = knob(True, "also rows of other windows and transforms than a run was trained with")
+    measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; left out: ppl, of tasks exact_match")
+    html: bool = knob(False, "--html: also page.html, the whole report as one file for a browser")
     folder: str = knob("report", "name of the report's folder in the group")
 
     def __post_init__(self) -> None:
         check_name("group", self.group)
         check_name("folder", self.folder)
+
+
+@dataclass
+class CompareCommand:
+    """posexp compare"""
+
+    curves: list[str] = knob([], "what posexp report calls them: the base, then curves or globs to compare with it")
+    protocol: str | None = knob(None, "compare under this protocol alone; left out: under all that were measured")
+    results: str = knob("results", "folder of all groups")
+    group: str = knob("default", "folder of the runs that belong together")
+
+    def __post_init__(self) -> None:
+        check_name("group", self.group)
+
+
+@dataclass
+class PowerCommand:
+    """posexp power"""
+
+    curves: list[str] = knob([], "two curves, as posexp report calls them")
+    difference: float = knob(0.01, "the difference to find, nats per token; 0.01 is 1 % in perplexity")
+    power: float = knob(0.8, "the probability to find it")
+    protocol: str = knob("same_targets", "the protocol it is measured under")
+    results: str = knob("results", "folder of all groups")
+    group: str = knob("default", "folder of the runs that belong together")
+
+    def __post_init__(self) -> None:
+        check_name("group", self.group)
+        if not self.difference > 0:
+            raise Misuse(f"difference={self.difference} must be above 0")
+        if not 0.1 <= self.power <= 0.999:
+            raise Misuse(f"power={self.power} is a probability, from 0.1 to 0.999")
 
 
 @dataclass
@@ -250,14 +295,31 @@ class InspectCommand:
         check_name("group", self.group)
 
 
+@dataclass
+class ExportCommand:
+    """posexp export"""
+
+    runs: str = knob("*", "which run folders of the group: a glob")
+    folder: str | None = knob(None, "where the files go, for one run; left out: export/ in the run's folder")
+    results: str = knob("results", "folder of all groups")
+    group: str = knob("default", "folder of the runs that belong together")
+    cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
+
+    def __post_init__(self) -> None:
+        check_name("group", self.group)
+
+
 COMMANDS: dict[str, type] = {
     "train": TrainCommand,
     "eval": EvalCommand,
     "report": ReportCommand,
+    "compare": CompareCommand,
+    "power": PowerCommand,
     "runs": RunsCommand,
     "schemes": SchemesCommand,
     "check": CheckCommand,
     "inspect": InspectCommand,
+    "export": ExportCommand,
 }
 
 

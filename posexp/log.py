@@ -13,6 +13,8 @@ from posexp.config import TrainCommand, WandbConfig, WandbMode
 from posexp.identity import plain
 from posexp.runs import Run
 
+NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # of a row, that wandb draws
+
 
 def say(line: str) -> None:
     """One line to the person at the terminal, beside the command's output."""
@@ -129,7 +131,10 @@ class progress_bar:  # noqa: N801 - used like a function
 
 
 class Wandb:
-    """The copy in wandb. Whatever goes wrong with it is said once, and the run goes on without it."""
+    """The copy in wandb. Whatever goes wrong with it is said once, and the run goes on without it.
+
+    wandb's group is the run's `label`, so that it draws the seeds of a scheme as one curve; posexp's `group` is a tag.
+    """
 
     def __init__(self, run: Run, config: WandbConfig, run_config: dict[str, Any], group: str, label: str):
         self.run: Any = None
@@ -160,11 +165,11 @@ class Wandb:
             id=wandb_id(run),
             resume="allow",
             name=run.name,
-            group=group,
+            group=label,
             job_type="posexp",
-            tags=[label],
+            tags=[group[:64]],  # no tag may be longer
             dir=str(run.folder),
-            config=run_config,
+            config=run_config | {"group": group, "label": label},
             # the run's own log tells what happens; a login or a dead network must not hold it up
             settings=wandb.Settings(console="off", silent=True, init_timeout=20, x_disable_stats=True),
         )
@@ -180,11 +185,11 @@ class Wandb:
                 self.run.log(values)
 
     def curve(self, rows: list[dict[str, Any]]) -> None:
-        """Perplexity against length, one call per length."""
+        """Each row's numbers at its length, under a name that the same measurement of any run has."""
         for row in sorted(rows, key=lambda row: row["length"]):
-            window = row["window"] if row["window"] != row["trained_window"] else ""
-            name = "/".join(part for part in ("eval", row["protocol"], window, row["transform"]) if part)
-            self.log({"eval/length": row["length"], f"{name}/ppl": row["ppl"], f"{name}/nll": row["nll"]})
+            known = {f"{curve_name(row)}/{name}": row[name] for name in NUMBERS if row.get(name) is not None}
+            if known:
+                self.log({"eval/length": row["length"], **known})
 
     def finish(self) -> None:
         if self.run is not None:
@@ -200,6 +205,15 @@ class Wandb:
             self.run = None
             text = " ".join(str(error).split())[:160]
             say(f"wandb is left out{instead} ({type(error).__name__}: {text})")
+
+
+def curve_name(row: dict[str, Any]) -> str:
+    """eval/same_targets, eval/same_targets/sliding 64/yarn, or eval/same_targets/control window."""
+    seen = row.get("control_of") or row["window"]
+    window = seen if seen != row["trained_window"] else ""
+    control = f"control {row['control']}" if row.get("control") else ""
+    parts = ("eval", row["protocol"], row.get("corpus"), window, row["transform"], control)
+    return "/".join(part for part in parts if part)
 
 
 def wandb_id(run: Run) -> str:

@@ -15,6 +15,8 @@ from posexp.model import Decoder, build_model
 from posexp.parts import targets
 from posexp.runs import Run, find
 
+OWN_PARTS = ("posexp.schemes.", "posexp.windows.")  # where the code of posexp's own is
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -38,19 +40,28 @@ def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> R
     data.cache = cache or data.cache
     store = load(data, say)
     run.check_store(store.key)
+    _, model, weights = restore_model(run)
+    return Restored(trained, store, model.to(device), weights)
+
+
+def restore_model(run: Run) -> tuple[TrainCommand, Decoder, str]:
+    """Its configuration, its trained model and what names the weights, without its text. Raises RunFailed if the run's
+    files are damaged."""
+    trained = run.config()
     saved = checkpoint.restore(run.folder / "checkpoint", say)
     if saved is None or saved["step"] != trained.train.steps:
         raise RunFailed("its final checkpoint is damaged or missing; repeat its train command to make it again")
-    model = build_model(trained, store.vocab_size)
+    embedding_VD = saved["tensors"].get("model.embedding.weight", torch.empty(1, 0))
+    model = build_model(trained, len(embedding_VD))
     checkpoint.apply(saved["tensors"], model)
     model.scheme.progress(1.0)
-    return Restored(trained, store, model.to(device).eval(), saved["sha256"][:12])
+    return trained, model.eval(), saved["sha256"][:12]
 
 
 def check_targets(trained: TrainCommand, trust: bool) -> None:
     """Raises Misuse if the run names a part from outside posexp: a run folder is data, and may come from anywhere."""
     for target in targets(trained.scheme) + targets(trained.window):
-        if not target.startswith(("posexp.schemes.", "posexp.windows.")) and not trust:
+        if not target.startswith(OWN_PARTS) and not trust:
             raise Misuse(f"its scheme is code from outside posexp, {target!r}: say trust=true to run it")
 
 

@@ -4,19 +4,34 @@ import csv
 import io
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from posexp.command_line import translate
+from posexp.config import Measure as Choice
+from posexp.config import ReportCommand
 from posexp.errors import Misuse, RunFailed
+from posexp.evaluation import losses
+from posexp.evaluation.losses import Losses
+from posexp.evaluation.statistics import Estimate
+from posexp.evaluation.verdicts import Usable, Verdict
 from posexp.report import COLUMNS, tables, write
-from posexp.report.curves import looks, plain, y_ticks
-from posexp.report.table import markdown, number
+from posexp.report.beyond import percent
+from posexp.report.command import report
+from posexp.report.curves import wrapped
+from posexp.report.latex import escape
+from posexp.report.measure import BITS_PER_BYTE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits
+from posexp.report.style import looks
+from posexp.report.table import markdown
+from posexp.report.ticks import log_ticks, plain, tick_labels, y_ticks
 
 
 def row(run: str, length: int, ppl: float | None, status: str = "ok", **other: Any) -> dict[str, Any]:
@@ -189,7 +204,7 @@ def test_the_markdown_table_parses_back_to_the_numbers(tmp_path: Path) -> None:
         ]
     ]
     assert "2,048 targets ab12cd34 · stride 32 · 1 to 3 seeds · trained at 128 tokens" in page
-    assert "bootstrap over documents" in page
+    assert "the 95 % interval over documents, by a bootstrap" in page
 
 
 def test_the_terminal_shows_every_cell_however_narrow(tmp_path: Path) -> None:
@@ -244,7 +259,7 @@ def test_every_failure_is_a_cross_in_the_picture_and_every_curve_is_named(tmp_pa
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
-    names = ("rows.csv", "table.md", "curves.png", "curves.svg")
+    names = ("rows.csv", "verdicts.csv", "table.md", "table.tex", "curves.png", "curves.svg")
     for folder in ("a", "b"):
         paths = write(MIXED, labels(MIXED), tmp_path / folder, console=screen())
         assert paths == [tmp_path / folder / name for name in names]
@@ -254,7 +269,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "curves.png").read_bytes().startswith(b"\x89PNG")
     other = [*MIXED[:-1], row("alibi-s0-cc", 128, 35.0)]
     write(other, labels(other), tmp_path / "b", console=screen())
-    for name in names:
+    for name in set(names) - {"verdicts.csv"}:
         assert (tmp_path / "a" / name).read_bytes() != (tmp_path / "b" / name).read_bytes()
 
 
@@ -311,13 +326,13 @@ def test_panels_agree_on_the_look_of_a_curve_and_no_two_curves_look_alike() -> N
 
 
 def test_numbers_keep_four_digits_and_huge_ones_two() -> None:
-    shown = [number(x) for x in (1.0, 21.4, 9.99996, 174.0, 1532.4, 9999.4, 9999.6, 123456.0, 1e300)]
+    shown = [digits(x) for x in (1.0, 21.4, 9.99996, 174.0, 1532.4, 9999.4, 9999.6, 123456.0, 1e300)]
     assert shown == ["1.000", "21.40", "10.000", "174.0", "1532", "9999", "1.0e+04", "1.2e+05", "1.0e+300"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(20, 20.5), (18, 45), (15, 900), (19, 140_000), (1.5, 1e12), (3, 1e300)])
 def test_the_perplexity_axis_has_a_handful_of_plain_labels(low: float, high: float) -> None:
-    ticks = y_ticks(low, high, 9)
+    ticks = log_ticks(low, high, 9)
     assert 3 <= len(ticks) <= 9 and all(low <= tick <= high for tick in ticks)
     written_ = [plain(tick) for tick in ticks]
     assert len(set(written_)) == len(ticks) and not any("e" in text for text in written_)
@@ -370,3 +385,309 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
 def test_the_page_is_the_same_whatever_the_console(tmp_path: Path) -> None:
     write(MIXED, labels(MIXED), tmp_path, console=screen(40))
     assert (tmp_path / "table.md").read_text() == markdown(tables(MIXED, labels(MIXED)))
+
+
+def shown_by(measure: Measure, *rows: dict) -> dict[tuple[str, int], tuple]:
+    """(value, low, high) of every cell."""
+    (table,) = tables(list(rows), labels(list(rows)), measure=measure)
+    return {key: (value.value, value.low, value.high) for key, value in table.values.items()}
+
+
+def test_every_measure_gives_its_own_number_and_interval() -> None:
+    one = row("rope-s0-aa", 128, math.e**3, bits_per_byte=1.5)  # of half as many bits a byte as nats a token
+    key = ("rope", 128)
+    low, high = 3 + math.log(0.9), 3 + math.log(1.1)
+    assert shown_by(PPL, one)[key] == pytest.approx((math.e**3, 0.9 * math.e**3, 1.1 * math.e**3))
+    assert shown_by(NLL, one)[key] == pytest.approx((3, low, high))
+    assert shown_by(BITS_PER_BYTE, one)[key] == pytest.approx((1.5, low / 2, high / 2))
+    other = row("rope-s1-aa", 128, math.e**4, bits_per_byte=2.0)
+    assert shown_by(NLL, one, other)[key] == pytest.approx((3.5, 3, 4))
+    assert shown_by(BITS_PER_BYTE, one, other)[key] == pytest.approx((1.75, 1.5, 2))
+    assert shown_by(NLL, row("rope-s0-aa", 128, 2.0, ci_low=None))[key] == (pytest.approx(math.log(2)), None, None)
+
+
+def test_a_seed_without_bytes_leaves_a_cell_without_bits_per_byte() -> None:
+    rows = [row("rope-s0-aa", 128, 20.0, bits_per_byte=1.5), row("rope-s1-aa", 128, 20.0)]
+    assert shown_by(BITS_PER_BYTE, *rows) == {}
+
+
+def task(run: str, size: int, share: float | None, **other: Any) -> dict[str, Any]:
+    made = {"protocol": "exact_match", "stride": None, "train_length": 16, "exact_match": share, "documents": 10}
+    return row(run, size, None if share is None else 1.5, "ok" if share is not None else "undefined", **made | other)
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_a_task_is_shown_by_exact_match_whatever_the_measure(measure: Measure) -> None:
+    found = shown_by(measure, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.0))
+    assert found["rope", 16] == pytest.approx((80, 49.02, 94.33), abs=0.01)  # Wilson's interval of 8 of 10
+    assert found["rope", 32] == pytest.approx((0, 0, 27.75), abs=0.01)  # and of 0 of 10
+    found = shown_by(measure, task("rope-s0-aa", 16, 0.8), task("rope-s1-aa", 16, 0.6))
+    assert found["rope", 16] == pytest.approx((70, 60, 80))
+
+
+def test_tasks_and_text_share_a_report_and_each_says_how_to_read_it(tmp_path: Path) -> None:
+    rows = [*SEEDS, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.2), task("alibi-s0-bb", 16, None)]
+    _, page, svg = written(rows, tmp_path)
+    assert pipes(page)[1][2:] == [["alibi", "undefined", "–"], ["rope", "80.0 [49.0, 94.3]", "20.0 [5.7, 51.0]"]]
+    assert "Each cell of same\\_targets is a perplexity" in page and "Each cell of exact\\_match is the perc" in page
+    assert "exact match in percent · 2,048 targets" in page and "trained up to size 16" in page
+    words = picture_words(svg)
+    assert {"exact match in percent", "perplexity (log scale)", "0", "20", "40", "60", "80", "100"} <= set(words)
+
+
+def test_the_measure_is_named_and_drawn(tmp_path: Path) -> None:
+    rows = [row("rope-s0-aa", n, math.exp(nll), bits_per_byte=nll / 2) for n, nll in ((128, 3.0), (256, 3.2))]
+    printed, page, svg = written(rows, tmp_path, measure=NLL)
+    assert pipes(page)[0][2] == ["rope", "3.000 [2.895, 3.095]", "3.200 [3.095, 3.295]"]
+    assert page.startswith("# Loss by evaluation length") and "a mean loss in nats per token" in page
+    assert "loss in nats per token · 2,048 targets" in printed
+    assert {"Loss on the same targets as context grows", "loss in nats per token"} <= set(picture_words(svg))
+    _, page, svg = written(rows, tmp_path, measure=BITS_PER_BYTE)
+    assert pipes(page)[0][2] == ["rope", "1.500 [1.447, 1.548]", "1.600 [1.547, 1.648]"]
+    assert {"Bits per byte on the same targets as context grows", "bits per byte"} <= set(picture_words(svg))
+
+
+def test_a_table_without_the_measure_is_left_out_in_words(tmp_path: Path) -> None:
+    rows = [*SEEDS, row("rope-s0-aa", 128, 20.0, protocol="sliding", bits_per_byte=1.5)]
+    printed, page, _ = written(rows, tmp_path, measure=BITS_PER_BYTE)
+    assert "same_targets is left out: its rows lack bits per byte" in printed and len(pipes(page)) == 1
+    with pytest.raises(Misuse, match="no row has exact match"):
+        written(rows, tmp_path, measure=EXACT_MATCH)
+
+
+def test_the_choices_of_the_command_line_are_the_measures_there_are() -> None:
+    assert [choice.value for choice in Choice] == list(MEASURES)
+
+
+def test_linear_ticks_are_even_and_have_as_many_decimals() -> None:
+    assert tick_labels(y_ticks(1.78, 2.03, 9), log=False) == ["1.80", "1.85", "1.90", "1.95", "2.00"]
+    assert tick_labels(y_ticks(0, 100, 7), log=False) == ["0", "20", "40", "60", "80", "100"]
+
+
+def test_titles_come_from_the_protocols_and_old_ones_keep_a_plain_one(tmp_path: Path) -> None:
+    rows = [row("rope-s0-aa", 128, 20.0, protocol=name) for name in ("truncated", "bygone_way")]
+    _, _, svg = written(rows, tmp_path)
+    words = set(picture_words(svg))
+    assert {"Perplexity of truncated documents", "Perplexity, bygone_way", "length, tokens"} <= words
+
+
+def test_subtitles_break_between_facts() -> None:
+    assert wrapped("1,024 targets · stride 32 · 3 seeds", 25) == ["1,024 targets · stride 32", "3 seeds"]
+    assert wrapped("1,024 targets · stride 32", 100) == ["1,024 targets · stride 32"]
+
+
+def test_controls_are_no_curves() -> None:
+    controls = [
+        row("rope-s0-aa", 256, 30.0, control="window", window="sliding 128", control_of="full"),
+        row("rope-s0-aa", 256, 99.0, control="shuffled", control_of="full"),
+    ]
+    (table,) = tables([*SEEDS, row("rope-s0-aa", 256, 40.0), *controls], labels(SEEDS))
+    assert table.curves == ("rope",) and table.cells["rope", 256].ppl == pytest.approx(40)
+
+
+def verdict(
+    curve: str, length: int, word: str, difference: float | None = None, shuffled: float | None = None
+) -> Verdict:
+    def about(value: float | None) -> Estimate | None:
+        return value if value is None else Estimate(value, value - 0.01, value + 0.01, 0.005, 0.03, 3, 8)
+
+    control = "" if difference is None else "cropped"
+    return Verdict(curve, length, word, control, about(difference), about(shuffled))
+
+
+CURVES = ("alibi", "learned", "rope", "xpos")
+LONGER = [row(f"{curve}-s0-aa", n, 20.0 + n / 100) for curve in CURVES for n in (128, 256, 512)]
+VERDICTS = [
+    verdict("alibi", 256, "uses", math.log(0.9), math.log(1.05)),
+    verdict("alibi", 512, "ignores", 0.0),
+    verdict("learned", 256, "undefined"),
+    verdict("rope", 256, "breaks", math.log(1.5), 0.0),
+    verdict("xpos", 512, "unclear", math.log(1.02)),
+]
+USABLE = [Usable("alibi", 512, True), Usable("learned", 128, False), Usable("rope", 128, False)]
+
+
+def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean(tmp_path: Path) -> None:
+    printed, page, _ = written(LONGER, tmp_path, verdicts=VERDICTS, usable=USABLE)
+    cells = {line[0]: [cell.split(" [")[0] for cell in line[1:]] for line in pipes(page)[0][2:]}
+    assert cells == {
+        "alibi": ["21.28", "22.56 ▼", "25.12 ="],
+        "learned": ["21.28", "22.56", "25.12"],
+        "rope": ["21.28", "22.56 ▲", "25.12"],
+        "xpos": ["21.28", "22.56", "25.12 ?"],
+    }
+    for text in (printed, page):
+        assert text.count("▼ used, = ignored, ▲ breaks the model, ? unclear") == 1
+    assert "22.56 ▲" in printed
+    printed, page, _ = written(LONGER, tmp_path)
+    assert "▼" not in printed + page and "Context beyond" not in printed + page
+
+
+def test_a_verdict_marks_nothing_where_it_could_be_of_other_targets(tmp_path: Path) -> None:
+    more = [row("rope-s0-aa", 256, 30.0, stride=64), row("rope-s0-aa", 256, 30.0, protocol="sliding")]
+    _, page, _ = written(LONGER + more, tmp_path, verdicts=VERDICTS)
+    marked = [line[0] for table in pipes(page)[:3] for line in table[2:] if re.search("[▼=▲?]", "".join(line))]
+    assert marked == ["alibi", "xpos"]
+
+
+def test_verdicts_are_told_in_percent_of_perplexity_with_their_control(tmp_path: Path) -> None:
+    printed, page, _ = written(LONGER, tmp_path, verdicts=VERDICTS, usable=USABLE)
+    assert pipes(page)[1] == [
+        ["curve", "usable length", "256", "512"],
+        ["---", "---:", "---:", "---:"],
+        [
+            "alibi",
+            "512+",
+            "uses −10.0 %<br>[−10.9, −9.1] cropped<br>shuffled +5.0 % [+4.0, +6.1]",
+            "ignores 0.0 %<br>[−1.0, +1.0] cropped",
+        ],
+        ["learned", "128", "undefined", "–"],
+        ["rope", "128", "breaks +50.0 %<br>[+48.5, +51.5] cropped<br>shuffled 0.0 % [−1.0, +1.0]", "–"],
+        ["xpos", "–", "–", "unclear +2.0 %<br>[+1.0, +3.0] cropped"],
+    ]
+    assert "## Context beyond the training length" in page and "lies within 1 %" in page
+    for text in ("uses −10.0 %", "[−10.9, −9.1] cropped", "shuffled +5.0 % [+4.0, +6.1]", "512+"):
+        assert text in printed
+    console = screen(60)
+    write(LONGER, labels(LONGER), tmp_path, console=console, verdicts=VERDICTS, usable=USABLE)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "shuffled +5.0 % [+4.0, +6.1]" in printed and printed.count("512+") == 2  # a piece a length
+
+
+def test_changes_of_perplexity_stay_short_however_large() -> None:
+    shown = [percent(math.log(x)) for x in (1.0, 1.0004, 0.9996, 1.0006, 0.5, 1.9994, 1.9996, 12.0, 1000.4, 1e9)]
+    assert shown[:4] == ["0.0 %", "0.0 %", "0.0 %", "+0.1 %"]
+    assert shown[4:] == ["−50.0 %", "+99.9 %", "+100 %", "+1,100 %", "+99,940 %", "+1.0e+11 %"]
+    assert percent(1e6) == "+1.0e+306 %"
+
+
+def test_verdicts_are_kept_as_numbers(tmp_path: Path) -> None:
+    written(LONGER, tmp_path, verdicts=VERDICTS)
+    with open(tmp_path / "verdicts.csv", newline="") as file:
+        back = list(csv.DictReader(file))
+    names = "curve,length,word,control,difference,low,high,p,shuffled,shuffled_low,shuffled_high,seeds,documents"
+    assert list(back[0]) == names.split(",") and len(back) == len(VERDICTS)
+    first = VERDICTS[0]
+    assert first.difference is not None and first.shuffled is not None
+    numbers = [float(back[0][name]) for name in ("difference", "low", "high", "p", "seeds", "documents")]
+    assert numbers == [first.difference.value, first.difference.low, first.difference.high, 0.03, 3, 8]
+    assert float(back[0]["shuffled_low"]) == first.shuffled.low
+    assert [back[2][name] for name in ("word", "control", "difference", "seeds")] == ["undefined", "", "", ""]
+
+
+def test_breaking_points_are_hollow_in_the_picture(tmp_path: Path) -> None:
+    def hollow(svg: str) -> int:
+        return len(re.findall(r'<use [^>]*style="fill: #ffffff; stroke: #\w+; stroke-width: 1.6', svg))
+
+    _, _, svg = written(LONGER, tmp_path)
+    assert hollow(svg) == 0 and not any("hollow" in text for text in picture_words(svg))
+    _, _, svg = written(LONGER, tmp_path, verdicts=VERDICTS)
+    assert hollow(svg) == 1 and any("hollow: breaks" in text for text in picture_words(svg))
+
+
+def latex_rows(text: str) -> list[list[str]]:
+    """The cells of each line of the tables."""
+    lines = [line.strip() for line in text.splitlines() if line.rstrip().endswith(r"\\")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))] for line in lines]
+
+
+def test_latex_has_the_best_of_each_length_bold_and_intervals_small(tmp_path: Path) -> None:
+    rows = [
+        *MIXED,
+        row("none-s0-dd", 128, 20.999),  # reads like alibi's 21.00
+        row("none-s0-dd", 256, 70.0, ci_low=None),
+    ]
+    written(rows, tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    assert latex_rows(text) == [
+        ["", "128*", "256"],
+        ["alibi", r"\textbf{21.00}", "--"],
+        ["", r"{\scriptsize [18.90,\,23.10]}", ""],
+        ["learned", "25.00", "undefined"],
+        ["", r"{\scriptsize [22.50,\,27.50]}", ""],
+        ["none", r"\textbf{21.00}", "70.00"],
+        ["", r"{\scriptsize [18.90,\,23.10]}", ""],
+        ["rope", "23.63", r"\textbf{60.00}\,{\scriptsize (2/3 ok, non-finite)}"],
+        ["", r"{\scriptsize [20.00,\,30.00]}", r"{\scriptsize [40.00,\,90.00]}"],
+    ]
+    assert r"2,048 targets ab12cd34 $\cdot$ stride 32" in text and "the lowest of each length bold" in text
+    written([task("rope-s0-aa", 16, 0.8), task("alibi-s0-bb", 16, 0.9)], tmp_path)
+    assert r"alibi & \textbf{90.0} \\" in (tmp_path / "table.tex").read_text()
+
+
+ODD_NAMES = ["_hidden", "$10^4$", "a<b>&c", "x|y*z~", "50% #1", r"back\slash{}", "rope · window bca 64", "[bold]", "*`"]
+
+
+def test_latex_is_balanced_and_names_are_text(tmp_path: Path) -> None:
+    rows = [row(f"r{i}-s0-aa", n, 20.0 + i) for i in range(len(ODD_NAMES)) for n in (128, 256)]
+    rows += [row("r0-s0-aa", 128, 20.0, protocol="sliding"), row("r0-s0-aa", 128, 20.0, protocol="per_position")]
+    written(rows, tmp_path, curve_of={f"r{i}-s0-aa": name for i, name in enumerate(ODD_NAMES)})
+    text = (tmp_path / "table.tex").read_text()
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}") and len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2  # positions are only drawn
+    first = {cells[0] for cells in latex_rows(text)}
+    assert {escape(name) for name in ODD_NAMES} <= first
+    assert not [line for line in text.splitlines() if line.strip().startswith(("[", "*"))]  # arguments of row ends
+    assert r"\_hidden" in first and r"\$10\textasciicircum{}4\$" in first and r"50\% \#1" in first
+    assert all(len(cells) == 3 for cells in latex_rows(text)[:3])
+    labels_ = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(set(labels_)) == 2 and all(re.fullmatch(r"tab:[\w-]+", label) and "_" not in label for label in labels_)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles(tmp_path: Path) -> None:
+    rows = [row(f"r{i}-s0-aa", n, 20.0 + i) for i in range(len(ODD_NAMES)) for n in (128, 256)]
+    written(rows, tmp_path, curve_of={f"r{i}-s0-aa": name for i, name in enumerate(ODD_NAMES)})
+    whole = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "paper.tex").write_text(whole)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 0
+
+
+def test_html_is_a_flag_of_report_alone() -> None:
+    assert translate("report", ["--html", "group=g"]) == ["html=true", "group=g"]
+    assert translate("report", ["--html=false", "--runs", "a*"]) == ["html=false", "runs='a*'"]
+    with pytest.raises(Misuse, match="posexp eval has no flag --html"):
+        translate("eval", ["--html"])
+
+
+def measured_run(folder: Path, losses_at: dict[int, float]) -> None:
+    """A run folder with rows and kept losses of 40 targets in 4 documents, all of that loss but for a little."""
+    from posexp import jsonl
+    from posexp.config import TrainCommand
+    from posexp.runs import Run
+
+    scheme = {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0}
+    run = Run.of(TrainCommand(scheme=scheme, label="rope", results=str(folder), group="g"))
+    run.create(TrainCommand(scheme=scheme, label="rope", results=str(folder), group="g"))
+    (run.folder / "provenance.json").write_text('{"commit": "c0ffee"}')
+    target_N = np.arange(40)
+    for length, nll in losses_at.items():
+        made = row(run.name, length, math.exp(nll), scheme="rope", trained_window="full", transform="", control="")
+        nll_N = (nll + 0.001 * np.sin(target_N)).astype(np.float32)
+        kept = Losses(nll_N, target_N, np.full(40, length, np.int32), (target_N // 10).astype(np.int32), nll_N > 0)
+        losses.keep(run.folder, made, kept)
+        jsonl.append(run.rows, made)
+
+
+def test_the_command_judges_by_the_kept_losses_and_writes_the_page(tmp_path: Path, capsys: Any) -> None:
+    measured_run(tmp_path, {128: 3.0, 256: 3.0, 512: 3.4})
+    command = ReportCommand(results=str(tmp_path), group="g", html=True, measure=Choice.nll)
+    report(command)
+    folder = tmp_path / "g" / "report"
+    page = (folder / "table.md").read_text()
+    assert pipes(page)[0][2][1:] == ["3.000 [2.895, 3.095]", "3.000 = [2.895, 3.095]", "3.400 ▲ [3.295, 3.495]"]
+    assert [line[:2] for line in pipes(page)[1][2:]] == [["rope", "256"]] and "breaks +49.2 %" in page
+    html = (folder / "page.html").read_text()
+    assert html.startswith("<!doctype html>") and "c0ffee" in html and "posexp.schemes.rope.Rope" in html
+    assert "posexp report" in html
+    capsys.readouterr()
+    for path in (tmp_path / "g").glob("rope-*/losses/*.npz"):
+        path.unlink()
+    shutil.rmtree(folder)
+    report(ReportCommand(results=str(tmp_path), group="g"))
+    told = [line for line in capsys.readouterr().err.splitlines() if "losses" in line]
+    assert len(told) == 1 and "repeat the eval command" in told[0]
+    assert "▲" not in (folder / "table.md").read_text() and not (folder / "page.html").exists()
+    assert len((folder / "verdicts.csv").read_text().splitlines()) == 1

@@ -54,7 +54,8 @@ class Pair:
 
     def losses(self, losses_of: LossesOf) -> tuple[list[tuple[Losses, Losses]], list[str]]:
         """(those of the other and of the base, by seed; what is missing)."""
-        pairs, missing = [], {}
+        pairs: list[tuple[Losses, Losses]] = []
+        missing: dict[str, list[int]] = {}
         for seed, other_row, base_row in zip(self.seeds, self.other_rows, self.base_rows, strict=True):
             other, base = kept(other_row, losses_of), kept(base_row, losses_of)
             if isinstance(other, Losses) and isinstance(base, Losses):
@@ -99,7 +100,9 @@ def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[s
 
     Raises Misuse if there is nothing in common.
     """
-    one, two = ({key: rows for key, rows in of_curve[name].items() if key.protocol in protocols} for name in (base, other))
+    one, two = (
+        {key: rows for key, rows in of_curve[name].items() if key.protocol in protocols} for name in (base, other)
+    )
     shared = [key for key in reversed(two) if key in one and one[key].keys() & two[key].keys()]
     if not shared:
         raise Misuse(why_nothing(base, other, one, two))
@@ -123,7 +126,9 @@ def notes_of(base: str, other: str, one: Curve, two: Curve, chosen: dict[tuple, 
     for name, own, partner, theirs in ((base, one, other, two), (other, two, base, one)):
         seeds, others = ({seed for rows in curve.values() for seed in rows} for curve in (own, theirs))
         if alone := sorted(seeds - others):
-            notes.append(f"{name} {of_seeds(alone)}: not compared, since {partner} lacks {'it' if len(alone) == 1 else 'them'}")
+            notes.append(
+                f"{name} {of_seeds(alone)}: not compared, since {partner} lacks {'it' if len(alone) == 1 else 'them'}"
+            )
     places = {(key.protocol, key.length) for key in chosen.values()}
     apart = {(key.protocol, key.length) for key in one} & {(key.protocol, key.length) for key in two}
     for protocol, length in sorted(apart - places):

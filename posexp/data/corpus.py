@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp.config import DataConfig, Source, Split
-from posexp.data import files, hub, stdlib
+from posexp.data import files, hub, stdlib, task
 from posexp.data.quiet import quiet
 from posexp.errors import Misuse
 
@@ -25,6 +25,7 @@ class Corpus:
     splits: dict[Split, Any]
     description: str
     notes: list[str] = field(default_factory=list)
+    task: dict[str, Any] | None = None  # name, and size: the largest in training
 
 
 def content(config: DataConfig) -> list[Any]:
@@ -37,6 +38,10 @@ def content(config: DataConfig) -> list[Any]:
         raise Misuse(f"data.paths, data.valid and data.test belong to data=files, not to data={config.source.value}")
     if config.source is not Source.hub and config.dataset:
         raise Misuse(f"data.dataset belongs to data=hub, not to data={config.source.value}")
+    if config.source is not Source.task and config.task:
+        raise Misuse(f"data.task belongs to data={config.task}, not to data={config.source.value}")
+    if config.source is Source.task:
+        return ["task", *task.content(config), config.document_start]
     if config.source is Source.stdlib:
         return ["stdlib", stdlib.content(), config.document_start]
     if config.source is Source.files:
@@ -59,6 +64,11 @@ def read(config: DataConfig, cache: Path) -> Corpus:
             found = files.find_files(config)
             parts = {split: files.read(paths, config.field, cache) for split, paths in found.items()}
             corpus = Corpus({}, ", ".join(f"{split.value}: {describe(paths)}" for split, paths in found.items()))
+        elif config.source is Source.task:
+            made = task.read(config)
+            parts = {split: [(datasets.Dataset.from_dict({"text": held}), False)] for split, held in made.items()}
+            corpus = Corpus({}, f"examples of the task {config.task} of sizes up to {config.task_size}")
+            corpus.task = {"name": config.task, "size": config.task_size}
         else:
             loaded, fingerprint = hub.read(config, cache)
             parts = {split: [(rows, True)] for split, rows in loaded.items()}

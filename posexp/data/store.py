@@ -221,6 +221,7 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
         "tokenizer": config.tokenizer if config.tokenizer in {"bpe", "bytes"} else "file",
         "splits": splits,
         "files": files,
+        **({"task": source.task} if source.task else {}),
     }
     whole.write(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
     whole.sync(folder)

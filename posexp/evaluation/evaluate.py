@@ -1,5 +1,6 @@
 """posexp eval: models in, rows out. One row per run, protocol and length; posexp/report draws them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +173,7 @@ class Evaluator:
             row["control_of"] = variant.window.fingerprint()
         return row
 
-    def rows(self, jobs: list[Job]) -> Any:
+    def rows(self, jobs: list[Job]) -> Iterator[dict[str, Any]]:
         """The jobs' rows as they are computed; work they share is done once."""
         wanted: dict[tuple, list[np.ndarray]] = {}
         for job in jobs:
@@ -194,7 +195,7 @@ class Evaluator:
             (id(job.measurement.tokens)),
         )
 
-    def scorer(self, job: Job, view: View) -> Any:
+    def scorer(self, job: Job, view: View) -> Callable[[list[Read]], list[Scores]]:
         change = shuffled_beyond(self.subject.train_length) if job.measurement.control == "shuffled" else None
         scorer = Scorer(view.model, self.config.batch_tokens, self.device, self.precision, change)
         ids = (job.measurement.tokens or self.tokens).ids

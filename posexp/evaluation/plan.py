@@ -8,13 +8,16 @@ import numpy as np
 from posexp.config import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation import protocols
+from posexp.evaluation import probes, protocols, tasks
 from posexp.evaluation.targets import Measurement
 from posexp.knobs import check_lengths
 
 OWN_FACTORS = (1, 2, 4, 8, 16)
 WINDOW = "tokens in a window"
 CONTEXT = "tokens of context before a target"
+SPAN = "tokens from the beginning of a span to the end of its copy"
+GAP = "tokens since the same one"
+SIZE = "size of the problem"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ PROTOCOLS = {
         Protocol(protocols.document_heads, "in pieces of the documents' beginnings"),
         Protocol(protocols.per_document, "in windows of one document each"),
         Protocol(protocols.per_position, "by position", CONTEXT, drawn_only=True),
+        Protocol(probes.induction, "on the second copy of a random span", SPAN),
+        Protocol(probes.induction_absent, "on a random span that has no first copy", SPAN),
+        Protocol(probes.repeats, "of rare tokens seen before", GAP, drawn_only=True),
+        Protocol(tasks.exact_match, "on new examples of a task", SIZE, moving=True),
     )
 }
 

@@ -139,9 +139,9 @@ def estimate(sum_SD: np.ndarray, count_SD: np.ndarray) -> Estimate:
     degrees of freedom are Satterthwaite's (1946): three seeds have only ten resamples, and their percentiles are too
     narrow. Over documents only with one seed, and over seeds only with one document.
 
-    In simulations 94 to 98 % of the intervals hold the true mean, for eight or more documents and for three or more
-    seeds or one; above that where seeds and documents do nothing but interact, 90 % with two seeds that differ by
-    more than the documents do.
+    In simulations 93 to 98 % of the intervals hold the true mean, for eight documents or more and one seed or at least
+    three; 99 % where seeds and documents hardly do but interact, and 90 % with two seeds that differ by much more than
+    documents do.
     """
     from scipy import special
 

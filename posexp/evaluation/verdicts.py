@@ -67,7 +67,8 @@ def verdicts(
         elif row["length"] > row["train_length"]:
             of_length = sets.setdefault((curve, row["length"]), {})
             of_length[targets] = {**of_length.pop(targets, {}), row["run"]: row}  # the latest set last
-    found = []
+    found: list[Verdict] = []
+    refused: dict[tuple[str, str], list[int]] = {}
     for (curve, length), of_length in sorted(sets.items()):
         own = {targets: members for targets, members in of_length.items() if not targets[0]} or of_length
         targets, plain = max(reversed(own.items()), key=lambda item: len(item[1]))
@@ -80,7 +81,9 @@ def verdicts(
             if verdict := judge(curve, length, plain, controls, losses_of):
                 found.append(verdict)
         except Misuse as error:
-            say(f"{curve} at {length}: no verdict, because {error}")
+            refused.setdefault((curve, str(error)), []).append(length)
+    for (curve, reason), lengths in refused.items():
+        say(f"{curve} at {', '.join(map(str, lengths))}: no verdict, because {reason}")
     return found
 
 
@@ -132,7 +135,8 @@ def by_seed(row: Row) -> tuple:
 def curve_name(row: Row, curve_of: dict[str, str]) -> str:
     """The label of the row's run, and how it was evaluated other than as trained; of a control, what it controls."""
     seen = {**row, "window": row.get("control_of") or row.get("window")}
-    return curve_of.get(row["run"], row["run"]) + variant_of(seen)
+    run: str = row["run"]
+    return curve_of.get(run, run) + variant_of(seen)
 
 
 def usable(verdicts: list[Verdict], rows: list[Row], curve_of: dict[str, str]) -> list[Usable]:

@@ -1,19 +1,16 @@
 """Other windows and other rotary frequencies for a checkpoint, as far as the configs of transformers can say them."""
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from posexp.hf.model import probe, text_config, whole_logits
+from posexp.hf.model import Pretrained, probe, text_config, whole_logits
 from posexp.hf.quiet import quiet
 from posexp.schemes import Dims
 from posexp.transforms import NotApplicable, Transform
 from posexp.windows import Window
 from posexp.windows.sliding import Sliding
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # the words of configs, for each block
 READS_LENGTH = {"dynamic", "longrope"}  # rotary frequencies that depend on how long an input is
@@ -57,7 +54,7 @@ def with_window(config: Any, size: int | None) -> Any:
     return twin
 
 
-def windows_count(model: "PreTrainedModel") -> bool:
+def windows_count(model: Pretrained) -> bool:
     """Whether the architecture does what its config says of a sliding window, and nothing else.
 
     Tried with a small one: outputs must be those without a window up to its size, and others past it.
@@ -110,7 +107,7 @@ def reads_length(config: Any) -> bool:
     return any(part.get("rope_type") in READS_LENGTH for part in (given, *given.values()) if isinstance(part, dict))
 
 
-def rebuilt(model: "PreTrainedModel", config: Any) -> "PreTrainedModel":
+def rebuilt(model: Pretrained, config: Any) -> Pretrained:
     """The same weights, in the same memory, in a model of another config."""
     weights = model.state_dict()
     with quiet():

@@ -5,19 +5,16 @@ Shape suffixes: B batch, T tokens, N targets, D width of what the first step giv
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from posexp.data.quiet import reason
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
-from posexp.hf.source import Source
+from posexp.hf.source import Source, why
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
+Pretrained = Any  # a PreTrainedModel of transformers, which is typed in part
 Step = Callable[[Tensor], Tensor]
 
 # What architectures call the most tokens that they were made for.
@@ -28,7 +25,7 @@ PROBED = 8  # tokens of the inputs that tell how a model works
 class CausalLM(nn.Module):
     """posexp's LanguageModel around a model of transformers. Logits are those of the model itself."""
 
-    def __init__(self, model: "PreTrainedModel"):
+    def __init__(self, model: Pretrained):
         super().__init__()
         self.model = model
         self.max_length = position_limit(model)
@@ -58,7 +55,7 @@ class CausalLM(nn.Module):
             return self.second(hidden_ND).float()
 
 
-def load(source: Source, trust: bool) -> "PreTrainedModel":
+def load(source: Source, trust: bool) -> Pretrained:
     """The model, float32 on the CPU, in evaluation mode.
 
     Raises Misuse if transformers cannot load it, its code lies outside transformers and `trust` is not given, weights
@@ -66,9 +63,10 @@ def load(source: Source, trust: bool) -> "PreTrainedModel":
     """
     from transformers import AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM
     try:
         with quiet():
-            model, told = AutoModelForCausalLM.from_pretrained(
+            model, told = auto.from_pretrained(
                 source.folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -83,7 +81,7 @@ def load(source: Source, trust: bool) -> "PreTrainedModel":
         if "Unrecognized configuration class" in str(error):
             kind = source.config.get("model_type")
             raise Misuse(f"hf={source.given} is no causal language model: its model_type is {kind!r}") from error
-        raise Misuse(f"hf={source.given}: transformers cannot load it: {reason(error)}") from error
+        raise Misuse(f"hf={source.given}: transformers cannot load it: {why(error)}") from error
     if missing := sorted(told["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise Misuse(
@@ -98,20 +96,20 @@ def load(source: Source, trust: bool) -> "PreTrainedModel":
     return model
 
 
-def probe(model: "PreTrainedModel") -> Tensor:
+def probe(model: Pretrained) -> Tensor:
     """[2, PROBED] tokens, all different from each other."""
     ids = 5 + 7 * torch.arange(2 * PROBED, device=model.device).view(2, PROBED)
     return ids % text_config(model.config).vocab_size
 
 
 @torch.no_grad()
-def whole_logits(model: "PreTrainedModel", tokens_BT: Tensor) -> Tensor:
+def whole_logits(model: Pretrained, tokens_BT: Tensor) -> Tensor:
     """[B, T, V]."""
     with quiet():
         return model(input_ids=tokens_BT).logits
 
 
-def sees_no_future(model: "PreTrainedModel") -> bool:
+def sees_no_future(model: Pretrained) -> bool:
     tokens_BT = probe(model)
     changed_BT = tokens_BT.clone()
     changed_BT[:, -1] = tokens_BT[:, 0]
@@ -124,7 +122,7 @@ def text_config(config: Any) -> Any:
     return config.get_text_config()
 
 
-def two_steps(model: "PreTrainedModel") -> tuple[Step, Step]:
+def two_steps(model: Pretrained) -> tuple[Step, Step]:
     """The body of the model and what makes logits of what it gives, if together they do exactly what the model does.
 
     Some architectures scale or cap logits after the output layer: then that layer is the rest of the model. If that
@@ -156,7 +154,7 @@ class Given(nn.Module):
         return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
-def rest_of(model: "PreTrainedModel") -> Step:
+def rest_of(model: Pretrained) -> Step:
     """The model without its body."""
     rest = copy.copy(model)
     rest._modules = {**model._modules, model.base_model_prefix: Given()}
@@ -168,7 +166,7 @@ def rest_of(model: "PreTrainedModel") -> Step:
     return logits
 
 
-def position_limit(model: "PreTrainedModel") -> int | None:
+def position_limit(model: Pretrained) -> int | None:
     """The longest input that the model has positions for; None without a limit, as with rotary positions and ALiBi.
 
     Found by structure: a table of positions, learned or not, or a mask, as long as the config's maximum.

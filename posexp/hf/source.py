@@ -69,7 +69,7 @@ def fetch(repository: str, revision: str | None) -> Path:
         ) from error
     except Exception as error:  # an unknown, private or gated model, or a broken connection
         raise_disk_error(error)
-        raise Misuse(f"hf={repository}: the hub does not give it: {reason(error)}") from error
+        raise Misuse(f"hf={repository}: the hub does not give it: {why(error)}") from error
     return Path(found)
 
 
@@ -111,7 +111,7 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
             text = made.backend_tokenizer.to_str(pretty=True)
     except Exception as error:  # whatever a tokenizer's files, or their absence, make of it
         raise Misuse(
-            f"hf={source.given} has no tokenizer.json, and none can be made of its files: {reason(error)}"
+            f"hf={source.given} has no tokenizer.json, and none can be made of its files: {why(error)}"
         ) from error
     path = cache / "tokenizers" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if not path.is_file():
@@ -123,3 +123,9 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
                 f"cannot write to {path.parent}: {error.strerror}; choose another folder with cache=…"
             ) from error
     return path
+
+
+def why(error: Exception) -> str:
+    """The beginning of what an error says: those of transformers go on to explain."""
+    text = reason(error)
+    return text if len(text) <= 160 else text[:157] + "..."

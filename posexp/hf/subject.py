@@ -37,22 +37,23 @@ class Checkpoint:
     def __init__(self, command: EvalCommand, device: torch.device):
         assert command.hf is not None
         source = sources.find(command.hf)
-        loaded = models.load(source, command.trust)
-        text = text_config(loaded.config)
-        self.train_length = train_length_of(loaded.config, command)
-        self.dims = Dims(text.hidden_size, text.num_attention_heads, text.num_hidden_layers, self.train_length)
-        self.windowed = windows_count(loaded)
-        self.window = own_window(loaded.config, self.dims, self.windowed)
-
         data = copy.copy(command.data or DataConfig())
         data.cache = command.cache or data.cache
         tokenizer = sources.tokenizer_file(source, Path(data.cache).expanduser(), command.trust)
         data.tokenizer = str(tokenizer)
+        loaded = models.load(source, command.trust)
+        text = text_config(loaded.config)
         self.store = load_store(data, say)
-        if self.store.vocab_size > text.vocab_size:
+        largest = int(self.store.split(command.eval.split).ids.max())
+        if largest >= text.vocab_size:
             raise Misuse(
-                f"hf={source.given}: its tokenizer has {self.store.vocab_size} tokens, and its model {text.vocab_size}"
+                f"hf={source.given}: its tokenizer makes token {largest} of the text, and its model knows "
+                f"{text.vocab_size} tokens: they do not belong together"
             )
+        self.train_length = train_length_of(loaded.config, command)
+        self.dims = Dims(text.hidden_size, text.num_attention_heads, text.num_hidden_layers, self.train_length)
+        self.windowed = windows_count(loaded)
+        self.window = own_window(loaded.config, self.dims, self.windowed)
         self.source, self.plain = source, CausalLM(loaded.to(device))
         self.twins: dict[str, CausalLM] = {}  # of other configs
         about = self.describe(tokenizer)

@@ -1,16 +1,20 @@
-"""What came out: the eval rows of a group as a CSV file, tables and a picture."""
+"""What came out: the eval rows of a group as CSV files, tables, a picture and a page."""
 
 import csv
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posexp import whole
 from posexp.errors import Misuse, RunFailed
+from posexp.report.measure import PPL, Measure
 from posexp.report.rows import COLUMNS, Cell, Row, Table, tables
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from posexp.evaluation.verdicts import Usable, Verdict
 
 __all__ = ["COLUMNS", "Cell", "Table", "tables", "write"]
 
@@ -21,36 +25,54 @@ def write(
     folder: Path,
     mixed_targets: bool = False,
     console: "Console | None" = None,
+    *,
+    measure: Measure = PPL,
+    verdicts: "Sequence[Verdict]" = (),
+    usable: "Sequence[Usable]" = (),
+    page: Callable[[list[Table]], str] | None = None,
 ) -> list[Path]:
-    """Writes rows.csv, table.md, curves.png and curves.svg into `folder`, prints the tables, returns the paths.
+    """Writes rows.csv, verdicts.csv, table.md, table.tex, curves.png and curves.svg into `folder`, and page.html where
+    `page` makes one of the tables; prints the tables, returns the paths.
 
-    `curve_of` maps run folder names to curve labels. The same rows give the same bytes. Raises Misuse without
-    rows, RunFailed where `folder` cannot be written.
+    `curve_of` maps run folder names to curve labels. The same input gives the same bytes. Raises Misuse without
+    rows, or where none has `measure`; RunFailed where `folder` cannot be written.
     """
     if not rows:
         raise Misuse("nothing to report: these runs have no eval rows; run posexp eval first")
     from rich.console import Console
     from rich.text import Text
 
+    from posexp.report import beyond
     from posexp.report.curves import pictures
+    from posexp.report.latex import latex
     from posexp.report.table import markdown, print_tables
 
     console = console or Console()
-    shown = tables(rows, curve_of, mixed_targets)
+    found = beyond.marked(tables(rows, curve_of, mixed_targets, measure), verdicts)
+    shown = [table for table in found if not table.lacking]
+    if not shown:
+        raise Misuse(f"no row has {measure.axis}: choose another measure, or repeat the eval command")
     png, svg = pictures(shown)
     contents = {
         "rows.csv": csv_of(rows).encode(),
-        "table.md": markdown(shown).encode(),
+        "verdicts.csv": beyond.csv_of(verdicts).encode(),
+        "table.md": markdown(shown, verdicts, usable).encode(),
+        "table.tex": latex(shown).encode(),
         "curves.png": png,
         "curves.svg": svg,
     }
+    if page is not None:
+        contents["page.html"] = page(shown).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             whole.write(folder / name, content)
     except OSError as error:
         raise RunFailed(f"cannot write the report into {folder}: {error.strerror or error}") from error
-    print_tables(shown, console)
+    print_tables(shown, console, verdicts, usable)
+    for table in found:
+        if table.lacking:
+            console.print(Text(f"{table.protocol} is left out: its rows lack {measure.axis}"), soft_wrap=True)
     paths = [folder / name for name in contents]
     for path in paths:
         console.print(Text(str(path)), soft_wrap=True)

@@ -1,14 +1,19 @@
-"""posexp report: the rows of a group's runs, handed to the tables and curves."""
+"""posexp report: the rows of a group's runs, and the verdicts on them, handed to the tables, curves and page."""
 
 from pathlib import Path
+from typing import Any
 
-from posexp import jsonl
+from posexp import __version__, jsonl
 from posexp.config import ReportCommand
-from posexp.errors import Misuse
+from posexp.errors import Misuse, RunFailed
+from posexp.evaluation import losses
+from posexp.evaluation.losses import Losses
+from posexp.evaluation.verdicts import Usable, Verdict, usable, verdicts
 from posexp.log import say
 from posexp.report import write
-from posexp.report.rows import variant_of
-from posexp.runs import curve_labels, find
+from posexp.report.measure import MEASURES, PPL
+from posexp.report.rows import Row, Table, variant_of
+from posexp.runs import Run, curve_labels, environment, find
 from posexp.tables import console
 
 
@@ -25,5 +30,83 @@ def report(command: ReportCommand) -> None:
         place = f"{command.results}/{command.group}/{command.runs}"
         raise Misuse(f"no measured run in {place}. First: posexp train +scheme=<name>, then posexp eval --lengths …")
     measured = [run for run in runs if any(row.get("run") == run.name for row in rows)]
-    folder = Path(command.results).expanduser() / command.group / command.folder
-    write(rows, curve_labels(measured, say), folder, command.mixed_targets, console())
+    curve_of = curve_labels(measured, say)
+    found = judged(rows, measured, curve_of)
+    up_to = usable(found, rows, curve_of)
+    write(
+        rows,
+        curve_of,
+        Path(command.results).expanduser() / command.group / command.folder,
+        command.mixed_targets,
+        console(),
+        measure=MEASURES[command.measure.value] if command.measure else PPL,
+        verdicts=found,
+        usable=up_to,
+        page=(lambda shown: page_of(command, rows, shown, found, up_to, measured, curve_of)) if command.html else None,
+    )
+
+
+def judged(rows: list[Row], runs: list[Run], curve_of: dict[str, str]) -> list[Verdict]:
+    """What can be said from the losses that are kept; a line tells of runs whose losses are not."""
+    folder_of = {run.name: run.folder for run in runs}
+    missing: dict[str, None] = {}
+    notes: list[str] = []
+
+    def losses_of(row: Row) -> Losses | None:
+        kept = losses.read(folder_of[row["run"]], row) if row["run"] in folder_of else None
+        if kept is None:
+            missing[row["run"]] = None
+        return kept
+
+    found = verdicts(rows, curve_of, losses_of, notes.append)
+    for note in notes:
+        if not any(run in note for run in missing):
+            say(note)
+    if missing:
+        who = next(iter(missing)) + (" and others" if len(missing) > 1 else "")
+        say(f"{who}: token losses are not kept, so no verdict; repeat the eval command to have them")
+    return found
+
+
+def page_of(
+    command: ReportCommand,
+    rows: list[Row],
+    shown: list[Table],
+    found: list[Verdict],
+    up_to: list[Usable],
+    runs: list[Run],
+    curve_of: dict[str, str],
+) -> str:
+    """The report as HTML, with how the runs and itself came about."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from posexp.report.page import RunCard, page
+
+    seed_of = {row["run"]: row["seed"] for row in rows}
+    cards = [
+        RunCard(
+            run.name,
+            curve_of.get(run.name, run.name),
+            seed_of[run.name],
+            (run.folder / "config.yaml").read_text(encoding="utf-8"),
+            provenance(run),
+        )
+        for run in runs
+    ]
+    code = environment()
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    made = {
+        "version": __version__,
+        "commit": code["commit"] and code["commit"] + (" with changes" if code["dirty"] else ""),
+        "command": " ".join(["posexp report", *words]),
+    }
+    return page(command.group, shown, found, up_to, cards, made)
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """{} where it cannot be read, which `say` tells."""
+    try:
+        return run.provenance()
+    except RunFailed as error:
+        say(str(error))
+        return {}

@@ -1,39 +1,27 @@
-"""The picture: perplexity against length, one panel per table, the headline big.
+"""The picture: values against length, one panel per table, the headline big.
 
 Sizes are inches, positions inside a panel are fractions of its height.
 """
 
 import io
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.rows import Cell, Table, facts, listed, one_line
+from posexp.report.measure import Value
+from posexp.report.rows import Table, facts, listed, one_line
+from posexp.report.strip import ROW, draw_failures, failing, failures_of
 from posexp.report.style import QUIET, STYLE, Look, looks, size_of
-from posexp.report.ticks import DENSE, level, plain, x_ticks, y_range, y_ticks
+from posexp.report.ticks import DENSE, log_ticks, tick_labels, x_ticks, y_range, y_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLES = {
-    "same_targets": "Perplexity on the same targets as context grows",
-    "nonoverlapping": "Perplexity in non-overlapping windows",
-    "sliding": "Perplexity in sliding windows",
-    "per_position": "Perplexity by position",
-}
-LENGTH_IS = {
-    "same_targets": "tokens of context before a target",
-    "nonoverlapping": "tokens in a window",
-    "sliding": "tokens in a window",
-    "per_position": "tokens of context before a target",
-}
 MOST_PANELS = 5
 BANDED = 8  # curves in a panel; the bands of more would hide each other and the curves
 WIDTH, PLOT = 8.9, 6.7  # of all panels together; of the headline, which has the labels at its right
 LEFT, ABOVE, BELOW = 0.85, 0.95, 0.65
-ROW = 0.27  # of the strip that holds failures; also the distance of labels
+NOTHING = Value(math.nan, None, None)
 
 
 def pictures(shown: list[Table]) -> tuple[bytes, bytes]:
@@ -48,7 +36,7 @@ def pictures(shown: list[Table]) -> tuple[bytes, bytes]:
         figure = draw(shown)
         tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title_of(shown[0])}, **tight)
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": shown[0].title}, **tight)
     return png.getvalue(), svg.getvalue()
 
 
@@ -107,8 +95,8 @@ def draw_panel(
         for curve in failing(table)
     ]
     row = ROW * (1.6 if any(failure.place == "above" for failure in failed) else 1)
-    measured = any(cell.ppl for cell in table.cells.values())
-    strip = (min(row * len(failed) / high, 0.75) + 0.02 if measured else 0.97) if failed else 0.0
+    measure, values = table.measure, table.values
+    strip = (min(row * len(failed) / high, 0.75) + 0.02 if values else 0.97) if failed else 0.0
     shown = x_ticks(table, per_octave, size / 72)
     axes.xaxis.set_major_locator(FixedLocator([length + base for length in shown]))
     axes.xaxis.set_major_formatter(FixedFormatter([str(length) for length in shown]))
@@ -117,9 +105,11 @@ def draw_panel(
     bottom, top = y_range(table)
     ceiling = bottom + (top - bottom) / (1 - strip)
     axes.set_ylim(bottom, ceiling)
-    ticks = y_ticks(10**bottom, 10 ** min(top, 307), 9 if big else 7) if measured else []
-    axes.yaxis.set_major_locator(FixedLocator([math.log10(tick) for tick in ticks]))
-    axes.yaxis.set_major_formatter(FixedFormatter([plain(tick) for tick in ticks]))
+    ticks_of = log_ticks if measure.log else y_ticks
+    least, most = measure.whole or (measure.at(bottom), measure.at(top))
+    ticks = ticks_of(least, most, 9 if big else 7) if values else []
+    axes.yaxis.set_major_locator(FixedLocator([measure.level(tick) for tick in ticks]))
+    axes.yaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure.log)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.tick_params(labelsize=size, length=3)
 
@@ -130,15 +120,11 @@ def draw_panel(
         above(axes, note, 4, x=length + base, size=size - 1.5, color=QUIET, ha="left" if near_left else "center")
     ends: dict[str, tuple[float, bool]] = {}
     for curve in table.curves:
-        points = [
-            (length + base, table.cells[curve, length]) for length in table.lengths if (curve, length) in table.cells
-        ]
-        draw_curve(axes, points, look_of[curve], big, len(table.curves) <= BANDED)
-        values = [(x, cell.ppl) for x, cell in points if cell.ppl]
-        if values:
-            x, ppl = values[-1]
-            y = (math.log10(ppl) - bottom) / (ceiling - bottom)
-            ends[curve] = (y, x == max(table.lengths) + base)
+        draw_curve(axes, table, curve, base, look_of[curve], big)
+        known = [length for length in table.lengths if (curve, length) in values]
+        if known:
+            y = (measure.level(values[curve, known[-1]].value) - bottom) / (ceiling - bottom)
+            ends[curve] = (y, known[-1] == max(table.lengths))
     if failed:
         axes.add_patch(
             Rectangle((0, 1 - strip), 1, strip, transform=axes.transAxes, color="#f4f4f4", linewidth=0, zorder=0.4)
@@ -147,80 +133,59 @@ def draw_panel(
         y = 1 - (i + 0.5) * (strip - 0.02) / len(failed) - 0.01
         draw_failures(axes, failure, y, look_of[failure.curve].colour, size - 1.5)
         last = table.cells.get((failure.curve, max(table.lengths)))
-        if failure.curve not in ends or (last and last.ppl is None):
+        if failure.curve not in ends or (last and last.nll is None):
             ends[failure.curve] = (y, failure.xs[-1] == max(table.lengths) + base)
 
-    axes.set_xlabel(LENGTH_IS.get(table.protocol, "length, tokens"), size=size, labelpad=6)
-    axes.set_ylabel("perplexity (log scale)", size=size, labelpad=6)
-    above(axes, title_of(table), 43 if big else 37, size=15 if big else 11.5, weight="bold")
-    above(axes, subtitle(table, big), 24 if big else 21, size=10.5 if big else 9, color=QUIET)
+    axes.set_xlabel(table.axis, size=size, labelpad=6)
+    axes.set_ylabel(measure.label, size=size, labelpad=6)
+    words = 10.5 if big else 9
+    lines = wrapped(subtitle(table, big), (WIDTH if big else wide) / (0.56 * words / 72))
+    taller = 1.25 * words * (len(lines) - 1)
+    above(axes, table.title, (43 if big else 37) + taller, size=15 if big else 11.5, weight="bold")
+    above(axes, "\n".join(lines), 24 if big else 21, size=words, color=QUIET, linespacing=1.25)
     return ends
 
 
-def draw_curve(axes: "Axes", points: list[tuple[float, Cell]], look: Look, big: bool, banded: bool) -> None:
-    """One curve of (x, cell), broken where a length has no perplexity, over the band of its low and high."""
-    xs = [x for x, _ in points]
-    ys = [level(cell.ppl) for _, cell in points]
-    if not any(cell.ppl for _, cell in points):
+def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, big: bool) -> None:
+    """One curve, broken where a length has no value, over the band of its low and high; hollow where it breaks."""
+    lengths = [length for length in table.lengths if (curve, length) in table.cells]
+    values = [table.values.get((curve, length), NOTHING) for length in lengths]
+    if all(value is NOTHING for value in values):
         return
-    if banded:
-        lows = [level(cell.low) for _, cell in points]
-        highs = [level(cell.high) for _, cell in points]
-        spread = any(cell.spread for _, cell in points)
+    xs = [length + base for length in lengths]
+    ys = [table.measure.level(value.value) for value in values]
+    if len(table.curves) <= BANDED:
+        lows = [table.measure.level(value.low) for value in values]
+        highs = [table.measure.level(value.high) for value in values]
+        spread = any(table.cells[curve, length].spread for length in lengths)
         axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.22 if spread else 0.14, linewidth=0, zorder=2)
         for i, x in enumerate(xs):  # a band between two points has no width at a point that stands alone
             alone = all(math.isnan(y) for y in ys[max(i - 1, 0) : i] + ys[i + 1 : i + 2])
             if alone and not math.isnan(lows[i] + highs[i]):
                 axes.vlines(x, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
-    dense = len(points) > DENSE
+    size = size_of(look.marker) * (1 if big else 0.8)
     axes.plot(
         xs,
         ys,
         color=look.colour,
         linestyle=look.dash,
         linewidth=2.2 if big else 1.8,
-        marker=None if dense else look.marker,
-        markersize=size_of(look.marker) * (1 if big else 0.8),
+        marker=None if len(xs) > DENSE else look.marker,
+        markersize=size,
         markeredgecolor="white",
         markeredgewidth=0.9,
         zorder=3,
     )
-
-
-@dataclass(frozen=True)
-class Failures:
-    """What the strip says of one curve: a × at each of `xs`, and `words` beside the first or last, or above."""
-
-    curve: str
-    xs: list[float]
-    words: str
-    place: str  # before, after or above
-
-
-def failures_of(
-    table: Table, curve: str, base: float, size: float, inches: Callable[[float], float], wide: float
-) -> Failures:
-    """`inches` gives the distance of an x from the left edge of a panel that is `wide` inches wide."""
-    found = [(n + base, cell) for n in table.lengths if (cell := table.cells.get((curve, n))) and cell.failures]
-    xs = [x for x, _ in found]
-    words = "; ".join(dict.fromkeys(cell.failure for _, cell in found))
-    need = len(words) * size / 72 * 0.6 + 0.15
-    place = "before" if inches(xs[0]) > need else "after" if wide - inches(xs[-1]) > need else "above"
-    return Failures(curve, xs, words, place)
-
-
-def draw_failures(axes: "Axes", failure: Failures, y: float, colour: str, size: float) -> None:
-    """One row of the strip, at height `y`."""
-    xs, across = failure.xs, axes.get_xaxis_transform()
-    mark: dict[str, Any] = {"color": colour, "markersize": 7, "markeredgewidth": 2, "clip_on": False, "zorder": 4}
-    axes.plot(xs, [y] * len(xs), "x", transform=across, **mark)
-    x, offset, side = {
-        "before": (xs[0], (-8, 0), "right"),
-        "after": (xs[-1], (8, 0), "left"),
-        "above": (xs[0], (-4, 11), "left"),
-    }[failure.place]
-    look: dict[str, Any] = {"color": QUIET, "size": size, "va": "center_baseline", "ha": side, "zorder": 4}
-    axes.annotate(failure.words, (x, y), xycoords=across, xytext=offset, textcoords="offset points", **look)
+    breaks = [i for i, length in enumerate(lengths) if table.words.get((curve, length)) == "breaks"]
+    hollow: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": look.marker,
+        "markersize": size - 0.7,
+        "markerfacecolor": "white",
+        "markeredgecolor": look.colour,
+        "markeredgewidth": 1.6,
+    }
+    axes.plot([xs[i] for i in breaks], [ys[i] for i in breaks], zorder=3.1, **hollow)
 
 
 def name_curves(
@@ -250,7 +215,7 @@ def name_curves(
         axes.plot(
             [1.06], [0.02], "x", color=QUIET, markersize=7, markeredgewidth=2, transform=axes.transAxes, clip_on=False
         )
-        axes.text(1.1, 0.02, "no perplexity", transform=axes.transAxes, va="center_baseline", size=10, color=QUIET)
+        axes.text(1.1, 0.02, "no value", transform=axes.transAxes, va="center_baseline", size=10, color=QUIET)
 
 
 def above(axes: "Axes", text: str, points: float, x: float | None = None, **look: Any) -> None:
@@ -259,19 +224,22 @@ def above(axes: "Axes", text: str, points: float, x: float | None = None, **look
     axes.annotate(text, at, xycoords=coordinates, xytext=(0, points), textcoords="offset points", **look)
 
 
-def title_of(table: Table) -> str:
-    return TITLES.get(table.protocol, f"Perplexity, {one_line(table.protocol)}")
-
-
 def subtitle(table: Table, big: bool) -> str:
+    hollow = ["hollow: breaks"] if "breaks" in table.words.values() else []
     if not big:
-        return facts(table)
-    parts = [f"Trained at {listed(table.train_lengths)} tokens", facts(table)]
-    kinds = {cell.spread for cell in table.cells.values() if cell.low is not None and len(table.curves) <= BANDED}
-    bands = ["range of the seeds"] * (True in kinds) + ["95 % over documents"] * (False in kinds)
-    return " · ".join(parts + (["band: " + " or ".join(bands)] if bands else []))
+        return " · ".join([facts(table), *hollow])
+    several = len(table.train_lengths) > 1  # a single one is written in the panel
+    parts = [f"trained at {listed(table.train_lengths)}"] * several + [facts(table)]
+    bounded = [key for key, value in table.values.items() if value.low is not None and len(table.curves) <= BANDED]
+    kinds = {table.cells[key].spread for key in bounded}
+    bands = ["range of the seeds"] * (True in kinds) + [f"95 % over {table.measure.over}"] * (False in kinds)
+    return " · ".join(parts + (["band: " + " or ".join(bands)] if bands else []) + hollow)
 
 
-def failing(table: Table) -> list[str]:
-    """The curves that lack a perplexity somewhere."""
-    return sorted({curve for (curve, _), cell in table.cells.items() if cell.failures})
+def wrapped(text: str, letters: float) -> list[str]:
+    """`text` in lines of at most that many letters, broken between its parts."""
+    lines: list[str] = []
+    for part in text.split(" · "):
+        joined = f"{lines[-1]} · {part}" if lines else part
+        lines = [*lines[:-1], joined] if len(joined) <= letters else [*lines, part]
+    return lines

@@ -15,14 +15,14 @@ from importlib.resources import files
 from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS
-from posexp.evaluation.verdicts import Usable, Verdict
+from posexp.evaluation.verdicts import MARGIN, Usable, Verdict
+from posexp.report.beyond import MARKS
 from posexp.report.rows import Cell, Table, apart, facts
 from posexp.report.style import COLOURS, DASHES, MARKERS, looks
 from posexp.report.table import trained_at
 from posexp.runs import flat
 
 SCRIPTS = ("elements.js", "chart.js", "tables.js", "runs.js", "page.js")  # in this order
-HEATS = ("per_position", "repeats")  # by context, too many lengths to read as curves alone
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def page(
     runs: list[RunCard],
     made: dict[str, Any],
 ) -> str:
-    """The whole page. `made` says how it came about (version, commit, command, date); the same input gives the same
-    page."""
+    """The whole page. `shown` has the words of the `verdicts` where they belong, as posexp.report.beyond.marked gives
+    them. `made` says how the page came about (version, commit, command, …); the same input gives the same page."""
     style, script = source("page.css"), "\n".join(source(name) for name in SCRIPTS)
     policy = (
         f"default-src 'none'; script-src '{hash_of(script)}'; style-src '{hash_of(style)}'; "
@@ -54,6 +54,7 @@ def page(
     parts = {
         "title": html.escape(title.encode("utf-8", "replace").decode()),
         "policy": policy,
+        "margin": f"{100 * math.expm1(MARGIN):.1g} %",
         "style": style,
         "script": script,
         "data": as_json(content(title, shown, verdicts, usable, runs, made)),
@@ -95,13 +96,13 @@ def content(
     made: dict[str, Any],
 ) -> dict[str, Any]:
     """What the scripts read."""
-    judged = next((i for i, table in enumerate(shown) if table.protocol == "same_targets"), None)
     return {
         "title": title,
         "made": {key: str(value) for key, value in made.items() if value not in (None, "")},
-        "looks": looks_of(shown, [one.curve for one in (*verdicts, *usable, *runs)]),
-        "tables": [table_of(table, i == judged) for i, table in enumerate(shown)],
+        "looks": looks_of(shown, [*(v.curve for v in verdicts), *(u.curve for u in usable), *(r.curve for r in runs)]),
+        "tables": [table_of(table) for table in shown],
         "apart": apart(shown),
+        "marks": MARKS,
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "usable": [asdict(one) for one in usable],
         "runs": [
@@ -128,41 +129,47 @@ def looks_of(shown: list[Table], others: list[str]) -> dict[str, dict[str, Any]]
     return found
 
 
-def table_of(table: Table, judged: bool) -> dict[str, Any]:
-    """`judged`: the verdicts are of this table."""
+def table_of(table: Table) -> dict[str, Any]:
+    def cell(curve: str, length: int) -> dict[str, Any] | None:
+        return cell_of(table.cells.get((curve, length)), (curve, length) in table.words)
+
     protocol = PROTOCOLS.get(table.protocol)
-    corpus = getattr(table, "corpus", "")
-    name = protocol.title if protocol else table.protocol
+    name = protocol.title if protocol else table.protocol.replace("_", " ")
+    hash_ = (table.targets_hashes or ("",))[0][:8]
     return {
-        "key": "~".join([table.protocol, str(table.stride or ""), (table.targets_hashes or ("",))[0][:8], corpus]),
+        "key": "~".join([table.protocol, str(table.stride or ""), hash_, table.corpus]),
         "protocol": table.protocol,
-        "name": (name[:1].upper() + name[1:]) + (f" · {corpus}" if corpus else ""),
+        "name": (name[:1].upper() + name[1:]) + (f" · {table.corpus}" if table.corpus else ""),
         "axis": protocol.axis if protocol else "length",
         "facts": f"{facts(table)} · {trained_at(table)}",
         "lengths": table.lengths,
         "curves": table.curves,
         "trained": table.trained,
+        "trainedAt": trained_at(table),
         "trainLengths": table.train_lengths,
-        "cells": [[cell_of(table.cells.get((curve, length))) for length in table.lengths] for curve in table.curves],
+        "cells": [[cell(curve, length) for length in table.lengths] for curve in table.curves],
         "comparable": len(table.targets_hashes) <= 1 and len(table.targets) <= 1,
-        "judged": judged,
-        "heat": table.protocol in HEATS,
+        "heat": protocol is not None and protocol.drawn_only,
+        "measure": table.measure.name,
         "notes": table.notes,
     }
 
 
-def cell_of(cell: Cell | None) -> dict[str, Any] | None:
+def cell_of(cell: Cell | None, judged: bool) -> dict[str, Any] | None:
+    """`judged`: the verdict on this curve at this length is on this cell."""
     if cell is None:
         return None
     found = {
         "nll": cell.nll,
         "low": cell.low,
         "high": cell.high,
-        "bits": getattr(cell, "bits_per_byte", None),
-        "accuracy": getattr(cell, "accuracy", None),
-        "exact": getattr(cell, "exact_match", None),
+        "bits_per_byte": cell.bits_per_byte,
+        "accuracy": cell.accuracy,
+        "exact_match": cell.exact_match,
+        "exact_match_bounds": cell.exact_match_bounds,
         "spread": cell.spread or None,
         "failure": cell.failure or None,
+        "judged": judged or None,
     }
     return {"seeds": cell.seeds} | {key: value for key, value in found.items() if value is not None}
 

@@ -1,10 +1,12 @@
 """Eval rows become tables: which rows may stand in one table, and what a cell of it says."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS
+from posexp.report.cell import Cell, Row, cell_of, status_of
+from posexp.report.measure import EXACT_MATCH, PPL, Measure, Value
 
 COLUMNS: tuple[str, ...] = (
     "run",
@@ -33,39 +35,13 @@ COLUMNS: tuple[str, ...] = (
     "status",
 )
 
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One curve at one length: perplexity over its seeds, and what kept seeds from having one.
-
-    `low` and `high` bound the seeds' perplexities (`spread`), or are the 95 % interval over documents
-    where a single seed has a value; None where there is neither.
-    """
-
-    seeds: int
-    nll: float | None  # nats per token, mean over the seeds that have a value
-    ppl: float | None
-    low: float | None
-    high: float | None
-    spread: bool
-    failures: tuple[str, ...]  # statuses of the seeds without a value, in order of seed
-    bits_per_byte: float | None = None  # these three, too, are means over the seeds that have a value
-    accuracy: float | None = None
-    exact_match: float | None = None
-
-    @property
-    def failure(self) -> str:
-        """Why seeds are missing: "", "undefined", or "2/3 ok, non-finite"."""
-        kinds = ", ".join(dict.fromkeys(status.split(":")[0] for status in self.failures))
-        measured = self.seeds - len(self.failures)
-        return f"{measured}/{self.seeds} ok, {kinds}" if measured and kinds else kinds
-
 
 @dataclass(frozen=True)
 class Table:
-    """Curves by lengths under one protocol. `targets_hashes` has one entry unless targets were mixed on purpose."""
+    """Curves by lengths under one protocol. `targets_hashes` has one entry unless targets were mixed on purpose.
+
+    `measure` is what it shows of its cells. `words` are verdicts on context beyond the training length.
+    """
 
     protocol: str
     stride: int | None
@@ -79,19 +55,52 @@ class Table:
     notes: tuple[str, ...]  # failure messages too long for a cell
     crossing: float = 0.0  # largest share of targets at a length whose context begins in another document
     corpus: str = ""  # the text, where it is not that of the runs
+    measure: Measure = PPL
+    words: dict[tuple[str, int], str] = field(default_factory=dict)
 
     @property
     def train_lengths(self) -> tuple[int, ...]:
         return tuple(sorted({length for lengths in self.trained.values() for length in lengths}))
 
+    @property
+    def title(self) -> str:
+        known = PROTOCOLS.get(self.protocol)
+        if known is None:  # of rows that another version of posexp made
+            return f"{self.measure.title}, {one_line(self.protocol)}"
+        return f"{self.measure.title} {known.title}"
 
-def tables(rows: list[Row], curve_of: dict[str, str], mixed_targets: bool = False) -> list[Table]:
+    @property
+    def axis(self) -> str:
+        """What a length is."""
+        known = PROTOCOLS.get(self.protocol)
+        return known.axis if known else "length, tokens"
+
+    @property
+    def drawn_only(self) -> bool:
+        return self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].drawn_only
+
+    @cached_property
+    def values(self) -> dict[tuple[str, int], Value]:
+        """What the measure says of each cell that has it, by curve and length."""
+        found = {key: self.measure.of(cell) for key, cell in self.cells.items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def lacking(self) -> bool:
+        """Whether there are results, but none that the measure could show."""
+        return not self.values and any(cell.nll is not None for cell in self.cells.values())
+
+
+def tables(
+    rows: list[Row], curve_of: dict[str, str], mixed_targets: bool = False, measure: Measure = PPL
+) -> list[Table]:
     """One table per (protocol, stride, targets), the headline first; controls are left to verdicts.
 
     `curve_of` maps run folder names to curve labels; the runs of one label are seeds of one curve. A run
     that it lacks is a curve of its own, and so is each transform or other window that a run was evaluated with.
     Rows with different targets share a table only with `mixed_targets`.
-    Of several rows of one curve, run and length in a table, the last counts.
+    Of several rows of one curve, run and length in a table, the last counts. Tasks are shown by exact match, all else
+    by `measure`.
     """
     rows = [row for row in rows if not row.get("control")]
     sets = target_sets(rows)
@@ -107,7 +116,7 @@ def tables(rows: list[Row], curve_of: dict[str, str], mixed_targets: bool = Fals
         rank = known.index(key[0]) if key[0] in known else len(known)
         return rank, key[0], -len({row["run"] for row in parts[key]}), -latest[key]
 
-    return [table_of(parts[key], curve_of) for key in sorted(parts, key=order)]
+    return [table_of(parts[key], curve_of, measure) for key in sorted(parts, key=order)]
 
 
 def target_sets(rows: list[Row]) -> list[Any]:
@@ -129,7 +138,7 @@ def is_moving(protocol: str) -> bool:
     return protocol in PROTOCOLS and PROTOCOLS[protocol].moving
 
 
-def table_of(rows: list[Row], curve_of: dict[str, str]) -> Table:
+def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Table:
     """The table of `rows`, which share their protocol and stride."""
     kept: dict[tuple[str, str, int], Row] = {(row["run"], variant_of(row), row["length"]): row for row in rows}
     members: dict[tuple[str, int], list[Row]] = {}
@@ -157,53 +166,16 @@ def table_of(rows: list[Row], curve_of: dict[str, str]) -> Table:
         notes=tuple(dict.fromkeys(notes)),
         crossing=max(row.get("crossing_share") or 0.0 for row in kept.values()),
         corpus=", ".join(dict.fromkeys(row["corpus"] for row in kept.values() if row.get("corpus"))),
+        measure=EXACT_MATCH if first["protocol"] == EXACT_MATCH.name else measure,
     )
 
 
 def variant_of(row: Row) -> str:
-    """How the run was evaluated other than as it was trained: "", or " · window bca 64 · yarn"."""
-    window, trained = row.get("window") or "full", row.get("trained_window") or "full"
+    """How the run was evaluated other than as it was trained: "", or " · window bca 64 · yarn"; of a control, how the
+    row was that it belongs to."""
+    window, trained = row.get("control_of") or row.get("window") or "full", row.get("trained_window") or "full"
     parts = [f"window {window}" if window != trained else "", row.get("transform") or ""]
     return "".join(f" · {part}" for part in parts if part)
-
-
-def cell_of(rows: list[Row]) -> Cell:
-    """The cell of one curve at one length; `rows` has one row per seed."""
-    rows = sorted(rows, key=lambda row: (row["seed"], row["run"]))
-    good = [row for row in rows if status_of(row) == "ok"]
-    failures = tuple(status_of(row) for row in rows if status_of(row) != "ok")
-    if not good:
-        return Cell(len(rows), None, None, None, None, False, failures)
-    nll = math.fsum(row["nll"] for row in good) / len(good)
-    ppls = [math.exp(row["nll"]) for row in good]
-    low, high = (min(ppls), max(ppls)) if len(good) > 1 else (good[0].get("ci_low"), good[0].get("ci_high"))
-    if low is None or high is None or math.isnan(low + high):
-        low = high = None
-    return Cell(
-        len(rows),
-        nll,
-        math.exp(nll),
-        low,
-        high,
-        len(good) > 1,
-        failures,
-        **{name: mean_of(good, name) for name in ("bits_per_byte", "accuracy", "exact_match")},
-    )
-
-
-def mean_of(rows: list[Row], column: str) -> float | None:
-    """None unless every row has a value: a mean of some would be of other seeds than the perplexity's."""
-    values = [row.get(column) for row in rows]
-    return None if None in values else math.fsum(values) / len(values)  # type: ignore[arg-type]
-
-
-def status_of(row: Row) -> str:
-    """The row's status; a row that claims to be ok but holds no finite perplexity is "non-finite"."""
-    status = row.get("status") or "ok"
-    if status != "ok":
-        return status
-    nll = row.get("nll")
-    return "ok" if nll is not None and math.isfinite(nll) and nll < 700 else "non-finite"  # exp(710) overflows
 
 
 def facts(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""Where things stand on the axes of a panel: levels of perplexity, ticks and their labels."""
+"""Where things stand on the axes of a panel: the range of values, ticks and their labels."""
 
 import math
 
@@ -7,25 +7,28 @@ from posexp.report.rows import Table
 DENSE = 16  # more lengths than this are drawn without markers, and not all written under the axis
 
 
-def level(ppl: float | None) -> float:
-    """Where a perplexity is drawn: log10, on an axis that is linear in it, as a log axis ends near 1e308."""
-    return math.nan if ppl is None or math.isinf(ppl) else math.log10(ppl)
-
-
 def y_range(table: Table) -> tuple[float, float]:
     """Levels that leave a little air around every value and band."""
-    found = [level(value) for cell in table.cells.values() for value in (cell.ppl, cell.low, cell.high)]
-    found = [y for y in found if not math.isnan(y)]
+    values = table.values.values()
+    found = [table.measure.level(level) for value in values for level in (value.value, value.low, value.high)]
+    found = [level for level in found if not math.isnan(level)]
     if not found:
         return 0.0, 1.0
+    found += map(table.measure.level, table.measure.whole or ())
     air = max(0.06 * (max(found) - min(found)), 0.01)
     return min(found) - air, max(found) + air
 
 
 def y_ticks(low: float, high: float, most: int) -> list[float]:
-    """Up to `most` round numbers within [low, high]."""
+    """Up to `most` round numbers within [low, high], evenly apart."""
     from matplotlib.ticker import MaxNLocator
 
+    ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """The same for a logarithmic axis: evenly apart only where that is about the same."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         inside = [tick for e in exponents for step in steps if low <= (tick := step * 10.0**e) <= high]
@@ -35,8 +38,7 @@ def y_ticks(low: float, high: float, most: int) -> list[float]:
             return inside
     else:
         return inside[:: -(-len(inside) // most)]
-    ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(tick) for tick in ticks if low <= tick <= high]
+    return y_ticks(low, high, most)
 
 
 def x_ticks(table: Table, inches: float, em: float) -> list[int]:
@@ -58,6 +60,14 @@ def x_ticks(table: Table, inches: float, em: float) -> list[int]:
         if all(gap >= need for gap, need in zip(room, sizes, strict=True)):
             kept.append(length)
     return sorted(kept)
+
+
+def tick_labels(ticks: list[float], log: bool) -> list[str]:
+    """On a linear axis all have as many decimals."""
+    if log:
+        return [plain(tick) for tick in ticks]
+    decimals = max((len(plain(tick).partition(".")[2]) for tick in ticks), default=0)
+    return [f"{tick:,.{decimals}f}" for tick in ticks]
 
 
 def plain(tick: float) -> str:

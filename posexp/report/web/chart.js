@@ -72,7 +72,7 @@ function drawChart(table, measure, relative, off) {
   const level = (value) => (measure.log ? Math.log10(value) : value);
   const levels = lines.flatMap(({points}) => points)
     .flatMap((point) => (point.value === null ? [] : [point.value, ...(banded && point.low !== undefined ? [point.low, point.high] : [])]))
-    .map(level).concat(relative ? [level(measure.log ? 1 : 0)] : []);
+    .map(level).concat(relative ? [level(measure.log ? 1 : 0)] : measure.share ? [0, 100] : []);
   const some = levels.length > 0;
   const air = some ? Math.max(0.05 * (Math.max(...levels) - Math.min(...levels)), measure.log ? 0.004 : 0.01) : 0;
   const low = some ? Math.min(...levels) - air : 0, high = some ? Math.max(...levels) + air : 1;
@@ -137,7 +137,10 @@ function drawChart(table, measure, relative, off) {
     for (const point of drawn) {
       const spot = {curve, length: point.length, x: x(point.length), y: y(point.value)};
       chart.spots.push(spot);
-      if (table.lengths.length <= DENSE || drawn.length === 1) group.append(markerOf(curve, spot.x, spot.y, narrow ? 4 : 5));
+      if (table.lengths.length <= DENSE || drawn.length === 1) {
+        const breaks = verdictOf(table, curve, point.length)?.word === "breaks";
+        group.append(markerOf(curve, spot.x, spot.y, narrow ? 4 : 5, breaks ? "hollow" : ""));
+      }
     }
     parts.push(group);
   }

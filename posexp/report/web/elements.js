@@ -33,8 +33,10 @@ function signed(value, digits) {
 }
 
 function percentOf(nats) { // how much the perplexity changes when the loss changes by so much
-  const percent = 100 * Math.expm1(nats);
-  return Math.abs(percent) >= 9999.5 ? `×${number(Math.exp(nats))}` : `${signed(percent, Math.abs(percent) < 100 ? 1 : 0)} %`;
+  const percent = 100 * Math.expm1(Math.min(nats, 700));
+  if (percent >= 99999.5) return `+${number(percent)} %`;
+  if (Math.abs(percent) < 99.95) return `${signed(percent, 1)} %`;
+  return `+${Math.round(percent).toLocaleString("en-US")} %`;
 }
 
 // Without the signs that would only be repeated: [+27.0, +35.8]
@@ -54,22 +56,22 @@ function tickText(tick) { // 20, 22.5, 1,000; from a million on 10⁶
 // A measure of loss turns nats into its own scale: nats of a cell into its value, a difference into its relative one.
 
 const MEASURES = {
-  perplexity: {
+  ppl: {
     title: "Perplexity", axis: "perplexity (log scale)", relativeAxis: "perplexity, times the control’s (log scale)",
     log: true, has: (cell) => cell.nll !== undefined, loss: (nats) => Math.exp(nats), text: number, relativeText: times,
   },
-  loss: {
+  nll: {
     title: "Loss", axis: "loss, nats per token", relativeAxis: "loss less the control’s, nats per token",
     has: (cell) => cell.nll !== undefined, loss: (nats) => nats,
     text: (value) => value.toFixed(3), relativeText: (value) => signed(value, 3),
   },
-  bits: {
+  bits_per_byte: {
     title: "Bits per byte", axis: "bits per byte", relativeAxis: "bits per byte less the control’s",
-    has: (cell) => cell.bits !== undefined && cell.nll > 0, loss: (nats, cell) => nats * (cell.bits / cell.nll),
+    has: (cell) => cell.bits_per_byte !== undefined && cell.nll > 0, loss: (nats, cell) => nats * (cell.bits_per_byte / cell.nll),
     text: (value) => value.toFixed(3), relativeText: (value) => signed(value, 3),
   },
   accuracy: share("accuracy", "Accuracy", "targets that were the likeliest token, %"),
-  exact: share("exact", "Exact match", "examples all right, %"),
+  exact_match: share("exact_match", "Exact match", "examples all right, %"),
 };
 
 function share(key, title, axis) {
@@ -90,7 +92,7 @@ const cellOf = (table, curve, length) => {
 };
 const VERDICTS = new Map(DATA.verdicts.map((verdict) => [JSON.stringify([verdict.curve, verdict.length]), verdict]));
 const verdictOf = (table, curve, length) =>
-  table.judged ? VERDICTS.get(JSON.stringify([curve, length])) : undefined;
+  cellOf(table, curve, length)?.judged ? VERDICTS.get(JSON.stringify([curve, length])) : undefined;
 
 function controlOf(table, curve) { // the cropped control: the curve itself at its training length, on the same targets
   const trained = table.trained[curve];
@@ -105,7 +107,10 @@ function pointOf(table, curve, length, measure, relative) {
   const bounds = (low, high, scale) =>
     low === undefined || low === null || high === null ? {} : {low: scale(low), high: scale(high)};
   if (!relative) {
-    if (measure.share) return {cell, value: 100 * cell[measure.share]};
+    if (measure.share) {
+      const [low, high] = cell[`${measure.share}_bounds`] || [];
+      return {cell, value: 100 * cell[measure.share], ...bounds(low, high, (part) => 100 * part)};
+    }
     const {low, high} = cell;
     return {
       cell, value: measure.loss(cell.nll, cell), ...bounds(low, high, (ppl) => measure.loss(Math.log(ppl), cell)),
@@ -128,6 +133,8 @@ function pointOf(table, curve, length, measure, relative) {
 }
 
 const textOf = (measure, relative, value) => (relative ? measure.relativeText : measure.text)(value);
+const boundsOf = (measure, relative, {low, high}) =>
+  `[${[low, high].map((value) => textOf(measure, relative, value).replace(" %", "")).join(", ")}]`;
 
 // ---- how a curve looks
 
@@ -139,9 +146,9 @@ const MARKER = { // paths in a box of -1 to 1
 };
 const lookOf = (curve) => DATA.looks[curve];
 
-function markerOf(curve, x, y, size) {
+function markerOf(curve, x, y, size, kind = "") {
   const path = MARKER[lookOf(curve).marker] || MARKER.o;
-  return shape("path", {class: "marker", d: path, transform: `translate(${x.toFixed(2)} ${y.toFixed(2)}) scale(${size})`});
+  return shape("path", {class: `marker ${kind}`, d: path, transform: `translate(${x.toFixed(2)} ${y.toFixed(2)}) scale(${size})`});
 }
 
 const dashOf = (curve, width) => lookOf(curve).dash.map((part) => part * width).join(" ") || null;
@@ -182,16 +189,20 @@ function estimateText(estimate, text) {
 const changeText = ({value, low, high}) => percentOf(value) + (low === null ? "" : ` ${percentsOf(low, high)}`);
 const pText = (p) => (p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
 
+function placeText(table, length) { // 512 tokens of context before a target; size of the problem: 20
+  const text = length.toLocaleString("en-US");
+  return table.axis.startsWith("tokens") ? `${text} ${table.axis}` : `${table.axis}: ${text}`;
+}
+
 // What is known of a curve at a length, in lines.
 function describe(table, curve, length, measure, relative) {
   const point = pointOf(table, curve, length, measure, relative);
-  const lines = [heading(curve), line(`${length.toLocaleString("en-US")} ${table.axis}`, "quiet")];
+  const lines = [heading(curve), line(placeText(table, length), "quiet")];
   if (point.value !== null) {
     lines.push(line(textOf(measure, relative, point.value), "value"));
     if (point.low !== undefined) {
-      const bounds = [point.low, point.high].map((value) => textOf(measure, relative, value)).join(", ");
       const kind = relative || !point.cell.spread ? "95 % interval" : `lowest and highest of ${point.cell.seeds} seeds`;
-      lines.push(line(`[${bounds}] ${kind}`, "quiet"));
+      lines.push(line(`${boundsOf(measure, relative, point)} ${kind}`, "quiet"));
     }
     if (relative) lines.push(line(`against the ${point.control} control`, "quiet"));
   }
@@ -203,5 +214,4 @@ function describe(table, curve, length, measure, relative) {
   return lines;
 }
 
-const WORDS = {uses: "↓", ignores: "=", breaks: "↑", unclear: "?"};
-const wordOf = (word) => element("span", {class: `word ${Object.hasOwn(WORDS, word) ? word : "none"}`}, word);
+const wordOf = (word) => element("span", {class: `word ${Object.hasOwn(DATA.marks, word) ? word : "none"}`}, word);

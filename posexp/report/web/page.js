@@ -4,9 +4,9 @@ const view = {};
 
 function readView() { // from the address; whatever it does not say, or says wrongly, is the default
   const said = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-  const pick = (key, options) => (options.includes(said.get(key)) ? said.get(key) : options[0]);
+  const pick = (key, options, otherwise = options[0]) => (options.includes(said.get(key)) ? said.get(key) : otherwise);
   view.table = pick("table", DATA.tables.map((table) => table.key));
-  view.measure = pick("measure", Object.keys(MEASURES));
+  view.measure = pick("measure", Object.keys(MEASURES), null); // null: the table's own
   view.relative = said.get("relative") === "1";
   view.off = new Set(said.getAll("off"));
   view.heat = pick("heat", Object.keys(HEAT_SCALES));
@@ -17,7 +17,7 @@ function readView() { // from the address; whatever it does not say, or says wro
 function writeView() {
   const said = new URLSearchParams();
   if (view.table !== DATA.tables[0].key) said.set("table", view.table);
-  if (view.measure !== "perplexity") said.set("measure", view.measure);
+  if (view.measure) said.set("measure", view.measure);
   if (view.relative) said.set("relative", "1");
   for (const curve of view.off) said.append("off", curve);
   if (view.heat !== "loss") said.set("heat", view.heat);
@@ -40,7 +40,7 @@ function change(key, value) {
 function chosen() { // the table, and what of the view it allows
   const table = DATA.tables.find((one) => one.key === view.table);
   const names = measuresOf(table);
-  const name = names.includes(view.measure) ? view.measure : names[0] || "perplexity";
+  const name = [view.measure, table.measure, names[0]].find((one) => names.includes(one)) || "ppl";
   const why = !table.comparable
     ? "Each length scores other targets here, so there is no control to compare with"
     : table.curves.every((curve) => !controlOf(table, curve)) ? "No curve was measured at its training length here" : null;
@@ -73,10 +73,11 @@ function noteOf(table, measure, relative, why) {
     table.lengths.every((length) => (pointOf(table, curve, length, measure, relative) || {value: null}).value === null));
   const bands = shown.some((curve) => table.lengths.some((length) => (pointOf(table, curve, length, measure, relative) || {}).low !== undefined));
   return [
-    view.relative && why ? `${why}.` : "",
-    relative ? intervalNote(true) : bands ? `Band: ${intervalNote(false)}` : "",
+    why ? `${why}.` : "",
+    relative ? intervalNote(measure, true) : bands ? `Band: ${intervalNote(measure, false)}` : "",
     lost.length ? `Not drawn, for want of ${relative ? "a value at the training length" : "this measure"}: ${lost.join(", ")}.` : "",
     table.curves.some((curve) => table.lengths.some((length) => cellOf(table, curve, length)?.failure)) ? "× marks what has no value." : "",
+    shown.some((curve) => table.lengths.some((length) => verdictOf(table, curve, length)?.word === "breaks")) ? "Hollow points: breaks." : "",
   ].filter(Boolean);
 }
 
@@ -132,11 +133,10 @@ function drawAll() {
 }
 
 function start() {
-  const trained = [...new Set(DATA.tables.flatMap((table) => table.trainLengths))].sort((a, b) => a - b);
   const curves = new Set(DATA.tables.flatMap((table) => table.curves));
   byId("summary").textContent = [
     counted(curves.size, "curve"), DATA.runs.length ? counted(DATA.runs.length, "run") : "",
-    trained.length ? `trained at ${trained.join(", ")} tokens` : "", DATA.made.date || "",
+    DATA.tables[0].trainedAt, DATA.made.date || "",
   ].filter(Boolean).join(" · ");
   byId("made").replaceChildren(...Object.entries(DATA.made).map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, value))));
   byId("table").replaceChildren(...DATA.tables.map((table) => element("option", {value: table.key}, table.name + (sameName(table) ? ` · ${table.facts}` : ""))));

@@ -34,16 +34,16 @@ function drawRuns() {
       element("div", {class: "pair"},
         element("div", {}, element("h3", {}, "Configuration"), listing(configs[i], configDiffers)),
         element("div", {}, element("h3", {}, "Provenance"), listing(abouts[i], aboutDiffers))));
-    const text = [run.name, run.curve, `seed ${run.seed}`, run.config, ...abouts[i].map(([, row]) => row)].join("\n").toLowerCase();
+    const text = [`${run.curve} seed ${run.seed}`, run.name, run.config, ...abouts[i].map(([, row]) => row)].join("\n").toLowerCase();
     cards.push({node, text});
   });
   byId("run-list").replaceChildren(...cards.map(({node}) => node));
   byId("runs").hidden = !cards.length;
 }
 
-function findRuns(words) { // runs that hold every word
-  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
-  for (const {node, text} of cards) node.hidden = !wanted.every((word) => text.includes(word));
+function findRuns(words) {
+  const wanted = words.toLowerCase().trim();
+  for (const {node, text} of cards) node.hidden = !text.includes(wanted);
   const found = cards.filter(({node}) => !node.hidden).length;
   byId("runs-found").textContent = `${found === cards.length ? "" : `${found} of `}${counted(cards.length, "run")}. Marked lines are not the same in all runs.`;
 }

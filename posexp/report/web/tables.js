@@ -19,17 +19,20 @@ function drawNumbers(table, measure, relative) {
   byId("numbers-caption").textContent = `${title} · ${table.name} · ${table.facts}`;
   const notes = [
     "* marks the training length; – was not measured.",
-    relative ? intervalNote(true) : measure.share ? "" : `In brackets: ${intervalNote(false)}`,
-    table.judged && DATA.verdicts.length ? "Marks: ↓ uses, = ignores, ↑ breaks, ? unclear, as in Verdicts." : "",
+    relative ? intervalNote(measure, true) : `In brackets: ${intervalNote(measure, false)}`,
+    isJudged(table) ? `Marks: ${Object.entries(DATA.marks).map(([word, mark]) => `${mark} ${word}`).join(", ")}, as in Verdicts.` : "",
     ...table.notes, ...DATA.apart,
   ];
   byId("numbers-notes").replaceChildren(...notes.filter(Boolean).map((note) => element("li", {}, note)));
 }
 
-function intervalNote(relative) {
+const isJudged = (table) => table.cells.some((row) => row.some((cell) => cell && cell.judged));
+
+function intervalNote(measure, relative) {
+  if (relative && measure.share) return "The control is the curve’s own value at its training length on the same targets.";
   return relative
     ? "Where there is a verdict, the difference is its own, from the better control, with its 95 % interval; elsewhere from the curve’s own value at its training length on the same targets."
-    : "the lowest and the highest seed where two or more have a value, otherwise the 95 % interval of a bootstrap over documents.";
+    : `the lowest and the highest seed where two or more have a value, otherwise the 95 % interval of ${measure.share ? "a share of examples (Wilson’s)" : "a bootstrap over documents"}.`;
 }
 
 function numberCell(table, curve, length, measure, relative) {
@@ -38,14 +41,11 @@ function numberCell(table, curve, length, measure, relative) {
   const parts = [];
   const verdict = verdictOf(table, curve, length);
   if (point.value !== null) {
-    const mark = verdict && WORDS[verdict.word]
-      ? element("span", {class: `mark ${verdict.word}`, title: verdict.word, role: "img", "aria-label": verdict.word}, WORDS[verdict.word])
+    const mark = verdict && Object.hasOwn(DATA.marks, verdict.word)
+      ? element("span", {class: `mark ${verdict.word}`, title: verdict.word, role: "img", "aria-label": verdict.word}, DATA.marks[verdict.word])
       : null;
     parts.push(element("span", {class: "value"}, mark, textOf(measure, relative, point.value)));
-    if (point.low !== undefined) {
-      const bounds = [point.low, point.high].map((value) => textOf(measure, relative, value));
-      parts.push(element("span", {class: "interval"}, `[${bounds.join(", ")}]`));
-    }
+    if (point.low !== undefined) parts.push(element("span", {class: "interval"}, boundsOf(measure, relative, point)));
   }
   if (point.cell.failure) parts.push(element("span", {class: "failed"}, point.cell.failure));
   return element("td", parts.length ? {} : {class: "missing"}, ...(parts.length ? parts : ["–"]));
@@ -80,7 +80,7 @@ function verdictCell(verdict) {
     const box = event.currentTarget.getBoundingClientRect();
     showTip(box.right - 16, box.top + box.height / 2, ...verdictLines(verdict));
   };
-  const kind = Object.hasOwn(WORDS, verdict.word) ? verdict.word : "none";
+  const kind = Object.hasOwn(DATA.marks, verdict.word) ? verdict.word : "none";
   const inner = [element("b", {}, verdict.word)];
   if (difference) {
     const {value, low, high} = difference;
@@ -149,7 +149,7 @@ function heatMap(table, scale) {
     const cell = event.target.closest("td[data-length]");
     if (!cell) return hideTip();
     const curve = cell.closest("tr").dataset.curve, length = Number(cell.dataset.length), box = cell.getBoundingClientRect();
-    const lines = describe(table, curve, length, MEASURES.loss, false);
+    const lines = describe(table, curve, length, MEASURES.nll, false);
     const value = valueOf(cellOf(table, curve, length), table.lengths.indexOf(length));
     if (scale === "above" && value !== null) lines.push(line(`${text(value)} above the lowest here`, "quiet"));
     showTip(box.right, box.top + box.height / 2, ...lines);

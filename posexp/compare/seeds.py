@@ -14,9 +14,9 @@ class Power:
     """Of one length, in nats per token. None where `word` says why.
 
     `sd` is the standard deviation between seeds of the paired difference; `documents_error` the standard error from
-    documents, which more seeds leave as it is; `found` the smallest true difference that the seeds at hand find;
-    `limit` that of endless seeds on these documents. `needed` and `needed_observed` are the seeds for the
-    difference asked for and for the one observed, None where documents alone hide it.
+    documents, which more seeds leave as it is; `detectable` the smallest true difference that the seeds at hand
+    show; `limit` that of endless seeds on these documents. `needed` and `needed_observed` are the seeds for the
+    difference asked for and for the one observed, None where MOST_SEEDS do not show it.
     """
 
     key: Key
@@ -26,7 +26,7 @@ class Power:
     difference: float | None = None
     sd: float | None = None
     documents_error: float | None = None
-    found: float | None = None
+    detectable: float | None = None
     limit: float | None = None
     needed: int | None = None
     needed_observed: int | None = None

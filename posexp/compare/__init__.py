@@ -1,0 +1,157 @@
+"""posexp compare and posexp power: which of two curves is better, and what it takes to tell."""
+
+import re
+from fnmatch import fnmatchcase
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from posexp import jsonl, whole
+from posexp.command_line import did_you_mean
+from posexp.config import CompareCommand, PowerCommand
+from posexp.errors import Misuse, RunFailed
+from posexp.log import say
+from posexp.runs import curve_labels, find
+
+if TYPE_CHECKING:
+    from posexp.compare.pairs import Comparison, Curve, LossesOf
+
+LONGEST_NAME = 120  # of a file, which a file system bounds at 255 bytes
+AGAIN = "repeat the eval command, which measures rows anew whose losses are missing"
+
+
+def compare(command: CompareCommand) -> None:
+    """Prints the comparisons and writes <results>/<group>/compare/<base>-vs-<others>.{md,csv}.
+
+    Raises Misuse for a curve that does not exist, or if nothing can be compared.
+    """
+    from rich.text import Text
+
+    from posexp.compare import table
+    from posexp.compare.pairs import NOT_KEPT, compared, pairs_of
+    from posexp.tables import console
+
+    of_curve, losses_of = load(command)
+    base, *others = chosen(command.curves, list(of_curve), command)
+    protocols = protocols_of(command, of_curve)
+    found: list[Comparison] = []
+    notes: list[str] = []
+    refusals: list[Misuse] = []
+    for other in others:
+        try:
+            pairs, of_pair = pairs_of(base, other, of_curve, protocols)
+        except Misuse as error:
+            refusals.append(error)
+            continue
+        found += compared(pairs, losses_of)
+        notes += of_pair
+    if not found:
+        raise refusals[0]
+    if all(NOT_KEPT in comparison.word for comparison in found):
+        raise Misuse(f"no token losses are kept of {found[0].word.partition(':')[0]}: {AGAIN}")
+    if any(NOT_KEPT in comparison.word for comparison in found):
+        notes.append(f"Where losses are not kept, {AGAIN}.")
+    notes += [str(refusal) for refusal in refusals]
+    folder = Path(command.results).expanduser() / command.group / "compare"
+    name = file_name(base, command.curves[1:])
+    paths = {
+        folder / f"{name}.md": table.markdown(found, notes),
+        folder / f"{name}.csv": table.csv_of(found),
+    }
+    write(folder, paths)
+    table.print_comparisons(found, notes, console())
+    for path in paths:
+        console().print(Text(str(path)), soft_wrap=True)
+
+
+def power(command: PowerCommand) -> None:
+    """Prints what can be told apart at each length, and with how many seeds.
+
+    Raises Misuse for a curve that does not exist, for fewer than two seeds in common, or if nothing can be compared.
+    """
+    from posexp.compare import table
+    from posexp.compare.pairs import NOT_KEPT, pairs_of
+    from posexp.compare.seeds import power_of
+    from posexp.tables import console
+
+    of_curve, losses_of = load(command)
+    base, *others = chosen(command.curves, list(of_curve), command)
+    if len(others) > 1:
+        raise Misuse(f"posexp power takes two curves, not {len(others) + 1}: {listed([base, *others])}")
+    pairs, notes = pairs_of(base, others[0], of_curve, protocols_of(command, of_curve))
+    found = [power_of(pair, losses_of, command.difference, command.power) for pair in pairs]
+    if all(NOT_KEPT in of_length.word for of_length in found):
+        raise Misuse(f"no token losses are kept of {found[0].word.partition(':')[0]}: {AGAIN}")
+    table.print_power(base, others[0], found, command.difference, command.power, notes, console())
+
+
+def load(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "LossesOf"]:
+    """(the group's curves by name, what reads the losses of a row). Raises Misuse if nothing is measured."""
+    from posexp.compare.pairs import curves
+    from posexp.evaluation import losses
+    from posexp.evaluation.verdicts import curve_name
+
+    rows_of = {run: jsonl.read(run.rows, say) for run in find(command.results, command.group)}
+    measured = [run for run, rows in rows_of.items() if rows]
+    if not measured:
+        raise Misuse(f"no measured run in {command.results}/{command.group}: first posexp train, then posexp eval")
+    folders = {run.name: run.folder for run in measured}
+    rows = [{**row, "run": run.name} for run in measured for row in rows_of[run]]
+    label_of = curve_labels(measured, say)
+    return curves(rows, partial(curve_name, curve_of=label_of)), lambda row: losses.read(folders[row["run"]], row)
+
+
+def chosen(words: list[str], names: list[str], command: CompareCommand | PowerCommand) -> list[str]:
+    """The base and the others, which globs may name. Raises Misuse for a word that names none."""
+    there = f"the curves of {command.results}/{command.group} are {listed(sorted(names))}"
+    if len(words) < 2:
+        raise Misuse(f"name two curves, as posexp report does; {there}")
+    found: list[str] = []
+    for index, word in enumerate(words):
+        matching = [word] if word in names else [name for name in sorted(names) if index and fnmatchcase(name, word)]
+        if not matching:
+            raise Misuse(f"no curve {word!r}{did_you_mean(word, names)}; {there}")
+        found += matching
+    names_once = list(dict.fromkeys(found))  # the base, and what a glob for others holds besides it
+    if len(names_once) < 2:
+        raise Misuse(f"{found[0]} cannot be compared with itself alone; {there}")
+    return names_once
+
+
+def listed(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def protocols_of(command: CompareCommand | PowerCommand, of_curve: dict[str, "Curve"]) -> set[str]:
+    """The protocols to compare. Raises Misuse for one that was not measured."""
+    from posexp.evaluation.plan import PROTOCOLS
+
+    measured = {key.protocol for curve in of_curve.values() for key in curve}
+    tabled = {name for name in measured if name not in PROTOCOLS or not PROTOCOLS[name].drawn_only}
+    if command.protocol is None:
+        return tabled
+    if command.protocol not in tabled:
+        hint = did_you_mean(command.protocol, sorted(tabled))
+        raise Misuse(f"protocol {command.protocol!r} was not measured{hint}; there are {', '.join(sorted(tabled))}")
+    return {command.protocol}
+
+
+def file_name(base: str, others: list[str]) -> str:
+    """`alibi-vs-rope`, `alibi-vs-all`: letters, digits, `.`, `_`, `+`, `=` and `-` alone, and never too long."""
+    plain = [re.sub(r"[^\w.+=-]+", "_", word.replace("*", "all")).strip("._") or "curve" for word in (base, *others)]
+    name = f"{plain[0]}-vs-{'+'.join(plain[1:])}"
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name[:40]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def write(folder: Path, paths: dict[Path, str]) -> None:
+    """Raises RunFailed where `folder` cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in paths.items():
+            whole.write(path, content)
+    except OSError as error:
+        raise RunFailed(f"cannot write the comparison into {folder}: {error.strerror or error}") from error

@@ -1,0 +1,213 @@
+"""Comparisons and power, as the terminal, Markdown and CSV show them."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from posexp.compare.pairs import Comparison
+from posexp.compare.seeds import Power
+from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
+from posexp.report.table import escape, line_of, number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HEAD = ("length", "perplexity", "of base", "difference, nats", "perplexity, %", "p", "p (Holm)", "seeds", "verdict")
+FIELDS = (
+    *("protocol", "stride", "length", "targets", "targets_hash", "base", "other", "base_nll", "other_nll"),
+    *("difference", "low", "high", "error", "p", "p_holm", "seeds", "documents", "verdict"),
+)
+
+
+def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+    """(title, its comparisons) by protocol and stride, in order."""
+    for family in dict.fromkeys((c.key.protocol, c.key.stride) for c in found):
+        members = [c for c in found if (c.key.protocol, c.key.stride) == family]
+        protocol, stride = family
+        targets = sorted({c.targets for c in members})
+        counts = f"{targets[0]:,}" if len(targets) == 1 else f"{targets[0]:,} to {targets[-1]:,}"
+        parts = [protocol, f"base {members[0].base}", f"{counts} targets"]
+        yield " · ".join([*parts, *([f"stride {stride}"] if stride else [])]), members
+
+
+def print_comparisons(found: list[Comparison], notes: list[str], console: "Console") -> None:
+    from rich.text import Text
+
+    for title, members in sections(found):
+        print_grid(title, ("curve", *HEAD), [[c.other, *cells(c)] for c in members], console)
+    for line in [*footer(found), *notes]:
+        console.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def print_grid(title: str, head: tuple[str, ...], lines: list[list[str]], console: "Console") -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(head):
+        last_or_first = index in (0, len(head) - 1)
+        grid.add_column(name, justify="left" if last_or_first else "right", overflow="fold")
+    before = None
+    for line in lines:
+        grid.add_row(*(Text("" if i == 0 and cell == before else cell) for i, cell in enumerate(line)))
+        before = line[0]
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(grid)
+
+
+def markdown(found: list[Comparison], notes: list[str]) -> str:
+    """The same as the terminal shows."""
+    parts = [f"# {escape(found[0].base)}, compared"]
+    for title, members in sections(found):
+        lines = [line_of(["curve", *HEAD]), line_of(["---"] + ["---:"] * (len(HEAD) - 1) + ["---"])]
+        lines += [line_of([escape(cell) for cell in [c.other, *cells(c)]]) for c in members]
+        parts += [f"## {escape(title)}", "\n".join(lines)]
+    parts += [escape(line) for line in footer(found)]
+    if notes:
+        parts.append("\n".join(f"- {escape(note)}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_of(found: list[Comparison]) -> str:
+    """FIELDS, losses and differences in nats per token; None is an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    for c in found:
+        d = c.difference or Estimate(math.nan, None, None, None, None, len(c.seeds), 0)
+        value = None if c.difference is None else d.value
+        what = (c.key.protocol, c.key.stride, c.key.length, c.targets, c.key.targets_hash, c.base, c.other)
+        numbers = (
+            c.base_nll,
+            c.other_nll,
+            value,
+            d.low,
+            d.high,
+            d.error,
+            d.p,
+            c.adjusted,
+            d.seeds,
+            d.documents or None,
+        )
+        writer.writerow([*what, *numbers, c.word])
+    return text.getvalue()
+
+
+def cells(c: Comparison) -> list[str]:
+    """Under HEAD."""
+    d = c.difference
+    if d is None or c.base_nll is None or c.other_nll is None:
+        return [str(c.key.length), *["–"] * 6, str(len(c.seeds)), c.word]
+    return [
+        str(c.key.length),
+        number(math.exp(c.other_nll)),
+        number(math.exp(c.base_nll)),
+        bracketed([d.value, d.low, d.high], "+.4f"),
+        bracketed([None if x is None else percent(x) for x in (d.value, d.low, d.high)], "+.2f"),
+        p_value(d.p),
+        p_value(c.adjusted),
+        str(d.seeds),
+        c.word,
+    ]
+
+
+def bracketed(numbers: Sequence[float | None], form: str) -> str:
+    """A value, and its interval if it has one."""
+    value, *bounds = [None if x is None else f"{x:{form}}" for x in numbers]
+    return f"{value} [{bounds[0]}, {bounds[1]}]" if bounds[0] else f"{value}"
+
+
+def percent(nats: float) -> float:
+    """A difference of losses as a change of perplexity."""
+    return 100 * math.expm1(min(nats, 700.0))
+
+
+def p_value(p: float | None) -> str:
+    return "–" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def footer(found: list[Comparison]) -> list[str]:
+    """What the numbers mean, and what the intervals cover."""
+    estimates = [c.difference for c in found if c.difference is not None]
+    lines = [
+        "Differences are of the mean loss, the curve's less the base's, paired by target: below 0 the curve is better. "
+        f"p (Holm) holds for all lengths of a curve and protocol together, and below {ALPHA:.2f} there is a verdict; "
+        "p and what is in brackets hold for one length alone."
+    ]
+    if not estimates:
+        return lines
+    seeds, documents = ({getattr(d, name) for d in estimates} for name in ("seeds", "documents"))
+    if seeds == documents == {1}:
+        return [*lines, "One seed and one document: no interval, and nothing can be told."]
+    over = [span(counts, unit) for counts, unit in ((seeds, "seed"), (documents, "document")) if counts != {1}]
+    lines.append(f"In brackets: the 95 % interval over {' and '.join(over)}.")
+    if 1 in seeds:
+        lines.append("One seed: says nothing about other trainings.")
+    if 1 in documents:
+        lines.append("One document: says nothing about other text.")
+    return lines
+
+
+def span(counts: set[int], unit: str) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} {unit}s" if low == high else f"{low} to {high} {unit}s"
+
+
+def print_power(
+    base: str,
+    other: str,
+    found: list[Power],
+    difference: float,
+    power: float,
+    notes: list[str],
+    console: "Console",
+) -> None:
+    from rich.text import Text
+
+    for family in dict.fromkeys((p.key.protocol, p.key.stride) for p in found):
+        members = [p for p in found if (p.key.protocol, p.key.stride) == family]
+        title = f"{family[0]} · {other} less {base}, nats per token · power {power:g}"
+        spread = (
+            "length",
+            "difference",
+            "sd between seeds",
+            "error from documents",
+            "detectable",
+            "with endless seeds",
+        )
+        head = (*spread, f"seeds for {difference:g}", "seeds for the difference", "")
+        print_grid(title, head, [power_cells(p, difference) for p in members], console)
+    counts = {len(p.seeds) for p in found}
+    lines = [
+        f"Detectable: the smallest true difference that {span(counts, 'seed')} show with a probability of {power:g}, "
+        f"by the test of posexp compare at {ALPHA:.2f} for one length alone.",
+        "More seeds do not remove the error from documents; where it hides a difference, more documents are needed "
+        "(a larger split, or eval.targets where it bounds them).",
+    ]
+    if any(p.documents == 1 for p in found):
+        lines.append("One document: says nothing about other text.")
+    for line in [*lines, *notes]:
+        console.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def power_cells(p: Power, difference: float) -> list[str]:
+    if p.difference is None:
+        return [str(p.key.length), *["–"] * 7, p.word]
+    parts = [p.sd, p.documents_error, p.detectable, p.limit]
+    return [
+        str(p.key.length),
+        f"{p.difference:+.4f}",
+        *("–" if part is None else f"{part:.4f}" for part in parts),
+        seeds_of(p, p.needed, difference),
+        seeds_of(p, p.needed_observed, p.difference),
+        p.word,
+    ]
+
+
+def seeds_of(p: Power, needed: int | None, difference: float) -> str:
+    if needed is not None:
+        return f"{needed:,}"
+    return "–" if p.limit is not None and p.limit >= abs(difference) else f"more than {MOST_SEEDS:,}"

@@ -1,0 +1,150 @@
+"""Probes: what a model retrieves from its context, which perplexity hardly shows.
+
+Protocols like those of posexp/evaluation/protocols.py. Shape suffixes: M trials, T tokens of a trial's text, S tokens
+of a span, V entries of the vocabulary, W windows, N targets.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from posexp.config import Split
+from posexp.data.store import Store, Tokens
+from posexp.errors import Misuse
+from posexp.evaluation.protocols import MIN_STRETCHES, check_stream, evenly, spread
+from posexp.evaluation.targets import Measurement, targets_of
+
+RARE = 0.1  # share of the text that the rare tokens make up together
+COUNTED = 1 << 24  # tokens counted at a time
+
+
+def induction(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """A span of s random tokens, then text, then the span again: loss on the copy but its first token, which nothing
+    foretells. What foretells the others is L+1-s tokens back (Olsson et al. 2022, arXiv 2209.11895, section on
+    repeated random tokens).
+
+    The span is drawn from the tokens of the split one by one, so it has their frequencies and no order. The text
+    between is the split's own, and ends alike at every length, as do the copies: all lengths score the same targets.
+    """
+    text_MT, span_MS = trials(tokens, lengths, stride, bound)
+    found = []
+    for length in lengths:
+        begin = text_MT.shape[1] - (length + 1)
+        repeated_MT = text_MT.copy()
+        repeated_MT[:, begin : begin + stride] = span_MS
+        found.append(
+            Measurement("induction", length, stride, copies(text_MT, length, stride), tokens=laid(repeated_MT, tokens))
+        )
+    return found
+
+
+def induction_absent(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """The targets of `induction` without the first copy: what they cost a model that has nothing to retrieve."""
+    text_MT, _ = trials(tokens, lengths, stride, bound)
+    text = laid(text_MT, tokens)
+    return [
+        Measurement("induction_absent", length, stride, copies(text_MT, length, stride), tokens=text)
+        for length in lengths
+    ]
+
+
+def trials(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(text [M, T], span [M, S]): stretches of the split, each as long as the longest length and its last target, which
+    end in their span."""
+    if stride < 2 or min(lengths) + 1 < 2 * stride:
+        raise Misuse(
+            f"induction repeats eval.stride={stride} tokens: it must be at least 2, and every length at least twice as "
+            f"long; the shortest is {min(lengths)}"
+        )
+    size = max(lengths) + 1
+    check_stream(len(tokens.ids) - 1, size - 1)
+    possible = len(tokens.ids) // size
+    begin_M = evenly(possible, possible if bound is None else max(MIN_STRETCHES, bound // (stride - 1))) * size
+    text_MT = tokens.ids[begin_M[:, None] + np.arange(size)]
+    draw = np.random.default_rng(0)
+    span_MS = tokens.ids[draw.integers(len(tokens.ids), size=(len(begin_M), stride))]
+    text_MT[:, -stride:] = span_MS
+    return text_MT, span_MS
+
+
+def copies(text_MT: np.ndarray, length: int, stride: int) -> np.ndarray:
+    """[M, 3]: the windows of `length` inputs that end with their trial, of which the copy but its first is scored."""
+    M, T = text_MT.shape
+    stop_M = (np.arange(M) + 1) * T
+    return np.stack((stop_M - 1 - length, stop_M - stride + 1, stop_M), axis=1)
+
+
+def laid(text_MT: np.ndarray, tokens: Tokens) -> Tokens:
+    """A document for each trial."""
+    M, T = text_MT.shape
+    return Tokens(text_MT.ravel(), np.arange(M + 1) * T, 0, "", tokens.store)
+
+
+def repeats(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """Rare tokens of real text that stand earlier in the same input: loss by how far back the last one is, which is
+    at most the row's `length`.
+
+    Inputs are of the longest length, inside documents. A frequent token is guessed without looking back; a rare one
+    hardly (arXiv 2209.11895 compares early and late tokens; here the distance is known).
+    """
+    longest = max(lengths)
+    windows_W3 = inside(tokens, longest, bound)
+    target_N, _ = targets_of(windows_W3)
+    gap_N = np.concatenate([since_last(tokens.ids[start:stop])[1:] for start, _, stop in windows_W3.tolist()])
+    gap_N[~rare(tokens)[tokens.ids[target_N]]] = 0
+    if not gap_N.any():
+        raise Misuse(f"no rare token comes twice within {longest} tokens of a document: repeats has nothing to score")
+    edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
+    found = []
+    for low, high in zip([0, *edges[:-1]], edges, strict=True):
+        chosen_N = (low < gap_N) & (gap_N <= high)
+        if chosen_N.any():
+            found.append(Measurement("repeats", high, None, windows_W3, chosen_N))
+    return found
+
+
+def inside(tokens: Tokens, length: int, bound: int | None) -> np.ndarray:
+    """[W, 3]: windows of `length` inputs, each in one document and scored whole, spread over documents."""
+    places_D = np.maximum(0, (np.diff(tokens.starts) - 1) // length)
+    if not places_D.any():
+        longest = max(0, int(np.diff(tokens.starts).max(initial=0)) - 1)
+        raise Misuse(
+            f"no document is long enough for evaluation length {length}: the longest possible here is {longest}"
+        )
+    taken_D = spread(places_D, int(places_D.sum()) if bound is None else max(MIN_STRETCHES, bound // length))
+    begin_W = np.concatenate(
+        [
+            first + length * (np.arange(taken) * places // max(1, taken))
+            for first, places, taken in zip(tokens.starts[:-1], places_D, taken_D, strict=True)
+        ]
+    )
+    return np.stack((begin_W, begin_W + 1, begin_W + length + 1), axis=1)
+
+
+def since_last(ids_T: np.ndarray) -> np.ndarray:
+    """How many tokens before each one the same token stands, 0 if it does not, int64 [T]."""
+    order_T = np.argsort(ids_T, kind="stable")  # equal tokens side by side, in the order of the text
+    again = ids_T[order_T[1:]] == ids_T[order_T[:-1]]
+    gap_T = np.zeros(len(ids_T), dtype=np.int64)
+    gap_T[order_T[1:][again]] = np.diff(order_T)[again]
+    return gap_T
+
+
+def rare(tokens: Tokens) -> np.ndarray:
+    """Whether a token is one of the rarest, which together make up a share RARE of the training split, bool [V]; of
+    `tokens` themselves where there is none."""
+    store = tokens.store
+    trained = store is not None and Split.train.value in store.meta["splits"]
+    count_V = counts_in_training(store) if trained else np.bincount(tokens.ids)
+    order_V = np.argsort(count_V, kind="stable")
+    rare_V = np.zeros(len(count_V), dtype=bool)
+    rare_V[order_V[count_V[order_V].cumsum() <= RARE * count_V.sum()]] = True
+    return rare_V
+
+
+@lru_cache(maxsize=1)
+def counts_in_training(store: Store) -> np.ndarray:
+    """How often each token stands in the training split, int64 [V]."""
+    ids = store.split(Split.train).ids
+    pieces = (ids[first : first + COUNTED] for first in range(0, len(ids), COUNTED))
+    return np.sum([np.bincount(piece, minlength=store.vocab_size) for piece in pieces], axis=0)

@@ -1,0 +1,59 @@
+"""exact_match: whether a model solves a task it was trained on, at sizes it has seen and at larger ones.
+
+The answer is scored with the right answer before each of its tokens. If the likeliest token is the right one
+everywhere, greedy decoding writes exactly that answer, and otherwise another one: so an example is right if all of its
+targets are. Every answer ends with its line, because to stop too late is wrong too.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from posexp.config import Split
+from posexp.data import task, tokenizer
+from posexp.data.store import Tokens
+from posexp.errors import Misuse
+from posexp.evaluation.targets import Measurement
+
+FEWEST, MOST = 64, 500  # examples of a size, within which a bound on targets decides
+
+
+def exact_match(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+    """New examples of each size among `lengths`, none of them in training; each is a document of its own.
+
+    An example stands behind the end of a line, as it does in training. Raises Misuse for text that is no task.
+    """
+    store = tokens.store
+    about = store.meta.get("task") if store is not None else None
+    if store is None or about is None:
+        raise Misuse(f"exact_match needs a task to solve: choose one with data={'|'.join(task.TASKS)}")
+    encode = tokenizer.load(store.tokenizer_path).encode
+    split = split_of(tokens)
+    return [measure(encode, tokens, about, split, size, bound) for size in lengths]
+
+
+def measure(
+    encode: Any, tokens: Tokens, about: dict[str, Any], split: Split, size: int, bound: int | None
+) -> Measurement:
+    ids: list[int] = []
+    windows: list[tuple[int, int, int]] = []  # each a document
+    targets = 0
+    for prompt, answer in task.examples(about["name"], range(size, size + 1), split):
+        encoding = encode("\n" + task.line((prompt, answer)), add_special_tokens=False)
+        begin, stop = len(ids), len(ids) + len(encoding.ids)
+        scored = sum(last > 1 + len(prompt) for _, last in encoding.offsets)
+        ids += encoding.ids
+        windows.append((begin, stop - scored, stop))
+        targets += scored
+        if len(windows) >= MOST or (len(windows) >= FEWEST and bound is not None and targets >= bound):
+            break
+    windows_W3 = np.array(windows)
+    starts = np.append(windows_W3[:, 0], len(ids))
+    drawn = Tokens(np.array(ids, dtype=tokens.ids.dtype), starts, 0, "", tokens.store)
+    return Measurement("exact_match", size, None, windows_W3, tokens=drawn, task=True, trained=about["size"])
+
+
+def split_of(tokens: Tokens) -> Split:
+    assert tokens.store is not None
+    files = tokens.store.meta["files"]
+    return next(split for split in Split if files[f"{split.value}.bin"]["sha256"] == tokens.sha256)

@@ -1,0 +1,185 @@
+"""posexp export: a trained run as a folder that transformers loads, where it has an equal architecture.
+
+<results>/<group>/<run>/export/
+    config.json                             of LlamaForCausalLM, MistralForCausalLM or Qwen3ForCausalLM
+    model.safetensors                       the run's weights under their names
+    tokenizer.json, tokenizer_config.json   the run's tokens
+
+Needs no transformers. Shape suffixes: V vocabulary, D width of the residual stream, C channels of a head.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posexp import whole
+from posexp.config import ExportCommand, TrainCommand
+from posexp.data import load
+from posexp.errors import Inapplicable, Misuse, RunFailed
+from posexp.log import say
+from posexp.model import BASE_WIDTH, Block, Decoder, SwiGLU
+from posexp.parts import targets
+from posexp.restore import OWN_PARTS, finished_runs, for_each, restore_model
+from posexp.runs import Run
+from posexp.schemes import EMBEDDING_STD
+from posexp.schemes.rope import Layout, Rope
+from posexp.windows.sliding import Sliding
+
+EXPORTS = (
+    "RoPE over all channels of a head, with model.mlp=swiglu and a full or sliding window, is what transformers has too"
+)
+
+
+def export(command: ExportCommand) -> list[Path]:
+    """Writes a folder for every finished run that `command` names; prints and returns their paths.
+
+    Raises Misuse if there is no such run, or none that transformers has an equal of; RunFailed if some could not be
+    written.
+    """
+    finished = finished_runs(command.results, command.group, command.runs)
+    if command.folder is not None and len(finished) > 1:
+        raise Misuse(f"folder={command.folder} is for one run, and {len(finished)} match: name one, or leave it out")
+    paths: list[Path] = []
+    for_each(finished, lambda run: paths.append(export_run(run, command)), "exported")
+    return paths
+
+
+def export_run(run: Run, command: ExportCommand) -> Path:
+    trained = run.config()
+    if any(not target.startswith(OWN_PARTS) for target in targets(trained.scheme) + targets(trained.window)):
+        raise Inapplicable(f"{trained.scheme['_target_']} has no equal in transformers: {EXPORTS}")
+    trained, model, _ = restore_model(run)
+    contents: dict[str, str | bytes] = {
+        "config.json": text_of(config_of(run, trained, model)),
+        "tokenizer.json": tokenizer_of(run, trained, command.cache),
+        "tokenizer_config.json": text_of({"tokenizer_class": "PreTrainedTokenizerFast"}),
+        "model.safetensors": safetensors_of(model),
+    }
+    folder = run.folder / "export" if command.folder is None else Path(command.folder).expanduser()
+    check_own(folder, run)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            whole.write(folder / name, content)
+    except OSError as error:
+        raise RunFailed(f"cannot write to {folder}: {error.strerror}; set folder=<a folder you own>") from error
+    print(folder)
+    return folder
+
+
+def text_of(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
+
+
+def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> str:
+    own = run.folder / "tokenizer.json"
+    if own.is_file():
+        return own.read_text()
+    trained.data.cache = cache or trained.data.cache  # runs from before they kept it
+    store = load(trained.data, say)
+    run.check_store(store.key)
+    return store.tokenizer_path.read_text()
+
+
+def check_own(folder: Path, run: Run) -> None:
+    """Raises Misuse if `folder` holds anything but an earlier export of the run."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        of = json.loads((folder / "config.json").read_text()).get("posexp_run")
+    except (OSError, ValueError, AttributeError):
+        of = None
+    if of != run.name:
+        raise Misuse(f"folder={folder} holds something else already: choose another")
+
+
+def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]:
+    """What config.json holds. Raises Inapplicable if transformers has no equal architecture."""
+    scheme, window, sizes = model.scheme, model.window, trained.model
+    if type(scheme) is not Rope or scheme.fraction != 1:
+        raise Inapplicable(f"{scheme.fingerprint()} has no equal in transformers: {EXPORTS}")
+    if not window.full and type(window) is not Sliding:
+        raise Inapplicable(f"window {window.fingerprint()!r} has no equal in transformers: {EXPORTS}")
+    first = model.blocks[0]
+    assert isinstance(first, Block)
+    mlp = first.mlp
+    if not isinstance(mlp, SwiGLU):
+        raise Inapplicable(f"model.mlp={sizes.mlp.value} has no equal in transformers: {EXPORTS}")
+    seen: dict[str, Any] = {} if window.full else {"sliding_window": window.size}
+    kind = "Llama" if window.full else "Mistral"
+    if sizes.qk_norm:
+        kind = "Qwen3"
+        seen |= {"use_sliding_window": not window.full, "max_window_layers": sizes.n_layer if window.full else 0}
+    return {
+        "architectures": [f"{kind}ForCausalLM"],
+        "model_type": kind.lower(),
+        "posexp_run": run.name,
+        "vocab_size": model.embedding.num_embeddings,
+        "hidden_size": sizes.d_model,
+        "intermediate_size": mlp.out.in_features,
+        "num_hidden_layers": sizes.n_layer,
+        "num_attention_heads": sizes.n_head,
+        "num_key_value_heads": sizes.n_head,
+        "head_dim": scheme.rotary_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": trained.train.length,
+        "rms_norm_eps": torch.finfo(torch.float32).eps,  # what torch takes for a norm without one
+        "rope_parameters": {"rope_type": "default", "rope_theta": scheme.base},
+        "rope_theta": scheme.base,  # where transformers before 5 looks
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "dtype": "float32",
+        **seen,
+    }
+
+
+def safetensors_of(model: Decoder) -> bytes:
+    """The weights under the names of transformers. What the decoder scales on the way in and out, they have in them."""
+    from safetensors.torch import save
+
+    embedding_VD = model.embedding.weight.detach()
+    found: dict[str, Tensor] = {
+        "model.embed_tokens.weight": embedding_VD / EMBEDDING_STD,
+        "model.norm.weight": model.norm.weight,
+        "lm_head.weight": embedding_VD * (BASE_WIDTH / model.embedding.embedding_dim),
+    }
+    assert isinstance(model.scheme, Rope)
+    order_C = half_order(model.scheme)
+    for index, block in enumerate(model.blocks):
+        assert isinstance(block, Block) and isinstance(block.mlp, SwiGLU)
+        q, k, v = block.attention.qkv.weight.chunk(3)
+        gate, up = block.mlp.gate_and_up.weight.chunk(2)
+        of_block = {
+            "input_layernorm": block.norm_attention.weight,
+            "self_attn.q_proj": ordered(q, order_C),
+            "self_attn.k_proj": ordered(k, order_C),
+            "self_attn.v_proj": v,
+            "self_attn.o_proj": block.attention.out.weight,
+            "post_attention_layernorm": block.norm_mlp.weight,
+            "mlp.gate_proj": gate,
+            "mlp.up_proj": up,
+            "mlp.down_proj": block.mlp.out.weight,
+        }
+        for name, norm in (("q_norm", block.attention.norm_q), ("k_norm", block.attention.norm_k)):
+            if isinstance(norm, torch.nn.RMSNorm):
+                of_block[f"self_attn.{name}"] = norm.weight[order_C]
+        found |= {f"model.layers.{index}.{name}.weight": weight for name, weight in of_block.items()}
+    tensors = {name: weight.detach().clone().contiguous() for name, weight in found.items()}
+    return save(tensors, metadata={"format": "pt"})
+
+
+def half_order(rope: Rope) -> Tensor:
+    """[C]: which channels of a head come first, second, … where channel i turns with channel i + C/2."""
+    channel_C = torch.arange(rope.rotary_dim)
+    return channel_C if rope.layout is Layout.half else torch.cat((channel_C[0::2], channel_C[1::2]))
+
+
+def ordered(weight: Tensor, order_C: Tensor) -> Tensor:
+    """A projection to queries or keys, with the channels of each head in another order."""
+    return weight.unflatten(0, (-1, len(order_C)))[:, order_C].flatten(0, 1)

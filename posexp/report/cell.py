@@ -1,0 +1,91 @@
+"""One curve at one length: what its seeds say together, and what kept some from saying anything."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One curve at one length: perplexity over its seeds, and what kept seeds from having one.
+
+    `low` and `high` bound the seeds' perplexities (`spread`), or are the 95 % interval over documents
+    where a single seed has a value; None where there is neither.
+    """
+
+    seeds: int
+    nll: float | None  # nats per token, mean over the seeds that have a value
+    ppl: float | None
+    low: float | None
+    high: float | None
+    spread: bool
+    failures: tuple[str, ...]  # statuses of the seeds without a value, in order of seed
+    bits_per_byte: float | None = None  # these three, too, are means over the seeds that have a value
+    accuracy: float | None = None
+    exact_match: float | None = None
+    exact_match_bounds: tuple[float, float] | None = None  # like low and high
+
+    @property
+    def failure(self) -> str:
+        """Why seeds are missing: "", "undefined", or "2/3 ok, non-finite"."""
+        kinds = ", ".join(dict.fromkeys(status.split(":")[0] for status in self.failures))
+        measured = self.seeds - len(self.failures)
+        return f"{measured}/{self.seeds} ok, {kinds}" if measured and kinds else kinds
+
+
+def cell_of(rows: list[Row]) -> Cell:
+    """The cell of one curve at one length; `rows` has one row per seed."""
+    rows = sorted(rows, key=lambda row: (row["seed"], row["run"]))
+    good = [row for row in rows if status_of(row) == "ok"]
+    failures = tuple(status_of(row) for row in rows if status_of(row) != "ok")
+    if not good:
+        return Cell(len(rows), None, None, None, None, False, failures)
+    nll = math.fsum(row["nll"] for row in good) / len(good)
+    ppls = [math.exp(row["nll"]) for row in good]
+    low, high = (min(ppls), max(ppls)) if len(good) > 1 else (good[0].get("ci_low"), good[0].get("ci_high"))
+    if low is None or high is None or math.isnan(low + high):
+        low = high = None
+    return Cell(
+        len(rows),
+        nll,
+        math.exp(nll),
+        low,
+        high,
+        len(good) > 1,
+        failures,
+        **{name: mean_of(good, name) for name in ("bits_per_byte", "accuracy", "exact_match")},
+        exact_match_bounds=bounds_of([(row.get("exact_match"), row.get("documents")) for row in good]),
+    )
+
+
+def bounds_of(shares: list[tuple[float | None, int | None]]) -> tuple[float, float] | None:
+    """Of shares of so many examples, one a seed: the lowest and highest seed; of a single seed the 95 % score interval
+    (Wilson 1927). None where one is unknown."""
+    known = [(share, count) for share, count in shares if share is not None]
+    if len(known) < len(shares):
+        return None
+    if len(known) > 1:
+        return min(known)[0], max(known)[0]
+    ((share, count),) = known
+    if not count:
+        return None
+    z2 = 1.959964**2 / count
+    middle, half = share + z2 / 2, math.sqrt(z2 * share * (1 - share) + z2**2 / 4)
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def mean_of(rows: list[Row], column: str) -> float | None:
+    """None unless every row has a value: a mean of some would be of other seeds than the perplexity's."""
+    values = [row.get(column) for row in rows]
+    return None if None in values else math.fsum(values) / len(values)  # type: ignore[arg-type]
+
+
+def status_of(row: Row) -> str:
+    """The row's status; a row that claims to be ok but holds no finite perplexity is "non-finite"."""
+    status = row.get("status") or "ok"
+    if status != "ok":
+        return status
+    nll = row.get("nll")
+    return "ok" if nll is not None and math.isfinite(nll) and nll < 700 else "non-finite"  # exp(710) overflows

@@ -1,0 +1,103 @@
+"""Tables for a paper: LaTeX with booktabs. Names in other scripts than Latin need LuaLaTeX or XeLaTeX."""
+
+from posexp.report.rows import Table, facts, listed, one_line
+from posexp.report.table import failure, interval, starred, tabled, trained_at
+
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\`{}",
+    "[": "{[}",  # at the beginning of a row, [ and * would be arguments of the row end before it
+    "]": "{]}",
+    "*": "{*}",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+    "–": "--",
+    "−": "$-$",
+}
+
+
+def latex(shown: list[Table]) -> str:
+    """A file for \\input; its preamble needs \\usepackage{booktabs}."""
+    return "\n\n".join(["% \\usepackage{booktabs}", *map(latex_table, tabled(shown))]) + "\n"
+
+
+def latex_table(table: Table) -> str:
+    """Values over their intervals, the best of each length bold."""
+    several = len(table.train_lengths) > 1
+    heads = ["", *(["trained at"] if several else []), *(starred(n, table.train_lengths) for n in table.lengths)]
+    rows = []
+    for curve in table.curves:
+        first = [escape(curve), *([listed(table.trained[curve])] if several else [])]
+        rows.append(line_of([*first, *(value_of(table, curve, length) for length in table.lengths)]))
+        intervals = [interval_of(table, (curve, length)) for length in table.lengths]
+        if any(intervals):
+            rows.append(line_of([*("" for _ in first), *intervals]))
+    name = "-".join(filter(None, [table.protocol, str(table.stride or ""), table.targets_hashes[0][:8]]))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{escape(caption(table))}}}",
+            rf"  \label{{tab:{''.join(letter if letter.isalnum() else '-' for letter in name)}}}",
+            r"  \small",
+            rf"  \begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"    \toprule",
+            line_of(heads),
+            r"    \midrule",
+            *rows,
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def caption(table: Table) -> str:
+    best = "highest" if table.measure.high_is_good else "lowest"
+    parts = [f"{table.title}: {table.measure.axis}, the {best} of each length bold."]
+    if any(value.low is not None for value in table.values.values()):
+        parts.append(f"In brackets: the range of the seeds; of one seed the 95 % interval over {table.measure.over}.")
+    about = f"{facts(table)} · {trained_at(table)}"
+    return " ".join([*parts, f"{about[:1].upper()}{about[1:]} (*)."])
+
+
+def best_of(table: Table, length: int) -> str | None:
+    """The best value of a column, as it is written, so that what reads the same is the same."""
+    values = [table.values[curve, length].value for curve in table.curves if (curve, length) in table.values]
+    if not values:
+        return None
+    return table.measure.write(max(values) if table.measure.high_is_good else min(values))
+
+
+def value_of(table: Table, curve: str, length: int) -> str:
+    missing = escape(failure(table, (curve, length)))
+    if (curve, length) not in table.values:
+        return missing or "--"
+    text = table.measure.write(table.values[curve, length].value)
+    shown = rf"\textbf{{{text}}}" if text == best_of(table, length) else text
+    return rf"{shown}\,{{\scriptsize ({missing})}}" if missing else shown
+
+
+def interval_of(table: Table, key: tuple[str, int]) -> str:
+    bounds = interval(table, key)
+    return rf"{{\scriptsize [{bounds[0]},\,{bounds[1]}]}}" if bounds else ""
+
+
+def line_of(cells: list[str]) -> str:
+    return f"    {' & '.join(cells)} \\\\"
+
+
+def escape(text: str) -> str:
+    return "".join(ESCAPES.get(letter, letter) for letter in one_line(text))

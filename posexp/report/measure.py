@@ -1,0 +1,123 @@
+"""What a table shows of its rows: perplexity, loss, bits per byte or exact match; how that is written and drawn."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from posexp.report.cell import Cell
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a cell says under a measure; `low` and `high` are None where there is no interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`name` as measure=… takes it; `title` begins titles; `axis` says what the numbers are; `meaning` ends "Each cell
+    is"; `over` and `by` say what the 95 % interval of a single seed is about and how it is found; `log` asks for a
+    logarithmic axis, `whole` for one with all values that there can be."""
+
+    name: str
+    title: str
+    axis: str
+    meaning: str
+    of: Callable[["Cell"], Value | None]  # None where the rows lack it
+    write: Callable[[float], str]
+    over: str = "documents"
+    by: str = "a bootstrap"
+    log: bool = False
+    whole: tuple[float, float] | None = None
+    high_is_good: bool = False
+
+    @property
+    def label(self) -> str:
+        """Of the axis."""
+        return f"{self.axis} (log scale)" if self.log else self.axis
+
+    def level(self, value: float | None) -> float:
+        """Where a value is drawn, on an axis that is linear in it: log10 for `log`, as a log axis ends near 1e308."""
+        if value is None or math.isinf(value):
+            return math.nan
+        return math.log10(value) if self.log else value
+
+    def at(self, level: float) -> float:
+        """The value that is drawn at `level`."""
+        return 10.0 ** min(level, 307.0) if self.log else level
+
+
+def perplexity(cell: "Cell") -> Value | None:
+    return None if cell.ppl is None else Value(cell.ppl, cell.low, cell.high)
+
+
+def loss(cell: "Cell") -> Value | None:
+    if cell.nll is None:
+        return None
+    return Value(cell.nll, *(None if bound is None else math.log(bound) for bound in (cell.low, cell.high)))
+
+
+def bits_per_byte(cell: "Cell") -> Value | None:
+    """Its interval is the loss's: bytes belong to the targets, which every draw of documents shares about equally."""
+    value = loss(cell)
+    if value is None or cell.bits_per_byte is None:
+        return None
+    if not value.value:
+        return Value(cell.bits_per_byte, None, None)
+    ratio = cell.bits_per_byte / value.value
+    return Value(cell.bits_per_byte, *(None if bound is None else bound * ratio for bound in (value.low, value.high)))
+
+
+def exact_match(cell: "Cell") -> Value | None:
+    """In percent."""
+    if cell.exact_match is None:
+        return None
+    bounds = cell.exact_match_bounds or (None, None)
+    return Value(100 * cell.exact_match, *(None if bound is None else 100 * bound for bound in bounds))
+
+
+def digits(value: float) -> str:
+    """Four significant digits, two from ten thousand on: 21.40, 1532, 1.2e+05."""
+    if value >= 9999.5:
+        return f"{value:.1e}"
+    return f"{value:.{max(0, 3 - math.floor(math.log10(value)))}f}"
+
+
+PPL = Measure(
+    "ppl",
+    "Perplexity",
+    "perplexity",
+    "a perplexity, exp of the mean loss over seeds; lower is better",
+    perplexity,
+    digits,
+    log=True,
+)
+NLL = Measure(
+    "nll", "Loss", "loss in nats per token", "a mean loss in nats per token; lower is better", loss, "{:.3f}".format
+)
+BITS_PER_BYTE = Measure(
+    "bits_per_byte",
+    "Bits per byte",
+    "bits per byte",
+    "a mean loss in bits per byte of text; lower is better",
+    bits_per_byte,
+    "{:.3f}".format,
+)
+EXACT_MATCH = Measure(
+    "exact_match",
+    "Exact match",
+    "exact match in percent",
+    "the percentage of examples of which every target is the likeliest token; higher is better",
+    exact_match,
+    "{:.1f}".format,
+    over="examples",
+    by="Wilson's score",
+    whole=(0, 100),
+    high_is_good=True,
+)
+MEASURES = {measure.name: measure for measure in (PPL, NLL, BITS_PER_BYTE, EXACT_MATCH)}

@@ -1,0 +1,343 @@
+"""Checkpoints that transformers loads: their losses are its own, and what they cannot do is said."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from checkpoints import V, checkpoint, own_losses, reference, slid, whole
+from command import here, posexp, world, write_texts
+
+from posexp.config import DataConfig, EvalCommand, EvalConfig, Precision, Source
+from posexp.evaluation.scoring import token_losses
+from posexp.evaluation.subject import Subject
+from posexp.hf import open_checkpoint
+from posexp.hf.model import CausalLM, load, position_limit
+from posexp.hf.source import find
+from posexp.transforms import NotApplicable
+
+CPU = torch.device("cpu")
+IDS = np.random.default_rng(0).integers(0, V, 3 * 2048 + 1)
+WORDS = ["data=files", "data.paths=text", "data.cache=cache", "wandb.mode=disabled"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    return lambda name: checkpoint(root, name)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_texts(folder / "text")
+    return folder
+
+
+def losses(model, windows: np.ndarray) -> np.ndarray:
+    return token_losses(model, IDS, windows, 4096, CPU, Precision.float32)
+
+
+def wrapped(folder: Path) -> CausalLM:
+    return CausalLM(load(find(str(folder)), trust=False))
+
+
+def opened(folder: Path, text: Path, **knobs) -> Subject:
+    data = DataConfig(source=Source.files, paths=str(text / "text"), cache=str(text / "cache"))
+    return open_checkpoint(EvalCommand(hf=str(folder), data=data, results=str(text / "results"), **knobs), CPU)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt-neox", "bloom", "mpt", "mistral", "mistral-sliding", "qwen2"])
+def test_token_losses_are_those_of_transformers_at_every_length(made, name):
+    own = reference(made(name), **({"max_seq_len": 4096} if name == "mpt" else {}))
+    model = wrapped(made(name))
+    assert model.max_length == (2048 if name == "gpt2" else None)
+    for windows in (whole(128), whole(512), whole(2048, 1), slid(512, 128)):
+        expected = own_losses(own, IDS, windows)
+        assert expected.std() > 0.5, "far from uniform, so that a difference would show"
+        assert np.abs(losses(model, windows) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "width"), [("llama", 32), ("gemma2", 32), ("cohere", 32), ("roberta", V)])
+def test_what_an_architecture_does_after_its_output_layer_counts(made, name, width):
+    model, own = wrapped(made(name)), reference(made(name))
+    assert np.abs(losses(model, whole(64)) - own_losses(own, IDS, whole(64))).max() < 1e-5
+    assert model(torch.from_numpy(IDS[None, :9])).shape[-1] == width, "logits are only made where they are scored"
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("gpt2-short", 128), ("gptj", 128), ("gpt-neo", 128), ("opt", 128), ("roberta", 128)]
+)
+def test_a_table_of_positions_ends_where_transformers_fails(made, name, limit):
+    model = reference(made(name))
+    tokens = torch.from_numpy(IDS[None] % (V - 2) + 2)  # none that RoBERTa takes for padding
+    assert position_limit(model) == limit
+    model(input_ids=tokens[:, :limit])
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=tokens[:, : limit + 1])
+
+
+def test_a_token_of_a_sliding_window_counts_itself(made):
+    windowed, full = reference(made("mistral-one"), sliding_window=24), reference(made("mistral-one"))
+    each = np.array([[n, n + 24, n + 25] for n in range(40)])  # one block: no token sees further through another
+    expected = own_losses(full, IDS, each)
+    assert own_losses(windowed, IDS, np.array([[0, 24, 64]])) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2"])
+def test_the_window_control_cuts_attention_to_the_training_length(made, text, name):
+    subject = opened(made(name), text, train_length=40)
+    (plain,) = subject.variants(EvalCommand())
+    assert subject.view(plain, 512).window == "full"
+    cut = subject.cut(plain)
+    assert cut is not None and subject.cut(cut) is None
+    view = subject.view(cut, 512)
+    assert view.window == "sliding 40" and view.prefix_stable
+    changes = {"sliding_window": 40}
+    if name == "qwen2":
+        changes |= {"use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}
+    found, full = losses(view.model, whole(300)), losses(subject.view(plain, 512).model, whole(300))
+    assert np.abs(found - own_losses(reference(made(name), **changes), IDS, whole(300))).max() < 1e-5
+    assert np.abs(found - full)[:40].max() < 1e-5 and np.abs(found - full)[41:300].max() > 0.1
+    shared = {weight.data_ptr() for weight in subject.view(plain, 512).model.parameters()}
+    assert {weight.data_ptr() for weight in view.model.parameters()} == shared, "the weights are there once"
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "mpt", "gemma2", "mistral-sliding"])
+def test_no_window_control_where_the_config_knows_none_or_has_one_already(made, text, name):
+    subject = opened(made(name), text, train_length=40)
+    (plain,) = subject.variants(EvalCommand())
+    assert subject.cut(plain) is None
+    names = {"gemma2": "sliding 24 in 1 of 2 blocks", "mistral-sliding": "sliding 24"}
+    assert subject.about["trained_window"] == names.get(name, "full")
+
+
+def transformed(subject: Subject, name: str, length: int, **options):
+    from posexp.parts import options_of
+
+    _, variant = subject.variants(EvalCommand(transform={name: options_of("transform", name, options)}))
+    return subject.view(variant, length)
+
+
+SCALED = {"rope_theta": 10000.0, "factor": 4.0}
+TRAINED = {"original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "equal"),
+    [
+        ("pi", {}, {**SCALED, "rope_type": "linear"}),
+        ("ntk", {}, {"rope_type": "default", "rope_theta": 10000.0 * 4 ** (16 / 14)}),
+        ("dynamic_ntk", {"factor": 4.0}, {**SCALED, "rope_type": "dynamic"}),
+        ("yarn", {}, {**SCALED, **TRAINED, "rope_type": "yarn"}),
+        ("llama3", {}, {**SCALED, **TRAINED, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+        ("base", {"base": 5e5}, {"rope_type": "default", "rope_theta": 5e5}),
+        (
+            "longrope",
+            {"short": [1.0 + n / 9 for n in range(8)], "long": [2.0 + n for n in range(8)]},
+            {
+                **{**SCALED, **TRAINED, "rope_type": "longrope"},
+                "short_factor": [1.0 + n / 9 for n in range(8)],
+                "long_factor": [2.0 + n for n in range(8)],
+            },
+        ),
+    ],
+)
+def test_a_transform_is_the_rope_parameters_of_transformers(made, text, name, options, equal):
+    subject = opened(made("llama"), text)
+    assert subject.train_length == 64
+    view = transformed(subject, name, 256, **options)
+    plain = losses(subject.view(subject.variants(EvalCommand())[0], 256).model, whole(256))
+    for length in (256, 48, 100):  # also shorter inputs, after longer ones
+        own = reference(made("llama"), rope_parameters=equal)
+        found = losses(view.model, whole(length))
+        assert np.abs(found - own_losses(own, IDS, whole(length))).max() < 1e-5
+    assert np.abs(losses(view.model, whole(256)) - plain).max() > 0.01
+    assert view.prefix_stable == (name not in {"dynamic_ntk", "longrope"})
+
+
+def test_a_factor_left_out_is_the_evaluated_length_over_the_training_length(made, text):
+    subject = opened(made("llama"), text)
+    assert transformed(subject, "yarn", 512).settings == "yarn(factor=8, beta_fast=32, beta_slow=1)"
+    equal = {"rope_theta": 10000.0, "factor": 8.0, "rope_type": "yarn", **TRAINED}
+    own = reference(made("llama"), rope_parameters=equal)
+    view = transformed(subject, "yarn", 512)
+    assert np.abs(losses(view.model, whole(512)) - own_losses(own, IDS, whole(512))).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_name", "name", "says"),
+    [
+        ("llama", "logn", "has no equivalent in transformers"),
+        ("llama", "rerope", "has no equivalent in transformers"),
+        ("gpt2", "yarn", "GPT2Config has no rotary frequencies"),
+        ("bloom", "pi", "BloomConfig has no rotary frequencies"),
+    ],
+)
+def test_a_transform_without_an_equivalent_does_not_apply(made, text, checkpoint_name, name, says):
+    subject = opened(made(checkpoint_name), text, train_length=64)
+    with pytest.raises(NotApplicable, match=says):
+        transformed(subject, name, 256)
+
+
+def test_frequencies_are_rescaled_once(made, text, tmp_path):
+    folder = altered(made("llama"), tmp_path, rope_parameters={**SCALED, **TRAINED, "rope_type": "yarn"})
+    subject = opened(folder, text)
+    with pytest.raises(NotApplicable, match=r"rescaled already \(yarn\)"):
+        transformed(subject, "pi", 256)
+    assert transformed(subject, "base", 256).settings == "base(500000)"
+
+
+def altered(folder: Path, into: Path, **changes) -> Path:
+    """A copy of a checkpoint with changes to its config.json; None takes a key away."""
+    copied = Path(shutil.copytree(folder, into / "altered"))
+    config = json.loads((copied / "config.json").read_text()) | changes
+    (copied / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "length"),
+    [
+        ("gpt2-short", {}, 128),
+        ("mpt", {}, 64),
+        ("bloom", {"seq_length": 2048}, 2048),
+        ("llama", {"max_position_embeddings": 256, "rope_parameters": {**SCALED, **TRAINED, "rope_type": "yarn"}}, 64),
+    ],
+)
+def test_the_training_length_is_what_the_config_says(made, text, tmp_path, name, changes, length):
+    assert opened(altered(made(name), tmp_path, **changes), text).train_length == length
+    assert opened(altered(made(name), tmp_path / "again", **changes), text, train_length=9).train_length == 9
+
+
+def test_without_a_training_length_the_shortest_length_asked_for_counts(made, text, capsys):
+    assert opened(made("bloom"), text, eval=EvalConfig(lengths=[96, 48])).train_length == 48
+    assert "its config does not say the training length, taken to be 48: train_length=" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
+    folder = world(tmp_path_factory, tmp_path)
+    words = ["eval", "--lengths", "64,128,256", f"hf={made('gpt2-short')}", *WORDS]
+    answer = here(*words, cwd=folder)
+    assert answer.code == 0, answer.err
+    assert "Loading" not in answer.err and "[transformers]" not in answer.err, answer.err
+    (run,) = (folder / "results" / "default").glob("hf-gpt2-short-*")
+    rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
+    assert {row["status"] for row in rows if row["length"] > 128} == {"undefined"}
+    assert {row["status"] for row in rows if row["length"] <= 128} == {"ok"}
+    assert {(row["scheme"], row["train_length"], row["kernel_path"]) for row in rows} == {
+        ("gpt2-short", 128, "transformers sdpa")
+    }
+    assert all(row["bits_per_byte"] for row in rows if row["status"] == "ok")
+    about = json.loads((run / "checkpoint.json").read_text())
+    assert about["class"] == "GPT2LMHeadModel" and about["max_length"] == about["train_length"] == 128
+    again = here(*words, cwd=folder)
+    assert again.code == 0 and "all 64, 128, 256 measured already" in again.err
+
+    assert "checkpoint" in here("runs", cwd=folder).out
+    table = here("report", cwd=folder)
+    assert table.code == 0 and "gpt2-short" in table.out and "rope" in table.out and "learned" in table.out
+    others = here("eval", "--lengths", "8,16,64", "wandb.mode=disabled", cwd=folder)
+    assert others.code == 0 and "hf-" not in others.err, "runs of posexp's own are what eval means without hf="
+    for command in ("inspect", "export"):
+        refused = here(command, run.name, cwd=folder).refusal()
+        assert f"{run.name} is a checkpoint from elsewhere, not a run that posexp trained" in refused
+
+
+def test_without_a_tokenizer_json_one_is_made_of_the_other_files(made, text, tmp_path):
+    folder = Path(shutil.copytree(made("llama"), tmp_path / "llama"))
+    layout = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(layout["model"]["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    ids = opened(folder, text).store.split(EvalConfig().split).ids
+    assert (np.asarray(ids) == np.asarray(opened(made("llama"), text).store.split(EvalConfig().split).ids)).all()
+
+
+def wrong(made, into: Path, name: str) -> Path:
+    """A folder that cannot be evaluated, for the reason of its name."""
+    folder = Path(shutil.copytree(made({"future": "bert", "kind": "t5"}.get(name, "llama")), into / name))
+    if name == "bin":
+        (folder / "model.safetensors").unlink()
+        torch.save({}, folder / "pytorch_model.bin")
+    elif name == "weights":
+        (folder / "model.safetensors").write_bytes(b"nothing")
+    elif name == "tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif name == "config":
+        (folder / "config.json").unlink()
+    elif name == "json":
+        (folder / "config.json").write_text("{")
+    elif name == "classifier":
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        save_file(
+            {k: t for k, t in tensors.items() if k != "lm_head.weight"}, folder / "model.safetensors", {"format": "pt"}
+        )
+    elif name == "code":
+        auto = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+        config = json.loads((folder / "config.json").read_text()) | {"model_type": "own", "auto_map": auto}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "own.py").write_text("raise RuntimeError('this code must not run')\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("gone/there", [], "there is no such folder; name one, or a model of the hub"),
+        ("bin", [], "holds pytorch_model.bin: posexp loads safetensors alone"),
+        ("weights", [], "transformers cannot load it"),
+        ("tokenizer", [], "has no tokenizer.json, and none can be made of its files"),
+        ("config", [], "holds no config.json, so it is not a checkpoint of transformers"),
+        ("json", [], "its config.json cannot be read"),
+        ("future", [], "is no causal language model: in BertLMHeadModel tokens see later ones"),
+        ("kind", [], "is no causal language model: its model_type is 't5'"),
+        ("classifier", [], "its weights lack lm_head.weight"),
+        ("code", [], "its code comes with the checkpoint, from outside transformers: say trust=true"),
+        ("llama", ["window=sinks"], "LlamaForCausalLM has no other window than 'full'"),
+        ("llama", ["+transform=logn"], "logn(from=64) has no equivalent in transformers"),
+        ("llama", ["train_length=0"], "train_length=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_line(made, text, tmp_path, name, words, says):
+    folder = tmp_path / name if "/" in name else wrong(made, tmp_path, name)
+    answer = here("eval", "--lengths", "16,32", f"hf={folder}", *words, *WORDS, f"results={tmp_path}/results", cwd=text)
+    assert says in answer.refusal()
+
+
+def test_a_window_that_transformers_does_not_have_is_refused(made, text):
+    words = ["eval", "--lengths", "16,32", f"hf={made('mistral')}", *WORDS]
+    refused = here(*words, "window=sinks", cwd=text).refusal()
+    assert "transformers has no window" in refused and "choose full or sliding" in refused
+    assert here(*words, "window=sliding", "window.size=8", cwd=text).code == 0
+
+
+def test_a_tokenizer_that_does_not_belong_to_the_model_is_refused(made, text, tmp_path):
+    folder = Path(shutil.copytree(made("llama"), tmp_path / "llama"))
+    layout = json.loads((folder / "tokenizer.json").read_text())
+    flags = dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
+    layout["added_tokens"] = [{"id": V, "content": "model", **flags}]
+    (folder / "tokenizer.json").write_text(json.dumps(layout))
+    refused = here("eval", "--lengths", "16", f"hf={folder}", *WORDS, cwd=text).refusal()
+    assert f"its tokenizer makes token {V} of the text, and its model knows {V} tokens" in refused
+
+
+def test_a_hub_out_of_reach_is_said_at_once(text, tmp_path):
+    # A port where nothing listens stands for a hub without network, on a machine that has one.
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
+    answer = posexp("eval", "--lengths", "16", "hf=some/model", *WORDS, cwd=text, **hub)
+    assert "the Hugging Face hub cannot be reached for a model of that name" in answer.refusal()
+
+
+def test_without_transformers_it_is_said_what_to_install(made, text, tmp_path):
+    (tmp_path / "transformers.py").write_text("raise ImportError('not here')\n")
+    answer = posexp("eval", "--lengths", "16", f"hf={made('llama')}", *WORDS, cwd=text, PYTHONPATH=str(tmp_path))
+    assert answer.refusal().endswith("hf=… needs transformers: pip install 'posexp[hf]'")

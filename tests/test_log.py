@@ -1,0 +1,102 @@
+"""What wandb gets, read back from the file of a real offline run."""
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from posexp.config import WandbConfig, WandbMode
+from posexp.log import Wandb
+from posexp.runs import Run
+
+BLOCK = 32768  # the file is a header of 7 bytes, then LevelDB's log format
+
+
+def records(path: Path) -> Iterator[Any]:
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, parts = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := BLOCK - at % BLOCK) < 7:
+            at += left
+            continue
+        size, part = struct.unpack("<HB", data[at + 4 : at + 7])
+        parts += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if part in (1, 4):  # whole, or the last part
+            yield wandb_internal_pb2.Record.FromString(parts)
+            parts = b""
+
+
+def kind(record: Any) -> str:
+    return record.WhichOneof("record_type")
+
+
+def copied(folder: Path, rows: list[dict[str, Any]], label: str = "rope") -> tuple[Any, list[dict[str, Any]]]:
+    """(the run as wandb knows it, what was logged) of one offline run."""
+    folder.mkdir(parents=True)
+    copy = Wandb(Run(folder), WandbConfig(mode=WandbMode.offline), {"seed": 1}, "books", label)
+    copy.curve(rows)
+    copy.finish()
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    found: list[Any] = []
+    for _ in range(200):  # wandb's own process may write for a moment longer
+        found = list(records(path))
+        if found and kind(found[-1]) == "exit":
+            break
+        time.sleep(0.1)
+    (about,) = [record.run for record in found if kind(record) == "run"]
+    logged = [
+        {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for record in found
+        if kind(record) == "history"
+    ]
+    return about, [{key: value for key, value in one.items() if key.startswith("eval/")} for one in logged]
+
+
+def row(length: int, **other: Any) -> dict[str, Any]:
+    made = {"protocol": "same_targets", "length": length, "window": "full", "trained_window": "full", "transform": ""}
+    numbers = {"ppl": 20.0, "nll": 3.0, "bits_per_byte": 1.5, "accuracy": 0.25, "exact_match": None}
+    return made | numbers | other
+
+
+def test_the_seeds_of_a_scheme_are_one_group_and_posexps_group_is_a_tag(tmp_path: Path) -> None:
+    about, _ = copied(tmp_path / "books" / "rope-s1-aa", [row(128)])
+    assert (about.run_group, list(about.tags), about.display_name) == ("rope", ["books"], "rope-s1-aa")
+    config = {item.key: json.loads(item.value_json) for item in about.config.update}
+    assert config["group"] == "books" and config["label"] == "rope" and config["seed"] == 1
+
+
+def test_every_number_of_a_row_is_logged_at_its_length_and_none_is_not(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("ppl", "nll", "bits_per_byte", "accuracy"))
+    task = {"protocol": "exact_match", "exact_match": 0.5, **nothing}
+    _, logged = copied(tmp_path / "run", [row(256, **nothing), row(512, **task), row(128)])
+    assert logged == [
+        {
+            "eval/length": 128,
+            "eval/same_targets/ppl": 20.0,
+            "eval/same_targets/nll": 3.0,
+            "eval/same_targets/bits_per_byte": 1.5,
+            "eval/same_targets/accuracy": 0.25,
+        },
+        {"eval/length": 512, "eval/exact_match/exact_match": 0.5},
+    ]
+
+
+def test_windows_transforms_controls_and_other_text_have_names_of_their_own(tmp_path: Path) -> None:
+    alone = {"bits_per_byte": None, "accuracy": None, "nll": None}
+    rows = [
+        row(1, **alone, window="sliding 64", transform="yarn"),
+        row(2, **alone, window="sliding 128", control="window", control_of="full"),
+        row(3, **alone, window="bca 64", control="shuffled", control_of="bca 64"),
+        row(4, **alone, corpus="pg19"),
+    ]
+    _, logged = copied(tmp_path / "run", rows)
+    assert [(one.keys() - {"eval/length"}).pop() for one in logged] == [
+        "eval/same_targets/sliding 64/yarn/ppl",
+        "eval/same_targets/control window/ppl",
+        "eval/same_targets/bca 64/control shuffled/ppl",
+        "eval/same_targets/pg19/ppl",
+    ]
