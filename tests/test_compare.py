@@ -229,6 +229,16 @@ def test_every_protocol_is_compared_apart_and_controls_not_at_all(tmp_path: Path
     assert "'slidding' was not measured; there are nonoverlapping, same_targets" in line
 
 
+def test_another_text_is_compared_apart(tmp_path: Path) -> None:
+    for label, change in (("alibi", 0.0), ("rope", 0.1)):
+        run = add_run(tmp_path, label, 0)
+        measure(run, 128, hard(0) + change)
+        measure(run, 128, hard(0) - change, corpus="news", targets_hash="def")
+    shown = squeezed(here("compare", "alibi", "rope", cwd=tmp_path))
+    found = {line["corpus"]: float(line["difference"]) for line in lines_of(tmp_path)}
+    assert found == pytest.approx({"": 0.1, "news": -0.1}, abs=1e-6) and "of news" in shown
+
+
 def test_a_glob_compares_all_with_the_base_and_variants_are_curves(tmp_path: Path) -> None:
     fill(tmp_path, {128: [0.1, 0.1, 0.1]})
     for seed in range(3):

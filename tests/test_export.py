@@ -41,7 +41,7 @@ def random_run(options: dict, window: dict | None, **sizes) -> tuple[TrainComman
         if "norm" in name:
             torch.nn.init.uniform_(weight, 0.5, 1.5)
         elif weight.ndim == 2:
-            torch.nn.init.normal_(weight, std=0.05 if "embedding" in name else 0.15)
+            torch.nn.init.normal_(weight, std=0.05 if "embedding" in name else 0.1)
     return config, model
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +336,34 @@ def test_a_hub_out_of_reach_is_said_at_once(text, tmp_path):
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
     answer = posexp("eval", "--lengths", "16", "hf=some/model", *WORDS, cwd=text, **hub)
     assert "the Hugging Face hub cannot be reached for a model of that name" in answer.refusal()
+
+
+def test_a_model_of_the_hubs_cache_is_evaluated_without_network(made, text, tmp_path):
+    cached, commit = tmp_path / "hf" / "hub" / "models--some--model", "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(made("llama"), cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
+    words = ["hf=some/model", *WORDS, f"results={tmp_path}/results", "eval.protocols=[nonoverlapping]"]
+    answer = posexp("eval", "--lengths", "16", *words, cwd=text, **hub)
+    assert answer.code == 0, answer.err
+    (run,) = (tmp_path / "results" / "default").glob("hf-model-*")
+    about = json.loads((run / "checkpoint.json").read_text())
+    assert (about["name"], about["source"], about["commit"]) == ("model", "some/model", commit)
+
+
+def test_code_of_a_checkpoint_runs_if_it_is_trusted(made, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    folder = wrong(made, tmp_path, "code")
+    (folder / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    subject = opened(folder, text, trust=True)
+    model = subject.view(subject.variants(EvalCommand())[0], 64).model
+    assert losses(model, whole(64)) == pytest.approx(own_losses(reference(made("llama")), IDS, whole(64)), abs=1e-5)
 
 
 def test_without_transformers_it_is_said_what_to_install(made, text, tmp_path):

@@ -528,6 +528,9 @@ def test_a_verdict_marks_nothing_where_it_could_be_of_other_targets(tmp_path: Pa
     _, page, _ = written(LONGER + more, tmp_path, verdicts=VERDICTS)
     marked = [line[0] for table in pipes(page)[:3] for line in table[2:] if re.search("[▼=▲?]", "".join(line))]
     assert marked == ["alibi", "xpos"]
+    other = [row("rope-s0-aa", 256, 30.0, corpus="pg19", targets_hash="ffff0000")]
+    _, page, _ = written(LONGER + other, tmp_path, verdicts=VERDICTS)
+    assert page.count("22.56 ▲") == 1 and "30.00 ▲" not in page  # verdicts prefer the text of the runs
 
 
 def test_verdicts_are_told_in_percent_of_perplexity_with_their_control(tmp_path: Path) -> None:

@@ -25,6 +25,12 @@ class Key(NamedTuple):
     stride: int | None
     length: int
     targets_hash: str
+    corpus: str = ""  # the text, where it is not that of the runs
+
+    @property
+    def family(self) -> tuple[str, bool, str, int]:
+        """What a table is about, in the order of tables: the runs' own text and the same targets first."""
+        return (self.corpus, self.protocol != "same_targets", self.protocol, self.stride or 0)
 
 
 Curve = dict[Key, dict[int, Row]]  # by seed; the latest measured key last
@@ -89,13 +95,14 @@ def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
     for row in rows:
         if not row.get("control"):
             curve = found.setdefault(name_of(row), {})
-            key = Key(row["protocol"], row.get("stride"), row["length"], row["targets_hash"])
+            place = (row["protocol"], row.get("stride"), row["length"])
+            key = Key(*place, row["targets_hash"], row.get("corpus") or "")
             curve[key] = {**curve.pop(key, {}), row["seed"]: row}
     return found
 
 
 def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[str]) -> tuple[list[Pair], list[str]]:
-    """(one pair for each protocol, stride and length, notes). Of several sets of targets of a length, the one with
+    """(one pair for each text, protocol, stride and length, notes). Of several sets of targets of a length, that with
     most in common counts, of those the latest.
 
     Raises Misuse if there is nothing in common.
@@ -108,12 +115,12 @@ def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[s
         raise Misuse(why_nothing(base, other, one, two))
     weight: dict[tuple, int] = {}
     for key in shared:
-        targets = (key.protocol, key.stride, key.targets_hash)
+        targets = (key.family, key.targets_hash)
         weight[targets] = weight.get(targets, 0) + len(one[key].keys() & two[key].keys())
-    shared.sort(key=lambda key: -weight[key.protocol, key.stride, key.targets_hash])
-    chosen = {(key.protocol, key.stride, key.length): key for key in reversed(shared)}
+    shared.sort(key=lambda key: -weight[key.family, key.targets_hash])
+    chosen = {(key.family, key.length): key for key in reversed(shared)}
     found = []
-    for place in sorted(chosen, key=lambda place: (place[0] != "same_targets", place[0], place[1] or 0, place[2])):
+    for place in sorted(chosen):
         key = chosen[place]
         seeds = tuple(sorted(one[key].keys() & two[key].keys()))
         found.append(Pair(base, other, key, seeds, [one[key][s] for s in seeds], [two[key][s] for s in seeds]))
@@ -129,9 +136,10 @@ def notes_of(base: str, other: str, one: Curve, two: Curve, chosen: dict[tuple, 
             notes.append(
                 f"{name} {of_seeds(alone)}: not compared, since {partner} lacks {'it' if len(alone) == 1 else 'them'}"
             )
-    places = {(key.protocol, key.length) for key in chosen.values()}
-    apart = {(key.protocol, key.length) for key in one} & {(key.protocol, key.length) for key in two}
-    for protocol, length in sorted(apart - places):
+    places, of_one, of_two = (
+        {(key.corpus, key.protocol, key.length) for key in keys} for keys in (chosen.values(), one, two)
+    )
+    for _, protocol, length in sorted((of_one & of_two) - places):
         notes.append(f"{base} and {other}, {protocol} at {length}: not compared, since their targets or strides differ")
     return notes
 
@@ -149,11 +157,11 @@ def why_nothing(base: str, other: str, one: Curve, two: Curve) -> str:
 
 
 def compared(pairs: list[Pair], losses_of: LossesOf) -> list[Comparison]:
-    """The pairs of two curves, in their order, with p adjusted over the lengths of each protocol and stride."""
+    """The pairs of two curves, in their order, with p adjusted over the lengths of each family."""
     raw = [one_by_one(pair, losses_of) for pair in pairs]
     found = list(raw)
-    for family in dict.fromkeys((c.key.protocol, c.key.stride) for c in raw):
-        members = [index for index, c in enumerate(raw) if (c.key.protocol, c.key.stride) == family]
+    for family in dict.fromkeys(c.key.family for c in raw):
+        members = [index for index, c in enumerate(raw) if c.key.family == family]
         p_values = [c.difference.p if (c := raw[index]).difference else None for index in members]
         for index, adjusted in zip(members, holm(p_values), strict=True):
             found[index] = replace(raw[index], adjusted=adjusted, word=raw[index].word or word_of(raw[index], adjusted))

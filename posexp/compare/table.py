@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from posexp.compare.pairs import Comparison
+from posexp.compare.pairs import Comparison, Key
 from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
 from posexp.report.table import escape, line_of, number
@@ -16,20 +16,23 @@ if TYPE_CHECKING:
 
 HEAD = ("length", "perplexity", "of base", "difference, nats", "perplexity, %", "p", "p (Holm)", "seeds", "verdict")
 FIELDS = (
-    *("protocol", "stride", "length", "targets", "targets_hash", "base", "other", "base_nll", "other_nll"),
+    *("corpus", "protocol", "stride", "length", "targets", "targets_hash", "base", "other", "base_nll", "other_nll"),
     *("difference", "low", "high", "error", "p", "p_holm", "seeds", "documents", "verdict"),
 )
 
 
 def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-    """(title, its comparisons) by protocol and stride, in order."""
-    for family in dict.fromkeys((c.key.protocol, c.key.stride) for c in found):
-        members = [c for c in found if (c.key.protocol, c.key.stride) == family]
-        protocol, stride = family
+    """(title, its comparisons) by text, protocol and stride, in order."""
+    for family in sorted({c.key.family for c in found}):
+        members = [c for c in found if c.key.family == family]
         targets = sorted({c.targets for c in members})
         counts = f"{targets[0]:,}" if len(targets) == 1 else f"{targets[0]:,} to {targets[-1]:,}"
-        parts = [protocol, f"base {members[0].base}", f"{counts} targets"]
-        yield " · ".join([*parts, *([f"stride {stride}"] if stride else [])]), members
+        yield f"{named(members[0].key)} · base {members[0].base} · {counts} targets", members
+
+
+def named(key: Key) -> str:
+    parts = [key.protocol, f"stride {key.stride}" if key.stride else "", f"of {key.corpus}" if key.corpus else ""]
+    return " · ".join(part for part in parts if part)
 
 
 def print_comparisons(found: list[Comparison], notes: list[str], console: "Console") -> None:
@@ -79,7 +82,16 @@ def csv_of(found: list[Comparison]) -> str:
     for c in found:
         d = c.difference or Estimate(math.nan, None, None, None, None, len(c.seeds), 0)
         value = None if c.difference is None else d.value
-        what = (c.key.protocol, c.key.stride, c.key.length, c.targets, c.key.targets_hash, c.base, c.other)
+        what = (
+            c.key.corpus,
+            c.key.protocol,
+            c.key.stride,
+            c.key.length,
+            c.targets,
+            c.key.targets_hash,
+            c.base,
+            c.other,
+        )
         numbers = (
             c.base_nll,
             c.other_nll,
@@ -167,9 +179,9 @@ def print_power(
 ) -> None:
     from rich.text import Text
 
-    for family in dict.fromkeys((p.key.protocol, p.key.stride) for p in found):
-        members = [p for p in found if (p.key.protocol, p.key.stride) == family]
-        title = f"{family[0]} · {other} less {base}, nats per token · power {power:g}"
+    for family in sorted({p.key.family for p in found}):
+        members = [p for p in found if p.key.family == family]
+        title = f"{named(members[0].key)} · {other} less {base}, nats per token · power {power:g}"
         spread = (
             "length",
             "difference",

@@ -135,9 +135,9 @@ def estimate(sum_SD: np.ndarray, count_SD: np.ndarray) -> Estimate:
 
     Both are resampled in thought: the variance from seeds plus that from documents, less the interaction that is in
     both (Cameron, Gelbach and Miller 2011), never below either. This is what the pigeonhole bootstrap resamples (Owen
-    2007, arXiv 0712.1111), but in closed form, without its double count of the interaction, and with Student's t, whose
-    degrees of freedom are Satterthwaite's (1946): three seeds have only ten resamples, and their percentiles are too
-    narrow. Over documents only with one seed, and over seeds only with one document.
+    2007, Annals of Applied Statistics 1), but in closed form, without its double count of the interaction, and with
+    Student's t, whose degrees of freedom are Satterthwaite's (1946): three seeds have only ten resamples, and their
+    percentiles are too narrow. Over documents only with one seed, and over seeds only with one document.
 
     In simulations 93 to 98 % of the intervals hold the true mean, for eight documents or more and one seed or at least
     three; 99 % where seeds and documents hardly do but interact, and 90 % with two seeds that differ by much more than

@@ -134,9 +134,8 @@ def by_seed(row: Row) -> tuple:
 
 def curve_name(row: Row, curve_of: dict[str, str]) -> str:
     """The label of the row's run, and how it was evaluated other than as trained; of a control, what it controls."""
-    seen = {**row, "window": row.get("control_of") or row.get("window")}
     run: str = row["run"]
-    return curve_of.get(run, run) + variant_of(seen)
+    return curve_of.get(run, run) + variant_of(row)
 
 
 def usable(verdicts: list[Verdict], rows: list[Row], curve_of: dict[str, str]) -> list[Usable]:

@@ -24,18 +24,17 @@ CSV = (
 
 def marked(shown: list[Table], verdicts: "Sequence[Verdict]") -> list[Table]:
     """The tables with the verdicts on their cells: a verdict does not say on which of several sets of targets it was
-    passed, so it marks a cell that only one table has."""
+    passed, so it marks a cell that only one table of the runs' own text has, or only one of other text."""
     from posexp.evaluation.verdicts import PROTOCOL
 
-    words = {(verdict.curve, verdict.length): verdict.word for verdict in verdicts}
-    own = [table for table in shown if table.protocol == PROTOCOL]
-    once = {key: word for key, word in words.items() if sum(key in table.cells for table in own) == 1}
-
-    def of(table: Table) -> dict[tuple[str, int], str]:
-        single = table.protocol == PROTOCOL and len(table.targets_hashes) == 1
-        return {key: word for key, word in once.items() if key in table.cells} if single else {}
-
-    return [replace(table, words=of(table)) for table in shown]
+    words: list[dict[tuple[str, int], str]] = [{} for _ in shown]
+    for verdict in verdicts:
+        key = (verdict.curve, verdict.length)
+        having = [i for i, table in enumerate(shown) if table.protocol == PROTOCOL and key in table.cells]
+        having = [i for i in having if not shown[i].corpus] or having
+        if len(having) == 1 and len(shown[having[0]].targets_hashes) == 1:
+            words[having[0]][key] = verdict.word
+    return [replace(table, words=of_table) for table, of_table in zip(shown, words, strict=True)]
 
 
 def how_to_read() -> list[str]:

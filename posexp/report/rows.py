@@ -196,7 +196,7 @@ def facts(table: Table) -> str:
         parts.append(f"stride {table.stride}")
     parts += [f"of {table.corpus}"] if table.corpus else []
     if table.crossing > 0:
-        share = f"{table.crossing:.0%}" if table.crossing >= 0.01 else "less than 1%"
+        share = f"{100 * table.crossing:.0f} %" if table.crossing >= 0.01 else "less than 1 %"
         parts.append(f"up to {share} of targets see another document")
     counts = tuple(sorted(set(table.seeds.values())))
     parts.append("1 seed" if counts == (1,) else f"{span(counts)} seeds")
