@@ -45,7 +45,7 @@ posexp <command> --help lists a command's knobs. TAB completion: eval "$(posexp 
 EXAMPLES = {
     "train": "posexp train +scheme=<name> [key=value …] [-m]",
     "eval": "posexp eval --lengths 512,2048,8192 [--runs 'glob'] [+transform=a,b] [window=<name>] [key=value …]",
-    "report": "posexp report [--runs 'glob'] [key=value …]",
+    "report": "posexp report [--html] [--runs 'glob'] [key=value …]",
     "compare": "posexp compare <base> <curve, or a quoted glob> … [key=value …]",
     "power": "posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]",
     "runs": "posexp runs [group=<glob>]",
@@ -232,7 +232,7 @@ def complete(words: list[str]) -> int:
         command = typed_words[1] if typed_words[1] in TASKS else "train"
         last = "" if typed_line.endswith(" ") else typed_words[-1]
         if last.startswith("--"):
-            print("--lengths --runs --multirun --cfg --info --help --config-dir")
+            print("--lengths --runs --html --multirun --cfg --info --help --config-dir")
             return 0
         if command == "check" and "=" not in last:
             print(" ".join(group_options("scheme", [])))

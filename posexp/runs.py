@@ -196,7 +196,7 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
     for run in runs:
         try:
             values = run.about() if run.foreign else plain(run.config())
-            label = values["name" if run.foreign else "label"]
+            label = values.get("name", run.name) if run.foreign else values["label"]
             known[run.name] = (label, run.name.rpartition("-")[2], flat(values))
         except RunFailed as error:
             say(str(error))

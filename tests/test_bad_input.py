@@ -204,7 +204,7 @@ def test_damaged_rows_are_named_and_measured_again(finished):
     lines = (run / "rows.jsonl").read_bytes().splitlines(keepends=True)
     assert b"".join(lines[: len(whole)]) == b"".join(damaged) + b"\n", "what was there is there"
     fresh, lost = [json.loads(line) for line in lines[len(whole) :]], [json.loads(whole[1]), json.loads(whole[-1])]
-    assert [row["nll"] for row in fresh] == [row["nll"] for row in lost]
+    assert sorted(row["nll"] for row in fresh) == pytest.approx(sorted(row["nll"] for row in lost), abs=1e-6)
 
 
 def test_damaged_metrics_are_named(finished):
@@ -247,7 +247,7 @@ def test_results_that_cannot_be_written_are_named(finished):
     answer = here(*EVAL, cwd=finished)
     assert answer.refusal(code=1).endswith("1 of 2 runs could not be evaluated (see above)")
     assert f"{run_of(finished).name}/rows.jsonl: Is a directory" in answer.err
-    assert len(rows_of(run_of(finished, "learned"))) == 6
+    assert len([row for row in rows_of(run_of(finished, "learned")) if not row["control"]]) == 6
     (finished / "results" / "default" / "report").touch()
     assert "cannot write the report into results/default/report" in here("report", cwd=finished).refusal(code=1)
 

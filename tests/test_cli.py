@@ -209,11 +209,15 @@ def test_report_writes_rows_table_and_curves(finished):
     answer = posexp("report", cwd=finished)
     assert answer.code == 0, answer.err
     folder = finished / "results" / "default" / "report"
-    assert {path.name for path in folder.iterdir()} == {"rows.csv", "table.md", "curves.png", "curves.svg"}
+    written = {"rows.csv", "verdicts.csv", "table.md", "table.tex", "curves.png", "curves.svg"}
+    assert {path.name for path in folder.iterdir()} == written
     with (folder / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0])[: len(COLUMNS)] == COLUMNS
-    assert len(rows) == 12 and {row["status"] for row in rows} == {"ok", "undefined"}
+    assert len([row for row in rows if not row["control"]]) == 12 and {row["status"] for row in rows} == {
+        "ok",
+        "undefined",
+    }
     assert "undefined" in (folder / "table.md").read_text() and "learned" in answer.out
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG" and "<svg" in (folder / "curves.svg").read_text()
 
@@ -249,7 +253,7 @@ def test_schemes_shows_every_scheme_with_its_paper_and_options(tmp_path):
         ("posexp check ro", " ".join(SCHEMES)),
         ("posexp train -m model.n_", "model.n_head= model.n_layer="),
         ("posexp train +scheme=rope scheme.b", "scheme.base="),
-        ("posexp train --le", "--lengths --runs --multirun --cfg --info --help --config-dir"),
+        ("posexp train --le", "--lengths --runs --html --multirun --cfg --info --help --config-dir"),
         ("posexp train --lengths 16,32 +scheme=rop", "+scheme=rope"),
         ("posexp train --config-dir own +scheme=foo", "+scheme=foo"),
         ("posexp train --config-dir ", ""),

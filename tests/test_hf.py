@@ -243,6 +243,9 @@ def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
     assert "checkpoint" in here("runs", cwd=folder).out
     table = here("report", cwd=folder)
     assert table.code == 0 and "gpt2-short" in table.out and "rope" in table.out and "learned" in table.out
+    (run / "checkpoint.json").write_text("{")
+    table = here("report", cwd=folder)
+    assert table.code == 0 and f"{run.name}/checkpoint.json cannot be read" in table.err
     others = here("eval", "--lengths", "8,16,64", "wandb.mode=disabled", cwd=folder)
     assert others.code == 0 and "hf-" not in others.err, "runs of posexp's own are what eval means without hf="
     for command in ("inspect", "export"):

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from posexp.evaluation.row import COLUMNS
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import Usable, Verdict
 from posexp.report.beyond import MARKS, marked, percent
 from posexp.report.measure import digits as number
 from posexp.report.page import RunCard, page
-from posexp.report.rows import COLUMNS, tables
+from posexp.report.rows import tables
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")

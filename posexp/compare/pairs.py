@@ -9,8 +9,8 @@ import numpy as np
 from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
+from posexp.evaluation.row import status_of
 from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
-from posexp.report.rows import status_of
 
 Row = dict[str, Any]
 LossesOf = Callable[[Row], Losses | None]

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
+from posexp.evaluation.row import Row, status_of, variant_of
 from posexp.evaluation.statistics import Estimate, estimate
-from posexp.report.rows import status_of, variant_of
 
 MARGIN = 0.01  # nats per token, 1 % in perplexity: a smaller change is nothing that a user of the model would notice
 PROTOCOL = "same_targets"
 WORDS = ("uses", "ignores", "breaks", "unclear")  # any other is a status
 
-Row = dict[str, Any]
 LossesOf = Callable[[Row], Losses | None]
 Rows = dict[str, Row]  # by run
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from posexp import whole
 from posexp.errors import Misuse, RunFailed
+from posexp.evaluation.row import COLUMNS, Row
+from posexp.report.cell import Cell
 from posexp.report.measure import PPL, Measure
-from posexp.report.rows import COLUMNS, Cell, Row, Table, tables
+from posexp.report.rows import Table, tables
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,9 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-Row = dict[str, Any]
+from posexp.evaluation.row import Row, status_of
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,3 @@ def mean_of(rows: list[Row], column: str) -> float | None:
     """None unless every row has a value: a mean of some would be of other seeds than the perplexity's."""
     values = [row.get(column) for row in rows]
     return None if None in values else math.fsum(values) / len(values)  # type: ignore[arg-type]
-
-
-def status_of(row: Row) -> str:
-    """The row's status; a row that claims to be ok but holds no finite perplexity is "non-finite"."""
-    status = row.get("status") or "ok"
-    if status != "ok":
-        return status
-    nll = row.get("nll")
-    return "ok" if nll is not None and math.isfinite(nll) and nll < 700 else "non-finite"  # exp(710) overflows

@@ -8,11 +8,12 @@ from posexp.config import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
+from posexp.evaluation.row import Row, variant_of
 from posexp.evaluation.verdicts import Usable, Verdict, usable, verdicts
 from posexp.log import say
 from posexp.report import write
 from posexp.report.measure import MEASURES, PPL
-from posexp.report.rows import Row, Table, variant_of
+from posexp.report.rows import Table
 from posexp.runs import Run, curve_labels, environment, find
 from posexp.tables import console
 

@@ -17,7 +17,8 @@ from typing import Any
 from posexp.evaluation.plan import PROTOCOLS
 from posexp.evaluation.verdicts import MARGIN, Usable, Verdict
 from posexp.report.beyond import MARKS
-from posexp.report.rows import Cell, Table, apart, facts
+from posexp.report.cell import Cell
+from posexp.report.rows import Table, apart, facts
 from posexp.report.style import COLOURS, DASHES, MARKERS, looks
 from posexp.report.table import trained_at
 from posexp.runs import flat

@@ -5,35 +5,9 @@ from functools import cached_property
 from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS
-from posexp.report.cell import Cell, Row, cell_of, status_of
+from posexp.evaluation.row import Row, status_of, variant_of
+from posexp.report.cell import Cell, cell_of
 from posexp.report.measure import EXACT_MATCH, PPL, Measure, Value
-
-COLUMNS: tuple[str, ...] = (
-    "run",
-    "scheme",
-    "seed",
-    "train_length",
-    "length",
-    "protocol",
-    "stride",
-    "window",
-    "transform",
-    "control",
-    "targets",
-    "targets_hash",
-    "nll",
-    "ppl",
-    "bits_per_byte",
-    "accuracy",
-    "exact_match",
-    "ci_low",
-    "ci_high",
-    "crossing_share",
-    "tokens_per_second",
-    "peak_memory",
-    "kernel_path",
-    "status",
-)
 
 
 @dataclass(frozen=True)
@@ -168,14 +142,6 @@ def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Tab
         corpus=", ".join(dict.fromkeys(row["corpus"] for row in kept.values() if row.get("corpus"))),
         measure=EXACT_MATCH if first["protocol"] == EXACT_MATCH.name else measure,
     )
-
-
-def variant_of(row: Row) -> str:
-    """How the run was evaluated other than as it was trained: "", or " · window bca 64 · yarn"; of a control, how the
-    row was that it belongs to."""
-    window, trained = row.get("control_of") or row.get("window") or "full", row.get("trained_window") or "full"
-    parts = [f"window {window}" if window != trained else "", row.get("transform") or ""]
-    return "".join(f" · {part}" for part in parts if part)
 
 
 def facts(table: Table) -> str:
