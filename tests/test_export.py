@@ -77,6 +77,8 @@ def test_transformers_gives_the_losses_of_the_run(tmp_path, kind, options, windo
         expected = losses(model, windows)
         assert expected.std() > 0.3
         assert np.abs(own_losses(own, IDS, windows) - expected).max() < 1e-5
+    faint = 1e-4 * torch.randn(3, model.norm.weight.shape[0])  # where what a norm adds to the variance shows
+    torch.testing.assert_close(own.model.norm(faint), model.norm(faint))
     _, other = random_run({**options, "base": 3.0}, window and {"size": 9}, **sizes)
     assert np.abs(losses(other, whole(LENGTH)) - losses(model, whole(LENGTH))).max() > 0.01, "positions show"
 

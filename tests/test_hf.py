@@ -171,6 +171,17 @@ def test_a_factor_left_out_is_the_evaluated_length_over_the_training_length(made
     assert np.abs(losses(view.model, whole(512)) - own_losses(own, IDS, whole(512))).max() < 1e-5
 
 
+@pytest.mark.parametrize("name", ["dynamic_ntk", "yarn"])
+def test_a_transform_goes_by_the_training_length_that_is_given(made, text, name):
+    subject = opened(made("llama"), text, train_length=32)
+    equal = {"rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32, "rope_type": "yarn"}
+    if name == "dynamic_ntk":
+        equal = {"rope_theta": 10000.0, "factor": 4.0, "rope_type": "dynamic"}
+    own = reference(made("llama"), rope_parameters=equal, max_position_embeddings=32)
+    view = transformed(subject, name, 128, factor=4.0)
+    assert np.abs(losses(view.model, whole(128)) - own_losses(own, IDS, whole(128))).max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("checkpoint_name", "name", "says"),
     [

@@ -31,6 +31,8 @@ def test_the_wheel_holds_the_package_and_every_named_choice(wheel):
     assert {"posexp/configs/train.yaml", "posexp/configs/scheme/rope.yaml"} <= choices <= names
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "posexp").rglob("*.py")}
     assert code == {name for name in names if name.endswith(".py")}
+    page = {f"posexp/report/web/{path.name}" for path in (ROOT / "posexp" / "report" / "web").iterdir()}
+    assert "posexp/report/web/page.html" in page <= names
 
 
 def test_the_installed_wheel_answers_from_its_own_configs(wheel, tmp_path):
