@@ -84,7 +84,7 @@ class DataConfig:
     subset: str = knob("", "hub: name of the dataset's configuration")
     revision: str = knob("main", "hub: branch, tag or commit")
     task: str = knob("", "task: copy, reverse, addition, induction or passkey")
-    task_size: int = knob(16, "task: largest size of an example in training", least=1)
+    task_size: int = knob(8, "task: largest size of an example in training", least=1)
     task_examples: int = knob(50_000, "task: number of training examples", least=1)
     tokenizer: str = knob("bpe", "bpe (learned on the training split), bytes, or the path of a tokenizer.json")
     vocab_size: int = knob(2048, "entries of the learned bpe", least=257)

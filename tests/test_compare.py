@@ -239,6 +239,15 @@ def test_another_text_is_compared_apart(tmp_path: Path) -> None:
     assert found == pytest.approx({"": 0.1, "news": -0.1}, abs=1e-6) and "of news" in shown
 
 
+def test_the_text_of_one_may_be_other_text_for_another(tmp_path: Path) -> None:
+    alibi, rope = add_run(tmp_path, "alibi", 0), add_run(tmp_path, "rope", 0)
+    measure(alibi, 128, hard(0))
+    measure(rope, 128, hard(0) + 0.5, corpus="news")  # the same targets, as their hash says
+    assert here("compare", "alibi", "rope", cwd=tmp_path).code == 0
+    (line,) = lines_of(tmp_path)
+    assert float(line["difference"]) == pytest.approx(0.5, abs=1e-6) and line["corpus"] == ""
+
+
 def test_a_glob_compares_all_with_the_base_and_variants_are_curves(tmp_path: Path) -> None:
     fill(tmp_path, {128: [0.1, 0.1, 0.1]})
     for seed in range(3):

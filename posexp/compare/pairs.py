@@ -92,11 +92,13 @@ class Comparison:
 def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
     """The rows that can be compared, by curve; of several rows of one curve, seed and key the last counts."""
     found: dict[str, Curve] = {}
+    # the hash says which text it is: other text for one may be another's own
+    own = {row["targets_hash"] for row in rows if not row.get("corpus")}
     for row in rows:
         if not row.get("control"):
             curve = found.setdefault(name_of(row), {})
             place = (row["protocol"], row.get("stride"), row["length"])
-            key = Key(*place, row["targets_hash"], row.get("corpus") or "")
+            key = Key(*place, row["targets_hash"], "" if row["targets_hash"] in own else row["corpus"])
             curve[key] = {**curve.pop(key, {}), row["seed"]: row}
     return found
 
