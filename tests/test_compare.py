@@ -239,6 +239,13 @@ def test_another_text_is_compared_apart(tmp_path: Path) -> None:
     assert found == pytest.approx({"": 0.1, "news": -0.1}, abs=1e-6) and "of news" in shown
 
 
+def test_a_difference_of_rounding_is_none_however_regular(tmp_path: Path) -> None:
+    fill(tmp_path, {128: [2e-6] * 3, 256: [2e-4] * 3}, scatter=0)
+    here("compare", "alibi", "rope", cwd=tmp_path)
+    words = {line["length"]: line["verdict"] for line in lines_of(tmp_path)}
+    assert words == {"128": "equal", "256": "alibi is better"}
+
+
 def test_the_text_of_one_may_be_other_text_for_another(tmp_path: Path) -> None:
     alibi, rope = add_run(tmp_path, "alibi", 0), add_run(tmp_path, "rope", 0)
     measure(alibi, 128, hard(0))

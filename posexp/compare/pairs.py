@@ -16,6 +16,8 @@ Row = dict[str, Any]
 LossesOf = Callable[[Row], Losses | None]
 NOT_KEPT = "losses not kept"
 CANNOT_TELL = "cannot tell"
+EQUAL = "equal"
+ROUNDING = 1e-5  # nats: the same model in another batch, or in another library, differs by less in float32
 
 
 class Key(NamedTuple):
@@ -197,6 +199,8 @@ def kept(row: Row, losses_of: LossesOf) -> Losses | str:
 
 
 def word_of(comparison: Comparison, adjusted: float | None) -> str:
+    if comparison.difference is not None and abs(comparison.difference.value) < ROUNDING:
+        return EQUAL
     if comparison.difference is None or adjusted is None or adjusted >= ALPHA:
         return CANNOT_TELL
     return f"{comparison.other if comparison.difference.value < 0 else comparison.base} is better"

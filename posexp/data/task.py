@@ -8,7 +8,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from string import ascii_lowercase, digits
+from string import ascii_letters, ascii_lowercase, digits
 
 from posexp.config import DataConfig, Split
 from posexp.errors import Misuse
@@ -50,13 +50,11 @@ def addition(draw: random.Random, size: int) -> Example:
 
 
 def induction(draw: random.Random, size: int) -> Example:
-    """`size` keys of two letters, all different, each with a digit; then one of the keys, whose digit is the answer
-    (associative recall: Ba et al. 2016, arXiv 1610.06258; Olsson et al. 2022, arXiv 2209.11895)."""
-    letters = len(ascii_lowercase)
-    if size > letters**2:
-        raise Misuse(f"the task induction has at most {letters**2} pairs, not {size}")
-    keys = [ascii_lowercase[n // letters] + ascii_lowercase[n % letters] for n in draw.sample(range(letters**2), size)]
-    values = draw.choices(digits, k=size)
+    """`size` different letters, each with a digit; then one of the letters, whose digit is the answer (associative
+    recall: Ba et al. 2016, arXiv 1610.06258)."""
+    if size > len(ascii_letters):
+        raise Misuse(f"the task induction has at most {len(ascii_letters)} pairs, not {size}")
+    keys, values = draw.sample(ascii_letters, size), draw.choices(digits, k=size)
     asked = draw.randrange(size)
     return "".join(map("".join, zip(keys, values, strict=True))) + f">{keys[asked]}", values[asked]
 
