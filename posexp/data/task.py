@@ -64,7 +64,7 @@ def passkey(draw: random.Random, size: int) -> Example:
     Jaggi 2023, arXiv 2305.16300, in other words)."""
     number = "".join(draw.choices(digits, k=PASSKEY_DIGITS))
     sentences = [FILLER[n % len(FILLER)] for n in range(size)]
-    sentences.insert(draw.randrange(size + 1), f"The key is {number}.")
+    sentences.insert(draw.randrange(size + 1), f"The key is {number}. Remember {number}.")
     return " ".join([*sentences, "What is the key? The key is "]), f"{number}."
 
 
