@@ -19,6 +19,7 @@ from posexp.config import DataConfig, EvalCommand
 from posexp.data import load as load_store
 from posexp.errors import Misuse
 from posexp.evaluation.subject import View
+from posexp.evaluation.trained import named
 from posexp.evaluation.variants import Variant, variants
 from posexp.hf import model as models
 from posexp.hf import source as sources
@@ -65,7 +66,7 @@ class Checkpoint:
             "train_length": self.train_length,
             "trained_window": self.window.fingerprint(),
             "weights": source.sha256[:12],
-            "corpus": "" if command.data is None else self.store.meta["corpus"],
+            "corpus": "" if command.data is None else named(self.store, command.eval.split),
         }
 
     def describe(self, tokenizer: Path) -> dict[str, Any]:
