@@ -22,7 +22,7 @@ from posexp.runs import Run
 ROUNDS = 3
 PROTOCOLS = [
     *("same_targets", "nonoverlapping", "sliding", "sliding_late", "window_means", "overlapping", "last_k"),
-    *("fixed_windows", "truncated", "document_heads", "per_document", "per_position"),
+    *("fixed_windows", "truncated", "document_heads", "per_document"),
 ]
 
 
