@@ -127,9 +127,13 @@ class TrainConfig:
 @dataclass
 class EvalConfig:
     lengths: list[int] | None = knob(
-        None, "tokens of context; left out: 1, 2, 4, 8 and 16 times train.length, as far as documents reach"
+        None,
+        "tokens of context; left out: 1, 2, 4, 8 and 16 times train.length, as far as documents reach; of a task sizes",
     )
-    protocols: list[str] = knob(["same_targets", "nonoverlapping"], "which targets are scored with which context")
+    protocols: list[str] | None = knob(
+        None,
+        "which targets are scored with which context; left out: same_targets, nonoverlapping; of a task exact_match",
+    )
     stride: int | None = knob(None, "tokens scored at a time; left out: a quarter of the shortest length", least=1)
     targets: int | None = knob(2048, "bound on the tokens scored per length; null: all there are", least=1)
     controls: bool = knob(True, "same_targets: also with attention cut, and far text shuffled, at the training length")
@@ -141,7 +145,7 @@ class EvalConfig:
         check_least(self, "eval")
         if self.lengths is not None:
             check_lengths(self.lengths)
-        if not self.protocols:
+        if self.protocols == []:
             raise Misuse("eval.protocols is empty: name at least one")
 
 

@@ -52,7 +52,7 @@ def train(config: TrainCommand) -> Run:
     Raises Misuse before anything is written if the configuration cannot work; RunFailed if the loss stops
     being finite, a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
     """
-    check_protocols(config.eval.protocols)
+    check_protocols(config.eval.protocols or [])
     run = Run.of(config)
     device = choose_device(config.device)
     check_parts(config)

@@ -249,6 +249,19 @@ def test_a_task_goes_from_training_to_a_report(tmp_path):
     assert here("report", cwd=tmp_path).code == 0
 
 
+def test_a_task_is_measured_as_one_unless_something_else_is_asked_for(tmp_path):
+    small = [*TINY, "data=copy", "data.task_size=3", "train.length=32", "eval.targets=64"]
+    answer = here("train", "+scheme=alibi", *small, cwd=tmp_path)
+    assert answer.code == 0 and "% exactly right" in answer.err, answer.err
+    (path,) = (tmp_path / "results" / "default").glob("alibi-*/rows.jsonl")
+    rows = list(jsonl.read(path, pytest.fail))
+    assert [(row["protocol"], row["length"]) for row in rows] == [("exact_match", size) for size in (48, 24, 12, 6, 3)]
+    lengths = ["eval.protocols=[nonoverlapping]", "wandb.mode=disabled"]
+    assert here("eval", *lengths, cwd=tmp_path).code == 0
+    added = list(jsonl.read(path, pytest.fail))[len(rows) :]
+    assert [row["length"] for row in added] == [128, 64, 32], "in tokens, as far as the text reaches"
+
+
 def test_the_experiment_of_tasks_can_be_run_as_its_first_line_says(tmp_path):
     words = ["train", "+experiment=tasks", "+scheme=alibi", *TINY, "eval.targets=64"]
     assert here(*words, cwd=tmp_path).code == 0

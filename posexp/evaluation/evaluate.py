@@ -38,7 +38,7 @@ def evaluate(command: EvalCommand) -> list[Run]:
 
     Raises Misuse if there is no such run or no run can be measured as asked; RunFailed if some could not be.
     """
-    check_protocols(command.eval.protocols)
+    check_protocols(command.eval.protocols or [])
     device = choose_device(command.device)
     if command.hf is not None:
         from posexp.hf import open_checkpoint
@@ -141,8 +141,8 @@ class Evaluator:
     def describe(self, measurement: Measurement, variant: Variant, view: View) -> dict[str, Any]:
         tokens = measurement.tokens or self.tokens
         target_N, context_N = targets_of(measurement.windows)
-        hash_ = targets_hash(tokens, target_N, None if measurement.chosen is None else context_N)
-        target_N, context_N = chosen(measurement, target_N), chosen(measurement, context_N)
+        hash_ = targets_hash(tokens, target_N, measurement.by)
+        target_N, context_N = target_N[measurement.chosen], context_N[measurement.chosen]
         document_N = documents_of(tokens, target_N)
         row = {
             **self.subject.about,
@@ -230,18 +230,18 @@ class Evaluator:
         tokens = measurement.tokens or self.tokens
         target_N, context_N = targets_of(measurement.windows)
         document_N = documents_of(tokens, target_N)
-        if measurement.chosen is None:
+        if measurement.by is None:
             kept = Losses(scores.nll, target_N, context_N.astype(np.int32), document_N.astype(np.int32), scores.hit)
             losses.keep(self.subject.run.folder, job.row, kept)
-        nll_N, document_N = chosen(measurement, scores.nll), chosen(measurement, document_N)
+        about_N = measurement.chosen
+        nll_N, document_N, hit_N = scores.nll[about_N], document_N[about_N], scores.hit[about_N]
         if not np.isfinite(nll_N).all():
             return {"status": "non-finite", **speed}
-        bytes_ = self.bytes_of(chosen(measurement, target_N)) if measurement.tokens is None else None
-        summary = summarize(nll_N, document_N, bytes_, chosen(measurement, measurement.weights()))
-        accuracy = float(chosen(measurement, scores.hit).mean())
-        found = {**vars(summary), "accuracy": accuracy, **speed, "status": "ok"}
+        bytes_ = self.bytes_of(target_N[about_N]) if measurement.tokens is None else None
+        summary = summarize(nll_N, document_N, bytes_, measurement.weights()[about_N])
+        found = {**vars(summary), "accuracy": float(hit_N.mean()), **speed, "status": "ok"}
         if measurement.task:
-            wrong_D = np.bincount(document_N, weights=~chosen(measurement, scores.hit))
+            wrong_D = np.bincount(document_N, weights=~hit_N)
             found["exact_match"] = float((wrong_D[np.unique(document_N)] == 0).mean())
         return found
 
@@ -250,10 +250,6 @@ class Evaluator:
         if self.token_bytes is None:
             return len(target_N) * self.tokens.bytes / len(self.tokens.ids)
         return float(self.token_bytes[self.tokens.ids[target_N]].sum())
-
-
-def chosen(measurement: Measurement, values_N: np.ndarray) -> np.ndarray:
-    return values_N if measurement.chosen is None else values_N[measurement.chosen]
 
 
 def has_all(run: Run, row: dict[str, Any]) -> bool:
@@ -270,7 +266,9 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def line_of(row: dict[str, Any]) -> str:
     value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
-    if row["ci_low"] is not None:
+    if row["exact_match"] is not None:
+        value = f"{100 * row['exact_match']:.1f} % exactly right"
+    elif row["ci_low"] is not None:
         value += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
     window = f"window {row['window']}" if row["window"] != row["trained_window"] and not row["control"] else ""
     control = {"": "", "window": "window cut", "shuffled": "far text shuffled"}[row["control"]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: i
     if stride > min(lengths):
         raise Misuse(f"eval.stride={stride} is longer than the shortest length, {min(lengths)}")
     found: list[Measurement] = []
-    for name in config.protocols:
+    for name in config.protocols or own_protocols(tokens):
         rows = PROTOCOLS[name].cut(tokens, sorted(lengths), stride, config.targets)
         if name == protocols.same_targets.__name__ and config.controls and train_length is not None:
             rows += controls(rows, train_length)
@@ -114,14 +115,26 @@ def check_protocols(names: list[str]) -> None:
             raise Misuse(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
 
 
+def own_protocols(tokens: Tokens) -> list[str]:
+    """What text is measured by unless something else is asked for."""
+    if task_of(tokens):
+        return [tasks.exact_match.__name__]
+    return [protocols.same_targets.__name__, protocols.nonoverlapping.__name__]
+
+
 def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[int]:
-    """config.lengths, or 1, 2, 4, 8 and 16 times the training length, as far as the text allows.
+    """config.lengths, or 1, 2, 4, 8 and 16 times the training length, as far as the text allows; of a task, of the
+    largest size in training.
 
     Raises Misuse if it does not even allow the training length.
     """
     if config.lengths is not None:
         return config.lengths
-    lengths = [train_length * factor for factor in OWN_FACTORS]
+    task = task_of(tokens)
+    unit = (
+        task["size"] if task and (config.protocols or own_protocols(tokens)) == own_protocols(tokens) else train_length
+    )
+    lengths = [unit * factor for factor in OWN_FACTORS]
     while True:
         try:
             plan(tokens, config, lengths)
@@ -130,3 +143,8 @@ def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[i
             if len(lengths) == 1:
                 raise
             lengths.pop()
+
+
+def task_of(tokens: Tokens) -> dict[str, Any] | None:
+    """{"name", "size"} of the task that the text is made of, if it is of one."""
+    return None if tokens.store is None else tokens.store.meta.get("task")

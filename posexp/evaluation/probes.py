@@ -97,9 +97,8 @@ def repeats(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) 
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
     found = []
     for low, high in zip([0, *edges[:-1]], edges, strict=True):
-        chosen_N = (low < gap_N) & (gap_N <= high)
-        if chosen_N.any():
-            found.append(Measurement("repeats", high, None, windows_W3, chosen_N))
+        if ((low < gap_N) & (gap_N <= high)).any():
+            found.append(Measurement("repeats", high, None, windows_W3, gap_N, (low, high)))
     return found
 
 

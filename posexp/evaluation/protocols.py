@@ -175,10 +175,7 @@ def per_position(tokens: Tokens, lengths: list[int], stride: int, bound: int | N
     _, context_N = targets_of(windows)
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
     ranges = zip([0, *edges[:-1]], edges, strict=True)
-    return [
-        Measurement("per_position", high, None, windows, (low < context_N) & (context_N <= high))
-        for low, high in ranges
-    ]
+    return [Measurement("per_position", high, None, windows, context_N, (low, high)) for low, high in ranges]
 
 
 def heads(tokens: Tokens, longest: int, bound: int | None) -> np.ndarray:

@@ -17,7 +17,8 @@ from posexp.data.store import Tokens
 class Measurement:
     """One row to be.
 
-    `chosen` (bool [N]) says which of the windows' targets the row is about, None all; `control` what is changed to
+    With `by` (int64 [N], what targets are told apart by, as their context) and `within` the row is about the targets
+    whose `by` lies in (within[0], within[1]], else about all; `control` says what is changed to
     find out what the model would do without far context ("window", "shuffled", or ""); `tokens` the text, None that
     of the split; with `window_means` each window weighs the same, however many targets it has. Of a task, each
     document is an example, right if all of its targets are, and `trained` is the largest size in training.
@@ -27,7 +28,8 @@ class Measurement:
     length: int
     stride: int | None
     windows: np.ndarray
-    chosen: np.ndarray | None = None
+    by: np.ndarray | None = None
+    within: tuple[int, int] = (0, 0)
     control: str = ""
     tokens: Tokens | None = None
     window_means: bool = False
@@ -38,6 +40,14 @@ class Measurement:
     def inputs(self) -> int:
         """Tokens of the longest input."""
         return int((self.windows[:, 2] - 1 - self.windows[:, 0]).max())
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Which of the windows' targets the row is about, bool [N]."""
+        if self.by is None:
+            return np.ones(int((self.windows[:, 2] - self.windows[:, 1]).sum()), dtype=bool)
+        low, high = self.within
+        return (low < self.by) & (self.by <= high)
 
     def weights(self) -> np.ndarray:
         """Of each target in the mean, float64 [N]."""
@@ -60,14 +70,14 @@ def documents_of(tokens: Tokens, target_N: np.ndarray) -> np.ndarray:
     return np.searchsorted(tokens.starts, target_N, side="right") - 1
 
 
-def targets_hash(tokens: Tokens, target_N: np.ndarray, context_N: np.ndarray | None = None) -> str:
+def targets_hash(tokens: Tokens, target_N: np.ndarray, by_N: np.ndarray | None = None) -> str:
     """Twelve hex digits of where the scored targets are and what they are; equal only if the very same text is scored.
 
-    `context_N` counts too where a row is about it (per_position). The order of the windows does not.
+    `by_N`, what they are told apart by, counts too. The order of the windows does not.
     """
     order = np.argsort(target_N, kind="stable")
     sha = hashlib.sha256(target_N[order].astype("<i8").tobytes())
     sha.update(np.asarray(tokens.ids[target_N[order]]).astype("<i8").tobytes())
-    if context_N is not None:
-        sha.update(context_N[order].astype("<i8").tobytes())
+    if by_N is not None:
+        sha.update(by_N[order].astype("<i8").tobytes())
     return sha.hexdigest()[:12]
