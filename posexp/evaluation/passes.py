@@ -21,6 +21,7 @@ class Passes:
         self.score, self.stable = score, stable
         self.done: dict[tuple[int, int], tuple[Read, Scores]] = {}
         self.read = self.asked = 0
+        self.latest: np.ndarray | None = None
         ranges: dict[tuple[int, int], set[tuple[int, int]]] = {}
         for windows in wanted:
             for start, first, stop in windows.tolist():
@@ -32,7 +33,9 @@ class Passes:
 
     def __call__(self, windows_W3: np.ndarray) -> Scores:
         """Of every target, in the order of the windows."""
-        self.asked += int((windows_W3[:, 2] - 1 - windows_W3[:, 0]).sum())
+        if windows_W3 is not self.latest:  # the parts of one measurement, as per_position has them, ask once
+            self.asked += int((windows_W3[:, 2] - 1 - windows_W3[:, 0]).sum())
+            self.latest = windows_W3
         stops: dict[tuple[int, int], tuple[int, int]] = {}  # of the passes that are missing: their start and stop
         for start, _, stop in windows_W3.tolist():
             key = self.key(start, stop)
