@@ -30,7 +30,7 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
   posexp train -m +scheme=rope,alibi seed=0,1,2
                                             the same for every combination
   posexp eval --lengths 512,2048,8192       measure every finished run of the group
-  posexp report                             table and curves of the group
+  posexp report --html                      tables, curves and verdicts of the group, and one page of all
   posexp compare alibi rope                 which is better, with interval and p
   posexp power alibi rope                   how many seeds it takes to tell
   posexp runs                               what was trained, and how far it is
