@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from posexp import __version__
 from posexp.command_line import did_you_mean, group_options, hydra_arguments, line_to_complete, one_line, translate
-from posexp.config import COMMANDS, config_dir
+from posexp.commands import COMMANDS
+from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError, Stopped
 from posexp.knobs import meanings
 from posexp.log import say

@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
-from posexp.config import COMMANDS, config_dir
+from posexp.commands import COMMANDS
+from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
 

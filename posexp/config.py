@@ -1,4 +1,5 @@
-"""Typed configuration of every command: names, types, defaults and the meaning of each knob.
+"""Typed configuration: the sections that commands are made of (posexp/commands.py), with the names, types, defaults and
+meaning of each knob.
 
 YAML under configs/ only holds named choices of these.
 """
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp.errors import Misuse
-from posexp.knobs import check_least, check_lengths, check_name, knob
+from posexp.knobs import check_least, check_lengths, knob
 
 
 class Mlp(Enum):
@@ -154,177 +155,6 @@ class WandbConfig:
     mode: WandbMode = knob(WandbMode.offline, "offline, online or disabled; metrics.jsonl is the truth in every case")
     project: str = knob("posexp", "wandb project")
     entity: str | None = knob(None, "wandb user or team")
-
-
-FULL_WINDOW = {"_target_": "posexp.windows.Window"}
-
-
-@dataclass
-class TrainCommand:
-    """posexp train"""
-
-    scheme: Any = knob("???", "how the model is told where its tokens are: +scheme=<name>", part=True)
-    window: Any = knob(None, "what a token sees of those before it: window=<name>; null: everything", part=True)
-    label: str = knob("???", "what folders and tables call the run; left out: its scheme and window", identity=False)
-    seed: int = knob(0, "seed of the initial weights and of the data order", least=0, identity=False)
-    model: ModelConfig = knob(ModelConfig, "the decoder")
-    data: DataConfig = knob(DataConfig, "the corpus and its tokenizer")
-    train: TrainConfig = knob(TrainConfig, "the training run")
-    eval: EvalConfig = knob(EvalConfig, "the evaluation after training", identity=False)
-    wandb: WandbConfig = knob(WandbConfig, "the copy of the metrics in wandb", identity=False)
-    results: str = knob("results", "folder of all groups", identity=False)
-    group: str = knob("default", "folder of the runs that belong together", identity=False)
-    device: Device = knob(Device.auto, "auto: the GPU if there is one", identity=False)
-
-    def __post_init__(self) -> None:
-        check_least(self, "")
-        check_name("label", self.label)
-        if self.window == FULL_WINDOW:
-            self.window = None  # two ways to say the same, and one run
-        check_name("group", self.group)
-
-
-@dataclass
-class EvalCommand:
-    """posexp eval"""
-
-    runs: str = knob("*", "which run folders of the group: a glob")
-    transform: dict[str, Any] = knob(dict, "changes to a trained model, a set of rows each: +transform=<name>,<name>")
-    window: Any = knob(None, "what a token sees, instead of what it saw in training: window=<name>")
-    hf: str | None = knob(None, "instead of runs, a checkpoint that transformers loads: a folder or a hub id")
-    train_length: int | None = knob(None, "hf: the training length, where its config does not say it", least=1)
-    data: DataConfig | None = knob(None, "other text than the run's own, in the run's tokens: data=files data.paths=…")
-    eval: EvalConfig = knob(EvalConfig, "lengths, protocols and targets")
-    wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-    device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
-    trust: bool = knob(False, "run code from outside posexp that a run folder or a checkpoint names")
-
-    def __post_init__(self) -> None:
-        check_least(self, "")
-        check_name("group", self.group)
-
-
-@dataclass
-class ReportCommand:
-    """posexp report"""
-
-    runs: str = knob("*", "which run folders of the group: a glob")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-    mixed_targets: bool = knob(False, "put rows with different targets into one table")
-    variants: bool = knob(True, "also rows of other windows and transforms than a run was trained with")
-    measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; left out: ppl, of tasks exact_match")
-    html: bool = knob(False, "--html: also page.html, the whole report as one file for a browser")
-    folder: str = knob("report", "name of the report's folder in the group")
-
-    def __post_init__(self) -> None:
-        check_name("group", self.group)
-        check_name("folder", self.folder)
-
-
-@dataclass
-class CompareCommand:
-    """posexp compare"""
-
-    curves: list[str] = knob([], "what posexp report calls them: the base, then curves or globs to compare with it")
-    protocol: str | None = knob(None, "compare under this protocol alone; left out: under all that were measured")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-
-    def __post_init__(self) -> None:
-        check_name("group", self.group)
-
-
-@dataclass
-class PowerCommand:
-    """posexp power"""
-
-    curves: list[str] = knob([], "two curves, as posexp report calls them")
-    difference: float = knob(0.01, "the difference to find, nats per token; 0.01 is 1 % in perplexity")
-    power: float = knob(0.8, "the probability to find it")
-    protocol: str = knob("same_targets", "the protocol it is measured under")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-
-    def __post_init__(self) -> None:
-        check_name("group", self.group)
-        if not self.difference > 0:
-            raise Misuse(f"difference={self.difference} must be above 0")
-        if not 0.1 <= self.power <= 0.999:
-            raise Misuse(f"power={self.power} is a probability, from 0.1 to 0.999")
-
-
-@dataclass
-class RunsCommand:
-    """posexp runs"""
-
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("*", "which groups: a glob")
-
-
-@dataclass
-class SchemesCommand:
-    """posexp schemes"""
-
-
-@dataclass
-class CheckCommand:
-    """posexp check"""
-
-    schemes: list[str] = knob([], "names of schemes; left out: all")
-    lengths: list[int] = knob([128, 1024, 8192, 65536], "positions to check, counted from 0")
-
-    def __post_init__(self) -> None:
-        check_lengths(self.lengths, "lengths")
-
-
-@dataclass
-class InspectCommand:
-    """posexp inspect"""
-
-    runs: str = knob("*", "which run folders of the group: a glob")
-    length: int | None = knob(None, "tokens of the inspected inputs; left out: twice the training length", least=2)
-    split: Split = knob(Split.valid, "train, valid or test")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-    device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
-    trust: bool = knob(False, "run a scheme's code from outside posexp that a run folder names")
-
-    def __post_init__(self) -> None:
-        check_least(self, "")
-        check_name("group", self.group)
-
-
-@dataclass
-class ExportCommand:
-    """posexp export"""
-
-    runs: str = knob("*", "which run folders of the group: a glob")
-    folder: str | None = knob(None, "where the files go, for one run; left out: export/ in the run's folder")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-    cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
-
-    def __post_init__(self) -> None:
-        check_name("group", self.group)
-
-
-COMMANDS: dict[str, type] = {
-    "train": TrainCommand,
-    "eval": EvalCommand,
-    "report": ReportCommand,
-    "compare": CompareCommand,
-    "power": PowerCommand,
-    "runs": RunsCommand,
-    "schemes": SchemesCommand,
-    "check": CheckCommand,
-    "inspect": InspectCommand,
-    "export": ExportCommand,
-}
 
 
 def config_dir() -> Path:

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 from posexp import jsonl
-from posexp.config import TrainCommand, WandbConfig, WandbMode
+from posexp.commands import TrainCommand
+from posexp.config import WandbConfig, WandbMode
 from posexp.identity import plain
 from posexp.runs import Run
 

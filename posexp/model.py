@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from posexp import schemes, windows
 from posexp.attention import attention
-from posexp.config import Mlp, ModelConfig, TrainCommand
+from posexp.commands import TrainCommand
+from posexp.config import Mlp, ModelConfig
 from posexp.errors import Misuse
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 from posexp.windows import Window

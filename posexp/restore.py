@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from posexp import checkpoint
-from posexp.config import TrainCommand
+from posexp.commands import TrainCommand
 from posexp.data import Store, load
 from posexp.errors import Inapplicable, Misuse, PosexpError, RunFailed
 from posexp.log import say

@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from posexp import jsonl, whole
-from posexp.config import TrainCommand
+from posexp.commands import TrainCommand
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.identity import digest, identity, plain
 

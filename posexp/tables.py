@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from posexp.config import RunsCommand, SchemesCommand
+from posexp.commands import RunsCommand, SchemesCommand
 from posexp.errors import Misuse, PosexpError
 from posexp.log import clock, say
 from posexp.runs import Run, find, groups

@@ -16,7 +16,8 @@ import torch
 
 from posexp import checkpoint, jsonl, optim, runs, whole
 from posexp.attention import kernel_path
-from posexp.config import EvalCommand, Precision, Split, TrainCommand
+from posexp.commands import EvalCommand, TrainCommand
+from posexp.config import Precision, Split
 from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import autocast, choose_device, choose_precision, describe

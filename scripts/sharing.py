@@ -14,7 +14,8 @@ from statistics import median
 
 import torch
 
-from posexp.config import EvalCommand, EvalConfig
+from posexp.commands import EvalCommand
+from posexp.config import EvalConfig
 from posexp.evaluation.evaluate import Evaluator
 from posexp.evaluation.trained import Trained
 from posexp.runs import Run

@@ -11,9 +11,9 @@ from command import Answer, here, run_of, world
 from scipy import stats
 
 from posexp import jsonl
+from posexp.commands import TrainCommand
 from posexp.compare import file_name
 from posexp.compare.pairs import curves, pairs_of
-from posexp.config import TrainCommand
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.statistics import holm

@@ -11,15 +11,14 @@ from command import run_of, world, write_texts
 from test_protocols import V, planned, text
 from torch import nn
 
+from posexp.commands import EvalCommand, TrainCommand
 from posexp.config import (
     DataConfig,
     Device,
-    EvalCommand,
     EvalConfig,
     ModelConfig,
     Precision,
     Source,
-    TrainCommand,
     TrainConfig,
     WandbConfig,
     WandbMode,

@@ -12,7 +12,8 @@ pytest.importorskip("transformers")
 from checkpoints import own_losses, reference, slid, whole
 from command import TINY, here, run_of, world
 
-from posexp.config import DataConfig, EvalCommand, ModelConfig, Precision, Source, TrainCommand, TrainConfig
+from posexp.commands import EvalCommand, TrainCommand
+from posexp.config import DataConfig, ModelConfig, Precision, Source, TrainConfig
 from posexp.data import tokenizer
 from posexp.evaluation.scoring import token_losses
 from posexp.hf import open_checkpoint

@@ -14,7 +14,8 @@ pytest.importorskip("transformers")
 from checkpoints import V, checkpoint, own_losses, reference, slid, whole
 from command import here, posexp, world, write_texts
 
-from posexp.config import DataConfig, EvalCommand, EvalConfig, Precision, Source
+from posexp.commands import EvalCommand
+from posexp.config import DataConfig, EvalConfig, Precision, Source
 from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.subject import Subject
 from posexp.hf import open_checkpoint

@@ -11,7 +11,8 @@ from command import files_of, run_of, world
 
 from posexp import windows
 from posexp.attention import attention
-from posexp.config import Device, InspectCommand, ModelConfig, config_dir
+from posexp.commands import InspectCommand
+from posexp.config import Device, ModelConfig, config_dir
 from posexp.errors import Misuse, RunFailed
 from posexp.inspect import inspect
 from posexp.inspect.attention import KEYS, even, read, span, statistics, title_of, weights

@@ -9,7 +9,8 @@ import pytest
 
 from posexp.cli import command_of, register
 from posexp.command_line import hydra_arguments, translate
-from posexp.config import COMMANDS, config_dir
+from posexp.commands import COMMANDS
+from posexp.config import config_dir
 from posexp.knobs import meanings
 
 ROOT = Path(__file__).parent.parent

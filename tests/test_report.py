@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 from posexp.command_line import translate
+from posexp.commands import ReportCommand
 from posexp.config import Measure as Choice
-from posexp.config import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
@@ -658,7 +658,7 @@ def test_html_is_a_flag_of_report_alone() -> None:
 def measured_run(folder: Path, losses_at: dict[int, float]) -> None:
     """A run folder with rows and kept losses of 40 targets in 4 documents, all of that loss but for a little."""
     from posexp import jsonl
-    from posexp.config import TrainCommand
+    from posexp.commands import TrainCommand
     from posexp.runs import Run
 
     scheme = {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0}

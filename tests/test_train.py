@@ -16,17 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from posexp import checkpoint, jsonl, optim
-from posexp.config import (
-    DataConfig,
-    Device,
-    EvalConfig,
-    ModelConfig,
-    Source,
-    TrainCommand,
-    TrainConfig,
-    WandbConfig,
-    WandbMode,
-)
+from posexp.commands import TrainCommand
+from posexp.config import DataConfig, Device, EvalConfig, ModelConfig, Source, TrainConfig, WandbConfig, WandbMode
 from posexp.errors import Misuse, RunFailed, Stopped
 from posexp.identity import digest
 from posexp.log import Wandb, wandb_id

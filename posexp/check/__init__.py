@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from posexp.command_line import did_you_mean
-from posexp.config import CheckCommand, config_dir
+from posexp.commands import CheckCommand
+from posexp.config import config_dir
 from posexp.errors import Misuse, RunFailed
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from posexp import jsonl, whole
 from posexp.command_line import did_you_mean
-from posexp.config import CompareCommand, PowerCommand
+from posexp.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.log import say
 from posexp.runs import curve_labels, find

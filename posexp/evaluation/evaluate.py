@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from posexp import jsonl
-from posexp.config import EvalCommand, EvalConfig
+from posexp.commands import EvalCommand
+from posexp.config import EvalConfig
 from posexp.device import choose_device, choose_precision, describe
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses

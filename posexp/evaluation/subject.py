@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from posexp.config import EvalCommand
+from posexp.commands import EvalCommand
 from posexp.data import Store
 from posexp.evaluation.variants import Variant
 from posexp.runs import Run

@@ -5,7 +5,8 @@ import copy
 import torch
 
 from posexp.attention import kernel_path
-from posexp.config import DataConfig, EvalCommand, Split
+from posexp.commands import EvalCommand
+from posexp.config import DataConfig, Split
 from posexp.data import Store, load
 from posexp.evaluation.subject import View
 from posexp.evaluation.variants import Variant, variants

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from posexp import whole
-from posexp.config import ExportCommand, TrainCommand
+from posexp.commands import ExportCommand, TrainCommand
 from posexp.data import load
 from posexp.errors import Inapplicable, Misuse, RunFailed
 from posexp.log import say

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from posexp import whole
-from posexp.config import DataConfig, EvalCommand
+from posexp.commands import EvalCommand
+from posexp.config import DataConfig
 from posexp.data import load as load_store
 from posexp.errors import Misuse
 from posexp.evaluation.subject import View

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from posexp import whole
-from posexp.config import InspectCommand
+from posexp.commands import InspectCommand
 from posexp.device import choose_device
 from posexp.inspect import attention, bias, frequencies
 from posexp.inspect.sheet import Picture

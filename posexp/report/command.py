@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp import __version__, jsonl
-from posexp.config import ReportCommand
+from posexp.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
