@@ -43,6 +43,13 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
+class AttentionPath(Enum):
+    auto = "auto"
+    blocks = "blocks"
+    flex = "flex"
+    dense = "dense"
+
+
 class Measure(Enum):
     ppl = "ppl"
     nll = "nll"
@@ -108,6 +115,9 @@ class TrainConfig:
     clip: float = knob(1.0, "largest gradient norm", least=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     compile: bool = knob(True, "torch.compile the model on a GPU")
+    attention: AttentionPath = knob(
+        AttentionPath.auto, "how attention is computed; auto: the fastest way; blocks, flex or dense to compare them"
+    )
     checkpoint_every: int = knob(200, "steps between checkpoints", least=1, identity=False)
 
     def __post_init__(self) -> None:
@@ -141,6 +151,9 @@ class EvalConfig:
     split: Split = knob(Split.valid, "train, valid or test")
     batch_tokens: int = knob(16384, "tokens evaluated at a time", least=1)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
+    attention: AttentionPath = knob(
+        AttentionPath.auto, "how attention is computed; auto: the fastest way; blocks, flex or dense to compare them"
+    )
 
     def __post_init__(self) -> None:
         check_least(self, "eval")

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from posexp import schemes, windows
 from posexp.attention import attention
 from posexp.commands import TrainCommand
-from posexp.config import Mlp, ModelConfig
+from posexp.config import AttentionPath, Mlp, ModelConfig
 from posexp.errors import Misuse
+from posexp.loss import linear_cross_entropy
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 from posexp.windows import Window
 
@@ -32,8 +33,8 @@ class SelfAttention(nn.Module):
         self.norm_q = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.norm_k = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme, window: Window) -> Tensor:
-        mixed_BHTC = attention(scheme, *self.project(x_BTD), pos_BT, x_BTD, window)
+    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme, window: Window, path: AttentionPath) -> Tensor:
+        mixed_BHTC = attention(scheme, *self.project(x_BTD), pos_BT, x_BTD, window, path)
         return self.out(mixed_BHTC.transpose(1, 2).flatten(2))
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,8 +78,8 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.d_model) if config.mlp is Mlp.swiglu else Gelu(config.d_model)
         self.dropout = config.dropout
 
-    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme, window: Window) -> Tensor:
-        x_BTD = x_BTD + self.drop(self.attention(self.norm_attention(x_BTD), pos_BT, scheme, window))
+    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme, window: Window, path: AttentionPath) -> Tensor:
+        x_BTD = x_BTD + self.drop(self.attention(self.norm_attention(x_BTD), pos_BT, scheme, window, path))
         return x_BTD + self.drop(self.mlp(self.norm_mlp(x_BTD)))
 
     def drop(self, x_BTD: Tensor) -> Tensor:
@@ -99,6 +100,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.scheme = scheme
         self.window = window or Window(scheme.dims)
+        self.path = AttentionPath.auto
         torch.manual_seed(seed)
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -123,17 +125,20 @@ class Decoder(nn.Module):
         x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
         x_BTD = self.scheme.embed(x_BTD, pos_BT)
         for index, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, pos_BT, self.scheme.layer(index), self.window.layer(index))
+            x_BTD = block(x_BTD, pos_BT, self.scheme.layer(index), self.window.layer(index), self.path)
         return self.norm(x_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """[B, T, V] float32."""
-        scale = BASE_WIDTH / self.embedding.embedding_dim
-        return F.linear(hidden_BTD * scale, self.embedding.weight).float()
+        return F.linear(self.scaled(hidden_BTD), self.embedding.weight).float()
+
+    def scaled(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD * (BASE_WIDTH / self.embedding.embedding_dim)
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean loss in nats per token."""
-        return F.cross_entropy(self.logits(self(tokens_BT)).flatten(0, 1), targets_BT.flatten())
+        hidden_ND = self.scaled(self(tokens_BT)).flatten(0, 1)
+        return linear_cross_entropy(hidden_ND, self.embedding.weight, targets_BT.flatten())
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters in all, of the token embeddings, of the scheme, and of the rest."""

@@ -14,7 +14,7 @@ from types import FrameType
 import numpy as np
 import torch
 
-from posexp import checkpoint, jsonl, optim, runs, whole
+from posexp import checkpoint, jsonl, machine, optim, runs, whole
 from posexp.attention import kernel_path
 from posexp.commands import EvalCommand, TrainCommand
 from posexp.config import Precision, Split
@@ -63,7 +63,10 @@ def train(config: TrainCommand) -> Run:
     plan(held_out, config.eval, own_lengths(held_out, config.train.length, config.eval))  # refuses impossible lengths
     run.create(config)
     with run.lock():
+        begun = (run.folder / "provenance.json").is_file()
+        machine.prepare(run.provenance().get("matmul", machine.MKL) if begun else None)
         model = build_model(config, store.vocab_size).to(device)
+        model.path = config.train.attention
         precision = choose_precision(config.train.precision, device)
         parts = Parts(model, optim.build(model, config.train), windows, device, precision)
         describe_run(run, config, store, parts)
@@ -91,7 +94,7 @@ def check_parts(config: TrainCommand) -> None:
         raise Misuse(
             f"{model.scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer"
         )
-    kernel_path(model.scheme, model.scheme.dims, model.window)
+    kernel_path(model.scheme, model.scheme.dims, model.window, config.train.attention)
 
 
 def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
@@ -199,6 +202,7 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         **runs.environment(),
         "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "device": describe(parts.device),
+        "matmul": machine.matmul(),
         "scheme": parts.model.scheme.fingerprint(),
         "window": parts.model.window.fingerprint(),
         "parameters": parts.model.parameter_counts(),

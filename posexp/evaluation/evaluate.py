@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from posexp import jsonl
+from posexp import jsonl, machine
 from posexp.commands import EvalCommand
-from posexp.config import EvalConfig
+from posexp.config import AttentionPath, EvalConfig
 from posexp.device import choose_device, choose_precision, describe
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
@@ -41,6 +41,7 @@ def evaluate(command: EvalCommand) -> list[Run]:
     """
     check_protocols(command.eval.protocols or [])
     device = choose_device(command.device)
+    machine.prepare()
     if command.hf is not None:
         from posexp.hf import open_checkpoint
 
@@ -65,7 +66,8 @@ def evaluate_subject(subject: Subject, command: EvalCommand, device: torch.devic
     run = subject.run
     evaluator = Evaluator(subject, command.eval, device)
     asked = subject.variants(command)
-    done = {key_of(row) for row in jsonl.read(run.rows, say) if has_all(run, row)}
+    key = (*KEY, "kernel_path") if command.eval.attention is not AttentionPath.auto else KEY  # asked for: measured so
+    done = {key_of(row, key) for row in jsonl.read(run.rows, say) if has_all(run, row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
     for variant in asked:
@@ -74,7 +76,7 @@ def evaluate_subject(subject: Subject, command: EvalCommand, device: torch.devic
         except NotApplicable as error:
             refused.append(NotApplicable(f"transform {variant.name} does not apply: {error}"))
             continue
-        todo += [job for job in jobs if key_of(job.row) not in done]
+        todo += [job for job in jobs if key_of(job.row, key) not in done]
     new = []
     for row in evaluator.rows(todo):
         jsonl.append(run.rows, row)
@@ -167,6 +169,7 @@ class Evaluator:
             "documents_in_split": len(tokens.starts) - 1,
             "precision": self.precision.value,
             "device": describe(self.device),
+            "matmul": machine.matmul(),
         }
         if measurement.trained is not None:
             row["train_length"] = measurement.trained
@@ -261,8 +264,8 @@ def has_all(run: Run, row: dict[str, Any]) -> bool:
     return without or losses.path_of(run.folder, row).is_file()
 
 
-def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(column) or None for column in KEY)  # rows from before transforms lack their columns
+def key_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(row.get(column) or None for column in columns)  # rows from before transforms lack their columns
 
 
 def line_of(row: dict[str, Any]) -> str:

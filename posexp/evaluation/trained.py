@@ -25,6 +25,7 @@ class Trained:
         if command.data is not None:
             self.store = load(in_tokens_of(run, command), say)
         self.scheme = self.model.scheme  # as trained
+        self.model.path = command.eval.attention
         self.train_length = restored.config.train.length
         self.about = {
             "run": run.name,
@@ -42,7 +43,7 @@ class Trained:
 
     def view(self, variant: Variant, length: int) -> View:
         self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)
-        path = kernel_path(scheme, scheme.dims, window)
+        path = kernel_path(scheme, scheme.dims, window, self.model.path)
         settings = variant.settings(length)
         return View(self.model, scheme.max_length, scheme.prefix_stable, path, variant.window.fingerprint(), settings)
 

@@ -118,6 +118,21 @@ def inner_scheme(value: Any, dims: Dims) -> Scheme:
     return build(value, dims) if isinstance(value, str) else from_config(value, dims)
 
 
+def bias_between(scheme: Scheme, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:
+    """[B or 1, H, Q, K]: the scheme's bias between any positions, whether a function of distance or of both; None
+    without one."""
+    gap_BQK = (pos_BQ[:, :, None] - pos_BK[:, None, :]).clamp(min=0)
+    if gap_BQK.is_floating_point():  # distances between whole ones have no vector to look up in
+        bias_HN = scheme.distance_bias(gap_BQK.flatten())
+        if bias_HN is not None:
+            return bias_HN.unflatten(1, gap_BQK.shape).transpose(0, 1)
+    else:
+        bias_HN = scheme.distance_bias(torch.arange(int(gap_BQK.max()) + 1, device=pos_BQ.device))
+        if bias_HN is not None:
+            return bias_HN[:, gap_BQK].transpose(0, 1)
+    return scheme.bias(pos_BQ, pos_BK)
+
+
 def exact_type(x: Tensor) -> torch.dtype:
     """What positions and angles are computed in for activations like `x`: float64 for float64, otherwise float32."""
     return torch.float64 if x.dtype is torch.float64 else torch.float32

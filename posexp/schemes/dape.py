@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.attention import bias_between
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, exact_type, inner_scheme
+from posexp.schemes import Dims, Scheme, bias_between, exact_type, inner_scheme
 from posexp.schemes.wrapper import Wrapper
 from posexp.windows import Window, at_least
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.attention import biased
+from posexp.attention.kernel import biased
 from posexp.model import INIT_STD
 from posexp.schemes import Dims, Scheme, exact_type
 from posexp.windows import Window

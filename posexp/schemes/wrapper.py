@@ -9,8 +9,7 @@ import copy
 import torch
 from torch import Tensor
 
-from posexp.attention import bias_between
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Dims, Scheme, bias_between
 from posexp.windows import Window
 
 

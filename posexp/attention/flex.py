@@ -1,0 +1,96 @@
+"""FlexAttention on a GPU: a bias is looked up by distance inside the kernel, a window is blocks that are skipped.
+
+Dong et al. 2024, arXiv 2412.05496. Compiled once per shape. Shape suffixes: B batch, T tokens, H heads, C channels of
+a head, N distances, Q blocks of queries, K blocks of keys.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from posexp.errors import Misuse
+from posexp.windows import Window
+
+BLOCK = 128  # tokens of a block, the kernel's own default
+NARROWEST = 16  # channels of a head that the kernel takes at least
+SHAPES = 256  # that may be compiled in one process: batch sizes times lengths; PyTorch gives up after 8
+
+
+def serves(q_BHTC: Tensor) -> bool:
+    """Whether this path is the fastest for such queries."""
+    return q_BHTC.is_cuda and q_BHTC.shape[-1] >= NARROWEST
+
+
+def attend(
+    q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_HN: Tensor | None, window: Window, scale: float
+) -> Tensor:
+    """[B, H, T, C]. Logits and bias are float32 inside the kernel, whatever the queries are.
+
+    Raises Misuse where a gradient is asked for on a CPU, where PyTorch has none.
+    """
+    if not q_BHTC.is_cuda and torch.is_grad_enabled() and any(x.requires_grad for x in (q_BHTC, k_BHTC, v_BHTC)):
+        raise Misuse("attention=flex: FlexAttention cannot train on a CPU; leave attention out")
+    mask = block_mask(window, q_BHTC.shape[2], q_BHTC.device)
+    with torch.autocast(q_BHTC.device.type, enabled=False):
+        return kernel()(
+            q_BHTC, k_BHTC, v_BHTC, score_mod=looked_up(bias_HN), block_mask=mask, scale=scale
+        )
+
+
+def kernel() -> Callable[..., Tensor]:
+    """Inside a model that is compiled whole the kernel is compiled with it."""
+    return flex_attention if torch.compiler.is_compiling() else compiled()
+
+
+@functools.cache
+def compiled() -> Callable[..., Tensor]:
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def looked_up(bias_HN: Tensor | None) -> Callable[..., Tensor] | None:
+    """The score modification that adds a bias by distance."""
+    if bias_HN is None:
+        return None
+    vector_HN = bias_HN.float().contiguous()
+
+    def add(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score + vector_HN[h, (query - key).clamp(min=0)]  # blocks on the diagonal hold keys in the future
+
+    return add
+
+
+@functools.lru_cache(maxsize=16)  # all layers and batches of a length share it
+def block_mask(window: Window, T: int, device: torch.device) -> BlockMask:
+    """Which blocks of keys each block of queries sees in full, and which in part, told from the window's edges.
+
+    (PyTorch's create_block_mask would find out from a [T, T] matrix.)
+    """
+    first_Q = torch.arange(0, T, BLOCK, device=device)
+    last_Q = (first_Q + BLOCK).clamp(max=T) - 1
+    first_K, last_K = first_Q, last_Q
+    earliest_T = window.earliest(torch.arange(T, device=device))
+    low_Q1, high_Q1 = earliest_T[first_Q][:, None], earliest_T[last_Q][:, None]
+    seen_QK = (first_K <= last_Q[:, None]) & ((last_K >= low_Q1) | (first_K < window.sinks))
+    whole_K = last_K - first_K == BLOCK - 1  # what lies past the end must be masked
+    full_QK = whole_K & (last_K <= first_Q[:, None]) & ((first_K >= high_Q1) | (last_K < window.sinks))
+    full_QK &= (last_Q - first_Q == BLOCK - 1)[:, None]
+    sinks = window.sinks
+
+    def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & ((key >= earliest_T[query]) | (key < sinks))
+
+    return BlockMask.from_kv_blocks(
+        *listed(seen_QK & ~full_QK), *listed(full_QK), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(T, T)
+    )
+
+
+def listed(chosen_QK: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries has, [1, 1, Q], and which, [1, 1, Q, K], those first."""
+    order_QK = chosen_QK.int().argsort(dim=1, descending=True, stable=True).int()
+    return chosen_QK.sum(1).int()[None, None], order_QK[None, None]

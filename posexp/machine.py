@@ -1,0 +1,99 @@
+"""What makes a CPU compute faster without computing anything else. Set once, by the commands that compute.
+
+Measured in results/bench.
+"""
+
+import ctypes
+import functools
+import os
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+MKL, ONEDNN = "mkl", "onednn"
+# A call of oneDNN's that on CPUs without bfloat16 units computes in float32, and faster than MKL on AMD's. On a CPU
+# with such units it really rounds; so it is only taken where it was seen not to.
+ROUTE = "bf16"
+LOSSLESS = 4.0  # times the error of the default: what counts as float32's own
+WORTH = 1.25  # times as fast as the default: less is noise
+SIZES = ((512, 256, 768), (1024, 1024, 256))  # rows, inner width, columns: layers of a small model
+ROUNDS = 5
+# mallopt's parameters (malloc.h): blocks below the first are taken from the heap, which is given back to the system
+# only when that much of it is free. Otherwise every large tensor is mapped anew, page by page.
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+KEPT = 1 << 28
+
+
+def prepare(recorded: str | None = None) -> None:
+    """Sets up this process.
+
+    A run that goes on names the matrix multiplication that it was `recorded` to begin with, and gets the same bits,
+    where this machine has it.
+    """
+    torch.set_flush_denormal(True)  # exp of a far key's logit is one, and costs ten times an ordinary number
+    keep_memory()
+    set_matmul(MKL if recorded == MKL else choose_matmul(recorded == ONEDNN))
+
+
+def matmul() -> str:
+    """What float32 matrices are multiplied by, as rows and provenance record it."""
+    return ONEDNN if has_route() and torch.backends.mkldnn.matmul.fp32_precision == ROUTE else MKL
+
+
+def keep_memory() -> None:
+    """Where the C library is glibc."""
+    if os.environ.get("MALLOC_MMAP_THRESHOLD_"):
+        return  # the user has said it already
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(MMAP_THRESHOLD, KEPT)
+        libc.mallopt(TRIM_THRESHOLD, KEPT)
+    except (OSError, AttributeError, TypeError):
+        pass
+
+
+def has_route() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(
+        getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision"
+    )
+
+
+def set_matmul(name: str) -> None:
+    if has_route():
+        torch.backends.mkldnn.matmul.fp32_precision = ROUTE if name == ONEDNN else "none"
+
+
+@functools.cache
+def choose_matmul(begun: bool = False) -> str:
+    """oneDNN's where it is as exact as float32 and, unless a run has `begun` with it, clearly faster; else the default.
+
+    Takes some milliseconds.
+    """
+    if not has_route():
+        return MKL
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        exact, faster = True, True
+        for a_MK, b_KN in samples():
+            wanted_MN = a_MK.double() @ b_KN.double()
+            error, seconds = {}, {MKL: float("inf"), ONEDNN: float("inf")}
+            for _ in range(ROUNDS):  # in turns, so that a busy machine slows both
+                for name in (MKL, ONEDNN):
+                    set_matmul(name)
+                    began = time.perf_counter()
+                    got_MN = a_MK @ b_KN
+                    seconds[name] = min(seconds[name], time.perf_counter() - began)
+                    error[name] = float((got_MN - wanted_MN).abs().max())
+            exact &= error[ONEDNN] <= LOSSLESS * error[MKL]
+            faster &= seconds[ONEDNN] * WORTH <= seconds[MKL]
+        return ONEDNN if exact and (begun or faster) else MKL
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+def samples() -> Iterator[tuple[Tensor, Tensor]]:
+    draw = torch.Generator().manual_seed(0)
+    for M, K, N in SIZES:
+        yield torch.randn(M, K, generator=draw), torch.randn(K, N, generator=draw)
