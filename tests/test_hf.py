@@ -1,6 +1,7 @@
 """Checkpoints that transformers loads: their losses are its own, and what they cannot do is said."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -253,16 +254,29 @@ def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
     assert again.code == 0 and "all 64, 128, 256 measured already" in again.err
 
     assert "checkpoint" in here("runs", cwd=folder).out
-    table = here("report", cwd=folder)
+    table = here("report", "--html", cwd=folder)
     assert table.code == 0 and "gpt2-short" in table.out and "rope" in table.out and "learned" in table.out
+    card = cards_of(folder)[run.name]
+    assert (card["curve"], card["seed"]) == ("gpt2-short", 0) and card["provenance"]["sha256"] == about["sha256"]
+    assert 'class: "GPT2LMHeadModel"' in card["config"] and "sha256" not in card["config"]
     (run / "checkpoint.json").write_text("{")
-    table = here("report", cwd=folder)
+    table = here("report", "--html", cwd=folder)
     assert table.code == 0 and f"{run.name}/checkpoint.json cannot be read" in table.err
+    card = cards_of(folder)[run.name]
+    assert (card["config"], card["provenance"]) == ("", {})
     others = here("eval", "--lengths", "8,16,64", "wandb.mode=disabled", cwd=folder)
     assert others.code == 0 and "hf-" not in others.err, "runs of posexp's own are what eval means without hf="
     for command in ("inspect", "export"):
         refused = here(command, run.name, cwd=folder).refusal()
         assert f"{run.name} is a checkpoint from elsewhere, not a run that posexp trained" in refused
+
+
+def cards_of(folder: Path) -> dict[str, dict]:
+    """What the page tells of each run, by its name."""
+    page = (folder / "results" / "default" / "report" / "page.html").read_text()
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert data
+    return {card["name"]: card for card in json.loads(data[1])["runs"]}
 
 
 def test_without_a_tokenizer_json_one_is_made_of_the_other_files(made, text, tmp_path):
