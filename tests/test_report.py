@@ -435,6 +435,24 @@ def test_tasks_and_text_share_a_report_and_each_says_how_to_read_it(tmp_path: Pa
     assert {"exact match in percent", "perplexity (log scale)", "0", "20", "40", "60", "80", "100"} <= set(words)
 
 
+def test_each_task_of_a_group_has_a_table_with_all_its_sizes() -> None:
+    """Runs of one task score the same examples; those of another task of the same size stand in no table with them."""
+    made = {"copy": ("rope-s0-aa", "alibi-s0-bb"), "addition": ("rope-s0-cc",), "reverse": ("rope-s0-dd",)}
+    rows = [
+        task(run, size, 0.5, targets_hash=f"{name}{size}")
+        for size in (32, 8, 16)
+        for name, runs in made.items()
+        for run in runs
+        if (name, size) != ("copy", 8)  # at this size another task has the most runs
+    ]
+    found = {table.curves: table for table in tables(rows, {})}
+    assert set(found) == {tuple(sorted(runs)) for runs in made.values()}
+    for name, runs in made.items():
+        sizes = (16, 32) if name == "copy" else (8, 16, 32)
+        table = found[tuple(sorted(runs))]
+        assert table.lengths == sizes and set(table.targets_hashes) == {f"{name}{size}" for size in sizes}
+
+
 def test_the_measure_is_named_and_drawn(tmp_path: Path) -> None:
     rows = [row("rope-s0-aa", n, math.exp(nll), bits_per_byte=nll / 2) for n, nll in ((128, 3.0), (256, 3.2))]
     printed, page, svg = written(rows, tmp_path, measure=NLL)
