@@ -56,6 +56,10 @@ class EvalCommand:
     def __post_init__(self) -> None:
         check_least(self, "")
         check_name("group", self.group)
+        if self.hf is None and self.train_length is not None:
+            raise Misuse(f"train_length={self.train_length} is for hf=…: runs of posexp know theirs")
+        if self.hf is not None and self.runs != "*":
+            raise Misuse("--runs chooses among runs of posexp, and hf=… is a checkpoint: say one of the two")
 
 
 @dataclass

@@ -36,12 +36,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neox": ("GPTNeoXConfig", {**SIZES, "intermediate_size": 48, "max_position_embeddings": 64}),
     "bloom": ("BloomConfig", {**OLD, "hidden_size": 32}),
     "mpt": ("MptConfig", {"vocab_size": V, "d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 64}),
+    "mamba": ("MambaConfig", {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2}),
     "llama": ("LlamaConfig", LLAMA),
     "mistral": ("MistralConfig", {**LLAMA, "sliding_window": None}),
     "mistral-one": ("MistralConfig", {**LLAMA, "sliding_window": None, "num_hidden_layers": 1}),
     "mistral-sliding": ("MistralConfig", {**LLAMA, "sliding_window": 24}),
     "qwen2": ("Qwen2Config", LLAMA),
     "gemma2": ("Gemma2Config", {**LLAMA, "head_dim": 16, "sliding_window": 24, "final_logit_softcapping": 2.0}),
+    "uneven": ("Qwen3Config", {**LLAMA, "num_key_value_heads": 4}),  # more than there are heads
     "cohere": ("CohereConfig", {**LLAMA, "logit_scale": 0.25}),
 }  # fmt: skip
 

@@ -136,6 +136,11 @@ def test_a_stride_longer_than_the_shortest_length_is_refused(finished):
     assert "eval.stride=9 is longer than the shortest length, 8" in here(*EVAL, "eval.stride=9", cwd=finished).refusal()
 
 
+def test_a_run_of_posexp_knows_its_training_length(finished):
+    refused = here(*EVAL, "train_length=32", cwd=finished).refusal()
+    assert "train_length=32 is for hf=…: runs of posexp know theirs" in refused
+
+
 def test_there_must_be_a_finished_run_to_evaluate(finished):
     refused = here(*EVAL, "--runs", "xpos*", cwd=finished).refusal()
     assert "no finished run in results/default/xpos*" in refused and "posexp train" in refused

@@ -62,6 +62,32 @@ def test_the_shuffled_control_reads_far_text_in_another_order(finished: Path, mo
     assert first == stop - 2
 
 
+def test_shuffled_inputs_of_several_lengths_that_start_at_one_token_are_read_apart(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is far from the end of a long input is near the end of a shorter one."""
+    words = ("eval", *MEASURE[2:], "--lengths", "32,48", "eval.stride=2", "eval.targets=null", "--runs", "rope*")
+    assert here(*words, cwd=finished).code == 0
+    run = Run(run_of(finished))
+    rows = [row for row in rows_of(finished) if row["control"] == "shuffled"]
+    short, long = (losses.read(run.folder, the(rows, length=length)) for length in (32, 48))
+    assert short is not None and long is not None
+    start_N, long_N = (kept.target - kept.context for kept in (short, long))
+    shared = np.flatnonzero(np.isin(start_N, long_N))[::2]  # the first of each block
+    assert len(shared) > 50
+    monkeypatch.chdir(finished)
+    restored = restore(run, None, False, torch.device("cpu"))
+    ids = restored.store.split(Split.valid).ids
+    for index in shared[:: len(shared) // 20]:
+        start, far = int(start_N[index]), 32 - 16
+        text = ids[start : start + 33].astype(np.int64)
+        text[:far] = np.random.default_rng(start).permutation(text[:far])
+        with torch.no_grad():
+            logits = restored.model.logits(restored.model(torch.from_numpy(text[None, :-1])))[0]
+        expected = torch.nn.functional.cross_entropy(logits[-2:], torch.from_numpy(text[-2:]), reduction="none")
+        assert short.nll[index : index + 2] == pytest.approx(expected.numpy(), abs=1e-5)
+
+
 def test_controls_can_be_left_out(finished: Path) -> None:
     before = len(rows_of(finished))
     answer = here("eval", *MEASURE, "eval.stride=4", "eval.controls=false", "--runs", "rope*", cwd=finished)

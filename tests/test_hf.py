@@ -1,6 +1,7 @@
 """Checkpoints that transformers loads: their losses are its own, and what they cannot do is said."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -228,6 +229,18 @@ def test_the_training_length_is_what_the_config_says(made, text, tmp_path, name,
     assert opened(altered(made(name), tmp_path / "again", **changes), text, train_length=9).train_length == 9
 
 
+def test_a_model_without_attention_is_evaluated_too(made, text):
+    """A state-space model has no heads, no positions and no window."""
+    subject = opened(made("mamba"), text, train_length=64)
+    (plain,) = subject.variants(EvalCommand())
+    view = subject.view(plain, 200)
+    expected = own_losses(reference(made("mamba")), IDS, whole(200))
+    assert np.abs(losses(view.model, whole(200)) - expected).max() < 1e-5
+    assert subject.cut(plain) is None and view.max_length is None and view.window == "full"
+    with pytest.raises(NotApplicable, match="MambaConfig has no rotary frequencies"):
+        transformed(subject, "yarn", 256)
+
+
 def test_without_a_training_length_the_shortest_length_asked_for_counts(made, text, capsys):
     assert opened(made("bloom"), text, eval=EvalConfig(lengths=[96, 48])).train_length == 48
     assert "its config does not say the training length, taken to be 48: train_length=" in capsys.readouterr().err
@@ -253,16 +266,29 @@ def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
     assert again.code == 0 and "all 64, 128, 256 measured already" in again.err
 
     assert "checkpoint" in here("runs", cwd=folder).out
-    table = here("report", cwd=folder)
+    table = here("report", "--html", cwd=folder)
     assert table.code == 0 and "gpt2-short" in table.out and "rope" in table.out and "learned" in table.out
+    card = cards_of(folder)[run.name]
+    assert (card["curve"], card["seed"]) == ("gpt2-short", 0) and card["provenance"]["sha256"] == about["sha256"]
+    assert 'class: "GPT2LMHeadModel"' in card["config"] and "sha256" not in card["config"]
     (run / "checkpoint.json").write_text("{")
-    table = here("report", cwd=folder)
+    table = here("report", "--html", cwd=folder)
     assert table.code == 0 and f"{run.name}/checkpoint.json cannot be read" in table.err
+    card = cards_of(folder)[run.name]
+    assert (card["config"], card["provenance"]) == ("", {})
     others = here("eval", "--lengths", "8,16,64", "wandb.mode=disabled", cwd=folder)
     assert others.code == 0 and "hf-" not in others.err, "runs of posexp's own are what eval means without hf="
     for command in ("inspect", "export"):
         refused = here(command, run.name, cwd=folder).refusal()
         assert f"{run.name} is a checkpoint from elsewhere, not a run that posexp trained" in refused
+
+
+def cards_of(folder: Path) -> dict[str, dict]:
+    """What the page tells of each run, by its name."""
+    page = (folder / "results" / "default" / "report" / "page.html").read_text()
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert data
+    return {card["name"]: card for card in json.loads(data[1])["runs"]}
 
 
 def test_without_a_tokenizer_json_one_is_made_of_the_other_files(made, text, tmp_path):
@@ -278,7 +304,9 @@ def test_without_a_tokenizer_json_one_is_made_of_the_other_files(made, text, tmp
 
 def wrong(made, into: Path, name: str) -> Path:
     """A folder that cannot be evaluated, for the reason of its name."""
-    folder = Path(shutil.copytree(made({"future": "bert", "kind": "t5"}.get(name, "llama")), into / name))
+    folder = Path(
+        shutil.copytree(made({"future": "bert", "kind": "t5", "sizes": "uneven"}.get(name, "llama")), into / name)
+    )
     if name == "bin":
         (folder / "model.safetensors").unlink()
         torch.save({}, folder / "pytorch_model.bin")
@@ -317,10 +345,12 @@ def wrong(made, into: Path, name: str) -> Path:
         ("future", [], "is no causal language model: in BertLMHeadModel tokens see later ones"),
         ("kind", [], "is no causal language model: its model_type is 't5'"),
         ("classifier", [], "its weights lack lm_head.weight"),
+        ("sizes", [], "transformers loads it as Qwen3ForCausalLM, and cannot run it: The size of tensor"),
         ("code", [], "its code comes with the checkpoint, from outside transformers: say trust=true"),
         ("llama", ["window=sinks"], "LlamaForCausalLM has no other window than 'full'"),
         ("llama", ["+transform=logn"], "logn(from=64) has no equivalent in transformers"),
         ("llama", ["train_length=0"], "train_length=0 must be at least 1"),
+        ("llama", ["--runs", "rope-*"], "and hf=… is a checkpoint: say one of the two"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_one_line(made, text, tmp_path, name, words, says):

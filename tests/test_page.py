@@ -26,6 +26,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromiu
 
 MADE = {"posexp": "1.2.3", "commit": "abc123", "command": "posexp report group=books --html", "date": "2026-01-02"}
 LENGTHS = (64, 128, 256, 512)
+TARGETS = ("ab12cd34ef56", 16)  # hash and stride
 PPLS = {"alibi": (55.0, 50.0, 50.1, 50.2), "rope": (54.0, 48.0, 70.0, 150.0), "learned": (60.0, 51.0, None, None)}
 
 # Runs before everything else on the page: errors, and whatever the policy stopped.
@@ -61,10 +62,10 @@ def row(curve: str, seed: int, length: int, ppl: float | None, **other: Any) -> 
     made |= {"run": f"{curve}-s{seed}-00", "scheme": curve, "seed": seed, "train_length": 128, "length": length}
     made |= {
         "protocol": "same_targets",
-        "stride": 16,
+        "stride": TARGETS[1],
         "window": "full",
         "targets": 2048,
-        "targets_hash": "ab12cd34ef56",
+        "targets_hash": TARGETS[0],
     }
     made |= {"status": "ok" if ppl else "undefined"}
     if ppl:
@@ -93,9 +94,9 @@ def estimate(value: float) -> Estimate:
 
 
 VERDICTS = [
-    Verdict("alibi", 256, "ignores", "window", estimate(0.002), None),
-    Verdict("rope", 256, "breaks", "cropped", estimate(0.5), estimate(-0.25)),
-    Verdict("learned", 256, "undefined", "", None, None),
+    Verdict("alibi", 256, "ignores", "window", estimate(0.002), None, *TARGETS),
+    Verdict("rope", 256, "breaks", "cropped", estimate(0.5), estimate(-0.25), *TARGETS),
+    Verdict("learned", 256, "undefined", "", None, None, *TARGETS),
 ]
 USABLE = [Usable("alibi", 512, True), Usable("rope", 128, False), Usable("learned", 128, False)]
 
@@ -397,8 +398,8 @@ def test_hostile_names_are_only_text(tmp_path):
         EVIL[1],
         tables(evil_rows, {made["run"]: made["scheme"] for made in evil_rows}),
         [
-            Verdict(EVIL[0], 256, EVIL[1], EVIL[0], estimate(0.1), None),
-            Verdict("constructor", 256, "toString", "", None, None),
+            Verdict(EVIL[0], 256, EVIL[1], EVIL[0], estimate(0.1), None, *TARGETS),
+            Verdict("constructor", 256, "toString", "", None, None, *TARGETS),
         ],
         [Usable(EVIL[0], 128, False), Usable("constructor", 128, True)],
         [RunCard(name, name, 0, f"{name}: {name}\n", {name: {name: [name]}, "nan": math.nan}) for name in EVIL],

@@ -435,6 +435,24 @@ def test_tasks_and_text_share_a_report_and_each_says_how_to_read_it(tmp_path: Pa
     assert {"exact match in percent", "perplexity (log scale)", "0", "20", "40", "60", "80", "100"} <= set(words)
 
 
+def test_each_task_of_a_group_has_a_table_with_all_its_sizes() -> None:
+    """Runs of one task score the same examples; those of another task of the same size stand in no table with them."""
+    made = {"copy": ("rope-s0-aa", "alibi-s0-bb"), "addition": ("rope-s0-cc",), "reverse": ("rope-s0-dd",)}
+    rows = [
+        task(run, size, 0.5, targets_hash=f"{name}{size}")
+        for size in (32, 8, 16)
+        for name, runs in made.items()
+        for run in runs
+        if (name, size) != ("copy", 8)  # at this size another task has the most runs
+    ]
+    found = {table.curves: table for table in tables(rows, {})}
+    assert set(found) == {tuple(sorted(runs)) for runs in made.values()}
+    for name, runs in made.items():
+        sizes = (16, 32) if name == "copy" else (8, 16, 32)
+        table = found[tuple(sorted(runs))]
+        assert table.lengths == sizes and set(table.targets_hashes) == {f"{name}{size}" for size in sizes}
+
+
 def test_the_measure_is_named_and_drawn(tmp_path: Path) -> None:
     rows = [row("rope-s0-aa", n, math.exp(nll), bits_per_byte=nll / 2) for n, nll in ((128, 3.0), (256, 3.2))]
     printed, page, svg = written(rows, tmp_path, measure=NLL)
@@ -486,13 +504,18 @@ def test_controls_are_no_curves() -> None:
 
 
 def verdict(
-    curve: str, length: int, word: str, difference: float | None = None, shuffled: float | None = None
+    curve: str,
+    length: int,
+    word: str,
+    difference: float | None = None,
+    shuffled: float | None = None,
+    targets: tuple[str, int] = ("ab12cd34ef56", 32),
 ) -> Verdict:
     def about(value: float | None) -> Estimate | None:
         return value if value is None else Estimate(value, value - 0.01, value + 0.01, 0.005, 0.03, 3, 8)
 
     control = "" if difference is None else "cropped"
-    return Verdict(curve, length, word, control, about(difference), about(shuffled))
+    return Verdict(curve, length, word, control, about(difference), about(shuffled), *targets)
 
 
 CURVES = ("alibi", "learned", "rope", "xpos")
@@ -523,14 +546,22 @@ def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean(tmp_path: Pa
     assert "▼" not in printed + page and "Context beyond" not in printed + page
 
 
-def test_a_verdict_marks_nothing_where_it_could_be_of_other_targets(tmp_path: Path) -> None:
-    more = [row("rope-s0-aa", 256, 30.0, stride=64), row("rope-s0-aa", 256, 30.0, protocol="sliding")]
+def test_a_verdict_marks_the_table_of_its_own_targets_alone(tmp_path: Path) -> None:
+    """A group is often measured again with more targets, another stride or other text."""
+    others: list[dict[str, Any]] = [
+        {"targets_hash": "ffff0000"},
+        {"stride": 64},
+        {"corpus": "pg19", "targets_hash": "eeee0000"},
+        {"protocol": "sliding"},
+    ]
+    more = [row(f"{curve}-s0-aa", 256, 30.0, **other) for other in others for curve in CURVES]
     _, page, _ = written(LONGER + more, tmp_path, verdicts=VERDICTS)
-    marked = [line[0] for table in pipes(page)[:3] for line in table[2:] if re.search("[▼=▲?]", "".join(line))]
-    assert marked == ["alibi", "xpos"]
-    other = [row("rope-s0-aa", 256, 30.0, corpus="pg19", targets_hash="ffff0000")]
-    _, page, _ = written(LONGER + other, tmp_path, verdicts=VERDICTS)
-    assert page.count("22.56 ▲") == 1 and "30.00 ▲" not in page  # verdicts prefer the text of the runs
+    assert page.count("22.56 ▲") == page.count("22.56 ▼") == 1 and not re.search("30.00 [▼=▲?]", page)
+    of_other = [verdict("rope", 256, "breaks", 0.4, targets=("ffff0000", 32))]
+    _, page, _ = written(LONGER + more, tmp_path, verdicts=of_other)
+    assert page.count("30.00 ▲") == 1 and not re.search("22.56 [▼=▲?]", page)
+    _, page, _ = written(LONGER + more[:4], tmp_path, verdicts=VERDICTS, mixed_targets=True)
+    assert not re.search("[0-9] [▼=▲?]", page)
 
 
 def test_verdicts_are_told_in_percent_of_perplexity_with_their_control(tmp_path: Path) -> None:

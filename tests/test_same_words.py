@@ -63,6 +63,35 @@ def test_the_same_model_gets_these_numbers(model):
                 ), f"{protocol} at {length}"
 
 
+@pytest.mark.parametrize("model", [window_512, uses_all, breaks])
+@pytest.mark.parametrize("length", [512, 1024, 4096])
+def test_the_other_ways_of_measuring_get_the_mean_over_their_contexts(model, length):
+    loss = model(torch.arange(1, 4097, dtype=torch.float64)).numpy()[:length]
+    whole, last = loss.mean(), loss[-256:].mean()
+    of_document = np.concatenate([loss] * (7999 // length) + [loss[: 7999 % length]]).mean()
+    for protocol, nll in (
+        ("fixed_windows", whole),
+        ("document_heads", whole),
+        ("per_document", of_document),
+        ("same_targets", last),
+    ):
+        assert measured(model, protocol, length) == pytest.approx(np.exp(nll), rel=1e-5), protocol
+    assert measured(model, "sliding_late", length) == pytest.approx(np.exp(last), rel=2e-3), "the last window is short"
+
+
+@pytest.mark.parametrize("model", [window_512, uses_all, breaks])
+def test_by_position_the_model_is_seen_as_it_is(model):
+    tokens = text(2 * 4096 + 1)
+    loss = model(torch.arange(1, 4097, dtype=torch.float64)).numpy()
+    scorer = Scorer(Counter(model), 1 << 16, CPU, Precision.float32)
+    rows = planned(tokens, "per_position", [4096])
+    nll_N = Passes(lambda reads: scorer(tokens.ids, reads), [rows[0].windows], stable=True)(rows[0].windows).nll
+    for row in rows:
+        low, high = row.within
+        assert high == row.length
+        assert nll_N[row.chosen].mean(dtype=float) == pytest.approx(loss[low:high].mean(), rel=1e-5)
+
+
 def change(model, protocol: str, length: int) -> float:
     return measured(model, protocol, length) / measured(model, protocol, 512) - 1
 

@@ -176,7 +176,7 @@ def test_a_seed_that_fails_makes_the_word_its_status(status: str) -> None:
     world.rows[3] |= {"status": status, "nll": None}
     label = {f"rope-s{seed}-aa": "rope" for seed in range(3)}
     (verdict,) = verdicts(world.rows, label, lambda row: world.kept[id(row)])
-    assert verdict == Verdict("rope", 256, status, "", None, None)
+    assert verdict == Verdict("rope", 256, status, "", None, None, "abc", 5)
 
 
 def test_one_seed_and_one_document_are_unclear() -> None:
@@ -253,7 +253,7 @@ def test_a_row_measured_again_counts_once() -> None:
 def test_the_usable_length_ends_before_the_first_that_breaks_or_fails() -> None:
     def found(*words: str) -> Usable:
         rows = [{"run": "r", "train_length": 128}]
-        given = [Verdict("r", 256 << index, word, "", None, None) for index, word in enumerate(words)]
+        given = [Verdict("r", 256 << index, word, "", None, None, "abc", 5) for index, word in enumerate(words)]
         (answer,) = usable(given[::-1], rows, {})
         return answer
 

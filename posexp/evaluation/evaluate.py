@@ -186,7 +186,9 @@ class Evaluator:
             view = self.subject.view(job.seen, job.measurement.inputs)
             key = self.key(job)
             if key not in self.passes:
-                self.passes[key] = Passes(self.scorer(job, view), wanted[key], view.prefix_stable)
+                # what is far from the end of a long input, and so shuffled, is near the end of a shorter one
+                stable = view.prefix_stable and job.measurement.control != "shuffled"
+                self.passes[key] = Passes(self.scorer(job, view), wanted[key], stable)
             yield job.row | self.measure(job, view, self.passes[key])
 
     def key(self, job: Job) -> tuple:

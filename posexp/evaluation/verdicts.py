@@ -25,6 +25,7 @@ class Verdict:
     out of memory). `difference` is the loss less that of `control`, in nats per token, paired by target, over seeds
     and documents; `control` is "cropped" or "window", whichever has the lower loss. `shuffled` is the loss with what
     lies beyond the training length shuffled less the loss without, likewise; None where it was not measured.
+    `targets_hash` and `stride` are those of the rows it is about: a length may be measured on several sets.
     """
 
     curve: str
@@ -33,6 +34,8 @@ class Verdict:
     control: str
     difference: Estimate | None
     shuffled: Estimate | None
+    targets_hash: str
+    stride: int | None
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,13 @@ def verdicts(
 
 def judge(curve: str, length: int, plain: Rows, controls: dict[str, Rows], losses_of: LossesOf) -> Verdict | None:
     """The verdict on the runs of `plain`; None without a control for each. Raises Misuse if they cannot be paired."""
+    first, *_ = plain.values()
+    targets = (first["targets_hash"], first.get("stride"))
     failures = [status_of(row) for row in sorted(plain.values(), key=by_seed) if status_of(row) != "ok"]
     complete = {name: of_runs for name, of_runs in controls.items() if covers(of_runs, plain)}
     candidates = [name for name in ("cropped", "window") if name in complete]
     if failures:
-        return Verdict(curve, length, failures[0].split(":")[0], "", None, None)
+        return Verdict(curve, length, failures[0].split(":")[0], "", None, None, *targets)
     if not candidates:
         return None
     control = min(candidates, key=lambda name: sum(complete[name][run]["nll"] for run in plain))
@@ -99,7 +104,7 @@ def judge(curve: str, length: int, plain: Rows, controls: dict[str, Rows], losse
     shuffled = None
     if "shuffled" in complete:
         shuffled = over_runs({run: complete["shuffled"][run] for run in plain}, plain, losses_of)
-    return Verdict(curve, length, word_of(difference), control, difference, shuffled)
+    return Verdict(curve, length, word_of(difference), control, difference, shuffled, *targets)
 
 
 def word_of(difference: Estimate) -> str:

@@ -58,8 +58,8 @@ class CausalLM(nn.Module):
 def load(source: Source, trust: bool) -> Pretrained:
     """The model, float32 on the CPU, in evaluation mode.
 
-    Raises Misuse if transformers cannot load it, its code lies outside transformers and `trust` is not given, weights
-    are missing, or tokens see later ones.
+    Raises Misuse if transformers cannot load or run it, its code lies outside transformers and `trust` is not given,
+    weights are missing, or tokens see later ones.
     """
     from transformers import AutoModelForCausalLM
 
@@ -91,7 +91,12 @@ def load(source: Source, trust: bool) -> Pretrained:
     for config in (model.config, text_config(model.config)):
         config.use_cache = False
     model.eval()
-    if not sees_no_future(model):
+    try:
+        causal = sees_no_future(model)
+    except Exception as error:  # sizes that do not go together, kernels that are missing
+        kind = type(model).__name__
+        raise Misuse(f"hf={source.given}: transformers loads it as {kind}, and cannot run it: {why(error)}") from error
+    if not causal:
         raise Misuse(f"hf={source.given} is no causal language model: in {type(model).__name__} tokens see later ones")
     return model
 

@@ -53,7 +53,8 @@ class Checkpoint:
                 f"{text.vocab_size} tokens: they do not belong together"
             )
         self.train_length = train_length_of(loaded.config, command)
-        self.dims = Dims(text.hidden_size, text.num_attention_heads, text.num_hidden_layers, self.train_length)
+        heads = getattr(text, "num_attention_heads", 1)  # a state-space model has none
+        self.dims = Dims(text.hidden_size, heads, text.num_hidden_layers, self.train_length)
         self.windowed = windows_count(loaded)
         self.window = own_window(loaded.config, self.dims, self.windowed)
         self.source, self.plain = source, CausalLM(loaded.to(device))

@@ -23,18 +23,19 @@ CSV = (
 
 
 def marked(shown: list[Table], verdicts: "Sequence[Verdict]") -> list[Table]:
-    """The tables with the verdicts on their cells: a verdict does not say on which of several sets of targets it was
-    passed, so it marks a cell that only one table of the runs' own text has, or only one of other text."""
+    """The tables with the verdicts on their cells: each in the table of the targets it was passed on, and in none
+    where that has other targets besides, as the cell may be of those."""
     from posexp.evaluation.verdicts import PROTOCOL
 
-    words: list[dict[tuple[str, int], str]] = [{} for _ in shown]
-    for verdict in verdicts:
-        key = (verdict.curve, verdict.length)
-        having = [i for i, table in enumerate(shown) if table.protocol == PROTOCOL and key in table.cells]
-        having = [i for i in having if not shown[i].corpus] or having
-        if len(having) == 1 and len(shown[having[0]].targets_hashes) == 1:
-            words[having[0]][key] = verdict.word
-    return [replace(table, words=of_table) for table, of_table in zip(shown, words, strict=True)]
+    word_of = {(v.curve, v.length, v.targets_hash, v.stride): v.word for v in verdicts}
+
+    def words(table: Table) -> dict[tuple[str, int], str]:
+        if table.protocol != PROTOCOL or len(table.targets_hashes) != 1:
+            return {}
+        found = {key: word_of.get((*key, table.targets_hashes[0], table.stride)) for key in table.cells}
+        return {key: word for key, word in found.items() if word}
+
+    return [replace(table, words=words(table)) for table in shown]
 
 
 def how_to_read() -> list[str]:

@@ -1,5 +1,6 @@
 """posexp report: the rows of a group's runs, and the verdicts on them, handed to the tables, curves and page."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from posexp.report.measure import MEASURES, PPL
 from posexp.report.rows import Table
 from posexp.runs import Run, curve_labels, environment, find
 from posexp.tables import console
+
+ORIGIN = ("source", "commit", "sha256", "tokenizer_sha256", "packages")  # of a checkpoint: the rest is what it is
 
 
 def report(command: ReportCommand) -> None:
@@ -84,16 +87,7 @@ def page_of(
     from posexp.report.page import RunCard, page
 
     seed_of = {row["run"]: row["seed"] for row in rows}
-    cards = [
-        RunCard(
-            run.name,
-            curve_of.get(run.name, run.name),
-            seed_of[run.name],
-            (run.folder / "config.yaml").read_text(encoding="utf-8"),
-            provenance(run),
-        )
-        for run in runs
-    ]
+    cards = [RunCard(run.name, curve_of.get(run.name, run.name), seed_of[run.name], *described(run)) for run in runs]
     code = environment()
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     made = {
@@ -104,10 +98,18 @@ def page_of(
     return page(command.group, shown, found, up_to, cards, made)
 
 
-def provenance(run: Run) -> dict[str, Any]:
-    """{} where it cannot be read, which `say` tells."""
+def described(run: Run) -> tuple[str, dict[str, Any]]:
+    """(configuration as YAML, provenance) of a run; what a checkpoint of someone else's is, and where it is from.
+
+    Without what cannot be read, which `say` tells.
+    """
+    config = "" if run.foreign else (run.folder / "config.yaml").read_text(encoding="utf-8")
     try:
-        return run.provenance()
+        if not run.foreign:
+            return config, run.provenance()
+        about = run.about()
     except RunFailed as error:
         say(str(error))
-        return {}
+        return config, {}
+    origin = {key: about.pop(key) for key in ORIGIN if key in about}
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items()), origin

@@ -95,17 +95,35 @@ def tables(
 
 def target_sets(rows: list[Row]) -> list[Any]:
     """Of each row, the targets it may share a table with: their hash; or under a protocol whose lengths score targets
-    of their own, how common they are at the row's length, 0 for those of most runs."""
+    of their own, how common they are at the row's length among the runs of its family, 0 for those of most runs."""
+    family_of = families(rows)
     runs: dict[tuple, dict[Any, dict[str, int]]] = {}
-    for index, row in enumerate(rows):
-        at = runs.setdefault((row["protocol"], row.get("stride"), row["length"]), {})
+    for index, (row, family) in enumerate(zip(rows, family_of, strict=True)):
+        at = runs.setdefault((family, row["length"]), {})
         at.setdefault(row.get("targets_hash"), {})[row["run"]] = index
     found = []
-    for row in rows:
-        at = runs[row["protocol"], row.get("stride"), row["length"]]
+    for row, family in zip(rows, family_of, strict=True):
+        at = runs[family, row["length"]]
         common = sorted(at, key=lambda hash_: (-len(at[hash_]), -max(at[hash_].values())))
-        found.append(common.index(row.get("targets_hash")) if is_moving(row["protocol"]) else row.get("targets_hash"))
+        rank = (family, common.index(row.get("targets_hash")))
+        found.append(rank if is_moving(row["protocol"]) else row.get("targets_hash"))
     return found
+
+
+def families(rows: list[Row]) -> list[tuple]:
+    """Of each row, what its run has in common with all that share targets with it under the row's protocol and stride,
+    at any length, or with one that does: two tasks, or two texts, are two families."""
+    above: dict[tuple, tuple] = {}
+
+    def top(node: tuple) -> tuple:
+        while above.setdefault(node, node) != node:
+            node = above[node]
+        return node
+
+    run_nodes = [(row["protocol"], row.get("stride"), "run", row["run"]) for row in rows]
+    for row, node in zip(rows, run_nodes, strict=True):
+        above[top((*node[:2], row["length"], row.get("targets_hash")))] = top(node)
+    return [top(node) for node in run_nodes]
 
 
 def is_moving(protocol: str) -> bool:
