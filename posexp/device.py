@@ -1,5 +1,6 @@
 """Where and in which precision a run computes."""
 
+import sys
 from contextlib import AbstractContextManager
 
 import torch
@@ -26,6 +27,33 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager:
     """bfloat16 autocast, or nothing. Schemes compute positions in float32 in either."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bfloat16)
+
+
+class Graphs:
+    """Watches torch.compile: a training step is compiled once, and every graph made later costs seconds."""
+
+    SETTLED = 20  # steps after which all that a step needs should have been compiled
+
+    def __init__(self, first_step: int):
+        self.first_step, self.known, self.told = first_step, 0, False
+
+    def made_again(self, step: int) -> str:
+        """A line to tell if graphs were compiled since the last call; "" while training settles, and once told."""
+        made = compiled_graphs()
+        again = made > self.known and step > self.first_step + self.SETTLED and not self.told
+        self.known, self.told = made, self.told or again
+        return (
+            f"compiled again by step {step}: {made} graphs so far; train.compile=false may be faster" if again else ""
+        )
+
+
+def compiled_graphs() -> int:
+    """How many graphs torch.compile has made in this process."""
+    if "torch._dynamo" not in sys.modules:
+        return 0
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
 
 
 def describe(device: torch.device) -> str:

@@ -8,6 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def prepare(recorded: str | None = None) -> None:
 
 def matmul() -> str:
     """What float32 matrices are multiplied by, as rows and provenance record it."""
-    return ONEDNN if has_route() and torch.backends.mkldnn.matmul.fp32_precision == ROUTE else MKL
+    return ONEDNN if getattr(route(), "fp32_precision", None) == ROUTE else MKL
 
 
 def keep_memory() -> None:
@@ -54,15 +55,15 @@ def keep_memory() -> None:
         pass
 
 
-def has_route() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(
-        getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision"
-    )
+def route() -> Any | None:
+    """PyTorch's switch for how oneDNN multiplies, where this version has it."""
+    switch = getattr(torch.backends.mkldnn, "matmul", None)
+    return switch if torch.backends.mkldnn.is_available() and hasattr(switch, "fp32_precision") else None
 
 
 def set_matmul(name: str) -> None:
-    if has_route():
-        torch.backends.mkldnn.matmul.fp32_precision = ROUTE if name == ONEDNN else "none"
+    if (switch := route()) is not None:
+        switch.fp32_precision = ROUTE if name == ONEDNN else "none"
 
 
 @functools.cache
@@ -71,9 +72,9 @@ def choose_matmul(begun: bool = False) -> str:
 
     Takes some milliseconds.
     """
-    if not has_route():
+    if route() is None:
         return MKL
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    before = matmul()
     try:
         exact, faster = True, True
         for a_MK, b_KN in samples():
@@ -90,7 +91,7 @@ def choose_matmul(begun: bool = False) -> str:
             faster &= seconds[ONEDNN] * WORTH <= seconds[MKL]
         return ONEDNN if exact and (begun or faster) else MKL
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        set_matmul(before)
 
 
 def samples() -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,7 +20,7 @@ from posexp.commands import EvalCommand, TrainCommand
 from posexp.config import Precision, Split
 from posexp.data import Store, load
 from posexp.data.batch import Windows
-from posexp.device import autocast, choose_device, choose_precision, describe
+from posexp.device import Graphs, autocast, choose_device, choose_precision, describe
 from posexp.errors import Misuse, RunFailed, Stopped
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
@@ -109,6 +109,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
         log.status("running", first_step, device=describe(parts.device), precision=parts.precision.value)
         log.note(f"training from step {first_step} to {steps}, {model.parameter_counts()['total']:,} parameters")
         total, counted = torch.zeros((), device=parts.device), 0
+        graphs = Graphs(first_step)
         for step in range(first_step, steps):
             for group in optimizer.param_groups:
                 group["lr"] = optim.learning_rate(step, config.train)
@@ -132,6 +133,8 @@ def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
                     log.status("failed", done, reason=reason)
                     raise RunFailed(f"{run.name}: {reason}; try a lower train.lr")
                 log.train(done, mean, optimizer.param_groups[0]["lr"], norm.item())
+                if again := graphs.made_again(done):
+                    log.note(again)
                 total.zero_()
                 counted = 0
             if save:
@@ -148,6 +151,8 @@ def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tup
     count = config.train.batch_tokens // config.train.length
     x_BT, y_BT = parts.windows.batch(config.seed, step, count)
     size = count // config.train.accumulate
+    if parts.device.type == "cuda":  # only pinned memory is copied while the GPU computes
+        x_BT, y_BT = x_BT.pin_memory(), y_BT.pin_memory()
     for x, y in zip(x_BT.split(size), y_BT.split(size), strict=True):
         yield x.to(parts.device, non_blocking=True), y.to(parts.device, non_blocking=True)
 

@@ -6,7 +6,7 @@ Shape suffixes: B batch, T tokens, H heads, C channels of a head.
 import torch
 from torch import Tensor
 
-from posexp.schemes import Scheme, bias_between, exact_type
+from posexp.schemes import Scheme, exact_type
 from posexp.windows import Window
 
 

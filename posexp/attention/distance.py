@@ -67,9 +67,9 @@ def blocks(laid_HS: Tensor, window: Window, size: int) -> Iterator[tuple[slice, 
         last = min(first + size, T)
         end = T - first  # the block's latest query sees the keys before this one
         query_Q = torch.arange(T - 1 - first, T - 1 - last, -1, device=device)
-        begin = 0 if window.sinks else int(window.earliest(query_Q[-1:]))
+        begin = window.begin(T - last)
         shape = (len(laid_HS), last - first, end - begin)
-        bias_HQK = laid_HS.as_strided(shape, (laid_HS.stride(0), 1, 1), laid_HS.storage_offset() + first + begin)
+        bias_HQK = laid_HS.as_strided(shape, (laid_HS.stride(0), 1, 1), first + begin)
         if not window.full and window.size is None:
             visible_QK = window.visible(query_Q, torch.arange(begin, end, device=device))
             bias_HQK = bias_HQK.masked_fill(~visible_QK, -torch.inf)

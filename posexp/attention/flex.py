@@ -6,6 +6,7 @@ a head, N distances, Q blocks of queries, K blocks of keys.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,18 +36,17 @@ def attend(
         raise Misuse("attention=flex: FlexAttention cannot train on a CPU; leave attention out")
     mask = block_mask(window, q_BHTC.shape[2], q_BHTC.device)
     with torch.autocast(q_BHTC.device.type, enabled=False):
-        return kernel()(
-            q_BHTC, k_BHTC, v_BHTC, score_mod=looked_up(bias_HN), block_mask=mask, scale=scale
-        )
+        return kernel()(q_BHTC, k_BHTC, v_BHTC, score_mod=looked_up(bias_HN), block_mask=mask, scale=scale)
 
 
 def kernel() -> Callable[..., Tensor]:
     """Inside a model that is compiled whole the kernel is compiled with it."""
-    return flex_attention if torch.compiler.is_compiling() else compiled()
+    plain: Any = flex_attention
+    return plain if torch.compiler.is_compiling() else compiled()
 
 
 @functools.cache
-def compiled() -> Callable[..., Tensor]:
+def compiled() -> Any:
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)

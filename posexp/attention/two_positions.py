@@ -10,9 +10,7 @@ from posexp.schemes import Scheme, bias_between, exact_type
 from posexp.windows import Window
 
 
-def attend(
-    q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, scheme: Scheme, pos_BT: Tensor, window: Window
-) -> Tensor:
+def attend(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, scheme: Scheme, pos_BT: Tensor, window: Window) -> Tensor:
     """[B, H, T, C]."""
     far, T, device, scale = window.far, q_BHTC.shape[2], q_BHTC.device, q_BHTC.shape[-1] ** -0.5
     assert far is not None

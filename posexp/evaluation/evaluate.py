@@ -15,7 +15,7 @@ from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.passes import Passes
 from posexp.evaluation.plan import PROTOCOLS, check_protocols, own_lengths, plan, shuffled_beyond
-from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, measured
+from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.subject import Subject, View
 from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
@@ -221,10 +221,8 @@ class Evaluator:
         before, self.spent = passes.read, Cost()
         try:
             scores = passes(measurement.windows)
-        except (MemoryError, torch.OutOfMemoryError):
-            return {"status": "out of memory"}
-        except RuntimeError as error:
-            if "memory" not in str(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
             return {"status": "out of memory"}
         speed = {}

@@ -5,7 +5,7 @@ Shape suffixes: W windows, N targets, B batch, T tokens, S scored tokens of a wi
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from posexp.device import autocast
 if TYPE_CHECKING:
     from posexp.evaluation.subject import LanguageModel
 
-HEAD_TOKENS = 2048  # tokens whose logits are alive at a time: a vocabulary of floats each
+HEAD_TOKENS = {"cpu": 512, "cuda": 16384}  # tokens whose logits are alive at a time: a vocabulary of floats each
 
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -73,11 +73,23 @@ class Scorer:
         found: dict[int, Scores] = {}
         for (T, _), indices in sorted(members.items()):
             for some in np.array_split(indices, -(-len(indices) // max(1, self.batch_tokens // T))):
-                found |= zip(some.tolist(), self.batch(ids, [reads[index] for index in some]), strict=True)
+                found |= zip(some.tolist(), self.fitting(ids, [reads[index] for index in some]), strict=True)
         self.model.train(was_training)
         return [found[index] for index in range(len(reads))]
 
-    def batch(self, ids: np.ndarray, reads: list[Read]) -> Iterable[Scores]:
+    def fitting(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
+        """Of reads of one shape, in halves where all together do not fit into memory."""
+        try:
+            return self.batch(ids, reads)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(reads) == 1:
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(reads) // 2
+        return self.fitting(ids, reads[:half]) + self.fitting(ids, reads[half:])
+
+    def batch(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
         start_B = np.array([read.start for read in reads])
         target_BS = np.stack([read.targets for read in reads]) - start_B[:, None]
         text_BT1 = np.stack([ids[read.start : read.stop] for read in reads]).astype(np.int64)
@@ -89,13 +101,21 @@ class Scorer:
             at_BS = torch.from_numpy(target_BS - 1).to(self.device)
             hidden_ND = hidden_BTD[torch.arange(len(reads), device=self.device)[:, None], at_BS].flatten(0, 1)
             nlls, hits = [], []
-            for hidden, right in zip(hidden_ND.split(HEAD_TOKENS), right_BS.flatten().split(HEAD_TOKENS), strict=True):
+            size = HEAD_TOKENS.get(self.device.type, HEAD_TOKENS["cpu"])
+            for hidden, right in zip(hidden_ND.split(size), right_BS.flatten().split(size), strict=True):
                 logits = self.model.logits(hidden)
                 nlls.append(F.cross_entropy(logits, right, reduction="none"))
                 hits.append(logits.argmax(-1) == right)
         nll_BS = torch.cat(nlls).view(right_BS.shape).float().cpu().numpy()
         hit_BS = torch.cat(hits).view(right_BS.shape).cpu().numpy()
         return [Scores(nll, hit) for nll, hit in zip(nll_BS, hit_BS, strict=True)]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` is how Python, PyTorch or an allocator says so."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "memory" in str(error)
 
 
 def token_losses(

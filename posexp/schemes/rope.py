@@ -41,7 +41,8 @@ def rotate_pairs(
     pairs = (2, -1) if layout is Layout.half else (-1, 2)
     a_BHTI, b_BHTI = turning.to(angle_BTI.dtype).unflatten(-1, pairs).unbind(together)
     turned = (a_BHTI * cos_B1TI - b_BHTI * sin_B1TI, a_BHTI * sin_B1TI + b_BHTI * cos_B1TI)
-    return torch.cat((torch.stack(turned, together).flatten(-2).type_as(x_BHTC), still), dim=-1)
+    turned_BHTC = torch.stack(turned, together).flatten(-2).type_as(x_BHTC)
+    return torch.cat((turned_BHTC, still), dim=-1) if still.shape[-1] else turned_BHTC
 
 
 def rotate_nd(x_BHTC: Tensor, pos_BTA: Tensor, base: float, layout: Layout = Layout.half) -> Tensor:

@@ -29,8 +29,11 @@ def t5_edges(buckets: int, max_distance: int) -> list[int]:
 
 def t5_buckets(gap_N: Tensor, buckets: int, max_distance: int) -> Tensor:
     """int64, of the shape of `gap_N`: the bucket of each distance (0 and up, in tokens), as in a causal T5."""
-    edge_U = torch.tensor(t5_edges(buckets, max_distance), device=gap_N.device)
-    return torch.bucketize(gap_N, edge_U, right=True)
+    return bucketed(gap_N, t5_edges(buckets, max_distance))
+
+
+def bucketed(gap_N: Tensor, edges: list[int]) -> Tensor:
+    return torch.bucketize(gap_N, torch.tensor(edges, device=gap_N.device), right=True)
 
 
 class T5(Scheme):
@@ -56,11 +59,12 @@ class T5(Scheme):
             )
         self.buckets = buckets
         self.max_distance = max_distance
+        self.edges = t5_edges(buckets, max_distance)
         # Biases start as T5's own code draws them: small beside logits of about 1, so with no preference.
         self.table_UH = nn.Parameter(torch.randn(buckets, dims.n_head) * (dims.d_model * dims.head_dim) ** -0.5)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
-        return self.dims.head_dim**0.5 * self.table_UH[t5_buckets(gap_N, self.buckets, self.max_distance)].T
+        return self.dims.head_dim**0.5 * self.table_UH[bucketed(gap_N, self.edges)].T
 
     def extra_repr(self) -> str:
         return f"buckets={self.buckets}, max_distance={self.max_distance}"

@@ -60,6 +60,14 @@ class Window:
             return (query_Q - self.size + 1).clamp(min=0)
         return torch.zeros_like(query_Q)
 
+    def begin(self, query: int) -> int:
+        """Index of the first key that any query from `query` on sees."""
+        if self.sinks or self.full:
+            return 0
+        if self.size is not None:  # without a tensor, which a compiled model would have to wait for
+            return max(0, query - self.size + 1)
+        return int(self.earliest(torch.tensor([query])))
+
     def visible(self, query_Q: Tensor, key_K: Tensor) -> Tensor:
         """[Q, K] bool: the queries (by index) see the keys."""
         inside_QK = key_K >= self.earliest(query_Q)[:, None]
@@ -73,7 +81,7 @@ class Window:
         for first in range(0, T, QUERY_BLOCK):
             last = min(first + QUERY_BLOCK, T)
             query_Q = torch.arange(first, last, device=device)
-            begin = 0 if self.sinks else int(self.earliest(query_Q[:1]))
+            begin = self.begin(first)
             yield (
                 slice(first, last),
                 slice(begin, last),
