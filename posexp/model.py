@@ -33,8 +33,16 @@ class SelfAttention(nn.Module):
         self.norm_q = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.norm_k = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme, window: Window, path: AttentionPath) -> Tensor:
-        mixed_BHTC = attention(scheme, *self.project(x_BTD), pos_BT, x_BTD, window, path)
+    def forward(
+        self,
+        x_BTD: Tensor,
+        pos_BT: Tensor,
+        scheme: Scheme,
+        window: Window,
+        path: AttentionPath = AttentionPath.auto,
+        last: int | None = None,
+    ) -> Tensor:
+        mixed_BHTC = attention(scheme, *self.project(x_BTD), pos_BT, x_BTD, window, path, last)
         return self.out(mixed_BHTC.transpose(1, 2).flatten(2))
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,8 +86,20 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.d_model) if config.mlp is Mlp.swiglu else Gelu(config.d_model)
         self.dropout = config.dropout
 
-    def forward(self, x_BTD: Tensor, pos_BT: Tensor, scheme: Scheme, window: Window, path: AttentionPath) -> Tensor:
-        x_BTD = x_BTD + self.drop(self.attention(self.norm_attention(x_BTD), pos_BT, scheme, window, path))
+    def forward(
+        self,
+        x_BTD: Tensor,
+        pos_BT: Tensor,
+        scheme: Scheme,
+        window: Window,
+        path: AttentionPath = AttentionPath.auto,
+        last: int | None = None,
+    ) -> Tensor:
+        """[B, T, D], or [B, last, D] of the last tokens."""
+        mixed_BTD = self.attention(self.norm_attention(x_BTD), pos_BT, scheme, window, path, last)
+        if last is not None:
+            x_BTD = x_BTD[:, -last:]
+        x_BTD = x_BTD + self.drop(mixed_BTD)
         return x_BTD + self.drop(self.mlp(self.norm_mlp(x_BTD)))
 
     def drop(self, x_BTD: Tensor) -> Tensor:
@@ -112,8 +132,9 @@ class Decoder(nn.Module):
                 branches = 2 * config.n_layer if name.endswith("out.weight") else 1
                 nn.init.normal_(weight, std=INIT_STD * branches**-0.5)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Hidden states [B, T, D] of tokens (int64), ready for `logits`.
+    def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
+        """Hidden states [B, T, D] of tokens (int64), ready for `logits`; or of the last tokens alone, [B, last, D], of
+        which the last block then computes nothing else.
 
         Raises Misuse if the input is longer than the scheme is defined for.
         """
@@ -125,7 +146,8 @@ class Decoder(nn.Module):
         x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
         x_BTD = self.scheme.embed(x_BTD, pos_BT)
         for index, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, pos_BT, self.scheme.layer(index), self.window.layer(index), self.path)
+            wanted = last if index == len(self.blocks) - 1 else None
+            x_BTD = block(x_BTD, pos_BT, self.scheme.layer(index), self.window.layer(index), self.path, wanted)
         return self.norm(x_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:

@@ -45,9 +45,11 @@ class Counter(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, tokens_BT):
-        context_T = torch.arange(1, tokens_BT.shape[1] + 1, dtype=torch.float64)
-        return torch.stack(((tokens_BT + 1) % V, self.loss(context_T).expand(tokens_BT.shape)), dim=-1)
+    def forward(self, tokens_BT, last=None):
+        T = tokens_BT.shape[1]
+        context_T = torch.arange(1, T + 1, dtype=torch.float64)
+        hidden_BT2 = torch.stack(((tokens_BT + 1) % V, self.loss(context_T).expand(tokens_BT.shape)), dim=-1)
+        return hidden_BT2[:, -(last or T) :]
 
     def logits(self, hidden):
         right = torch.exp(-hidden[..., 1:])

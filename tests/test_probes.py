@@ -27,10 +27,10 @@ def random_text(*sizes: int) -> Tokens:
 class Copier(nn.Module):
     """Expects what followed the earliest of the longest matches with the end of its input; knows nothing else."""
 
-    def forward(self, tokens_BT):
-        return torch.tensor([[self.next(row[: t + 1]) for t in range(len(row))] for row in tokens_BT.tolist()])[
-            ..., None
-        ]
+    def forward(self, tokens_BT, last=None):
+        rows = tokens_BT.tolist()
+        after = [[self.next(row[: t + 1]) for t in range(len(row) - (last or len(row)), len(row))] for row in rows]
+        return torch.tensor(after)[..., None]
 
     def next(self, seen: list[int]) -> int:
         def matching(end: int) -> int:

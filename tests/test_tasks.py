@@ -181,9 +181,11 @@ class Solver(nn.Module):
         super().__init__()
         self.errs = errs
 
-    def forward(self, tokens_BT):
+    def forward(self, tokens_BT, last=None):
         rows = [bytes(row).decode() for row in tokens_BT.tolist()]
-        return torch.tensor([[ord(self.next(row[: t + 1])) for t in range(len(row))] for row in rows])[..., None]
+        first = tokens_BT.shape[1] - (last or tokens_BT.shape[1])
+        after = [[ord(self.next(row[: t + 1])) for t in range(first, len(row))] for row in rows]
+        return torch.tensor(after)[..., None]
 
     def next(self, seen: str) -> str:
         prompt, arrow, written = seen.rpartition("\n")[2].partition(">")

@@ -28,15 +28,19 @@ def attention(
     x_BTD: Tensor,
     window: Window | None = None,
     path: AttentionPath = AttentionPath.auto,
+    last: int | None = None,
 ) -> Tensor:
     """[B, H, T, C]: every token's mixture of the values that it sees; logits are scaled by C^-0.5.
 
     Queries and keys come as projected: the scheme rotates them here. Without a `window` a token sees all before it.
-    `path` forces one way of computing it, for comparison. Raises Misuse if the window changes distances and the
-    scheme reads content instead, or if the path cannot do what scheme and window ask for.
+    `path` forces one way of computing it, for comparison. With `last`, of the last tokens alone: [B, H, last, C].
+    Raises Misuse if the window changes distances and the scheme reads content instead, or if the path cannot do what
+    scheme and window ask for.
     """
-    _, compute = choose_path(scheme, q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window or Window(scheme.dims), path)
-    return compute()
+    window = window or Window(scheme.dims)
+    _, compute = choose_path(scheme, q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window, path, last)
+    mixed_BHTC = compute()
+    return mixed_BHTC if last is None else mixed_BHTC[:, :, -last:]
 
 
 def kernel_path(
@@ -65,9 +69,10 @@ def choose_path(
     x_BTD: Tensor,
     window: Window,
     path: AttentionPath = AttentionPath.auto,
+    last: int | None = None,
 ) -> tuple[str, Callable[[], Tensor]]:
     """The name of a path, and what computes it. In this order: the scheme's own attention, two positions for each
-    token, a bias by distance, a general bias, none."""
+    token, a bias by distance, a general bias, none. Of the last tokens, where the path can leave out the others."""
     T, device, scale = q_BHTC.shape[2], q_BHTC.device, q_BHTC.shape[-1] ** -0.5
     q, k = scheme.rotate(q_BHTC, k_BHTC, pos_BT)
     own = scheme.attend(q, k, v_BHTC, pos_BT, x_BTD, window)
@@ -97,7 +102,7 @@ def choose_path(
     plain = bias_HN is None and window.full
     if path is AttentionPath.flex or (path is AttentionPath.auto and not plain and flex.serves(q)):
         return "flex", lambda: flex.attend(q, k, v_BHTC, bias_HN, window, scale)
-    if plain:
+    if plain and last is None:
         return "sdpa causal", lambda: sdpa(q, k, v_BHTC, scale, is_causal=True)
     vector_HN = torch.zeros(1, T, device=device) if bias_HN is None else bias_HN
-    return "sdpa distance view", lambda: distance.attend(q, k, v_BHTC, vector_HN, window, scale)
+    return "sdpa distance view", lambda: distance.attend(q, k, v_BHTC, vector_HN, window, scale, last)

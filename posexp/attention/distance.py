@@ -27,19 +27,27 @@ GRADIENT_LOGITS = 2**18  # and about how many of these are alive: a megabyte, wh
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
-def attend(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_HN: Tensor, window: Window, scale: float) -> Tensor:
-    """[B, H, T, C]. The bias stays float32 whatever autocast does."""
-    C = v_BHTC.shape[-1]
+def attend(
+    q_BHTC: Tensor,
+    k_BHTC: Tensor,
+    v_BHTC: Tensor,
+    bias_HN: Tensor,
+    window: Window,
+    scale: float,
+    last: int | None = None,
+) -> Tensor:
+    """[B, H, T, C], or [B, H, last, C] of the last tokens. The bias stays float32 whatever autocast does."""
+    T, C = q_BHTC.shape[2], v_BHTC.shape[-1]
     v_BHTC = as_wide(v_BHTC, q_BHTC.shape[-1])
     laid_HS = laid_out(bias_HN, window)
-    reversed_BHTC = q_BHTC.flip(2)
+    reversed_BHTC = q_BHTC[:, :, T - (last or T) :].flip(2)
     if laid_HS.requires_grad and not q_BHTC.is_cuda:
         out_BHTC = Learned.apply(reversed_BHTC, k_BHTC, v_BHTC, laid_HS.expand(q_BHTC.shape[1], -1), window, scale)
     else:
         out_BHTC = torch.cat(
             [
                 biased(reversed_BHTC[:, :, rows], k_BHTC[:, :, keys], v_BHTC[:, :, keys], bias_HQK[None], scale)
-                for rows, keys, bias_HQK in blocks(laid_HS, window, block_size(q_BHTC.shape[2], window))
+                for rows, keys, bias_HQK in blocks(laid_HS, window, block_size(T, window), last)
             ],
             dim=2,
         )
@@ -59,12 +67,15 @@ def laid_out(bias_HN: Tensor, window: Window) -> Tensor:
     return torch.cat((bias_HN.float().flip(1), future_HN), dim=1)
 
 
-def blocks(laid_HS: Tensor, window: Window, size: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """(queries in reverse order, keys, bias [H, Q, K]), `size` queries at a time. The bias is a view, but where a
-    window is not a function of distance."""
+def blocks(
+    laid_HS: Tensor, window: Window, size: int, count: int | None = None
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """(queries in reverse order, keys, bias [H, Q, K]), `size` queries at a time, of the last `count` or all. The bias
+    is a view, but where a window is not a function of distance."""
     T, device = (laid_HS.shape[1] + 1) // 2, laid_HS.device
-    for first in range(0, T, size):
-        last = min(first + size, T)
+    count = count or T
+    for first in range(0, count, size):
+        last = min(first + size, count)
         end = T - first  # the block's latest query sees the keys before this one
         query_Q = torch.arange(T - 1 - first, T - 1 - last, -1, device=device)
         begin = window.begin(T - last)
@@ -89,7 +100,7 @@ class Learned(torch.autograd.Function):
     ) -> Tensor:
         kind = torch.float32 if q_BHTC.dtype in HALF else q_BHTC.dtype
         out, lse = [], []
-        for rows, keys, bias_HQK in blocks(laid_HS, window, block_size(q_BHTC.shape[2], window)):
+        for rows, keys, bias_HQK in blocks(laid_HS, window, block_size(k_BHTC.shape[2], window), q_BHTC.shape[2]):
             out_BHQC, lse_BHQ = flash(
                 q_BHTC[:, :, rows],
                 k_BHTC[:, :, keys],
@@ -113,10 +124,10 @@ class Learned(torch.autograd.Function):
         # The part of a softmax's gradient that all keys of a query share (algorithm 4, line 4).
         shared_BHT1 = (g_BHTC * out_BHTC.to(kind)).sum(-1, keepdim=True)
         lse_BHT1 = lse_BHT.to(kind)[..., None]
-        dq_BHTC, dk_BHTC, dv_BHTC = (torch.zeros(q_BHTC.shape, dtype=kind) for _ in range(3))
+        dq_BHTC, dk_BHTC, dv_BHTC = (torch.zeros(x.shape, dtype=kind) for x in (q_BHTC, k_BHTC, v_BHTC))
         dlaid_HS = torch.zeros(laid_HS.shape, dtype=kind)
         with torch.autocast("cpu", enabled=False):
-            for rows, keys, bias_HQK in blocks(laid_HS, ctx.window, GRADIENT_BLOCK):
+            for rows, keys, bias_HQK in blocks(laid_HS, ctx.window, GRADIENT_BLOCK, q_BHTC.shape[2]):
                 H, Q, K = bias_HQK.shape
                 size = max(1, GRADIENT_LOGITS // (Q * K))
                 for some in (slice(first, min(first + size, H)) for first in range(0, H, size)):

@@ -96,9 +96,11 @@ class Scorer:
         right_BS = torch.from_numpy(np.take_along_axis(text_BT1, target_BS, axis=1)).to(self.device)
         if self.change is not None:
             text_BT1 = self.change(text_BT1, start_B)
+        T = text_BT1.shape[1] - 1
+        last = T - int(target_BS.min() - 1)  # tokens from the first that is asked for what follows it
         with autocast(self.precision, self.device):
-            hidden_BTD = self.model(torch.from_numpy(text_BT1[:, :-1]).to(self.device))
-            at_BS = torch.from_numpy(target_BS - 1).to(self.device)
+            hidden_BTD = self.model(torch.from_numpy(text_BT1[:, :-1]).to(self.device), None if last == T else last)
+            at_BS = torch.from_numpy(target_BS - 1 - (T - last)).to(self.device)
             hidden_ND = hidden_BTD[torch.arange(len(reads), device=self.device)[:, None], at_BS].flatten(0, 1)
             nlls, hits = [], []
             size = HEAD_TOKENS.get(self.device.type, HEAD_TOKENS["cpu"])

@@ -16,7 +16,7 @@ class LanguageModel(Protocol):
 
     training: bool
 
-    def __call__(self, tokens_BT: Tensor) -> Tensor: ...  # hidden states [B, T, D]
+    def __call__(self, tokens_BT: Tensor, last: int | None) -> Tensor: ...  # hidden states [B, T, D], or of the last
 
     def logits(self, hidden_ND: Tensor) -> Tensor: ...  # [N, V] float32
 

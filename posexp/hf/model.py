@@ -36,8 +36,8 @@ class CausalLM(nn.Module):
             if hasattr(module, "max_seq_len_cached")
         ]
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """What `logits` takes, [B, T, D], of tokens (int64)."""
+    def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
+        """What `logits` takes, [B, T, D], of tokens (int64), or of the last ones."""
         # Rotary modules of transformers that go by the input's length keep the frequencies of the longest so far.
         for module, attributes, buffers in self.rotary:
             vars(module).update(attributes)
@@ -47,7 +47,7 @@ class CausalLM(nn.Module):
         if isinstance(longest, int) and longest < tokens_BT.shape[1]:
             self.model.config.max_seq_len = tokens_BT.shape[1]
         with quiet():
-            return self.first(tokens_BT)
+            return self.first(tokens_BT)[:, -(last or tokens_BT.shape[1]) :]
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """[N, V] float32."""

@@ -121,8 +121,8 @@ def watched(model: Decoder, seen: list[list[Tensor]]) -> Iterator[None]:
     """Adds the statistics of every layer's attention to `seen`, each time the model runs."""
 
     def watch(into: list[Tensor]) -> Any:
-        def see(part: SelfAttention, inputs: tuple[Tensor, Tensor, Scheme, Window]) -> None:
-            x_BTD, pos_BT, scheme, window = inputs
+        def see(part: SelfAttention, inputs: tuple[Any, ...]) -> None:
+            x_BTD, pos_BT, scheme, window = inputs[:4]
             q_BHTC, k_BHTC, _ = part.project(x_BTD)
             into.append(torch.stack(statistics(scheme, q_BHTC, k_BHTC, pos_BT, x_BTD, window)).cpu())
 
