@@ -42,9 +42,7 @@ class Graphs:
         made = compiled_graphs()
         again = made > self.known and step > self.first_step + self.SETTLED and not self.told
         self.known, self.told = made, self.told or again
-        return (
-            f"compiled again by step {step}: {made} graphs so far; train.compile=false may be faster" if again else ""
-        )
+        return f"compiled again by step {step}, {made} graphs so far: try train.compile=false" if again else ""
 
 
 def compiled_graphs() -> int:

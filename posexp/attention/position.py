@@ -17,7 +17,10 @@ def attend(
 ) -> Tensor:
     """[B, H, T, C]. In training a block's bias is made again for the gradient instead of kept."""
 
-    def block(q_BHQC: Tensor, k_BHKC: Tensor, v_BHKC: Tensor, rows: slice, keys: slice, visible_QK: Tensor) -> Tensor:
+    index_T = torch.arange(q_BHTC.shape[2], device=q_BHTC.device)
+
+    def block(q_BHQC: Tensor, k_BHKC: Tensor, v_BHKC: Tensor, rows: slice, keys: slice) -> Tensor:
+        visible_QK = window.visible(index_T[rows], index_T[keys])
         with torch.autocast(q_BHQC.device.type, enabled=False):
             bias_BHQK = scheme.bias(pos_BT[:, rows], pos_BT[:, keys])
             assert bias_BHQK is not None
@@ -25,8 +28,8 @@ def attend(
             return biased(q_BHQC, k_BHKC, v_BHKC, bias_BHQK, scale)
 
     out = []
-    for rows, keys, visible_QK in window.blocks(q_BHTC.shape[2], q_BHTC.device):
-        parts = (q_BHTC[:, :, rows], k_BHTC[:, :, keys], v_BHTC[:, :, keys], rows, keys, visible_QK)
+    for rows, keys in window.spans(q_BHTC.shape[2]):
+        parts = (q_BHTC[:, :, rows], k_BHTC[:, :, keys], v_BHTC[:, :, keys], rows, keys)
         if torch.is_grad_enabled():
             out.append(checkpoint(block, *parts, use_reentrant=False, preserve_rng_state=False))
         else:

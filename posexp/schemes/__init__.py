@@ -122,7 +122,8 @@ def bias_between(scheme: Scheme, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | Non
     """[B or 1, H, Q, K]: the scheme's bias between any positions, whether a function of distance or of both; None
     without one."""
     gap_BQK = (pos_BQ[:, :, None] - pos_BK[:, None, :]).clamp(min=0)
-    if gap_BQK.is_floating_point():  # distances between whole ones have no vector to look up in
+    # Looked up in a vector of all distances; but fractions have none, and how long it is a GPU would be waited for.
+    if gap_BQK.is_floating_point() or gap_BQK.is_cuda or torch.compiler.is_compiling():
         bias_HN = scheme.distance_bias(gap_BQK.flatten())
         if bias_HN is not None:
             return bias_HN.unflatten(1, gap_BQK.shape).transpose(0, 1)

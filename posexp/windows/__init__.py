@@ -75,18 +75,17 @@ class Window:
             inside_QK = inside_QK | (key_K < self.sinks)
         return inside_QK & (key_K <= query_Q[:, None])
 
-    def blocks(self, T: int, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:
-        """(queries, keys, [Q, K] bool: who sees whom), some queries at a time; keys that none of them sees are left out
-        if they come first."""
+    def spans(self, T: int) -> Iterator[tuple[slice, slice]]:
+        """(queries, keys), some queries at a time; keys that none of them sees are left out if they come first."""
         for first in range(0, T, QUERY_BLOCK):
             last = min(first + QUERY_BLOCK, T)
-            query_Q = torch.arange(first, last, device=device)
-            begin = self.begin(first)
-            yield (
-                slice(first, last),
-                slice(begin, last),
-                self.visible(query_Q, torch.arange(begin, last, device=device)),
-            )
+            yield slice(first, last), slice(self.begin(first), last)
+
+    def blocks(self, T: int, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:
+        """(queries, keys, [Q, K] bool: who sees whom) of all spans."""
+        index_T = torch.arange(T, device=device)
+        for rows, keys in self.spans(T):
+            yield rows, keys, self.visible(index_T[rows], index_T[keys])
 
     def fingerprint(self) -> str:
         """What was really built, in a few characters, as rows and curves name it."""

@@ -1,0 +1,128 @@
+"""What the machine computes faster with is only taken where it is as exact."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from posexp import machine
+from posexp.config import ModelConfig, config_dir
+from posexp.device import Graphs
+from posexp.model import build
+from posexp.parts import read_options
+
+
+@pytest.fixture(autouse=True)
+def unchosen() -> Iterator[None]:
+    before = machine.matmul()
+    machine.choose_matmul.cache_clear()
+    yield
+    machine.choose_matmul.cache_clear()
+    machine.set_matmul(before)
+
+
+class Faster:
+    """A clock by which the second of every two calls, oneDNN's, takes next to no time."""
+
+    def __init__(self, factor: float):
+        self.time, self.calls, self.factor = 0.0, 0, factor
+
+    def perf_counter(self) -> float:
+        self.calls += 1
+        within, turn = self.calls % 2 == 0, (self.calls - 1) // 2 % 2
+        self.time += (1.0 / self.factor if turn else 1.0) if within else 0.0
+        return self.time
+
+
+@pytest.mark.parametrize(("factor", "chosen"), [(2.0, machine.ONEDNN), (1.1, machine.MKL), (0.5, machine.MKL)])
+def test_a_faster_multiplication_is_taken_if_it_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch, factor: float, chosen: str
+) -> None:
+    monkeypatch.setattr(machine, "time", Faster(factor))
+    monkeypatch.setattr(machine, "LOSSLESS", 1e6)  # whatever this CPU makes of it
+    machine.prepare()
+    assert machine.matmul() == chosen
+
+
+def test_one_that_rounds_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "time", Faster(2.0))
+    monkeypatch.setattr(machine, "samples", lambda: [(rounding(64, 64), torch.randn(64, 64))])
+    machine.prepare()
+    assert machine.matmul() == machine.MKL
+    machine.prepare(machine.ONEDNN)
+    assert machine.matmul() == machine.MKL
+
+
+class rounding(torch.Tensor):  # noqa: N801 - used like a function
+    """A matrix whose products are rounded to bfloat16 while oneDNN is chosen, as on a CPU with bfloat16 units."""
+
+    def __new__(cls, *shape: int):
+        return torch.randn(*shape).as_subclass(cls)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        plain = [part.as_subclass(torch.Tensor) if isinstance(part, cls) else part for part in args]
+        out = func(*plain, **(kwargs or {}))
+        rounds = func in (torch.Tensor.matmul, torch.Tensor.__matmul__) and out.dtype == torch.float32
+        return out.bfloat16().float() if rounds and machine.matmul() == machine.ONEDNN else out
+
+
+def test_a_run_goes_on_with_what_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "time", Faster(2.0))
+    monkeypatch.setattr(machine, "LOSSLESS", 1e6)
+    machine.prepare(machine.MKL)
+    assert machine.matmul() == machine.MKL
+    machine.choose_matmul.cache_clear()
+    monkeypatch.setattr(machine, "time", Faster(0.5))
+    machine.prepare(machine.ONEDNN)
+    assert machine.matmul() == machine.ONEDNN
+
+
+def test_a_pytorch_without_the_switch_keeps_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends, "mkldnn", SimpleNamespace(is_available=lambda: True))
+    machine.prepare()
+    assert machine.matmul() == machine.MKL
+
+
+def test_denormal_numbers_are_flushed_in_every_thread() -> None:
+    """exp(-100) is one; a far key's weight under ALiBi is, and costs ten times an ordinary number."""
+    code = (
+        "import torch; from posexp import machine; torch.set_num_threads(2); machine.prepare();"
+        "print(int((torch.full((2_000_000,), -100.0).exp() != 0).sum()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+
+
+SCHEMES = sorted((config_dir() / "scheme").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_training_step_is_compiled_once(path) -> None:
+    """Traced as on a GPU, and run without a compiler's back end."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    model = build(ModelConfig(d_model=32, n_layer=2, n_head=2), 300, read_options(path), 16, seed=0).train()
+    step, made = torch.compile(model.loss, backend="eager"), []
+    for index in range(5):
+        model.scheme.progress(index / 100)
+        torch.manual_seed(index)
+        tokens_BT = torch.randint(300, (2, 17))
+        step(tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous()).backward()
+        made.append(counters["stats"]["unique_graphs"])
+    assert made[0] > 0
+    assert made[1:] == made[:1] * 4
+
+
+def test_graphs_that_are_compiled_late_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = iter([3, 3, 4, 5])
+    monkeypatch.setattr("posexp.device.compiled_graphs", lambda: next(made))
+    watch = Graphs(first_step=100)
+    assert watch.made_again(110) == "" and watch.made_again(130) == ""
+    assert "compiled again by step 140, 4 graphs" in watch.made_again(140)
+    assert watch.made_again(150) == ""
