@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shlex
 import time
 from pathlib import Path
@@ -83,12 +84,17 @@ def about(command: BenchCommand) -> dict[str, Any]:
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {
         **environment(),
-        "command": shlex.join(["posexp", "bench", *typed]),
+        "command": shlex.join(["posexp", "bench", *map(bare, typed)]),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "cpu": cpu_name(),
         "rounds": command.rounds,
         "batch": command.batch,
     }
+
+
+def bare(override: str) -> str:
+    """Without the quotes that posexp puts around names itself, where they can go."""
+    return override.replace("'", "") if re.fullmatch(r"[\w.=,'\[\]-]+", override) else override
 
 
 def describe(command: BenchCommand) -> str:
@@ -113,16 +119,17 @@ def write(command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any
     from posexp.tables import console
 
     shown = tables(rows, with_peers)
-    where = f"{note['cpu'] if note['device'] == 'cpu' else note['device']}, {note['threads']} threads, "
+    where = f"{note['cpu'] if note['device'] == 'cpu' else note['device']}, threads: {note['threads']}, "
     where += f"{note['precision']}, torch {note['torch']}, {note['matmul_gflops']} GFLOP/s in a matrix product"
     m = command.model
-    sizes = f"d_model {m.d_model}, {m.n_layer} layers, {m.n_head} heads, vocabulary {command.vocab_size:,}"
+    sizes = f"d_model {m.d_model}, n_layer {m.n_layer}, n_head {m.n_head}, vocabulary {command.vocab_size:,}"
     png, svg = pictures(rows, f"{note['date'][:10]} · {where}")
     readme = (
         f"# posexp bench, {note['date'][:10]}\n\n    {note['command']}\n\n"
         f"{where}. {sizes}; training steps of {command.batch} x {command.length} tokens, evaluation of one window; "
         f"medians of {command.rounds} rounds in which all took turns. Commit {note['commit']}"
-        f"{', with changes' if note['dirty'] else ''}. All figures:  [bench.csv](bench.csv) and [note.json](note.json).\n\n"
+        f"{', with changes' if note['dirty'] else ''}. All figures: [bench.csv](bench.csv), "
+        "[note.json](note.json).\n\n"
         f"![Training and evaluation speed](bench.png)\n\n{markdown(shown)}"
     )
     folder = Path(command.folder).expanduser() / (command.name or name_of(command))

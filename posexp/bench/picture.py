@@ -5,7 +5,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from posexp.bench.rows import Row
-from posexp.report.style import COLOURS, DASHES, INK, MARKERS, QUIET, STYLE
+from posexp.report.style import COLOURS, DASHES, MARKERS, QUIET, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +43,8 @@ def draw(rows: list[Row], machine: str) -> "Figure":
 
 def draw_bars(axes: "Axes", rows: list[Row]) -> None:
     """Slowest at the bottom; a contender without a speed has its reason in the place of its bar."""
+    from matplotlib.patches import Patch
+
     length = rows[0]["length"]
     ordered = sorted(rows, key=lambda row: row["ratio_to_none"] or row["tokens_per_second"] or 0)
     relative = any(row["ratio_to_none"] for row in rows)
@@ -55,8 +57,11 @@ def draw_bars(axes: "Axes", rows: list[Row]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
+    if any(row["kind"] == "peer" for row in rows):
+        keys = [Patch(color=POSEXP, label="posexp"), Patch(color=PEER, label="other libraries")]
+        axes.legend(handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
     if relative:
-        axes.axvline(1, color=INK, linewidth=0.8)
+        axes.axvline(1, color=QUIET, linewidth=0.8, zorder=0.5)
     axes.set_xlabel("training speed, as a share of no positions" if relative else "training speed, tokens/s")
     title = f"Training at {length:,} tokens"
     axes.set_title(title, loc="left", fontsize=12)

@@ -25,7 +25,7 @@ Answer = dict[str, Any]
 class Worker:
     """A process that holds one contender. Its `facts` are asked for once it has been built."""
 
-    def __init__(self, contender: Contender, settings: Settings, training: bool):
+    def __init__(self, contender: Contender, settings: Settings, training: bool, rehearse: bool = False):
         self.contender = contender
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `stop`
         root = str(Path(posexp.__file__).resolve().parent.parent)
@@ -39,7 +39,8 @@ class Worker:
             text=True,
             env={**os.environ, "PYTHONPATH": path},
         )
-        self.send({"contender": asdict(contender), "settings": settings.message(), "training": training})
+        job = {"contender": asdict(contender), "settings": settings.message()}
+        self.send({**job, "training": training, "rehearse": rehearse})
 
     def send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -94,12 +95,14 @@ class Measured:
 
 
 @contextmanager
-def workers(contenders: list[Contender], settings: Settings, training: bool) -> Iterator[list[tuple[Worker, Answer]]]:
+def workers(
+    contenders: list[Contender], settings: Settings, training: bool, rehearse: bool = False
+) -> Iterator[list[tuple[Worker, Answer]]]:
     """Each with its first answer: what was built, or why it was not. All end with the block, whatever ends it."""
     started: list[Worker] = []
     try:
         for contender in contenders:
-            started.append(Worker(contender, settings, training))
+            started.append(Worker(contender, settings, training, rehearse))
         yield [(worker, worker.receive()) for worker in started]
     finally:
         for worker in started:
@@ -129,6 +132,8 @@ def timed(
                 row = Measured(worker.contender, what, length, first["status"], first if first["status"] == OK else {})
                 row_of[worker] = row
                 found.append(row)
+                if row.status != OK:
+                    tell(row)
             take_turns(row_of, rounds)
     return found
 
@@ -153,7 +158,7 @@ def take_turns(row_of: dict[Worker, Measured], rounds: int) -> None:
 
 
 def remember(row: Measured, settings: Settings) -> None:
-    with workers([row.contender], settings, row.what == "training") as ((worker, first),):
+    with workers([row.contender], settings, row.what == "training", rehearse=True) as ((worker, first),):
         answer = worker.ask(do="memory", length=row.length) if first["status"] == OK else first
     row.status = answer["status"]
     row.peak_memory = answer.get("peak_memory")

@@ -6,6 +6,7 @@ what went wrong in one line.
 Shape suffixes: B batch, T tokens, S tokens and the one after them.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -13,6 +14,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 
 from posexp import optim
-from posexp.bench.contenders import Contender, Settings, heard, load
+from posexp.bench.contenders import Build, Contender, Settings, heard, load
 from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, synchronize
 from posexp.config import TrainConfig
 from posexp.device import autocast, choose_device, choose_precision
@@ -28,18 +31,17 @@ from posexp.errors import PosexpError
 from posexp.evaluation.scoring import measured, peak_memory
 
 OK, UNDEFINED, OUT_OF_MEMORY = "ok", "undefined", "out of memory"
+SMALL = 16  # tokens, and entries of a vocabulary
 Answer = dict[str, Any]
 
 
 class Bench:
     """A contender built for training or for evaluation."""
 
-    def __init__(self, contender: Contender, settings: Settings, training: bool):
+    def __init__(self, build: Build, settings: Settings, training: bool):
         self.settings, self.training = settings, training
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
-        build = load(contender)
-        torch.ones(64, 64, device=self.device) @ torch.ones(64, 64, device=self.device)  # loads the kernels' code
         self.before = held(self.device)
         self.subject = build(settings, self.device, self.precision)
         self.model = self.subject.model.train(training)
@@ -59,7 +61,7 @@ class Bench:
         }
 
     def turn(self, length: int, repeat: int | None) -> Answer:
-        """Seconds of one of `repeat` passes, and the peak just after them. Without `repeat` one comes first, uncounted."""
+        """Seconds of one of `repeat` passes, and the peak just after them. Without `repeat` it is the second of two."""
         once = self.work(length)
         if repeat is None:
             once()
@@ -126,12 +128,25 @@ def main() -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         limit_memory(settings.memory_limit)
-        bench.append(Bench(Contender(**job["contender"]), settings, job["training"]))
+        build = load(Contender(**job["contender"]))
+        if job["rehearse"] and choose_device(settings.device).type == "cpu":
+            rehearse(build, settings, job["training"])
+        bench.append(Bench(build, settings, job["training"]))
         return bench[0].facts()
 
     respond(answers, begin, json.loads(sys.stdin.readline()))
     for line in sys.stdin:  # ends when the parent closes it, or is gone
         respond(answers, bench[0].answer, json.loads(line))
+
+
+def rehearse(build: Build, settings: Settings, training: bool) -> None:
+    """Lets a small model make a pass, and go: what is imported on first use is not memory that a model needs."""
+    model = replace(settings.model, n_layer=1)
+    small = replace(settings, model=model, vocab_size=SMALL, batch=1, length=SMALL, longest=SMALL)
+    Bench(build, small, training).work(SMALL)()
+    gc.collect()
+    with suppress(OSError, AttributeError):  # where the C library is glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question: dict[str, Any]) -> None:
