@@ -8,6 +8,7 @@ Shape suffixes: N rows and columns of a square matrix.
 """
 
 import time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,12 @@ REPEATS = {"cpu": 1, "cuda": 50}  # a GPU is done before a clock could tell
 def matmul_parameters(model: nn.Module, head: Tensor) -> int:
     """Weights that every token is multiplied with: those of linear layers, and the output layer `head` once, tied to
     the embedding or not."""
-    weights: dict[int, int] = {
-        id(module.weight): module.weight.numel()
+    linear: list[Any] = [
+        module
         for module in model.modules()
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's name for a linear layer
-    }
-    return sum((weights | {id(head): head.numel()}).values())
+    ]
+    return sum({id(weight): weight.numel() for weight in (head, *(module.weight for module in linear))}.values())
 
 
 def flops_per_token(parameters: int, n_layer: int, d_model: int, length: int, training: bool) -> int:

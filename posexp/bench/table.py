@@ -12,8 +12,9 @@ from posexp.bench.turns import OK
 NOTHING = "–"
 LEGEND = (
     "× none: speed as a share of no positions in the same rounds; × peer: of the fastest peer. MiB: peak of a pass "
-    "above what the process held before the model was built. MFU: operations by the usual count (6 or 2 for each weight "
-    "and token, and causal attention) over those of a product of 2048 x 2048 matrices in the same process and rounds."
+    "above what the process held before the model was built. MFU: operations by the usual count (6 or 2 for each "
+    "weight and token, and causal attention) over those of a product of 2048 x 2048 matrices, in the same process and "
+    "rounds."
 )
 
 
