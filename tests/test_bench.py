@@ -212,3 +212,45 @@ def test_a_peer_is_measured_beside_posexp():
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert [row["kind"] for row in rows] == ["posexp", "peer"] * 2
     assert rows[1]["ratio_to_fastest_peer"] == 1 and rows[1]["path"] == "flash"
+
+
+LIKE_NANOGPT = '''
+from dataclasses import dataclass
+from torch import nn
+import torch.nn.functional as F
+
+@dataclass
+class GPTConfig:
+    block_size: int = 1024
+    vocab_size: int = 50304
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    bias: bool = True
+
+class GPT(nn.Module):
+    """No attention; of all tokens it gives logits only beside targets."""
+
+    def __init__(self, config):
+        super().__init__()
+        assert not config.bias and config.block_size == 32
+        self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+
+    def forward(self, ids, targets=None):
+        logits = self.lm_head(self.embedding(ids))
+        return (logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())) if targets is not None else (None, None)
+'''
+
+
+def test_a_checkout_with_nanogpts_names_is_read_through_them(tmp_path):
+    from posexp.bench import peers
+
+    (tmp_path / "model.py").write_text(LIKE_NANOGPT)
+    built = peers.load(Contender("nanoGPT", checkout=str(tmp_path)))
+    subject = built(SETTINGS, torch.device("cpu"), Precision.float32)
+    ids = torch.randint(257, (2, 17))
+    assert subject.loss(ids[:, :-1], ids[:, 1:]).item() > 1
+    subject.read(ids[0])
+    assert matmul_parameters(subject.model, subject.head) == 257 * 32

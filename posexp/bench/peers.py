@@ -23,7 +23,6 @@ from posexp.errors import Misuse
 from posexp.model import SwiGLU
 
 PACKAGES = {"transformers": "transformers", "x_transformers": "x-transformers"}  # module: package
-NANOGPT = "nanoGPT"
 Make = Callable[[Settings], tuple[nn.Module, str]]
 
 
@@ -160,7 +159,8 @@ def nanogpt(folder: Path) -> Make:
         m = settings.model
         sizes = {"n_embd": m.d_model, "n_layer": m.n_layer, "n_head": m.n_head, "block_size": settings.longest}
         model = module.GPT(module.GPTConfig(vocab_size=settings.vocab_size, dropout=0.0, bias=False, **sizes))
-        return model, "sdpa" if model.transformer.h[0].attn.flash else "einsum"
+        flash = any(getattr(part, "flash", False) for part in model.modules())
+        return model, "sdpa" if flash else "matmul"
 
     return make
 
