@@ -37,6 +37,7 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
   posexp runs                               what was trained, and how far it is
   posexp schemes                            the positional schemes, windows and transforms there are
   posexp check rope                         what a scheme promises, measured
+  posexp bench rope alibi                   how fast schemes are, in how much memory
   posexp inspect 'rope-*'                   pictures of what a trained run's scheme does
   posexp export 'rope-*'                    a trained run as a folder that transformers loads
 
@@ -52,6 +53,7 @@ EXAMPLES = {
     "runs": "posexp runs [group=<glob>]",
     "schemes": "posexp schemes",
     "check": "posexp check [scheme …] [key=value …]",
+    "bench": "posexp bench [scheme …] [--peers] [key=value …]",
     "inspect": "posexp inspect [run, or a glob …] [key=value …]",
     "export": "posexp export [run, or a glob …] [folder=…] [key=value …]",
 }
@@ -137,6 +139,13 @@ def check(config: Any) -> None:
 
 
 @task
+def bench(config: Any) -> None:
+    from posexp.bench import bench
+
+    bench(config)
+
+
+@task
 def inspect(config: Any) -> None:
     from posexp.inspect import inspect
 
@@ -159,6 +168,7 @@ TASKS: dict[str, Callable[[DictConfig], None]] = {
     "runs": runs,
     "schemes": schemes,
     "check": check,
+    "bench": bench,
     "inspect": inspect,
     "export": export,
 }
@@ -233,9 +243,9 @@ def complete(words: list[str]) -> int:
         command = typed_words[1] if typed_words[1] in TASKS else "train"
         last = "" if typed_line.endswith(" ") else typed_words[-1]
         if last.startswith("--"):
-            print("--lengths --runs --html --multirun --cfg --info --help --config-dir")
+            print("--lengths --runs --html --peers --multirun --cfg --info --help --config-dir")
             return 0
-        if command == "check" and "=" not in last:
+        if command in ("check", "bench") and "=" not in last:
             print(" ".join(group_options("scheme", [])))
             return 0
         rest, flags = line_to_complete(command, typed_words[2:], last)

@@ -17,9 +17,10 @@ from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
 
 OWN_FLAGS = {
-    "--lengths": {"train", "eval", "check"},
+    "--lengths": {"train", "eval", "check", "bench"},
     "--runs": {"eval", "report", "inspect", "export"},
     "--html": {"report"},
+    "--peers": {"bench"},
 }
 VALUE_FLAGS = {
     "--config-dir",
@@ -64,14 +65,14 @@ def translate(command: str, words: list[str]) -> list[str]:
             continue
         if command not in OWN_FLAGS[flag]:
             raise Misuse(f"posexp {command} has no flag {flag}")
-        if flag == "--html":
-            found.append(f"html={value if equals else 'true'}")
+        if flag in ("--html", "--peers"):
+            found.append(f"{flag[2:]}={value if equals else 'true'}")
             continue
         if not equals:
             if not rest:
                 raise Misuse(f"{flag} needs a value")
             value = rest.pop(0)
-        key = "lengths" if command == "check" else "eval.lengths"
+        key = "lengths" if command in ("check", "bench") else "eval.lengths"
         found.append(f"{key}={numbers(value)}" if flag == "--lengths" else f"runs={quoted(value)}")
     return found + POSITIONAL[command](bare) if bare else found
 
@@ -96,6 +97,7 @@ def named_curves(words: list[str]) -> list[str]:
 # What bare words are, as in `posexp check rope xpos`.
 POSITIONAL = {
     "check": named_schemes,
+    "bench": named_schemes,
     "inspect": named_run,
     "export": named_run,
     "compare": named_curves,

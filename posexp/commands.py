@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-from posexp.config import DataConfig, Device, EvalConfig, Measure, ModelConfig, Split, TrainConfig, WandbConfig
+from posexp.config import (
+    AttentionPath,
+    DataConfig,
+    Device,
+    EvalConfig,
+    Measure,
+    ModelConfig,
+    Precision,
+    Split,
+    TrainConfig,
+    WandbConfig,
+)
 from posexp.errors import Misuse
 from posexp.knobs import check_least, check_lengths, check_name, knob
 
@@ -137,6 +148,42 @@ class CheckCommand:
 
 
 @dataclass
+class BenchCommand:
+    """posexp bench"""
+
+    schemes: list[str] = knob(
+        ["none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log"],
+        "names of schemes; none is always among them: ratios are to it",
+    )
+    peers: bool = knob(False, "--peers: also transformers and x-transformers (posexp[peers])")
+    peers_path: str | None = knob(None, "folder of a nanoGPT checkout, whose model.py is measured too")
+    model: ModelConfig = knob(ModelConfig, "the decoder")
+    vocab_size: int = knob(8192, "entries of the vocabulary", least=2)
+    batch: int = knob(8, "sequences of a training step", least=1)
+    length: int = knob(512, "tokens of a training sequence", least=1)
+    lengths: list[int] = knob([512, 2048, 8192], "tokens of the windows that are evaluated")
+    rounds: int = knob(7, "rounds that count, in each of which all take turns", least=1)
+    memory_limit_gib: float = knob(13.0, "address space that a contender may take on Linux without a GPU, in GiB")
+    precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
+    attention: AttentionPath = knob(
+        AttentionPath.auto,
+        "how posexp computes attention; auto: the fastest way; blocks, flex or dense to compare them",
+    )
+    device: Device = knob(Device.auto, "auto: the GPU if there is one")
+    threads: int | None = knob(None, "threads of each contender; left out: what PyTorch takes by itself", least=1)
+    folder: str = knob("results/bench", "where the bench gets a folder of its own")
+    name: str | None = knob(None, "what that is called; left out: today's date and what ran")
+
+    def __post_init__(self) -> None:
+        check_least(self, "")
+        check_lengths(self.lengths, "lengths")
+        if not self.memory_limit_gib > 0:
+            raise Misuse(f"memory_limit_gib={self.memory_limit_gib} must be above 0")
+        if self.name is not None:
+            check_name("name", self.name)
+
+
+@dataclass
 class InspectCommand:
     """posexp inspect"""
 
@@ -177,6 +224,7 @@ COMMANDS: dict[str, type] = {
     "runs": RunsCommand,
     "schemes": SchemesCommand,
     "check": CheckCommand,
+    "bench": BenchCommand,
     "inspect": InspectCommand,
     "export": ExportCommand,
 }

@@ -72,7 +72,7 @@ def test_posexp_alone_says_what_to_type(tmp_path):
     ("words", "says"),
     [
         (["trian"], "no command 'trian'; did you mean 'train'?"),
-        (["benchmark"], "the commands are train, eval, report, compare, power, runs"),
+        (["generate"], "the commands are train, eval, report, compare, power, runs"),
         (["train", *TINY], f"choose a scheme with +scheme=<name>: {', '.join(SCHEMES)}"),
         (["train", "+scheme=rope", *TINY, "hydra/launcher=basic"], "hydra/launcher=basic only acts in a sweep: add -m"),
         (["train", "+scheme=rope", *TINY, "seed=0,1"], "seed=0,1 names several values: add -m"),
@@ -253,7 +253,7 @@ def test_schemes_shows_every_scheme_with_its_paper_and_options(tmp_path):
         ("posexp check ro", " ".join(SCHEMES)),
         ("posexp train -m model.n_", "model.n_head= model.n_layer="),
         ("posexp train +scheme=rope scheme.b", "scheme.base="),
-        ("posexp train --le", "--lengths --runs --html --multirun --cfg --info --help --config-dir"),
+        ("posexp train --le", "--lengths --runs --html --peers --multirun --cfg --info --help --config-dir"),
         ("posexp train --lengths 16,32 +scheme=rop", "+scheme=rope"),
         ("posexp train --config-dir own +scheme=foo", "+scheme=foo"),
         ("posexp train --config-dir ", ""),

@@ -1,0 +1,161 @@
+"""posexp bench: speed and memory of schemes in training and evaluation, beside each other and other libraries."""
+
+import json
+import platform
+import re
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from posexp.commands import BenchCommand
+from posexp.errors import Misuse, RunFailed
+
+GIB = 2**30
+
+
+def bench(command: BenchCommand) -> None:
+    """Measures, prints the tables, and writes <folder>/<name>/.
+
+    Raises Misuse for the name of no scheme, a device that is not there, or peers that are not installed; RunFailed
+    if no contender could be measured, or the folder not be written.
+    """
+    from posexp.bench.contenders import BASE, Settings
+    from posexp.bench.rows import rows_of
+    from posexp.bench.turns import measure
+
+    contenders = contenders_of(command)
+    from posexp.device import choose_device, choose_precision
+
+    device = choose_device(command.device)
+    settings = Settings(
+        model=command.model,
+        vocab_size=command.vocab_size,
+        batch=command.batch,
+        length=command.length,
+        longest=max(command.length, *command.lengths),
+        precision=choose_precision(command.precision, device),
+        attention=command.attention,
+        device=command.device,
+        threads=command.threads,
+        memory_limit=int(command.memory_limit_gib * GIB),
+    )
+    found = measure(contenders, settings, command.lengths, command.rounds)
+    rows = rows_of(found, BASE)
+    details: dict[str, Any] = {}
+    for one in found:  # posexp's come first, and know most
+        details = {**one.facts.get("details", {}), **details}
+    note = {**about(command), **details, "precision": settings.precision.value, "device": describe(command)}
+    peaks = [row["matmul_flops"] for row in rows if row["matmul_flops"]]
+    note["matmul_gflops"] = round(max(peaks) / 1e9, 1) if peaks else None
+    if not peaks:
+        raise RunFailed(f"no contender could be measured; the first: {rows[0]['status']}")
+    write(command, rows, note, any(contender.peer for contender in contenders))
+
+
+def contenders_of(command: BenchCommand) -> "list[Any]":
+    """posexp's first, and of these the one that ratios are to."""
+    from posexp.bench.contenders import BASE, Contender
+    from posexp.check import chosen
+    from posexp.tables import scheme_folders
+
+    paths = chosen(list(dict.fromkeys([BASE, *command.schemes])), scheme_folders())
+    checkout = Path(command.peers_path).expanduser().resolve() if command.peers_path else None
+    if checkout and not (checkout / "model.py").is_file():
+        raise Misuse(f"peers_path={command.peers_path} has no model.py: name the folder of a nanoGPT checkout")
+    from posexp.parts import read_options
+
+    found = [Contender(name, scheme=read_options(path)) for name, path in paths.items()]
+    if command.peers:
+        from posexp.bench import peers
+
+        peers.check()
+        found += [Contender(name) for name in peers.names()]
+    if checkout:
+        found.append(Contender("nanoGPT", checkout=str(checkout)))
+    return found
+
+
+def about(command: BenchCommand) -> dict[str, Any]:
+    from hydra.core.hydra_config import HydraConfig
+
+    from posexp.runs import environment
+
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {
+        **environment(),
+        "command": shlex.join(["posexp", "bench", *map(bare, typed)]),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "cpu": cpu_name(),
+        "rounds": command.rounds,
+        "batch": command.batch,
+    }
+
+
+def bare(override: str) -> str:
+    """Without the quotes that posexp puts around names itself, where they can go."""
+    return override.replace("'", "") if re.fullmatch(r"[\w.=,'\[\]-]+", override) else override
+
+
+def describe(command: BenchCommand) -> str:
+    from posexp import device
+
+    chosen = device.choose_device(command.device)
+    return device.describe(chosen) if chosen.type == "cuda" else "cpu"
+
+
+def cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write(command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool) -> None:
+    from posexp import whole
+    from posexp.bench.picture import pictures
+    from posexp.bench.table import LEGEND, csv_of, markdown, rich, tables
+    from posexp.tables import console
+
+    shown = tables(rows, with_peers)
+    where = f"{note['cpu'] if note['device'] == 'cpu' else note['device']}, threads: {note['threads']}, "
+    where += f"{note['precision']}, torch {note['torch']}, {note['matmul_gflops']} GFLOP/s in a matrix product"
+    m = command.model
+    sizes = f"d_model {m.d_model}, n_layer {m.n_layer}, n_head {m.n_head}, vocabulary {command.vocab_size:,}"
+    png, svg = pictures(rows, f"{note['date'][:10]} · {where}")
+    readme = (
+        f"# posexp bench, {note['date'][:10]}\n\n    {note['command']}\n\n"
+        f"{where}. {sizes}; training steps of {command.batch} x {command.length} tokens, evaluation of one window; "
+        f"medians of {command.rounds} rounds in which all took turns. Commit {note['commit']}"
+        f"{', with changes' if note['dirty'] else ''}. All figures: [bench.csv](bench.csv), "
+        "[note.json](note.json).\n\n"
+        f"![Training and evaluation speed](bench.png)\n\n{markdown(shown)}"
+    )
+    folder = Path(command.folder).expanduser() / (command.name or name_of(command))
+    contents = {
+        "bench.csv": csv_of(rows).encode(),
+        "table.md": markdown(shown).encode(),
+        "bench.png": png,
+        "bench.svg": svg,
+        "note.json": (json.dumps(note, indent=1) + "\n").encode(),
+        "README.md": readme.encode(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            whole.write(folder / name, content)
+    except OSError as error:
+        raise RunFailed(f"cannot write the bench into {folder}: {error.strerror or error}") from error
+    screen = console()
+    for table in shown:
+        screen.print(rich(table))
+    screen.print(LEGEND)
+    screen.print(str(folder), soft_wrap=True, markup=False)
+
+
+def name_of(command: BenchCommand) -> str:
+    """Today, and what ran: schemes by name where these are few."""
+    few = command.schemes if len(command.schemes) <= 4 else [f"{len(command.schemes)}-schemes"]
+    peers = ["peers"] if command.peers or command.peers_path else []
+    return "-".join([time.strftime("%Y-%m-%d"), *few, *peers])

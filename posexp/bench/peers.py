@@ -1,0 +1,180 @@
+"""Decoders of other libraries at posexp's sizes, used as their own documentation uses them. Needs posexp[peers].
+
+Widths of the MLP give the same parameter count; dropout is zero, caches for generation are off, position tables reach
+the longest length. All else is each library's default.
+
+Shape suffixes: B batch, T tokens, S tokens and the one after them, V vocabulary.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posexp.bench.contenders import Build, Contender, Settings, Subject
+from posexp.config import Precision
+from posexp.device import autocast
+from posexp.errors import Misuse
+from posexp.model import SwiGLU
+
+PACKAGES = {"transformers": "transformers", "x_transformers": "x-transformers"}  # module: package
+Make = Callable[[Settings], tuple[nn.Module, str]]
+
+
+def check() -> None:
+    """Raises Misuse where a package is missing."""
+    if missing := [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]:
+        raise Misuse(f"--peers needs {' and '.join(missing)}: pip install 'posexp[peers]'")
+
+
+def names() -> list[str]:
+    return list(LIBRARIES)
+
+
+def load(contender: Contender) -> Build:
+    make = nanogpt(Path(contender.checkout)) if contender.checkout else LIBRARIES[contender.name]()
+
+    def build(settings: Settings, device: torch.device, precision: Precision) -> Subject:
+        model, path = make(settings)
+        model.to(device)
+
+        def loss(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+            return F.cross_entropy(logits_of(model, tokens_BT, targets_BT).flatten(0, 1), targets_BT.flatten())
+
+        def read(ids_S: Tensor) -> None:
+            ids_BS = ids_S.to(device)[None]
+            with torch.no_grad(), autocast(precision, device):
+                logits_BTV = logits_of(model.eval(), ids_BS[:, :-1], ids_BS[:, 1:])
+                F.cross_entropy(logits_BTV.flatten(0, 1), ids_BS[:, 1:].flatten(), reduction="none").cpu()
+
+        return Subject(model, loss, read, head_of(model), path)
+
+    return build
+
+
+def logits_of(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """[B, T, V], whatever the library wraps them in. nanoGPT gives those of all tokens only beside the targets."""
+    given = model(tokens_BT, targets_BT)[0] if type(model).__name__ == "GPT" else model(tokens_BT)
+    return getattr(given, "logits", given)
+
+
+def head_of(model: nn.Module) -> Tensor:
+    for name in ("lm_head", "to_logits"):
+        if isinstance(weight := getattr(getattr(model, name, None), "weight", None), Tensor):
+            return weight
+    raise ValueError(f"{type(model).__name__} has no output layer of a known name")
+
+
+def from_transformers(kind: str, options: Callable[[Settings], dict[str, Any]]) -> Make:
+    """`kind` is the library's name of the architecture; `options` of its config."""
+    import transformers
+
+    config_class, model_class = (
+        getattr(transformers, f"{kind}Config"),
+        getattr(transformers, f"{kind}ForCausalLM", None),
+    )
+    model_class = model_class or getattr(transformers, f"{kind}LMHeadModel")
+
+    def make(settings: Settings) -> tuple[nn.Module, str]:
+        ends = {
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": None,
+        }  # the defaults are of big vocabularies
+        config = config_class(vocab_size=settings.vocab_size, use_cache=False, **ends, **options(settings))
+        model = model_class(config)
+        return model, str(model.config._attn_implementation)
+
+    return make
+
+
+def llama(settings: Settings) -> dict[str, Any]:
+    m = settings.model
+    return {
+        **{"hidden_size": m.d_model, "num_hidden_layers": m.n_layer, "num_attention_heads": m.n_head},
+        "intermediate_size": SwiGLU(m.d_model).out.in_features,
+        "max_position_embeddings": settings.longest,
+    }
+
+
+def gpt2(settings: Settings) -> dict[str, Any]:
+    m = settings.model
+    return {
+        **{"n_embd": m.d_model, "n_layer": m.n_layer, "n_head": m.n_head, "n_positions": settings.longest},
+        **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    }
+
+
+def falcon(settings: Settings) -> dict[str, Any]:
+    """As falcon-rw-1b, the one of its family that has ALiBi."""
+    m = settings.model
+    return {
+        **{"hidden_size": m.d_model, "num_hidden_layers": m.n_layer, "num_attention_heads": m.n_head},
+        **{"alibi": True, "multi_query": False, "parallel_attn": False},
+        "max_position_embeddings": settings.longest,
+    }
+
+
+def mpt(settings: Settings) -> dict[str, Any]:
+    m = settings.model
+    return {"d_model": m.d_model, "n_layers": m.n_layer, "n_heads": m.n_head, "max_seq_len": settings.longest}
+
+
+def from_x_transformers(**options: Any) -> Make:
+    from x_transformers import Decoder, TransformerWrapper
+
+    def make(settings: Settings) -> tuple[nn.Module, str]:
+        m = settings.model
+        layers = Decoder(
+            dim=m.d_model,
+            depth=m.n_layer,
+            heads=m.n_head,
+            attn_dim_head=m.d_model // m.n_head,
+            verbose=False,
+            **options,
+        )
+        alone = {"use_abs_pos_emb": not options.get("alibi_pos_bias", False)}  # its README's way with ALiBi
+        model = TransformerWrapper(
+            num_tokens=settings.vocab_size, max_seq_len=settings.longest, attn_layers=layers, **alone
+        )
+        return model, "flash" if options.get("attn_flash") else "einsum"
+
+    return make
+
+
+def nanogpt(folder: Path) -> Make:
+    """Raises whatever the checkout's model.py does."""
+    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+
+    def make(settings: Settings) -> tuple[nn.Module, str]:
+        m = settings.model
+        sizes = {"n_embd": m.d_model, "n_layer": m.n_layer, "n_head": m.n_head, "block_size": settings.longest}
+        model = module.GPT(module.GPTConfig(vocab_size=settings.vocab_size, dropout=0.0, bias=False, **sizes))
+        flash = any(getattr(part, "flash", False) for part in model.modules())
+        return model, "sdpa" if flash else "matmul"
+
+    return make
+
+
+LIBRARIES: dict[str, Callable[[], Make]] = {
+    "transformers Llama (rope)": lambda: from_transformers("Llama", llama),
+    "transformers GPT-2 (learned)": lambda: from_transformers("GPT2", gpt2),
+    "transformers Falcon (alibi)": lambda: from_transformers("Falcon", falcon),
+    "transformers MPT (alibi)": lambda: from_transformers("Mpt", mpt),
+    "x-transformers absolute": lambda: from_x_transformers(attn_flash=True),
+    "x-transformers rotary": lambda: from_x_transformers(attn_flash=True, rotary_pos_emb=True),
+    "x-transformers rotary, no flash": lambda: from_x_transformers(rotary_pos_emb=True),
+    "x-transformers xpos": lambda: from_x_transformers(attn_flash=True, rotary_xpos=True),
+    "x-transformers alibi": lambda: from_x_transformers(attn_flash=True, alibi_pos_bias=True),
+    "x-transformers alibi, no flash": lambda: from_x_transformers(alibi_pos_bias=True),
+    "x-transformers t5, no flash": lambda: from_x_transformers(rel_pos_bias=True),  # it refuses flash with this bias
+}

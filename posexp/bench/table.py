@@ -1,0 +1,103 @@
+"""The rows of a bench as tables: on a screen, in Markdown and as CSV."""
+
+import csv
+import io
+from dataclasses import dataclass
+
+from rich.table import Table as RichTable
+
+from posexp.bench.rows import COLUMNS, Row
+from posexp.bench.turns import OK
+
+NOTHING = "–"
+LEGEND = (
+    "× none: speed as a share of no positions in the same rounds; × peer: of the fastest peer. MiB: peak of a pass "
+    "above what the process held before the model was built. MFU: operations by the usual count (6 or 2 for each "
+    "weight and token, and causal attention) over those of a product of 2048 x 2048 matrices, in the same process and "
+    "rounds."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    headings: list[str]  # the first two are words, the others figures
+    lines: list[list[str]]
+
+
+def tables(rows: list[Row], with_peers: bool) -> list[Table]:
+    """Training and evaluation, a line a contender; in training the fastest first."""
+    training = sorted((row for row in rows if row["what"] == "training"), key=lambda row: -(row["ratio_to_none"] or 0))
+    length = training[0]["length"]
+    headings = ["contender", "path", "parameters", "tokens/s", "quartiles", "× none", "× peer", "MiB", "MFU"]
+    lines = []
+    for row in training:
+        quartiles = f"{row['lower_quartile']:,.0f} - {row['upper_quartile']:,.0f}" if row["lower_quartile"] else NOTHING
+        figures = [speed(row), quartiles, two(row["ratio_to_none"]), two(row["ratio_to_fastest_peer"]), mib(row)]
+        lines.append([row["contender"], row["path"] or NOTHING, whole(row["parameters"]), *figures, percent(row)])
+    if not with_peers:
+        headings.remove("× peer")
+        lines = [line[:6] + line[7:] for line in lines]
+    shown = [Table(f"Training at {length:,} tokens", headings, lines)]
+    lengths = list(dict.fromkeys(row["length"] for row in rows if row["what"] == "evaluation"))
+    for L in lengths:
+        there = {
+            (row["kind"], row["contender"]): row for row in rows if (row["what"], row["length"]) == ("evaluation", L)
+        }
+        ordered = [there[row["kind"], row["contender"]] for row in training]
+        lines = [
+            [row["contender"], row["path"] or NOTHING, speed(row), two(row["ratio_to_none"]), mib(row), percent(row)]
+            for row in ordered
+        ]
+        shown.append(
+            Table(f"Evaluation at {L:,} tokens", ["contender", "path", "tokens/s", "× none", "MiB", "MFU"], lines)
+        )
+    return shown
+
+
+def rich(table: Table) -> RichTable:
+    shown = RichTable(title=table.title, title_justify="left")
+    for index, heading in enumerate(table.headings):
+        shown.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index >= 4)
+    for line in table.lines:
+        shown.add_row(*line)
+    return shown
+
+
+def markdown(shown: list[Table]) -> str:
+    parts = []
+    for table in shown:
+        rule = [" --- " if index < 2 else " ---: " for index in range(len(table.headings))]
+        lines = [" | ".join(line) for line in (table.headings, *table.lines)]
+        body = "\n".join(f"| {line} |" for line in lines[1:])
+        parts.append(f"{table.title}\n\n| {lines[0]} |\n|{'|'.join(rule)}|\n{body}\n")
+    return "\n".join([*parts, LEGEND]) + "\n"
+
+
+def csv_of(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def speed(row: Row) -> str:
+    """Or why there is none."""
+    return whole(row["tokens_per_second"]) if row["status"] == OK else row["status"]
+
+
+def whole(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def two(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def mib(row: Row) -> str:
+    return NOTHING if row["peak_memory"] is None else f"{row['peak_memory'] / 2**20:,.0f}"
+
+
+def percent(row: Row) -> str:
+    return NOTHING if row["mfu"] is None else f"{row['mfu']:.0%}"

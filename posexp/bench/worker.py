@@ -1,0 +1,193 @@
+"""A contender in a process of its own, which works only when it is told to: python -m posexp.bench.worker
+
+One JSON object a line. In comes a job, then questions; out goes an answer to each. An answer has a `status`, "ok" or
+what went wrong in one line.
+
+Shape suffixes: B batch, T tokens, S tokens and the one after them.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from posexp import optim
+from posexp.bench.contenders import Build, Contender, Settings, heard, load
+from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, synchronize
+from posexp.config import TrainConfig
+from posexp.device import autocast, choose_device, choose_precision
+from posexp.errors import PosexpError
+from posexp.evaluation.scoring import measured, peak_memory
+
+OK, UNDEFINED, OUT_OF_MEMORY = "ok", "undefined", "out of memory"
+SMALL = 16  # tokens, and entries of a vocabulary
+Answer = dict[str, Any]
+
+
+class Bench:
+    """A contender built for training or for evaluation."""
+
+    def __init__(self, build: Build, settings: Settings, training: bool):
+        self.settings, self.training = settings, training
+        self.device = choose_device(settings.device)
+        self.precision = choose_precision(settings.precision, self.device)
+        self.before = held(self.device)
+        self.subject = build(settings, self.device, self.precision)
+        self.model = self.subject.model.train(training)
+        self.config = TrainConfig()
+        self.compute_loss: Callable[[Tensor, Tensor], Tensor] = self.subject.loss
+        if training:
+            self.optimizer = optim.build(self.model, self.config)
+            if self.device.type == "cuda":  # as posexp train does
+                self.compute_loss = torch.compile(self.subject.loss)
+
+    def facts(self) -> Answer:
+        return {
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "matmul_parameters": matmul_parameters(self.model, self.subject.head),
+            "path": self.subject.path,
+            "details": {"torch": torch.__version__, "threads": torch.get_num_threads(), **self.subject.details},
+        }
+
+    def turn(self, length: int, repeat: int | None) -> Answer:
+        """Seconds of one of `repeat` passes, and the peak just after them. Without `repeat` it is the second of two."""
+        once = self.work(length)
+        if repeat is None:
+            once()
+        synchronize(self.device)
+        began = time.perf_counter()
+        for _ in range(repeat or 1):
+            once()
+        synchronize(self.device)
+        seconds = (time.perf_counter() - began) / (repeat or 1)
+        m = self.settings.model
+        parameters = matmul_parameters(self.model, self.subject.head)
+        return {
+            "seconds": seconds,
+            "tokens": length * (self.settings.batch if self.training else 1),
+            "flops_per_token": flops_per_token(parameters, m.n_layer, m.d_model, length, self.training),
+            "matmul_peak": matmul_peak(self.device, self.precision),
+        }
+
+    def memory(self, length: int) -> Answer:
+        """Bytes held at most in a pass, above what there was before the model was built. A first pass makes what
+        stays, as the optimizer's state."""
+        once = self.work(length)
+        once()
+        with measured(self.device) as cost:
+            once()
+        return {"peak_memory": None if cost.peak_memory is None else cost.peak_memory - self.before}
+
+    def work(self, length: int) -> Callable[[], None]:
+        draw = torch.Generator().manual_seed(0)
+        shape = (self.settings.batch, length + 1) if self.training else (length + 1,)
+        ids = torch.randint(self.settings.vocab_size, shape, generator=draw)
+        if not self.training:
+            return lambda: self.subject.read(ids)
+        ids = ids.to(self.device)
+        return lambda: self.step(ids)
+
+    def step(self, ids_BS: Tensor) -> None:
+        """A whole step, as posexp train makes it."""
+        with autocast(self.precision, self.device):
+            loss = self.compute_loss(ids_BS[:, :-1], ids_BS[:, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def answer(self, question: dict[str, Any]) -> Answer:
+        length, limit = question["length"], self.subject.max_length
+        if limit is not None and limit < length:
+            return {"status": UNDEFINED}
+        if question["do"] == "memory":
+            return self.memory(length)
+        return self.turn(length, question["repeat"])
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process by its handle
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    sys.path.append(os.getcwd())  # a scheme of the user's own, as in posexp's own process
+    bench: list[Bench] = []
+
+    def begin(job: dict[str, Any]) -> Answer:
+        settings = heard(job["settings"])
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        limit_memory(settings.memory_limit)
+        build = load(Contender(**job["contender"]))
+        if job["rehearse"] and choose_device(settings.device).type == "cpu":
+            rehearse(build, settings, job["training"])
+        bench.append(Bench(build, settings, job["training"]))
+        return bench[0].facts()
+
+    respond(answers, begin, json.loads(sys.stdin.readline()))
+    for line in sys.stdin:  # ends when the parent closes it, or is gone
+        respond(answers, bench[0].answer, json.loads(line))
+
+
+def rehearse(build: Build, settings: Settings, training: bool) -> None:
+    """Lets a small model make a pass, and go: what is imported on first use is not memory that a model needs."""
+    model = replace(settings.model, n_layer=1)
+    small = replace(settings, model=model, vocab_size=SMALL, batch=1, length=SMALL, longest=SMALL)
+    Bench(build, small, training).work(SMALL)()
+    gc.collect()
+    with suppress(OSError, AttributeError):  # where the C library is glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question: dict[str, Any]) -> None:
+    try:
+        answer = {"status": OK, **work(question)}
+    except Exception as error:
+        answer = {"status": reason(error)}
+    gc.collect()
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def reason(error: Exception) -> str:
+    """One line."""
+    said = " ".join(str(error).split())[:200]
+    lacking = isinstance(error, RuntimeError) and ("memory" in said or "bad_alloc" in said)  # the allocators' words
+    if lacking or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return OUT_OF_MEMORY
+    return said if isinstance(error, PosexpError) else f"{type(error).__name__}: {said}"
+
+
+def limit_memory(extra: int) -> None:
+    """Lets this process take `extra` bytes of address space besides what it has; where the system can."""
+    if sys.platform != "linux" or torch.cuda.is_available():  # CUDA maps far more than it uses
+        return
+    import resource
+
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def held(device: torch.device) -> int:
+    """Bytes in memory now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if sys.platform != "linux":
+        return peak_memory(device) or 0
+    import resource
+
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()
