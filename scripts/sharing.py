@@ -59,7 +59,7 @@ def cases(lengths: list[int]) -> dict[str, tuple[Tokens, list[Measurement]]]:
         "nonoverlapping": case("nonoverlapping", text(2 * longest + 1), None),
         "sliding": case("sliding", text(2 * longest + 1), None),
         "same_targets, dense": case("same_targets", text(2 * longest), None),
-        "same_targets, sparse": case("same_targets", text(*[longest + 8 * stride] * 4), 4 * stride),
+        "same_targets, sparse": case("same_targets", text(*[longest + 8 * stride] * 2), 2 * stride),
     }
 
 
