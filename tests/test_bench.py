@@ -240,7 +240,8 @@ class GPT(nn.Module):
 
     def forward(self, ids, targets=None):
         logits = self.lm_head(self.embedding(ids))
-        return (logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())) if targets is not None else (None, None)
+        assert targets is not None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 '''
 
 

@@ -138,7 +138,7 @@ def from_x_transformers(**options: Any) -> Make:
             verbose=False,
             **options,
         )
-        alone = {"use_abs_pos_emb": not options.get("alibi_pos_bias", False)}  # its README's way with ALiBi
+        alone = {"use_abs_pos_emb": not options.get("alibi_pos_bias", False)}  # ALiBi stands in for it
         model = TransformerWrapper(
             num_tokens=settings.vocab_size, max_seq_len=settings.longest, attn_layers=layers, **alone
         )
