@@ -6,10 +6,13 @@ import re
 import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posexp.commands import BenchCommand
 from posexp.errors import Misuse, RunFailed
+
+if TYPE_CHECKING:
+    from posexp.bench.table import Table
 
 GIB = 2**30
 
@@ -40,17 +43,25 @@ def bench(command: BenchCommand) -> None:
         threads=command.threads,
         memory_limit=int(command.memory_limit_gib * GIB),
     )
-    found = measure(contenders, settings, command.lengths, command.rounds)
-    rows = rows_of(found, BASE)
-    details: dict[str, Any] = {}
-    for one in found:  # posexp's come first, and know most
-        details = {**one.facts.get("details", {}), **details}
-    note = {**about(command), **details, "precision": settings.precision.value, "device": describe(command)}
-    peaks = [row["matmul_flops"] for row in rows if row["matmul_flops"]]
-    note["matmul_gflops"] = round(max(peaks) / 1e9, 1) if peaks else None
-    if not peaks:
-        raise RunFailed(f"no contender could be measured; the first: {rows[0]['status']}")
-    write(command, rows, note, any(contender.peer for contender in contenders))
+    for found in measure(contenders, settings, command.lengths, command.rounds):  # stopped late, it has something
+        rows = rows_of(found, BASE)
+        details: dict[str, Any] = {}
+        for one in found:  # posexp's come first, and know most
+            details = {**one.facts.get("details", {}), **details}
+        note = {**about(command), **details, "precision": settings.precision.value, "device": describe(command)}
+        peaks = [row["matmul_flops"] for row in rows if row["matmul_flops"]]
+        if not peaks:
+            raise RunFailed(f"no contender could be measured; the first: {rows[0]['status']}")
+        note["matmul_gflops"] = round(max(peaks) / 1e9, 1)
+        folder, shown = write(command, rows, note, any(contender.peer for contender in contenders))
+    from posexp.bench.table import LEGEND, rich
+    from posexp.tables import console
+
+    screen = console()
+    for table in shown:
+        screen.print(rich(table))
+    screen.print(LEGEND)
+    screen.print(str(folder), soft_wrap=True, markup=False)
 
 
 def contenders_of(command: BenchCommand) -> "list[Any]":
@@ -112,11 +123,13 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def write(command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool) -> None:
+def write(
+    command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
+) -> "tuple[Path, list[Table]]":
+    """The folder's files. Raises RunFailed if they cannot be written."""
     from posexp import whole
     from posexp.bench.picture import pictures
-    from posexp.bench.table import LEGEND, csv_of, markdown, rich, tables
-    from posexp.tables import console
+    from posexp.bench.table import csv_of, markdown, tables
 
     shown = tables(rows, with_peers)
     where = f"{note['cpu'] if note['device'] == 'cpu' else note['device']}, threads: {note['threads']}, "
@@ -147,11 +160,7 @@ def write(command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any
             whole.write(folder / name, content)
     except OSError as error:
         raise RunFailed(f"cannot write the bench into {folder}: {error.strerror or error}") from error
-    screen = console()
-    for table in shown:
-        screen.print(rich(table))
-    screen.print(LEGEND)
-    screen.print(str(folder), soft_wrap=True, markup=False)
+    return folder, shown
 
 
 def name_of(command: BenchCommand) -> str:

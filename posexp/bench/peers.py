@@ -59,7 +59,8 @@ def load(contender: Contender) -> Build:
 
 def logits_of(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
     """[B, T, V], whatever the library wraps them in. nanoGPT gives those of all tokens only beside the targets."""
-    given = model(tokens_BT, targets_BT)[0] if type(model).__name__ == "GPT" else model(tokens_BT)
+    nano = type(model).__name__ == "GPT"
+    given = model(tokens_BT, targets_BT.contiguous())[0] if nano else model(tokens_BT)
     return getattr(given, "logits", given)
 
 

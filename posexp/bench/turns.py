@@ -109,15 +109,20 @@ def workers(
             worker.stop()
 
 
-def measure(contenders: list[Contender], settings: Settings, lengths: list[int], rounds: int) -> list[Measured]:
-    """Training at its length, then evaluation at each of `lengths`, then the memory of either."""
+def measure(
+    contenders: list[Contender], settings: Settings, lengths: list[int], rounds: int
+) -> Iterator[list[Measured]]:
+    """Training at its length, then evaluation at each of `lengths`, then the memory of either: after each of these
+    three, all that is known so far."""
     found = timed(contenders, settings, "training", [settings.length], rounds)
+    yield found
     found += timed(contenders, settings, "evaluation", lengths, rounds)
+    yield found
     say("memory: each contender and length in a process of its own")
     for one in found:
         if one.status == OK:
             remember(one, settings)
-    return found
+    yield found
 
 
 def timed(

@@ -28,7 +28,7 @@ from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, 
 from posexp.config import TrainConfig
 from posexp.device import autocast, choose_device, choose_precision
 from posexp.errors import PosexpError
-from posexp.evaluation.scoring import measured, peak_memory
+from posexp.evaluation.scoring import is_out_of_memory, measured, peak_memory
 
 OK, UNDEFINED, OUT_OF_MEMORY = "ok", "undefined", "out of memory"
 SMALL = 16  # tokens, and entries of a vocabulary
@@ -162,8 +162,7 @@ def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question
 def reason(error: Exception) -> str:
     """One line."""
     said = " ".join(str(error).split())[:200]
-    lacking = isinstance(error, RuntimeError) and ("memory" in said or "bad_alloc" in said)  # the allocators' words
-    if lacking or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if is_out_of_memory(error) or "bad_alloc" in said:
         return OUT_OF_MEMORY
     return said if isinstance(error, PosexpError) else f"{type(error).__name__}: {said}"
 
