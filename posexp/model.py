@@ -15,6 +15,7 @@ from posexp.attention import attention
 from posexp.commands import TrainCommand
 from posexp.config import AttentionPath, Mlp, ModelConfig
 from posexp.errors import Misuse
+from posexp.layers import RMSNorm, swiglu
 from posexp.loss import linear_cross_entropy
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 from posexp.windows import Window
@@ -30,8 +31,8 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         head_dim = config.d_model // config.n_head
-        self.norm_q = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.norm_q = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -63,8 +64,7 @@ class SwiGLU(nn.Module):
         self.out = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        gate_BTF, up_BTF = self.gate_and_up(x_BTD).chunk(2, dim=-1)
-        return self.out(F.silu(gate_BTF) * up_BTF)
+        return self.out(swiglu(self.gate_and_up(x_BTD)))
 
 
 class Gelu(nn.Module):
@@ -80,9 +80,9 @@ class Gelu(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.norm_attention = nn.RMSNorm(config.d_model)
+        self.norm_attention = RMSNorm(config.d_model)
         self.attention = SelfAttention(config)
-        self.norm_mlp = nn.RMSNorm(config.d_model)
+        self.norm_mlp = RMSNorm(config.d_model)
         self.mlp = SwiGLU(config.d_model) if config.mlp is Mlp.swiglu else Gelu(config.d_model)
         self.dropout = config.dropout
 
@@ -124,7 +124,7 @@ class Decoder(nn.Module):
         torch.manual_seed(seed)
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = nn.RMSNorm(config.d_model)
+        self.norm = RMSNorm(config.d_model)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:

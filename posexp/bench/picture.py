@@ -59,7 +59,7 @@ def draw_bars(axes: "Axes", rows: list[Row]) -> None:
     axes.margins(x=0.12)
     if any(row["kind"] == "peer" for row in rows):
         keys = [Patch(color=POSEXP, label="posexp"), Patch(color=PEER, label="other libraries")]
-        axes.legend(handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
+        axes.legend(handles=keys, loc="lower right", frameon=False, fontsize=9)
     if relative:
         axes.axvline(1, color=QUIET, linewidth=0.8, zorder=0.5)
     axes.set_xlabel("training speed, as a share of no positions" if relative else "training speed, tokens/s")
