@@ -43,8 +43,6 @@ def draw(rows: list[Row], machine: str) -> "Figure":
 
 def draw_bars(axes: "Axes", rows: list[Row]) -> None:
     """Slowest at the bottom; a contender without a speed has its reason in the place of its bar."""
-    from matplotlib.patches import Patch
-
     length = rows[0]["length"]
     ordered = sorted(rows, key=lambda row: row["ratio_to_none"] or row["tokens_per_second"] or 0)
     relative = any(row["ratio_to_none"] for row in rows)
@@ -57,12 +55,11 @@ def draw_bars(axes: "Axes", rows: list[Row]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
-    if any(row["kind"] == "peer" for row in rows):
-        keys = [Patch(color=POSEXP, label="posexp"), Patch(color=PEER, label="other libraries")]
-        axes.legend(handles=keys, loc="lower right", frameon=False, fontsize=9)
     if relative:
         axes.axvline(1, color=QUIET, linewidth=0.8, zorder=0.5)
-    axes.set_xlabel("training speed, as a share of no positions" if relative else "training speed, tokens/s")
+    label = "training speed, as a share of no positions" if relative else "training speed, tokens/s"
+    peers = any(row["kind"] == "peer" for row in rows)
+    axes.set_xlabel(label + ("; orange: other libraries" if peers else ""))
     title = f"Training at {length:,} tokens"
     axes.set_title(title, loc="left", fontsize=12)
 
