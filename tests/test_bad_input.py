@@ -52,7 +52,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["scheme=rpoe"], "no scheme 'rpoe', did you mean 'rope'?; there are alibi, alternate, binary"),
         (["scheme=null"], "scheme=null chooses nothing"),
         (["scheme=rope", "scheme=alibi"], "scheme is chosen twice"),
-        (["model=huge"], "no model 'huge'; there are base, small, tiny"),
+        (["model=huge"], "no model 'huge'; there are base, bench, small, tiny"),
         (["data=wikitext"], "no data 'wikitext', did you mean 'wikitext103'?"),
         (["model.n_layr=2"], "no key 'model.n_layr', did you mean 'model.n_layer'?"),
         (["+model.n_layr=2"], "no key 'model.n_layr', did you mean 'model.n_layer'?"),
