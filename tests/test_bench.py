@@ -126,7 +126,7 @@ def test_a_contender_that_fails_says_why_and_others_go_on(tmp_path):
 def test_what_does_not_fit_is_out_of_memory_and_what_fits_goes_on():
     """Training holds more than a GB here; an evaluation of 16 tokens, and the matrices beside it, 50 MB."""
     settings = Settings(**{**vars(SETTINGS), "batch": 256, "length": 1024, "memory_limit": 256 << 20})
-    training, evaluation = measure([own("none")], settings, [16], rounds=1)
+    *_, (training, evaluation) = measure([own("none")], settings, [16], rounds=1)
     assert (training.status, training.seconds) == ("out of memory", {})
     assert evaluation.status == "ok" and len(evaluation.seconds) == 1
 

@@ -44,10 +44,18 @@ WINDOWS: dict[str, Callable[[], Window]] = {
     "bca": lambda: windows.build("bca", DIMS),
     "sinks": lambda: Sinks(DIMS),
 }
+
+
+def drawn(name: str) -> Scheme:
+    """The same each time."""
+    torch.manual_seed(0)
+    return build(name, DIMS)
+
+
 SCHEMES: dict[str, Callable[[], Scheme]] = {
     "learned distances": lambda: PerDistance(DIMS),
     "positions": lambda: PerPosition(DIMS),
-    **{name: lambda name=name: build(name, DIMS) for name in ("none", "rope", "alibi", "t5", "kerple_log", "cpb")},
+    **{name: lambda name=name: drawn(name) for name in ("none", "rope", "alibi", "t5", "kerple_log", "cpb")},
 }
 
 
@@ -89,7 +97,7 @@ def test_the_gradient_of_a_learned_bias_is_the_same_in_blocks_of_any_size(
     monkeypatch.setattr(distance, "GRADIENT_BLOCK", size)
     monkeypatch.setattr(distance, "GRADIENT_LOGITS", 200 * size)  # and some heads at a time
     got = computed(PerDistance(DIMS), Window(DIMS), AttentionPath.blocks, 150, torch.float64)[-1]
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=2e-6)  # the bias itself is float32
 
 
 def test_long_inputs_come_in_wider_blocks_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
