@@ -207,7 +207,7 @@ def test_every_peer_trains_and_reads_at_posexps_sizes():
 
 def test_a_peer_is_measured_beside_posexp():
     peers_or_skip()
-    found = measure([own("none"), Contender("x-transformers rotary")], SETTINGS, [16], rounds=1)
+    *_, found = measure([own("none"), Contender("x-transformers rotary")], SETTINGS, [16], rounds=1)
     rows = rows_of(found, "none")
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert [row["kind"] for row in rows] == ["posexp", "peer"] * 2
