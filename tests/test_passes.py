@@ -68,3 +68,42 @@ def test_what_overflows_in_a_long_input_is_read_again_in_a_short_one():
     passes = Passes(score, [row.windows for row in rows], stable=True)
     long, short = (passes(row.windows) for row in rows)
     assert np.isnan(long.nll).all() and (short.nll == 2).all()
+
+
+class Small(torch.nn.Module):
+    """Runs out of memory with more than two windows at a time."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.tried = model, []
+
+    def forward(self, tokens_BT, last=None):
+        self.tried.append(len(tokens_BT))
+        if len(tokens_BT) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return self.model(tokens_BT, last)
+
+    def logits(self, hidden):
+        return self.model.logits(hidden)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same():
+    model, tokens = decoder(ROPE), text(300)
+    (row,) = planned(tokens, "nonoverlapping", [16])
+    small = Small(model)
+    got = token_losses(small, tokens.ids, row.windows[:11], 4096, CPU, Precision.float32)
+    wanted = token_losses(model, tokens.ids, row.windows[:11], 4096, CPU, Precision.float32)
+    assert got == pytest.approx(wanted, abs=2e-5)
+    assert small.tried[:3] == [11, 5, 2] and sum(B for B in small.tried if B <= 2) == 11
+
+
+def test_what_does_not_fit_alone_is_told():
+    model, tokens = decoder(ROPE), text(300)
+    (row,) = planned(tokens, "nonoverlapping", [16])
+    with pytest.raises(MemoryError):
+        token_losses(Never(model), tokens.ids, row.windows, 4096, CPU, Precision.float32)
+
+
+class Never(Small):
+    def forward(self, tokens_BT, last=None):
+        raise MemoryError

@@ -146,3 +146,19 @@ def test_perplexities_of_variants_are_those_of_their_losses(finished: Path) -> N
     rows = [row for row in rows_of(finished) if row["transform"] == "logn"]
     assert {row["window"] for row in rows} == {"bca 8"} and len(rows) == 3
     assert all(row["ppl"] == pytest.approx(math.exp(row["nll"])) for row in rows)
+
+
+def test_a_forced_path_is_measured_though_another_was(finished: Path) -> None:
+    assert here("eval", *MEASURE, "--runs", "rope*", cwd=finished).code == 0
+    before = rows_of(finished)
+    assert {row["kernel_path"] for row in before} == {"sdpa causal"}
+    forced = here("eval", *MEASURE, "--runs", "rope*", "eval.attention=dense", cwd=finished)
+    assert forced.code == 0, forced.err
+    after = rows_of(finished)[len(before) :]
+    assert {row["kernel_path"] for row in after} == {"dense"}
+    assert nll_of(after, "") == pytest.approx(nll_of(before, ""), abs=1e-5)
+    assert {row["targets_hash"] for row in after} <= {row["targets_hash"] for row in before}
+    again = here("eval", *MEASURE, "--runs", "rope*", "eval.attention=dense", cwd=finished)
+    assert "measured already" in again.err + again.out
+    refused = here("eval", *MEASURE, "--runs", "rope*", "eval.attention=flex", "window=lambda", cwd=finished)
+    assert "one way to compute attention" in refused.refusal()
