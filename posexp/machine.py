@@ -8,6 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -45,14 +46,17 @@ def matmul() -> str:
 
 def keep_memory() -> None:
     """Where the C library is glibc."""
-    if os.environ.get("MALLOC_MMAP_THRESHOLD_"):
-        return  # the user has said it already
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(MMAP_THRESHOLD, KEPT)
-        libc.mallopt(TRIM_THRESHOLD, KEPT)
-    except (OSError, AttributeError, TypeError):
-        pass
+    if not os.environ.get("MALLOC_MMAP_THRESHOLD_"):  # else the user has said it already
+        with suppress(OSError, AttributeError, TypeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(MMAP_THRESHOLD, KEPT)
+            libc.mallopt(TRIM_THRESHOLD, KEPT)
+
+
+def release_memory() -> None:
+    """Gives what was kept and is free back to the system, so that what is measured next is not hidden in it."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def route() -> Any | None:

@@ -126,3 +126,22 @@ def test_graphs_that_are_compiled_late_are_told_once(monkeypatch: pytest.MonkeyP
     assert watch.made_again(110) == "" and watch.made_again(130) == ""
     assert "compiled again by step 140, 4 graphs" in watch.made_again(140)
     assert watch.made_again(150) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tells no peak memory")
+def test_a_small_pass_after_a_large_one_is_not_told_the_large_ones_peak() -> None:
+    """Large blocks are kept for the next pass; what a row says of its memory must not count them."""
+    code = """
+import torch
+from posexp import machine
+from posexp.evaluation.scoring import measured
+
+machine.prepare()
+for mib in (200, 1):
+    with measured(torch.device("cpu")) as cost:
+        torch.ones(mib, 2**18).sum()
+    print(cost.peak_memory // 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    large, small = map(int, done.stdout.split())
+    assert large - small > 150

@@ -6,7 +6,6 @@ what went wrong in one line.
 Shape suffixes: B batch, T tokens, S tokens and the one after them.
 """
 
-import ctypes
 import gc
 import json
 import os
@@ -14,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +20,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from posexp import optim
+from posexp import machine, optim
 from posexp.bench.contenders import Build, Contender, Settings, heard, load
 from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, synchronize
 from posexp.config import TrainConfig
@@ -145,8 +143,7 @@ def rehearse(build: Build, settings: Settings, training: bool) -> None:
     small = replace(settings, model=model, vocab_size=SMALL, batch=1, length=SMALL, longest=SMALL)
     Bench(build, small, training).work(SMALL)()
     gc.collect()
-    with suppress(OSError, AttributeError):  # where the C library is glibc
-        ctypes.CDLL(None).malloc_trim(0)
+    machine.release_memory()
 
 
 def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from posexp import machine
 from posexp.config import Precision
 from posexp.device import autocast
 
@@ -151,6 +152,7 @@ class measured:  # noqa: N801 - used like a function
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif sys.platform == "linux":
+            machine.release_memory()
             with suppress(OSError):  # where it is not allowed, the peak is that of the process's whole life
                 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (proc(5))
         self.cost, self.began = Cost(), time.perf_counter()
