@@ -155,6 +155,7 @@ class BenchCommand:
         ["none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log"],
         "names of schemes; none is always among them: ratios are to it",
     )
+    window: Any = knob(None, "each scheme through this window, too: window=<name>")
     peers: bool = knob(False, "--peers: also transformers and x-transformers (posexp[peers])")
     peers_path: str | None = knob(None, "folder of a nanoGPT checkout, whose model.py is measured too")
     model: ModelConfig = knob(ModelConfig, "the decoder")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -14,6 +15,13 @@ def write(path: Path, content: str | bytes) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_all(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Each file of `contents` by its name, in a folder that is made where there is none. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write(folder / name, content)
 
 
 def sync(path: Path) -> None:

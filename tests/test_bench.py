@@ -113,6 +113,22 @@ def test_peers_that_are_not_installed_are_named(tmp_path):
     assert "--peers needs x-transformers" in here("bench", "--peers", cwd=tmp_path).refusal()
 
 
+def test_each_scheme_is_measured_through_a_window_too(tmp_path):
+    words = ["bench", "alibi", "window=sliding", "window.size=4", *TINY, "lengths=[32]", "rounds=1", "name=mine"]
+    answer = here(*words, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    rows = rows_in(tmp_path / "results" / "bench" / "mine")
+    names = ["none", "alibi", "none · window sliding 4", "alibi · window sliding 4"]
+    assert [row["contender"] for row in rows] == names * 2
+    assert {row["status"] for row in rows} == {"ok"}
+    paths = {row["contender"]: row["path"] for row in rows}
+    assert paths[names[0]] == "sdpa causal" and paths[names[2]] == "sdpa distance view"
+    counted = {row["contender"]: float(row["flops_per_token"]) for row in rows if row["what"] == "evaluation"}
+    seen = (1 + 2 + 3 + 29 * 4) / 32  # keys of a query, on average
+    assert counted[names[0]] - counted[names[2]] == pytest.approx(4 * 32 * (16 - seen))
+    assert {row["ratio_to_none"] for row in rows if row["contender"] == "none"} == {"1.0"}
+
+
 def test_a_contender_that_fails_says_why_and_others_go_on(tmp_path):
     odd = [word for word in TINY if "n_head" not in word]
     words = ["bench", "rope", *odd, "model.n_head=32", "lengths=[16]", "rounds=1", "name=mine"]
@@ -136,8 +152,8 @@ def test_operations_of_a_token_counted_by_hand():
     weights = matmul_parameters(model, model.embedding.weight)
     assert weights == 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128) + 100 * 32  # qkv, out, up and down; the tied output layer
     forward = 2 * weights + 2 * 2 * 16 * 32  # two layers; half of 16 keys, twice 2 * 32 operations with each
-    assert flops_per_token(weights, 2, 32, 16, training=False) == forward
-    assert flops_per_token(weights, 2, 32, 16, training=True) == 3 * forward
+    assert flops_per_token(weights, 2, 32, 8, training=False) == forward
+    assert flops_per_token(weights, 2, 32, 8, training=True) == 3 * forward
 
 
 @pytest.mark.parametrize("mlp", list(Mlp))
@@ -151,7 +167,7 @@ def test_operations_are_those_that_pytorch_counts(mlp):
         model.logits(model(torch.randint(100, (1, T))))
     pairs = 4 * config.n_layer * T * T * config.d_model
     weights = matmul_parameters(model, model.embedding.weight)
-    assert flops_per_token(weights, 3, 32, T, training=False) * T == counter.get_total_flops() - pairs // 2
+    assert flops_per_token(weights, 3, 32, T / 2, training=False) * T == counter.get_total_flops() - pairs // 2
 
 
 def test_ratios_are_of_the_same_round():

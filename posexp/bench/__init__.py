@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posexp.commands import BenchCommand
+from posexp.commands import FULL_WINDOW, BenchCommand
 from posexp.errors import Misuse, RunFailed
 
 if TYPE_CHECKING:
@@ -75,8 +75,17 @@ def contenders_of(command: BenchCommand) -> "list[Any]":
     if checkout and not (checkout / "model.py").is_file():
         raise Misuse(f"peers_path={command.peers_path} has no model.py: name the folder of a nanoGPT checkout")
     from posexp.parts import read_options
+    from posexp.schemes import Dims
+    from posexp.windows import from_config
 
-    found = [Contender(name, scheme=read_options(path)) for name, path in paths.items()]
+    nodes = {name: read_options(path) for name, path in paths.items()}
+    found = [Contender(name, scheme=node) for name, node in nodes.items()]
+    if command.window not in (None, FULL_WINDOW):
+        m = command.model
+        window = from_config(command.window, Dims(m.d_model, m.n_head, m.n_layer, command.length)).fingerprint()
+        found += [
+            Contender(f"{name} · window {window}", scheme=node, window=command.window) for name, node in nodes.items()
+        ]
     if command.peers:
         from posexp.bench import peers
 
@@ -155,9 +164,7 @@ def write(
         "README.md": readme.encode(),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            whole.write(folder / name, content)
+        whole.write_all(folder, contents)
     except OSError as error:
         raise RunFailed(f"cannot write the bench into {folder}: {error.strerror or error}") from error
     return folder, shown

@@ -22,6 +22,7 @@ class Contender:
 
     name: str
     scheme: dict[str, Any] | None = None
+    window: dict[str, Any] | None = None  # posexp's: null is a full one
     checkout: str | None = None  # a folder with nanoGPT's model.py
 
     @property
@@ -67,6 +68,7 @@ class Subject:
     head: "Tensor"
     path: str
     max_length: int | None = None
+    keys: "Callable[[int], float]" = lambda length: length / 2  # that a query sees on average
     details: dict[str, Any] = field(default_factory=dict)  # of the process, for note.json
 
 
@@ -82,22 +84,32 @@ def load(contender: Contender) -> Build:
     from posexp import machine
 
     machine.prepare()
-    node = contender.scheme
-    return lambda settings, device, precision: own(node, settings, device, precision)
+    return lambda settings, device, precision: own(contender, settings, device, precision)
 
 
-def own(node: dict[str, Any], settings: Settings, device: "torch.device", precision: Precision) -> Subject:
-    """posexp's decoder. Raises Misuse for sizes or a path that the scheme cannot have."""
+def own(contender: Contender, settings: Settings, device: "torch.device", precision: Precision) -> Subject:
+    """posexp's decoder. Raises Misuse for sizes or a path that the scheme or the window cannot have."""
     import numpy as np
+    import torch
 
     from posexp import machine
     from posexp.attention import kernel_path
     from posexp.evaluation.scoring import Read, Scorer
     from posexp.model import build
 
-    model = build(settings.model, settings.vocab_size, node, settings.length, seed=0).to(device)
+    assert contender.scheme is not None
+    sizes, length = (settings.model, settings.vocab_size), settings.length
+    model = build(*sizes, contender.scheme, length, seed=0, window_node=contender.window).to(device)
     model.path = settings.attention
     path = kernel_path(model.scheme, model.scheme.dims, model.window, settings.attention)
+
+    def keys(length: int) -> float:
+        if model.window.full:
+            return length / 2
+        index_T = torch.arange(length)
+        layers = [model.window.layer(index) for index in range(settings.model.n_layer)]
+        counts = [(index_T - window.earliest(index_T) + 1).clamp(max=length).float().mean() for window in layers]
+        return float(sum(counts)) / len(counts)
 
     def read(ids_S: "Tensor") -> None:
         scorer = Scorer(model, len(ids_S), device, precision)
@@ -110,5 +122,6 @@ def own(node: dict[str, Any], settings: Settings, device: "torch.device", precis
         head=model.embedding.weight,
         path=path,
         max_length=model.scheme.max_length,
+        keys=keys,
         details={"matmul": machine.matmul()},
     )

@@ -1,8 +1,9 @@
 """What a decoder computes for a token, by the usual count, and how fast this process can multiply matrices.
 
 The count (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311, appendix B): two operations
-for each weight that a token is multiplied with, and causal attention, which sees half of all pairs. A backward pass
-computes twice as much as a forward pass. What is computed again, or for positions, is not counted.
+for each weight that a token is multiplied with, and causal attention, which sees half of all pairs, or those inside
+a window. A backward pass computes twice as much as a forward pass. What is computed again, or for positions, is not
+counted.
 
 Shape suffixes: N rows and columns of a square matrix.
 """
@@ -30,9 +31,10 @@ def matmul_parameters(model: nn.Module, head: Tensor) -> int:
     return sum({id(weight): weight.numel() for weight in (head, *(module.weight for module in linear))}.values())
 
 
-def flops_per_token(parameters: int, n_layer: int, d_model: int, length: int, training: bool) -> int:
-    """Of sequences of `length` tokens; `parameters` as `matmul_parameters` counts them."""
-    forward = 2 * parameters + 2 * n_layer * length * d_model
+def flops_per_token(parameters: int, n_layer: int, d_model: int, keys: float, training: bool) -> float:
+    """`parameters` as `matmul_parameters` counts them, `keys` that a query sees on average: half a sequence's tokens,
+    but through a window."""
+    forward = 2 * parameters + 4 * n_layer * keys * d_model
     return 3 * forward if training else forward
 
 

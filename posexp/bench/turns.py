@@ -88,7 +88,7 @@ class Measured:
     status: str = OK
     facts: Answer = field(default_factory=dict)
     tokens: int = 0  # of a pass
-    flops_per_token: int = 0
+    flops_per_token: float = 0.0
     seconds: dict[int, float] = field(default_factory=dict)
     matmul_peaks: list[float] = field(default_factory=list)
     peak_memory: int | None = None

@@ -74,7 +74,9 @@ class Bench:
         return {
             "seconds": seconds,
             "tokens": length * (self.settings.batch if self.training else 1),
-            "flops_per_token": flops_per_token(parameters, m.n_layer, m.d_model, length, self.training),
+            "flops_per_token": flops_per_token(
+                parameters, m.n_layer, m.d_model, self.subject.keys(length), self.training
+            ),
             "matmul_peak": matmul_peak(self.device, self.precision),
         }
 

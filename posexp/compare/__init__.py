@@ -152,8 +152,6 @@ def file_name(base: str, others: list[str]) -> str:
 def write(folder: Path, paths: dict[Path, str]) -> None:
     """Raises RunFailed where `folder` cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, content in paths.items():
-            whole.write(path, content)
+        whole.write_all(folder, {path.name: content for path, content in paths.items()})
     except OSError as error:
         raise RunFailed(f"cannot write the comparison into {folder}: {error.strerror or error}") from error

@@ -61,9 +61,7 @@ def export_run(run: Run, command: ExportCommand) -> Path:
     folder = run.folder / "export" if command.folder is None else Path(command.folder).expanduser()
     check_own(folder, run)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            whole.write(folder / name, content)
+        whole.write_all(folder, contents)
     except OSError as error:
         raise RunFailed(f"cannot write to {folder}: {error.strerror}; set folder=<a folder you own>") from error
     print(folder)

@@ -66,9 +66,7 @@ def write(
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            whole.write(folder / name, content)
+        whole.write_all(folder, contents)
     except OSError as error:
         raise RunFailed(f"cannot write the report into {folder}: {error.strerror or error}") from error
     print_tables(shown, console, verdicts, usable)

@@ -13,9 +13,10 @@ class Alternate(Window):
         super().__init__(dims)
         self.every = at_least("window.every", every, 1)
         self.inner = from_config(inner, dims)
+        self.open = Window(dims)
 
     def layer(self, index: int) -> Window:
-        return Window(self.dims) if (index + 1) % self.every == 0 else self.inner.layer(index)
+        return self.open if (index + 1) % self.every == 0 else self.inner.layer(index)
 
     def fingerprint(self) -> str:
         return f"{self.inner.fingerprint()}, every {self.every}th full"
