@@ -28,7 +28,8 @@ from posexp.layers import RMSNorm, swiglu
 from posexp.loss import linear_cross_entropy
 from posexp.model import Decoder, build
 from posexp.parts import options_of
-from posexp.schemes import Dims, build as build_scheme
+from posexp.schemes import Dims
+from posexp.schemes import build as build_scheme
 from posexp.schemes.rope import rotary_frequencies, rotate_pairs
 
 MODEL, VOCAB, BATCH, LENGTH = ModelConfig(d_model=256, n_layer=6, n_head=4), 8192, 8, 512
