@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from posexp import checkpoint, jsonl, machine, optim, runs, whole
-from posexp.attention import kernel_path
+from posexp.attention import flex, kernel_path
 from posexp.commands import EvalCommand, TrainCommand
-from posexp.config import Precision, Split
+from posexp.config import AttentionPath, Precision, Split
 from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import Graphs, autocast, choose_device, choose_precision, describe
@@ -56,7 +56,7 @@ def train(config: TrainCommand) -> Run:
     check_protocols(config.eval.protocols or [])
     run = Run.of(config)
     device = choose_device(config.device)
-    check_parts(config)
+    check_parts(config, device)
     store = load(config.data, say)
     windows = Windows(store.split(Split.train), config.train.length, config.data.cross_documents)
     held_out = store.split(config.eval.split)
@@ -86,7 +86,7 @@ def train(config: TrainCommand) -> Run:
     return run
 
 
-def check_parts(config: TrainCommand) -> None:
+def check_parts(config: TrainCommand, device: torch.device) -> None:
     """Raises Misuse for sizes that the scheme or the window cannot have, and for two that do not go together."""
     model = build_model(config, 2)
     limit = model.scheme.max_length
@@ -95,6 +95,8 @@ def check_parts(config: TrainCommand) -> None:
             f"{model.scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer"
         )
     kernel_path(model.scheme, model.scheme.dims, model.window, config.train.attention)
+    if config.train.attention is AttentionPath.flex:
+        flex.check_gradient(device)
 
 
 def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
@@ -208,6 +210,7 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "device": describe(parts.device),
         "matmul": machine.matmul(),
+        "kernel_path": kernel_path(parts.model.scheme, parts.model.scheme.dims, parts.model.window, parts.model.path),
         "scheme": parts.model.scheme.fingerprint(),
         "window": parts.model.window.fingerprint(),
         "parameters": parts.model.parameter_counts(),

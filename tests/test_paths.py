@@ -138,10 +138,16 @@ def test_a_compiled_flex_kernel_skips_blocks_and_equals_the_dense_path() -> None
     torch.testing.assert_close(got.double(), wanted, rtol=0, atol=5e-6)
 
 
+WIDE: dict[str, Callable[[], Window]] = {
+    "sliding over whole blocks": lambda: windows.build("sliding", DIMS, size=300),
+    "bca over whole blocks": lambda: windows.build("bca", DIMS, block=200),
+}
+
+
 @pytest.mark.parametrize("T", [1, 127, 128, 129, 700])
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("window", WINDOWS | WIDE)
 def test_blocks_of_a_mask_are_listed_as_the_window_sees_them(window: str, T: int) -> None:
-    seen = WINDOWS[window]()
+    seen = (WINDOWS | WIDE)[window]()
     mask, blocks = flex.block_mask(seen, T, CPU), -(-T // flex.BLOCK)
     index_T = torch.arange(T)
     visible_TT = torch.zeros(blocks * flex.BLOCK, blocks * flex.BLOCK, dtype=torch.bool)

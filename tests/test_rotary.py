@@ -187,3 +187,21 @@ def test_pope_keeps_the_scale_of_the_head_it_widens() -> None:
         out_BHTC = attention(scheme, q_BHTC, k_BHTC, v_BHTC, POSITIONS, drawn(1, 8, DIMS.d_model))
     wanted_BHTC = scaled_BHTT.masked_fill(future_TT, -torch.inf).softmax(-1) @ v_BHTC
     torch.testing.assert_close(out_BHTC, wanted_BHTC)
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("still", [0, 2])
+def test_the_gradient_of_a_turn_passes_a_numerical_check(layout: Layout, still: int) -> None:
+    """Written into place, it has a backward pass of its own; two of the channels may not turn at all."""
+    x_BHTC = drawn(1, 2, 3, 6 + still).requires_grad_()
+    angle_BTI, scale_BTI = drawn(1, 3, 3, seed=1), drawn(1, 3, 3, seed=2).exp()
+    assert torch.autograd.gradcheck(lambda x: rotate_pairs(x, angle_BTI, scale_BTI, layout), (x_BHTC,))
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+def test_a_turn_whose_angles_are_learned_gives_the_same_and_their_gradient(layout: Layout) -> None:
+    x_BHTC, angle_BTI = drawn(1, 2, 3, 6), drawn(1, 3, 3, seed=1)
+    learned_BTI = angle_BTI.clone().requires_grad_()
+    turned_BHTC = rotate_pairs(x_BHTC, learned_BTI, 1.0, layout)
+    torch.testing.assert_close(turned_BHTC, rotate_pairs(x_BHTC, angle_BTI, 1.0, layout))
+    assert torch.autograd.gradcheck(lambda angle: rotate_pairs(x_BHTC, angle, 1.0, layout), (learned_BTI,))

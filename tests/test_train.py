@@ -15,9 +15,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from posexp import checkpoint, jsonl, optim
+from posexp import checkpoint, jsonl, machine, optim
 from posexp.commands import TrainCommand
-from posexp.config import DataConfig, Device, EvalConfig, ModelConfig, Source, TrainConfig, WandbConfig, WandbMode
+from posexp.config import (
+    AttentionPath,
+    DataConfig,
+    Device,
+    EvalConfig,
+    ModelConfig,
+    Source,
+    TrainConfig,
+    WandbConfig,
+    WandbMode,
+)
 from posexp.errors import Misuse, RunFailed, Stopped
 from posexp.identity import digest
 from posexp.log import Wandb, wandb_id
@@ -363,3 +373,38 @@ def test_provenance_names_code_data_and_the_scheme_really_built(corpus, tmp_path
 
 def test_stopping_ends_a_sweep_too():
     assert not issubclass(Stopped, Exception)
+
+
+def test_a_forced_path_trains_the_same_and_is_recorded(corpus, tmp_path):
+    auto_run = train(tiny(corpus, tmp_path, "alibi"))
+    dense_run = train(tiny(corpus, tmp_path, "alibi", attention=AttentionPath.dense))
+    assert auto_run.name != dense_run.name
+    assert auto_run.provenance()["kernel_path"] == "sdpa distance view"
+    assert dense_run.provenance()["kernel_path"] == "dense"
+    auto, dense = losses(auto_run), losses(dense_run)
+    assert auto[0][1] == pytest.approx(dense[0][1], abs=1e-4)
+
+
+def test_flex_on_a_cpu_is_refused_before_anything_is_written(corpus, tmp_path):
+    with pytest.raises(Misuse, match="cannot train on a CPU"):
+        train(tiny(corpus, tmp_path, "alibi", attention=AttentionPath.flex))
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("recorded", "used"), [("onednn", "onednn"), ("mkl", "mkl"), (None, "mkl")])
+def test_a_run_goes_on_with_the_matrix_product_it_began_with(corpus, tmp_path, monkeypatch, recorded, used):
+    """None: of a run from before it was recorded."""
+    config = tiny(corpus, tmp_path)
+    run = train(config)
+    about = run.provenance()
+    assert about.pop("matmul") == machine.matmul()
+    (run.folder / "provenance.json").write_text(json.dumps(about | ({"matmul": recorded} if recorded else {})))
+    monkeypatch.setattr(machine, "LOSSLESS", 1e6)  # whatever this CPU makes of it
+    monkeypatch.setattr(machine, "choose_matmul", machine.choose_matmul.__wrapped__)
+    before = machine.matmul()
+    machine.set_matmul("mkl" if used == "onednn" else "onednn")
+    try:
+        train(config)
+        assert machine.matmul() == used
+    finally:
+        machine.set_matmul(before)

@@ -32,11 +32,17 @@ def attend(
 
     Raises Misuse where a gradient is asked for on a CPU, where PyTorch has none.
     """
-    if not q_BHTC.is_cuda and torch.is_grad_enabled() and any(x.requires_grad for x in (q_BHTC, k_BHTC, v_BHTC)):
-        raise Misuse("attention=flex: FlexAttention cannot train on a CPU; leave attention out")
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q_BHTC, k_BHTC, v_BHTC)):
+        check_gradient(q_BHTC.device)
     mask = block_mask(window, q_BHTC.shape[2], q_BHTC.device)
     with torch.autocast(q_BHTC.device.type, enabled=False):
         return kernel()(q_BHTC, k_BHTC, v_BHTC, score_mod=looked_up(bias_HN), block_mask=mask, scale=scale)
+
+
+def check_gradient(device: torch.device) -> None:
+    """Raises Misuse where PyTorch has no gradient of it."""
+    if device.type == "cpu":
+        raise Misuse("attention=flex: FlexAttention cannot train on a CPU; leave attention out")
 
 
 def kernel() -> Callable[..., Tensor]:
