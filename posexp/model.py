@@ -4,6 +4,8 @@ Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C ch
 F width of the MLP, V vocabulary.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from posexp.loss import linear_cross_entropy
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 from posexp.windows import Window
 
+Attend = Callable[..., Tensor]  # `attention`, but for q, k, v and x_BTD: a block knows nothing of positions
+
 BASE_WIDTH = 128  # where the tied output layer is not scaled: that of model=tiny
 INIT_STD = 0.02  # of every matrix inside the blocks, as in GPT-2
 
@@ -34,16 +38,8 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        pos_BT: Tensor,
-        scheme: Scheme,
-        window: Window,
-        path: AttentionPath = AttentionPath.auto,
-        last: int | None = None,
-    ) -> Tensor:
-        mixed_BHTC = attention(scheme, *self.project(x_BTD), pos_BT, x_BTD, window, path, last)
+    def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
+        mixed_BHTC = attend(*self.project(x_BTD), x_BTD=x_BTD)
         return self.out(mixed_BHTC.transpose(1, 2).flatten(2))
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,20 +82,10 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.d_model) if config.mlp is Mlp.swiglu else Gelu(config.d_model)
         self.dropout = config.dropout
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        pos_BT: Tensor,
-        scheme: Scheme,
-        window: Window,
-        path: AttentionPath = AttentionPath.auto,
-        last: int | None = None,
-    ) -> Tensor:
-        """[B, T, D], or [B, last, D] of the last tokens."""
-        mixed_BTD = self.attention(self.norm_attention(x_BTD), pos_BT, scheme, window, path, last)
-        if last is not None:
-            x_BTD = x_BTD[:, -last:]
-        x_BTD = x_BTD + self.drop(mixed_BTD)
+    def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
+        """[B, T, D], or of the last tokens alone if `attend` gives no others."""
+        mixed_BTD = self.attention(self.norm_attention(x_BTD), attend)
+        x_BTD = x_BTD[:, -mixed_BTD.shape[1] :] + self.drop(mixed_BTD)
         return x_BTD + self.drop(self.mlp(self.norm_mlp(x_BTD)))
 
     def drop(self, x_BTD: Tensor) -> Tensor:
@@ -147,7 +133,8 @@ class Decoder(nn.Module):
         x_BTD = self.scheme.embed(x_BTD, pos_BT)
         for index, block in enumerate(self.blocks):
             wanted = last if index == len(self.blocks) - 1 else None
-            x_BTD = block(x_BTD, pos_BT, self.scheme.layer(index), self.window.layer(index), self.path, wanted)
+            scheme, window = self.scheme.layer(index), self.window.layer(index)
+            x_BTD = block(x_BTD, partial(attention, scheme, pos_BT=pos_BT, window=window, path=self.path, last=wanted))
         return self.norm(x_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:

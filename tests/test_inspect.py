@@ -2,6 +2,7 @@
 
 import csv
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,11 @@ SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
 WINDOWS = sorted(path.stem for path in (config_dir() / "window").glob("*.yaml"))
 
 
+def attend(scheme: Scheme, pos_BT: torch.Tensor, window: Window) -> partial:
+    """What a block is handed."""
+    return partial(attention, scheme, pos_BT=pos_BT, window=window)
+
+
 def drawn(T: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
     """Queries, keys, values, positions and the block's input of one sequence."""
     draw = torch.Generator().manual_seed(seed)
@@ -44,7 +50,7 @@ def given(scheme: Scheme, window: Window, T: int) -> tuple[torch.Tensor, torch.T
     q, k, v, _, x = drawn(T)
     pos = scheme.positions(1, T, q.device)
     with torch.no_grad():
-        all_weights = weights(scheme, q, k, pos, x, window, slice(0, T))
+        all_weights = weights(attend(scheme, pos, window), q, k, x, slice(0, T))
         return all_weights[0], attention(scheme, q, k, v, pos, x, window)[0]
 
 
@@ -74,7 +80,9 @@ def test_attention_without_preference_has_the_entropy_and_distance_of_an_even_on
     T = KEYS + 50  # so that the weights are read in more than one piece
     x = drawn(2)[-1]
     zeros = torch.zeros(1, DIMS.n_head, T, DIMS.head_dim)
-    distance, entropy, left = statistics(build("none", DIMS), zeros, zeros, torch.arange(T)[None], x, Window(DIMS))
+    distance, entropy, left = statistics(
+        attend(build("none", DIMS), torch.arange(T)[None], Window(DIMS)), zeros, zeros, x
+    )
     t = torch.arange(T, dtype=torch.float64)
     assert distance[0, 1] == pytest.approx(t / 2, rel=1e-5, abs=1e-5)
     assert entropy[0, 3] == pytest.approx(torch.log(t + 1), abs=1e-5)
@@ -91,14 +99,14 @@ def test_attention_on_one_token_has_no_entropy_and_its_distance() -> None:
             return (gap_N == 5).float().expand(self.dims.n_head, -1) * 1000
 
     q, k, _, pos, x = drawn(30)
-    distance, entropy, _ = statistics(Fifth(DIMS), q, k, pos, x, Window(DIMS))
+    distance, entropy, _ = statistics(attend(Fifth(DIMS), pos, Window(DIMS)), q, k, x)
     assert distance[0, :, 5:] == pytest.approx(5) and entropy[0, :, 5:] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_window_caps_the_distance_and_the_even_reference_with_it() -> None:
     window = windows.build("sliding", DIMS, size=8)
     q, k, _, pos, x = drawn(300)
-    distance, entropy, _ = statistics(build("none", DIMS), q, k, pos, x, window)
+    distance, entropy, _ = statistics(attend(build("none", DIMS), pos, window), q, k, x)
     assert distance.max() <= 7 and entropy.max() <= math.log(8) + 1e-6
     even_distance, even_entropy = even(window, 300)
     assert even_distance[7:] == pytest.approx(3.5) and even_entropy[7:] == pytest.approx(math.log(8))
@@ -114,7 +122,7 @@ def test_weights_that_do_not_add_up_to_one_leave_a_share_and_are_measured_withou
             return torch.cat((0 * v_BHTC[:, :, :1], (v_BHTC / 2 + before / 4)[:, :, 1:]), dim=2)
 
     q, k, _, pos, x = drawn(10)
-    distance, entropy, left = (found[0] for found in statistics(Half(DIMS), q, k, pos, x, Window(DIMS)))
+    distance, entropy, left = (found[0] for found in statistics(attend(Half(DIMS), pos, Window(DIMS)), q, k, x))
     assert left[:, 1:] == pytest.approx(0.25) and left[:, 0] == pytest.approx(1)
     assert distance[:, 1:] == pytest.approx(1 / 3)
     assert entropy[:, 1:] == pytest.approx(-(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3))

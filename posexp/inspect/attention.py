@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from posexp.attention import attention
 from posexp.data import Tokens
 from posexp.data.batch import Windows
 from posexp.inspect import sheet
 from posexp.inspect.sheet import NOTE, Picture, trained_at
-from posexp.model import Decoder, SelfAttention
+from posexp.model import Attend, Decoder, SelfAttention
 from posexp.report.style import COLOURS, QUIET
-from posexp.schemes import Scheme
 from posexp.windows import Window
 
 if TYPE_CHECKING:
@@ -50,9 +48,7 @@ class Reading:
     windows: int
 
 
-def weights(
-    scheme: Scheme, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window, keys: slice
-) -> Tensor:
+def weights(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor, keys: slice) -> Tensor:
     """[B, H, T, K]: what each query gives to some of the keys, whatever way attention goes.
 
     Attention is linear in the values: with the rows of the identity for values, it gives its weights.
@@ -60,12 +56,10 @@ def weights(
     B, H, T, _ = q_BHTC.shape
     index_T = torch.arange(T, device=q_BHTC.device)
     eye_TK = (index_T[:, None] == index_T[keys]).to(q_BHTC.dtype)
-    return attention(scheme, q_BHTC, k_BHTC, eye_TK.expand(B, H, T, -1), pos_BT, x_BTD, window)
+    return attend(q_BHTC, k_BHTC, eye_TK.expand(B, H, T, -1), x_BTD=x_BTD)
 
 
-def statistics(
-    scheme: Scheme, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window
-) -> tuple[Tensor, Tensor, Tensor]:
+def statistics(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean distance, entropy and share left of every query's weights, [B, H, T] each.
 
     Weights may add up to less than 1, as in stick-breaking: distance and entropy are of what is spent, and NaN
@@ -76,7 +70,7 @@ def statistics(
     spent_BHT, distance_BHT, entropy_BHT = q_BHTC.new_zeros(3, *q_BHTC.shape[:3], dtype=torch.float64)
     for first in range(0, T, KEYS):
         keys = slice(first, min(first + KEYS, T))
-        weight_BHTK = weights(scheme, q_BHTC, k_BHTC, pos_BT, x_BTD, window, keys).double()
+        weight_BHTK = weights(attend, q_BHTC, k_BHTC, x_BTD, keys).double()
         spent_BHT += weight_BHTK.sum(-1)
         distance_BHT += (weight_BHTK * (index_T[:, None] - index_T[keys])).sum(-1)
         entropy_BHT -= torch.xlogy(weight_BHTK, weight_BHTK).sum(-1)
@@ -121,10 +115,10 @@ def watched(model: Decoder, seen: list[list[Tensor]]) -> Iterator[None]:
     """Adds the statistics of every layer's attention to `seen`, each time the model runs."""
 
     def watch(into: list[Tensor]) -> Any:
-        def see(part: SelfAttention, inputs: tuple[Any, ...]) -> None:
-            x_BTD, pos_BT, scheme, window = inputs[:4]
+        def see(part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
+            x_BTD, attend = inputs
             q_BHTC, k_BHTC, _ = part.project(x_BTD)
-            into.append(torch.stack(statistics(scheme, q_BHTC, k_BHTC, pos_BT, x_BTD, window)).cpu())
+            into.append(torch.stack(statistics(attend, q_BHTC, k_BHTC, x_BTD)).cpu())
 
         return see
 
