@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from posexp import machine
-from posexp.config import ModelConfig, config_dir
-from posexp.device import Graphs
+from posexp.config import AttentionPath, ModelConfig, config_dir
+from posexp.device import Graphs, compiled_graphs
 from posexp.model import build
-from posexp.parts import read_options
+from posexp.parts import options_of, read_options
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +117,23 @@ def test_a_training_step_is_compiled_once(path) -> None:
         made.append(counters["stats"]["unique_graphs"])
     assert made[0] > 0
     assert made[1:] == made[:1] * 4
+
+
+@pytest.mark.parametrize(("scheme", "window"), [("alibi", "full"), ("t5", "sliding"), ("none", "bca")])
+@torch.no_grad()
+def test_the_flex_path_is_one_graph_with_the_model_around_it(scheme: str, window: str) -> None:
+    """As on a GPU, where a model is compiled whole; here without a compiler's back end, and without a gradient."""
+    torch._dynamo.reset()
+    config, nodes = ModelConfig(d_model=32, n_layer=2, n_head=2), (options_of("scheme", scheme, {}), 16)
+    model = build(config, 300, *nodes, seed=0, window_node=options_of("window", window, {})).eval()
+    tokens_BT = torch.randint(300, (2, 200))
+    wanted_BTD = model(tokens_BT)
+    model.path = AttentionPath.flex
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(tokens_BT), wanted_BTD, rtol=0, atol=5e-6)
+    made = compiled_graphs()
+    compiled(tokens_BT)
+    assert compiled_graphs() == made
 
 
 def test_graphs_that_are_compiled_late_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

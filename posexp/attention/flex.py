@@ -34,7 +34,8 @@ def attend(
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q_BHTC, k_BHTC, v_BHTC)):
         check_gradient(q_BHTC.device)
-    mask = block_mask(window, q_BHTC.shape[2], q_BHTC.device)
+    listed_once = block_mask.__wrapped__ if torch.compiler.is_compiling() else block_mask  # a graph keeps no cache
+    mask = listed_once(window, q_BHTC.shape[2], q_BHTC.device)
     with torch.autocast(q_BHTC.device.type, enabled=False):
         return kernel()(q_BHTC, k_BHTC, v_BHTC, score_mod=looked_up(bias_HN), block_mask=mask, scale=scale)
 
