@@ -50,7 +50,7 @@ class TrainCommand:
 class EvalCommand:
     """posexp eval"""
 
-    runs: str = knob("*", "which run folders of the group: a glob")
+    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
     transform: dict[str, Any] = knob(dict, "changes to a trained model, a set of rows each: +transform=<name>,<name>")
     window: Any = knob(None, "what a token sees, instead of what it saw in training: window=<name>")
     hf: str | None = knob(None, "instead of runs, a checkpoint that transformers loads: a folder or a hub id")
@@ -77,7 +77,7 @@ class EvalCommand:
 class ReportCommand:
     """posexp report"""
 
-    runs: str = knob("*", "which run folders of the group: a glob")
+    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
     results: str = knob("results", "folder of all groups")
     group: str = knob("default", "folder of the runs that belong together")
     mixed_targets: bool = knob(False, "put rows with different targets into one table")
@@ -188,7 +188,7 @@ class BenchCommand:
 class InspectCommand:
     """posexp inspect"""
 
-    runs: str = knob("*", "which run folders of the group: a glob")
+    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
     length: int | None = knob(None, "tokens of the inspected inputs; left out: twice the training length", least=2)
     split: Split = knob(Split.valid, "train, valid or test")
     results: str = knob("results", "folder of all groups")
@@ -206,7 +206,7 @@ class InspectCommand:
 class ExportCommand:
     """posexp export"""
 
-    runs: str = knob("*", "which run folders of the group: a glob")
+    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
     folder: str | None = knob(None, "where the files go, for one run; left out: export/ in the run's folder")
     results: str = knob("results", "folder of all groups")
     group: str = knob("default", "folder of the runs that belong together")

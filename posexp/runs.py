@@ -169,9 +169,11 @@ MARKS = ("config.yaml", "checkpoint.json")  # what makes a folder a run
 
 
 def find(results: str, group: str, pattern: str = "*") -> list[Run]:
-    """The run folders of a group that match the glob, by name; those of foreign checkpoints among them."""
+    """The run folders of a group that match the glob, or one of several with commas between, by name; those of foreign
+    checkpoints among them."""
     folder = Path(results).expanduser() / group
-    return [Run(path) for path in sorted({path.parent for mark in MARKS for path in folder.glob(f"{pattern}/{mark}")})]
+    globs = [f"{part}/{mark}" for part in pattern.split(",") for mark in MARKS]
+    return [Run(path) for path in sorted({path.parent for glob in globs for path in folder.glob(glob)})]
 
 
 def groups(results: str, pattern: str) -> list[str]:

@@ -105,6 +105,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
     model, optimizer, steps = parts.model, parts.optimizer, config.train.steps
     compute_loss: Callable = model.loss
     if parts.device.type == "cuda" and config.train.compile:
+        torch.compiler.reset()  # a sweep's earlier runs count: after eight graphs of `loss` PyTorch compiles no more
         compute_loss = torch.compile(model.loss)
     model.train()
     with Log(run, config, first_step) as log, signals() as stop:

@@ -132,6 +132,8 @@ def main() -> None:
         if job["rehearse"] and choose_device(settings.device).type == "cpu":
             rehearse(build, settings, job["training"])
         bench.append(Bench(build, settings, job["training"]))
+        if bench[0].device.type == "cuda" and job["training"] and not job["rehearse"]:
+            bench[0].work(settings.length)()  # compiles, while the others do
         return bench[0].facts()
 
     respond(answers, begin, json.loads(sys.stdin.readline()))
