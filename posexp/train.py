@@ -211,7 +211,9 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "device": describe(parts.device),
         "matmul": machine.matmul(),
-        "kernel_path": kernel_path(parts.model.scheme, parts.model.scheme.dims, parts.model.window, parts.model.path),
+        "kernel_path": kernel_path(
+            parts.model.scheme, parts.model.scheme.dims, parts.model.window, parts.model.path, parts.device
+        ),
         "scheme": parts.model.scheme.fingerprint(),
         "window": parts.model.window.fingerprint(),
         "parameters": parts.model.parameter_counts(),

@@ -63,7 +63,8 @@ def test_flex_equals_the_dense_path_and_so_do_its_gradients(scheme: str, window:
 
 def test_a_bias_or_a_window_takes_the_flex_path_on_a_gpu():
     dims = Dims(d_model=128, n_head=2, n_layer=1, train_length=256)
-    assert kernel_path(build_scheme("t5", dims).cuda(), dims) == "flex"
+    assert kernel_path(build_scheme("t5", dims).cuda(), dims, device=torch.device("cuda")) == "flex"
+    assert kernel_path(build_scheme("alibi", dims), dims, device=torch.device("cuda")) == "flex"
 
 
 @pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)

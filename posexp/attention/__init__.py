@@ -44,11 +44,18 @@ def attention(
 
 
 def kernel_path(
-    scheme: Scheme, dims: Dims, window: Window | None = None, path: AttentionPath = AttentionPath.auto
+    scheme: Scheme,
+    dims: Dims,
+    window: Window | None = None,
+    path: AttentionPath = AttentionPath.auto,
+    device: torch.device | None = None,
 ) -> str:
-    """The name of the path that `attention` takes for `scheme` (of each block, if they differ), as rows record it."""
+    """The name of the path that `attention` takes for `scheme` (of each block, if they differ), as rows record it.
+
+    `device` is where it computes; a scheme with parameters knows that by itself.
+    """
     window = window or Window(dims)
-    device = next(iter([*scheme.parameters(), *scheme.buffers()]), torch.empty(0)).device
+    device = device or next(iter([*scheme.parameters(), *scheme.buffers()]), torch.empty(0)).device
     qkv_BHTC = torch.zeros(1, dims.n_head, 2, dims.head_dim, device=device)
     x_BTD = qkv_BHTC.new_zeros(1, 2, dims.d_model)
     with torch.no_grad():

@@ -101,7 +101,7 @@ def own(contender: Contender, settings: Settings, device: "torch.device", precis
     sizes, length = (settings.model, settings.vocab_size), settings.length
     model = build(*sizes, contender.scheme, length, seed=0, window_node=contender.window).to(device)
     model.path = settings.attention
-    path = kernel_path(model.scheme, model.scheme.dims, model.window, settings.attention)
+    path = kernel_path(model.scheme, model.scheme.dims, model.window, settings.attention, device)
 
     def keys(length: int) -> float:
         if model.window.full:

@@ -21,7 +21,7 @@ class Trained:
 
     def __init__(self, run: Run, command: EvalCommand, device: torch.device):
         restored = restore(run, command.cache, command.trust, device)
-        self.run, self.store, self.model = run, restored.store, restored.model
+        self.run, self.store, self.model, self.device = run, restored.store, restored.model, device
         if command.data is not None:
             self.store = load(in_tokens_of(run, command), say)
         self.scheme = self.model.scheme  # as trained
@@ -43,7 +43,7 @@ class Trained:
 
     def view(self, variant: Variant, length: int) -> View:
         self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)
-        path = kernel_path(scheme, scheme.dims, window, self.model.path)
+        path = kernel_path(scheme, scheme.dims, window, self.model.path, self.device)
         settings = variant.settings(length)
         return View(self.model, scheme.max_length, scheme.prefix_stable, path, variant.window.fingerprint(), settings)
 
