@@ -6,7 +6,6 @@ so squeue alone tells which job a cell waits for, whatever became of the process
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,20 +54,20 @@ def preempted() -> bool:
     return "PreemptTime=" in shown and "PreemptTime=None" not in shown
 
 
-def queue(say: Callable[[str], None]) -> Queue | None:
-    """This user's jobs that are not over. None where SLURM is not, or does not answer, which `say` is told."""
-    if shutil.which("squeue") is None:
+def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
+    """This user's jobs that are not over. None if none of `runs` was ever one, or SLURM, as `say` is told, is silent."""
+    if not any((run.folder / SUBMISSION).is_file() for run in runs):
         return None
     words = ["squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
-        problem = " ".join(done.stderr.split()) if done.returncode else ""
+        problem = done.stderr.strip().splitlines()[0] if done.returncode and done.stderr.strip() else ""
     except subprocess.TimeoutExpired:
         problem = f"no answer within {PATIENCE:g} seconds"
     except OSError as error:
         problem = str(error)
     if problem:
-        say(f"squeue does not tell which jobs there are ({problem}): what waits in SLURM is not shown")
+        say(f"SLURM's queue cannot be seen from here ({problem}): jobs that wait in it look as if they did not")
         return None
     found: Queue = {}
     for line in done.stdout.splitlines():

@@ -35,9 +35,9 @@ def missing(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
     run as it is, before any folder is made.
     """
     configs = checked(cells, compose, elsewhere)
-    jobs, found, left_out = queue(say), {}, Counter[str]()
-    for words, config in zip(cells, configs, strict=True):
-        run = Run.of(config)
+    runs, found, left_out = [Run.of(config) for config in configs], {}, Counter[str]()
+    jobs = queue(runs, say)
+    for words, config, run in zip(cells, configs, runs, strict=True):
         if run.folder in found:
             left_out["named twice"] += 1
             continue
@@ -67,19 +67,21 @@ def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
     from posexp.train import usable
 
     configs, bad = [], []
-    for number, words in enumerate(cells):
+    common = set(cells[0]).intersection(*cells) if len(cells) > 1 else set()
+    for words in cells:
         try:
             config = compose(words)
             # a login node has no GPU
             device = torch.device("cuda") if elsewhere and config.device is not Device.cpu else None
             usable(config, device or choose_device(config.device))
         except (Misuse, HydraException, OmegaConfBaseException) as error:
-            bad.append(f"cell {number} ({shlex.join(words)}): {one_line(error, 'train')}")
+            cell_ = " ".join(word for word in words if word not in common)
+            bad.append(f"cell {cell_}: {one_line(error, 'train')}")
         else:
             configs.append(config)
     if bad:
-        more = f"; {len(bad) - 1} of the others cannot be run either" if len(bad) > 1 else ""
-        raise Misuse(f"{bad[0]}{more}; nothing was started")
+        more = f"; {len(bad) - 1} more cannot be run either" if len(bad) > 1 else ""
+        raise Misuse(f"{bad[0]}{more}; no cell was started")
     return configs
 
 

@@ -92,10 +92,11 @@ def print_runs(command: RunsCommand) -> None:
     names = groups(command.results, command.group)
     if not names:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
-    jobs = queue(say)
     width = get_terminal_size().columns if stdout.isatty() else None
     for group in names:
-        cells = [cell_or_damaged(run, jobs) for run in find(command.results, group)]
+        found = find(command.results, group)
+        jobs = queue(found, say)
+        cells = [cell_or_damaged(run, jobs) for run in found]
         counts = Counter(cell.state for cell in cells)
         print(f"{group}: {len(cells)} runs, {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
         print("\n".join(lines_of(cells, width)), end="\n\n")
@@ -125,9 +126,7 @@ def lines_of(cells: list[Cell], width: int | None) -> list[str]:
         found += [
             f"    {part}"
             for note in filter(None, notes)
-            for part in wrap(
-                note, max(width - 4, 36) if width else 10_000, break_long_words=False, break_on_hyphens=False
-            )
+            for part in wrap(note, max(width or 10_000, 40) - 4, break_long_words=False, break_on_hyphens=False)
         ]
     return found
 
