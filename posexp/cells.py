@@ -112,7 +112,7 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     step, steps, speed = status.get("step", 0), config.train.steps, latest.get("tokens_per_second")
     known = {"step": step, "steps": steps, "loss": latest.get("loss"), "speed": speed, "log": log_of(run, note)}
     if run.locked() or (job is not None and not job.waits):
-        begun = status.get("time", 0) >= note.get("since", 0)
+        begun = status.get("time", -1) >= note.get("since", 0)
         state = "evaluating" if status["status"] == "done" else "running" if begun else "starting"
         left = (steps - step) * config.train.batch_tokens / speed if state == "running" and speed else None
         id_ = note.get("job") or (job.id if job else "")

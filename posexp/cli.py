@@ -223,7 +223,7 @@ def complete(words: list[str]) -> int:
         command = typed_words[1] if typed_words[1] in TASKS else "train"
         last = "" if typed_line.endswith(" ") else typed_words[-1]
         if last.startswith("--"):
-            print("--lengths --runs --html --peers --multirun --cfg --info --help --config-dir")
+            print("--lengths --runs --group --html --peers --detach --multirun --cfg --info --help --config-dir")
             return 0
         if command in ("check", "bench") and "=" not in last:
             print(" ".join(group_options("scheme", [])))

@@ -55,7 +55,7 @@ def preempted() -> bool:
 
 
 def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
-    """This user's jobs that are not over. None if none of `runs` was ever one, or SLURM, as `say` is told, is silent."""
+    """This user's jobs that are not over. None if none of `runs` ever was one, or if SLURM does not tell: so `say` is told."""
     if not any((run.folder / SUBMISSION).is_file() for run in runs):
         return None
     words = ["squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}"]
