@@ -57,12 +57,13 @@ class CellSweeper(BasicSweeper):
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         """Just before it is launched: each cell is told what its job in SLURM can be recognised by."""
-        from posexp.slurm import submit
+        from posexp.slurm import GUARD, submit
 
         batch = super().get_job_batch()
         if self.on_slurm:
             own, mark = self.config.hydra.launcher.comment, f"posexp-{uuid.uuid4().hex[:12]}"
             self.launcher.params["comment"] = f"{own} {mark}" if own else mark
+            self.launcher.params["setup"] = [*(self.config.hydra.launcher.setup or []), GUARD]
             for place, words in enumerate(batch):
                 submit(self.run_of[tuple(words)], mark, place)
         return batch

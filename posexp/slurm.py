@@ -16,6 +16,17 @@ from posexp.runs import Run
 
 COLUMNS = "%i|%K|%T|%r|%N|%k"  # id, place in the array, state, reason, nodes, comment
 SUBMISSION = "submission.json"
+# What SLURM does not end itself it does not put back, and a Python that is just starting is ended by the signals that it will
+# know how to answer (posexp/stopping.py). So the shell around it looks: 128 + SIGUSR2, or 128 + SIGTERM of a preempted job.
+GUARD = """posexp_back() {
+  case $1 in
+    140) ;;
+    143) scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]' || return ;;
+    *) return ;;
+  esac
+  scontrol requeue "$SLURM_JOB_ID"
+}
+trap 'posexp_back $?' EXIT"""
 PATIENCE = 5.0  # seconds that squeue may take: a controller that is down would be waited for ten times as long
 
 
@@ -55,7 +66,7 @@ def preempted() -> bool:
 
 
 def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
-    """This user's jobs that are not over. None if none of `runs` ever was one, or if SLURM does not tell: so `say` is told."""
+    """This user's jobs that are not over. None if none of `runs` ever was one, or SLURM, as `say` is told, is silent."""
     if not any((run.folder / SUBMISSION).is_file() for run in runs):
         return None
     words = ["squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}"]

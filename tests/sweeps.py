@@ -12,31 +12,36 @@ from posexp import jsonl
 from posexp.runs import Run
 
 SLOW = '''
-import os
 import time
+from pathlib import Path
 
 from posexp.schemes import Scheme
 
 
 class Slow(Scheme):
-    """No positions, and in training $SLOW seconds a step."""
+    """No positions, and in training as many seconds a step as the file `pace` says."""
 
     def embed(self, x_BTD, pos_BT):
         if self.training:
-            time.sleep(float(os.environ.get("SLOW", 0)))
+            time.sleep(float(Path("pace").read_text()))
         return x_BTD
 '''
 
 
 def slow_world(folder: Path) -> list[str]:
-    """Writes texts and a scheme whose steps last as long as $SLOW says. Gives the words that train it."""
+    """Writes texts and a scheme whose steps last as long as `pace` says, 100 of them. Gives the words that train it."""
+    pace(folder, 0)
     write_texts(folder / "text")
     (folder / "mine.py").write_text(SLOW)
     (folder / "own" / "scheme").mkdir(parents=True)
     (folder / "own" / "scheme" / "slow.yaml").write_text("# slow\n_target_: mine.Slow\n")
-    # of 100 steps, with few checkpoints
     sizes = ["train.tokens=25600", "train.checkpoint_every=40", "--lengths", "16"]
     return ["--config-dir", "own", "+scheme=slow", *TINY, *sizes]
+
+
+def pace(folder: Path, seconds: float) -> None:
+    """How long steps last from now on."""
+    (folder / "pace").write_text(str(seconds))
 
 
 def until(true: Callable[[], object], what: str, seconds: float = 90) -> None:
@@ -72,6 +77,7 @@ def same_uninterrupted(run: Run, words: list[str], folder: Path) -> Run:
     whole.folder.mkdir(parents=True)
     for name in ("provenance.json", "tokenizer.json"):  # matrices are multiplied as in `run`: another way, other bits
         shutil.copy(run.folder / name, whole.folder)
+    pace(folder, 0)
     answer = here("train", *words, f"seed={run.config().seed}", "group=whole", cwd=folder)
     assert answer.code == 0 and starts(whole) == 1, answer.err
     return whole

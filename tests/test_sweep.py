@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command import SCRIPT, TINY, here, posexp, run_of, world
-from sweeps import runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
+from sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
 from posexp import jsonl
 from posexp.cells import Cell, cell
@@ -131,8 +131,9 @@ def test_slurm_where_there_is_none_is_told_before_anything_is_made(tmp_path, mon
 
 def test_a_detached_sweep_outlives_its_command_and_can_be_looked_on(tmp_path):
     words = slow_world(tmp_path)
+    pace(tmp_path, 0.02)
     began = time.monotonic()
-    answer = posexp("train", "-m", *words, "seed=0,1", "group=far", "--detach", cwd=tmp_path, SLOW="0.02")
+    answer = posexp("train", "-m", *words, "seed=0,1", "group=far", "--detach", cwd=tmp_path)
     assert answer.code == 0 and "2 cells: 2 to do" in answer.err, answer.err
     assert "posexp runs --group far" in answer.err and "results/far/sweep-" in answer.err
     first, second = runs_of(tmp_path, "far")
@@ -151,7 +152,8 @@ def test_a_detached_sweep_outlives_its_command_and_can_be_looked_on(tmp_path):
 def test_a_local_job_that_is_told_its_time_is_over_goes_on_by_itself_bit_for_bit(tmp_path):
     pytest.importorskip("submitit")
     words = slow_world(tmp_path)
-    answer = posexp("train", "-m", *words, "hydra/launcher=submitit_local", "--detach", cwd=tmp_path, SLOW="0.05")
+    pace(tmp_path, 0.05)
+    answer = posexp("train", "-m", *words, "hydra/launcher=submitit_local", "--detach", cwd=tmp_path)
     assert answer.code == 0, answer.err
     (run,) = runs_of(tmp_path, "default")
     until(lambda: steps_done(run), "a training row")
@@ -164,11 +166,11 @@ def test_a_local_job_that_is_told_its_time_is_over_goes_on_by_itself_bit_for_bit
 def test_a_step_that_does_not_end_is_not_waited_for(tmp_path, signum):
     """As one that is being compiled, which takes minutes."""
     words = slow_world(tmp_path)
+    pace(tmp_path, 1000)
     impatient = "import sys; from posexp import stopping, cli; stopping.PATIENCE = 0.5; sys.exit(cli.main())"
     process = subprocess.Popen(
         [sys.executable, "-c", impatient, "train", *words],
         cwd=tmp_path,
-        env={**os.environ, "SLOW": "1000"},
         stderr=subprocess.PIPE,
         text=True,
     )
