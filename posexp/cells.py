@@ -111,19 +111,19 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     latest: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
     step, steps, speed = status.get("step", 0), config.train.steps, latest.get("tokens_per_second")
     known = {"step": step, "steps": steps, "loss": latest.get("loss"), "speed": speed, "log": log_of(run, note)}
-    if run.locked() or (job is not None and not job.waits):
+    state, why = status["status"], str(status.get("reason", ""))
+    if state == "done":
+        state, why = measured(run, rows)
+    if run.locked() or (job is not None and not job.waits and state != "done"):
         begun = status.get("time", -1) >= note.get("since", 0)
         state = "evaluating" if status["status"] == "done" else "running" if begun else "starting"
         left = (steps - step) * config.train.batch_tokens / speed if state == "running" and speed else None
         id_ = note.get("job") or (job.id if job else "")
         return Cell(run, state, **known, left=left, host=note.get("host", ""), job=id_, since=note.get("since"))
-    if job is not None:
+    if job is not None and job.waits:
         state = "waiting" if status["status"] == "waiting" else "requeued"
         return Cell(run, state, **known, job=job.id, why=waits(job))
-    state, why = status["status"], str(status.get("reason", ""))
-    if state == "done":
-        state, why = measured(run, rows)
-    elif state == "stopped":
+    if state == "stopped":
         why = f"by {why}, saved"
     elif state == "interrupted":
         why = "its process ended without a word"

@@ -16,8 +16,8 @@ from posexp.runs import Run
 
 COLUMNS = "%i|%K|%T|%r|%N|%k"  # id, place in the array, state, reason, nodes, comment
 SUBMISSION = "submission.json"
-# What SLURM does not end itself it does not put back, and a Python that is just starting is ended by the signals that it will
-# know how to answer (posexp/stopping.py). So the shell around it looks: 128 + SIGUSR2, or 128 + SIGTERM of a preempted job.
+# A Python that is still starting dies of the signals that posexp/stopping.py will answer, and what dies by itself is not put
+# back by SLURM. So the shell around it looks: 128 + SIGUSR2 goes back, and 128 + SIGTERM if the job was preempted.
 GUARD = """posexp_back() {
   case $1 in
     140) ;;
@@ -66,7 +66,7 @@ def preempted() -> bool:
 
 
 def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
-    """This user's jobs that are not over. None if none of `runs` ever was one, or SLURM, as `say` is told, is silent."""
+    """This user's jobs that are not over. None if none of `runs` ever was one, or SLURM is silent: `say` is told."""
     if not any((run.folder / SUBMISSION).is_file() for run in runs):
         return None
     words = ["squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}"]
