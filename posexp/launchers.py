@@ -19,7 +19,7 @@ def check_launcher(name: str) -> None:
 
 
 def lacking(name: str) -> str | None:
-    """What to do if Hydra does not find a config called `name`, because the launcher that it belongs to is not there."""
+    """What to do if Hydra does not find a config called `name` because the launcher that it belongs to is not there."""
     launcher = name.removesuffix("_schema")
     extra = EXTRAS.get(launcher)
     return f"hydra/launcher={launcher} comes with an extra: pip install 'posexp[{extra}]'" if extra else None
