@@ -26,22 +26,8 @@ OWN_FLAGS = {
     "--peers": {"bench"},
 }
 SWITCHES = {"--html": "html", "--peers": "peers", "--detach": "hydra.sweeper.detach"}
-VALUE_FLAGS = set(
-    [
-        "--config-dir",
-        "-cd",
-        "--config-name",
-        "-cn",
-        "--config-path",
-        "-cp",
-        "--package",
-        "-p",
-        "--info",
-        "-i",
-        "--cfg",
-        "-c",
-    ]
-)
+VALUE_FLAGS = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
+VALUE_FLAGS |= {"--package", "-p", "--info", "-i", "--cfg", "-c"}
 DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # nothing is run with these
 
 
