@@ -203,7 +203,7 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
     """Writes provenance.json once. Raises RunFailed if the run was trained on other tokens than there are now."""
     path = run.folder / "provenance.json"
     if path.is_file():
-        run.check_store(store.key)
+        run.check_store(store)
         return
     about = {
         **runs.environment(),
