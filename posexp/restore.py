@@ -30,17 +30,17 @@ class Restored:
 def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> Restored:
     """The run as it was when training ended, its model in evaluation mode on `device`.
 
-    Raises Misuse for a part from outside posexp without `trust`, and what `store_of` does; RunFailed if the run's files
-    are damaged.
+    Raises Misuse for a part from outside posexp without `trust`, RunFailed if the run's files are damaged; and what
+    `own_store` does.
     """
     trained = run.config()
     check_targets(trained, trust)
-    store = store_of(run, trained, cache)
+    store = own_store(run, trained, cache)
     _, model, weights = restore_model(run)
     return Restored(trained, store, model.to(device), weights)
 
 
-def store_of(run: Run, trained: TrainCommand, cache: str | None) -> Store:
+def own_store(run: Run, trained: TrainCommand, cache: str | None) -> Store:
     """The token store that the run was trained on, by its name: the text may have changed since, or lie elsewhere.
 
     Raises Misuse if it is neither there nor can be built, RunFailed if it is another one of that name.

@@ -20,7 +20,7 @@ from posexp.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
 from posexp.model import BASE_WIDTH, Block, Decoder, SwiGLU
 from posexp.parts import targets
-from posexp.restore import OWN_PARTS, finished_runs, for_each, restore_model, store_of
+from posexp.restore import OWN_PARTS, finished_runs, for_each, own_store, restore_model
 from posexp.runs import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
@@ -74,7 +74,7 @@ def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> str:
     own = run.folder / "tokenizer.json"
     if own.is_file():
         return own.read_text()
-    return store_of(run, trained, cache).tokenizer_path.read_text()  # runs from before they kept it
+    return own_store(run, trained, cache).tokenizer_path.read_text()  # runs from before they kept it
 
 
 def check_own(folder: Path, run: Run) -> None:
