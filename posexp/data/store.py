@@ -115,10 +115,24 @@ def key_of(config: DataConfig) -> str:
 
 
 def choices(config: DataConfig) -> dict[str, Any]:
-    """All that shapes the tokens but the text itself and its place, as JSON can hold it."""
+    """All that shapes the tokens but the text itself and its place, as JSON can hold it: as far as can be told here of
+    a tokenizer whose file is elsewhere."""
     shaping = {name: value for name, value in identity(config).items() if name not in UNSHAPING}
     named = {name: True for name in ("paths", "valid", "test") if getattr(config, name)}
-    return {**shaping, **named, "tokenizer": tokenizer.content(config.tokenizer, config.vocab_size)}
+    try:
+        words = tokenizer.content(config.tokenizer, config.vocab_size)
+    except Misuse:
+        words = ["file"]
+    return {**shaping, **named, "tokenizer": words}
+
+
+def different(store: Store, config: DataConfig) -> list[str] | None:
+    """The knobs by which `store` is not the one of `config`, whatever their texts; None of a store that does not say."""
+    made, here = store.meta.get("choices"), choices(config)
+    if made is None:
+        return None
+    known = made | {"tokenizer": made["tokenizer"][: len(here["tokenizer"])]}
+    return sorted(f"data.{name}" for name in known.keys() | here.keys() if known.get(name) != here.get(name))
 
 
 def find_or_build(config: DataConfig, say: Say) -> Store:
@@ -129,7 +143,7 @@ def find_or_build(config: DataConfig, say: Say) -> Store:
     """
     folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
     store = find(folder, say)
-    if config.store and (store is None or store.meta.get("choices") != choices(config)):
+    if config.store and (store is None or different(store, config) != []):
         check_text(config, folder, store)
     if store:
         return store
@@ -157,12 +171,10 @@ def check_text(config: DataConfig, folder: Path, store: Store | None) -> None:
         return
     if store is None:
         raise Misuse(f"no token store {folder}, and {found}")
-    made = store.meta.get("choices")
-    if made is None:
+    knobs = different(store, config)
+    if knobs is None:
         raise Misuse(f"the token store {folder} does not say what it was made with, as older ones do not, and {found}")
-    here = choices(config)
-    different = sorted(f"data.{name}" for name in made.keys() | here.keys() if made.get(name) != here.get(name))
-    raise Misuse(f"the token store {folder} was made with another {', '.join(different)}")
+    raise Misuse(f"the token store {folder} was made with another {', '.join(knobs)}")
 
 
 def find(folder: Path, say: Say) -> Store | None:
