@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from posexp import __version__
+from posexp import __version__, sweepers
 from posexp.command_line import did_you_mean, group_options, hydra_arguments, line_to_complete, one_line, translate
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
@@ -33,17 +33,20 @@ class Failed(BaseException):
     """Carries a job's error out of Hydra, which would first print the job's overrides on a line of its own."""
 
 
-def task(function: Callable[[Any], object]) -> Callable[[DictConfig], None]:
-    """A Hydra task from a function of the command's dataclass. In a sweep an error ends its job alone."""
+def task(function: Callable[[Any], object]) -> Callable[[DictConfig], object]:
+    """A Hydra task from a function of the command's dataclass. In a sweep an error ends its job alone.
+
+    What it gives is for Hydra's sweepers; some choose by it what to run next.
+    """
 
     @wraps(function)
-    def run_task(config: DictConfig) -> None:
+    def run_task(config: DictConfig) -> object:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
         try:
             with in_a_job():
-                function(typed(config))
+                return function(typed(config))
         except Exception as error:
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise Failed from error
@@ -54,10 +57,15 @@ def task(function: Callable[[Any], object]) -> Callable[[DictConfig], None]:
 
 
 @task
-def train(config: Any) -> None:
+def train(config: Any) -> float | None:
+    if sweepers.in_a_study():
+        from posexp.study import trial
+
+        return trial(config)
     from posexp.train import train
 
     train(config)
+    return None
 
 
 @task
@@ -130,7 +138,7 @@ def export(config: Any) -> None:
     export(config)
 
 
-TASKS: dict[str, Callable[[DictConfig], None]] = {
+TASKS: dict[str, Callable[[DictConfig], object]] = {
     "train": train,
     "eval": evaluate,
     "report": report,
@@ -240,6 +248,7 @@ def register() -> None:
     store = ConfigStore.instance()
     for command, schema in COMMANDS.items():
         store.store(name=f"{command}_schema", node=schema)
+    sweepers.present()
     OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
     OmegaConf.register_new_resolver("posexp_knobs", knobs, replace=True)
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)

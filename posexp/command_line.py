@@ -16,6 +16,7 @@ from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
 from posexp.launchers import NO_SLURM, check_launcher, lacking
+from posexp.sweepers import check_study, swept_by_config
 
 OWN_FLAGS = {
     "--lengths": {"train", "eval", "check", "bench"},
@@ -128,7 +129,11 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
         if key == "hydra/launcher":
             check_launcher(value)
     overrides, choices = settle_groups(command, overrides, flags)
+    if "hydra/sweeper=optuna" in overrides:
+        check_study(overrides)
     runs_something = not DRY_FLAGS & {flag.partition("=")[0] for flag in flags}
+    if sweeps and "scheme" not in choices:
+        choices = choices | swept_by_config(config_loader(flags), command, overrides)
     if "scheme" in knob_names(command) and "scheme" not in choices and runs_something:
         raise Misuse(f"choose a scheme with +scheme=<name>: {', '.join(group_options('scheme', flags))}")
     return overrides + flags
@@ -241,6 +246,10 @@ def one_line(error: Exception, command: str) -> str:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if 'Could not detect "srun"' in str(error):  # submitit's words
         return NO_SLURM
+    if "INTERVAL_SWEEP" in str(error):
+        return (
+            "an interval is for Optuna to choose from: add hydra/sweeper=optuna, or sweep a list or range(…) of values"
+        )
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     if isinstance(error, OverrideParseException):

@@ -4,6 +4,7 @@ meaning of each knob.
 YAML under configs/ only holds named choices of these.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -98,9 +99,14 @@ class DataConfig:
     vocab_size: int = knob(2048, "entries of the learned bpe", least=257)
     cross_documents: bool = knob(False, "let training windows run from one document into the next")
     cache: str = knob("~/.cache/posexp", "folder of the token stores", identity=False)
+    store: str | None = knob(
+        None, "the token store to take, by its folder's name; its text need not be on this machine", identity=False
+    )
 
     def __post_init__(self) -> None:
         check_least(self, "data")
+        if self.store is not None and not re.fullmatch("[0-9a-f]{16}", self.store):
+            raise Misuse(f"data.store={self.store!r} is no name of a token store, which is 16 hex digits")
 
 
 @dataclass

@@ -21,6 +21,10 @@ class RunFailed(PosexpError):
     """The command was sound, but the run could not be finished (exit code 1)."""
 
 
+class Diverged(RunFailed):
+    """The loss is no longer finite."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal stopped the work; what there was is saved. Ends a whole sweep, as no ordinary exception would."""
 

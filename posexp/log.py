@@ -1,17 +1,19 @@
 """What a run says: metrics.jsonl first, then train.log, the terminal and wandb, which are copies."""
 
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from posexp import jsonl
 from posexp.commands import TrainCommand
 from posexp.config import WandbConfig, WandbMode
 from posexp.identity import plain
+from posexp.network import reachable
 from posexp.runs import Run
 
 NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # of a row, that wandb draws
@@ -137,6 +139,8 @@ class Wandb:
     wandb's group is the run's `label`, so that it draws the seeds of a scheme as one curve; posexp's `group` is a tag.
     """
 
+    said: ClassVar[set[str]] = set()  # lines that training, evaluation and the next run of a sweep need not repeat
+
     def __init__(self, run: Run, config: WandbConfig, run_config: dict[str, Any], group: str, label: str):
         self.run: Any = None
         if config.mode is WandbMode.online:
@@ -155,16 +159,23 @@ class Wandb:
         group: str,
         label: str,
     ) -> None:
+        # wandb reports its own use to its makers, even offline; it reads this when imported
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        if mode == "online" and not wandb.Api().api_key:
-            raise ConnectionError("no API key: run `wandb login`, or set wandb.mode=offline")
+        if mode == "online":
+            server = str(wandb.setup().settings.base_url)
+            if not reachable(server):  # wandb itself tries for a minute
+                raise ConnectionError(f"{server} cannot be reached")
+            if not wandb.Api().api_key:
+                raise ConnectionError("no API key: run `wandb login`, or set wandb.mode=offline")
         self.run = wandb.init(
             project=config.project,
             entity=config.entity,
             mode=mode,
             id=wandb_id(run),
             resume="allow",
+            reinit="finish_previous",  # should a failure have left one of this process open
             name=run.name,
             group=label,
             job_type="posexp",
@@ -205,7 +216,10 @@ class Wandb:
         except Exception as error:
             self.run = None
             text = " ".join(str(error).split())[:160]
-            say(f"wandb is left out{instead} ({type(error).__name__}: {text})")
+            line = f"wandb is left out{instead} ({type(error).__name__}: {text})"
+            if line not in self.said:
+                say(line)
+            self.said.add(line)
 
 
 def curve_name(row: dict[str, Any]) -> str:

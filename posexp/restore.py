@@ -1,8 +1,7 @@
 """A finished run brought back: its configuration, its text and its trained model, for commands that work on runs."""
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -31,17 +30,25 @@ class Restored:
 def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> Restored:
     """The run as it was when training ended, its model in evaluation mode on `device`.
 
-    Raises Misuse for a part from outside posexp without `trust`; RunFailed if the run's files are damaged, or the
-    text is not the one it was trained on.
+    Raises Misuse for a part from outside posexp without `trust`, RunFailed if the run's files are damaged; and what
+    `own_store` does.
     """
     trained = run.config()
     check_targets(trained, trust)
-    data = copy.copy(trained.data)
-    data.cache = cache or data.cache
-    store = load(data, say)
-    run.check_store(store.key)
+    store = own_store(run, trained, cache)
     _, model, weights = restore_model(run)
     return Restored(trained, store, model.to(device), weights)
+
+
+def own_store(run: Run, trained: TrainCommand, cache: str | None) -> Store:
+    """The token store that the run was trained on, by its name: the text may have changed since, or lie elsewhere.
+
+    Raises Misuse if it is neither there nor can be built, RunFailed if it is another one of that name.
+    """
+    name = run.provenance().get("store")
+    store = load(replace(trained.data, cache=cache or trained.data.cache, store=name), say)
+    run.check_store(store)
+    return store
 
 
 def restore_model(run: Run) -> tuple[TrainCommand, Decoder, str]:

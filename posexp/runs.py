@@ -22,15 +22,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from posexp import jsonl, whole
 from posexp.commands import TrainCommand
+from posexp.config import Split
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.identity import digest, identity, plain
+
+if TYPE_CHECKING:
+    from posexp.data import Store
 
 PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
 
@@ -141,14 +145,18 @@ class Run:
         remedy = "remove it and repeat the run's train command to have it written again"
         return read_object(self.folder / "provenance.json", remedy)
 
-    def check_store(self, key: str) -> None:
-        """Raises RunFailed unless `key` is the token store that the run was trained on."""
-        trained_on = self.provenance().get("store")
-        if trained_on != key:
+    def check_store(self, store: "Store") -> None:
+        """Raises RunFailed unless `store` is the token store that the run was trained on."""
+        about = self.provenance()
+        trained_on = about.get("store")
+        if trained_on != store.key:
             raise RunFailed(
-                f"{self.name} was trained on token store {trained_on}, but its data config now gives {key}: "
+                f"{self.name} was trained on token store {trained_on}, but its data config now gives {store.key}: "
                 "the corpus (or the Python whose library it is) has changed"
             )
+        tokens = store.split(Split.train).sha256
+        if about.get("train_sha256", tokens) != tokens:
+            raise RunFailed(f"{self.name} was trained on other tokens than those in {store.folder}")
 
     def status(self) -> dict[str, Any]:
         """The latest status: {"status": done | running | stopped | failed | interrupted, "step": …, "reason": …};

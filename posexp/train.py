@@ -21,7 +21,7 @@ from posexp.config import AttentionPath, Precision, Split
 from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import Graphs, autocast, choose_device, choose_precision, describe
-from posexp.errors import Misuse, RunFailed, Stopped
+from posexp.errors import Diverged, Misuse, RunFailed, Stopped
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.evaluation.scoring import token_losses
@@ -51,8 +51,8 @@ class Parts:
 def train(config: TrainCommand) -> Run:
     """Trains the run that `config` describes, from where it was left, then evaluates it at its own lengths.
 
-    Raises Misuse before anything is written if the configuration cannot work; RunFailed if the loss stops
-    being finite, a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
+    Raises Misuse before anything is written if the configuration cannot work; Diverged if the loss stops being
+    finite; RunFailed if a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
     """
     run = Run.of(config)
     with preparing(run):
@@ -144,8 +144,8 @@ def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
                 mean = total.item() / counted
                 if not torch.isfinite(total + norm):
                     reason = f"the loss is no longer finite at step {done} (last mean {mean:g})"
-                    log.status("failed", done, reason=reason)
-                    raise RunFailed(f"{run.name}: {reason}; try a lower train.lr")
+                    log.status("failed", done, reason=reason, diverged=True)
+                    raise Diverged(f"{run.name}: {reason}; try a lower train.lr")
                 log.train(done, mean, optimizer.param_groups[0]["lr"], norm.item())
                 if again := graphs.made_again(done):
                     log.note(again)
@@ -215,7 +215,7 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
     """Writes provenance.json once. Raises RunFailed if the run was trained on other tokens than there are now."""
     path = run.folder / "provenance.json"
     if path.is_file():
-        run.check_store(store.key)
+        run.check_store(store)
         return
     about = {
         **runs.environment(),

@@ -10,6 +10,9 @@ import pytest
 from command import TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 from filelock import FileLock
 
+from posexp.config import DataConfig, Source
+from posexp.data import load
+
 EVAL = ["eval", "--lengths", "8,16,64", "wandb.mode=disabled"]
 
 
@@ -189,10 +192,19 @@ def test_a_damaged_token_store_is_named_and_built_again(finished):
     assert (np.fromfile(ids, np.uint16) == whole).all()
 
 
-def test_other_text_under_the_same_name_is_no_longer_what_the_run_was_trained_on(finished):
+def test_a_run_is_measured_on_the_tokens_it_was_trained_on_or_not_at_all(finished):
     (finished / "text" / "00.txt").write_text("something else " * 300)
+    kept = finished / "cache" / "tokens" / json.loads((run_of(finished) / "provenance.json").read_text())["store"]
+    before = (run_of(finished) / "rows.jsonl").read_bytes()
+    assert here(*EVAL, "--runs", "rope*", cwd=finished).code == 0
+    assert (run_of(finished) / "rows.jsonl").read_bytes() == before, "the same targets, measured already"
+    kept.rename(finished / "elsewhere")
+    refused = here(*EVAL, "--runs", "rope*", cwd=finished).refusal()
+    assert f"{run_of(finished).name}: no token store cache/tokens/{kept.name}, and the text that is here" in refused
+    other = load(DataConfig(Source.files, str(finished / "text"), vocab_size=300, cache=str(finished / "cache")))
+    other.folder.rename(kept)
     refused = here(*EVAL, "--runs", "rope*", cwd=finished).refusal(code=1)
-    assert "was trained on token store" in refused and run_of(finished).name in refused
+    assert "was trained on other tokens than those in cache/tokens/" in refused
 
 
 def test_damaged_rows_are_named_and_measured_again(finished):

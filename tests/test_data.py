@@ -15,7 +15,7 @@ import zstandard
 from posexp.config import DataConfig, Source, Split
 from posexp.data import Store, files, load, stdlib, tokenizer
 from posexp.data.batch import Windows
-from posexp.data.store import key_of
+from posexp.data.store import key_of, meta_digest
 from posexp.errors import Misuse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,6 +224,64 @@ def test_the_key_knows_content_and_vocabulary_but_not_place_and_time(tmp_path):
     assert len({key, *map(key_of, changed)}) == 5
     (there / "doc000.txt").write_text("something else")
     assert key != key_of(config(tmp_path, there, tokenizer="bpe", vocab_size=300))
+
+
+def test_a_store_named_by_its_key_needs_no_text(tmp_path):
+    folder = write(tmp_path / "a", texts(5))
+    built = load(config(tmp_path, folder), quietly)
+    named = config(tmp_path, folder, store=built.key)
+    folder.rename(tmp_path / "moved")
+    found = load(named, pytest.fail)
+    assert everything(found) == everything(built)
+    with pytest.raises(Misuse, match=r"^data.paths: there is no file"):
+        load(config(tmp_path, folder), quietly)
+    other = tokenizer.single_bytes()
+    other.save(str(tmp_path / "t.json"))
+    for knobs, different in {
+        ("tokenizer", "bpe"): "data.tokenizer",
+        ("tokenizer", str(tmp_path / "t.json")): "data.tokenizer",
+        ("document_start", "^1"): "data.document_start",
+        ("valid", "somewhere"): "data.valid",
+        ("cross_documents", True): "",
+    }.items():
+        asked = config(tmp_path, folder, store=built.key, **dict([knobs]))
+        if not different:
+            assert load(asked, pytest.fail).key == built.key
+            continue
+        with pytest.raises(Misuse, match=f"was made with another {different}$"):
+            load(asked, quietly)
+    for wrong in ("../x", "ABC", "0" * 15, ""):
+        with pytest.raises(Misuse, match="is no name of a token store"):
+            config(tmp_path, folder, store=wrong)
+
+
+def test_a_named_store_is_built_from_its_own_text_and_from_no_other(tmp_path):
+    folder = write(tmp_path / "a", texts(5))
+    key = key_of(config(tmp_path, folder))
+    assert load(config(tmp_path, folder, store=key), quietly).key == key
+    (tmp_path / "cache" / "tokens" / key / "train.bin").unlink()
+    assert load(config(tmp_path, folder, store=key), quietly).key == key, "damaged, and built again"
+    (folder / "doc000.txt").write_text("something else")
+    changed = key_of(config(tmp_path, folder))
+    with pytest.raises(
+        Misuse, match=f"no token store .*cache/tokens/{'0' * 16}, and the text that is here .* {changed}"
+    ):
+        load(config(tmp_path, folder, store="0" * 16), quietly)
+    with pytest.raises(Misuse, match=r"no token store .*, and it cannot be built here: .* there is no file"):
+        load(config(tmp_path, tmp_path / "none", store="0" * 16), quietly)
+
+
+def test_a_store_from_before_choices_were_written_down_is_taken_with_its_text_only(tmp_path):
+    folder = write(tmp_path / "a", texts(5))
+    built = load(config(tmp_path, folder), quietly)
+    meta = {name: value for name, value in built.meta.items() if name != "choices"}
+    (built.folder / "store.json").write_text(json.dumps(meta | {"sha256": meta_digest(meta)}))
+    assert load(config(tmp_path, folder, store=built.key), pytest.fail).key == built.key
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(
+        Misuse, match="does not say what it was made with, as older ones do not, and it cannot be built"
+    ):
+        load(config(tmp_path, folder, store=built.key), quietly)
 
 
 def test_importing_the_room_and_finding_a_store_import_nothing_heavy(tmp_path):

@@ -2,22 +2,18 @@
 
 import hashlib
 import os
-import socket
-import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from posexp.config import DataConfig, Split
 from posexp.data.files import file_digest, text_column
 from posexp.data.quiet import raise_disk_error, reason
 from posexp.errors import Misuse
+from posexp.network import reachable
 
 NAMES = {Split.train: ["train"], Split.valid: ["validation", "valid", "val", "dev"], Split.test: ["test"]}
-PROBE_SECONDS = 3.0
 
 
 def local_folder(config: DataConfig) -> Path | None:
@@ -74,7 +70,7 @@ def fetch(config: DataConfig, cache: Path) -> Any:
     except ConnectionError as error:
         raise Misuse(
             f"cannot reach the Hugging Face hub for {config.dataset!r}: no network? use data=stdlib or data=files "
-            "data.paths=…, or fetch it once on a machine with internet"
+            "data.paths=…, or bring its token store from a machine with internet (scripts/bundle)"
         ) from error
     except Exception as error:
         raise_disk_error(error)
@@ -82,32 +78,10 @@ def fetch(config: DataConfig, cache: Path) -> Any:
 
 
 def can_reach_hub() -> bool:
-    """Whether the hub answers within seconds; its own client retries for half a minute.
-
-    Behind a proxy, where a direct connection proves nothing, True.
-    """
+    """Whether the hub may be asked (HF_HUB_OFFLINE=1 forbids it) and answers within seconds."""
     import datasets
 
-    if datasets.config.HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies().keys() & {"https", "all"}:
-        return True
-    url = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    address = (url.hostname or "huggingface.co", url.port or (80 if url.scheme == "http" else 443))
-    answers: list[bool] = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection(address, timeout=PROBE_SECONDS).close()
-            answers.append(True)
-        except OSError:
-            pass
-
-    # In a thread, because the time limit of create_connection does not cover looking up the name.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return bool(answers)
+    return not datasets.config.HF_HUB_OFFLINE and reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Keeps `datasets` from drawing bars and logging tracebacks while posexp reads through it."""
+"""Keeps `datasets` from drawing bars, logging tracebacks and counting its uses while posexp reads through it."""
 
 import errno
 import logging
@@ -8,15 +8,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the loggers and bars of datasets and huggingface_hub inside the block, then puts them back."""
+    """Silences the loggers and bars of datasets and huggingface_hub inside the block, then puts them back.
+
+    Nor does datasets tell its makers of each load, which takes ten seconds where names cannot be resolved.
+    """
     import datasets
 
     loggers = [logging.getLogger("datasets"), logging.getLogger("huggingface_hub")]
     levels = [logger.level for logger in loggers]
-    bars = datasets.is_progress_bar_enabled()
+    bars, counts = datasets.is_progress_bar_enabled(), datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield
     except Exception as error:
@@ -25,6 +29,7 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
         if bars:
             datasets.enable_progress_bars()
 

@@ -6,7 +6,8 @@
         tokenizer.json
         store.json                             sizes and hashes of all these, where the text came from, notes
 
-The key is a hash of the raw input and of the choices that shape the tokens; not of file names and times.
+The key is a hash of the raw input and of the choices that shape the tokens; not of file names and times. A machine
+without the raw input takes a store by its key (data.store=…): store.json says which choices it was made with.
 """
 
 import errno
@@ -28,11 +29,13 @@ from posexp import whole
 from posexp.config import DataConfig, Split
 from posexp.data import corpus, tokenizer
 from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.identity import identity
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 FORMAT = 1
+UNSHAPING = {"paths", "valid", "test", "vocab_size", "cross_documents"}  # the vocabulary is the tokenizer's
 
 Say = Callable[[str], None]
 
@@ -107,17 +110,42 @@ def meta_digest(meta: dict[str, Any]) -> str:
 
 def key_of(config: DataConfig) -> str:
     """16 hex digits of all that decides the store's content. Reads the raw input once; Misuse if it is missing."""
-    identity = [FORMAT, corpus.content(config), tokenizer.content(config.tokenizer, config.vocab_size)]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    parts = [FORMAT, corpus.content(config), tokenizer.content(config.tokenizer, config.vocab_size)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def choices(config: DataConfig) -> dict[str, Any]:
+    """All that shapes the tokens but the text itself and its place, as JSON can hold it: as far as can be told here of
+    a tokenizer whose file is elsewhere."""
+    shaping = {name: value for name, value in identity(config).items() if name not in UNSHAPING}
+    named = {name: True for name in ("paths", "valid", "test") if getattr(config, name)}
+    try:
+        words = tokenizer.content(config.tokenizer, config.vocab_size)
+    except Misuse:
+        words = ["file"]
+    return {**shaping, **named, "tokenizer": words}
+
+
+def different(store: Store, config: DataConfig) -> list[str] | None:
+    """The knobs by which `store` is not the one of `config`, whatever their texts; None of a store that does not say."""
+    made, here = store.meta.get("choices"), choices(config)
+    if made is None:
+        return None
+    known = made | {"tokenizer": made["tokenizer"][: len(here["tokenizer"])]}
+    return sorted(f"data.{name}" for name in known.keys() | here.keys() if known.get(name) != here.get(name))
 
 
 def find_or_build(config: DataConfig, say: Say) -> Store:
     """The store of `config`, built if it is not there or damaged. Safe to call from several processes at once.
 
-    Raises Misuse for input that cannot be used or a cache folder that cannot be written, RunFailed for a full disk.
+    One that data.store names is taken without its text. Raises Misuse for input that cannot be used or a cache folder
+    that cannot be written, RunFailed for a full disk.
     """
-    folder = Path(config.cache).expanduser() / "tokens" / key_of(config)
-    if store := find(folder, say):
+    folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
+    store = find(folder, say)
+    if config.store and (store is None or different(store, config) != []):
+        check_text(config, folder, store)
+    if store:
         return store
     try:
         with locked(folder, say):
@@ -130,6 +158,23 @@ def find_or_build(config: DataConfig, say: Say) -> Store:
         raise cache_error(folder.parent, error) from error
     except DamageError as error:
         raise RunFailed(f"the token store {folder} was damaged while it was built: {error}") from error
+
+
+def check_text(config: DataConfig, folder: Path, store: Store | None) -> None:
+    """Raises Misuse unless the text that is here gives the store that data.store names."""
+    try:
+        key = key_of(config)
+        found = f"the text that is here gives {key}"
+    except Misuse as error:
+        key, found = None, f"it cannot be built here: {error}"
+    if key == config.store:
+        return
+    if store is None:
+        raise Misuse(f"no token store {folder}, and {found}")
+    knobs = different(store, config)
+    if knobs is None:
+        raise Misuse(f"the token store {folder} does not say what it was made with, as older ones do not, and {found}")
+    raise Misuse(f"the token store {folder} was made with another {', '.join(knobs)}")
 
 
 def find(folder: Path, say: Say) -> Store | None:
@@ -213,6 +258,7 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
     }
     meta = {
         "format": FORMAT,
+        "choices": choices(config),
         "corpus": source.description,
         "notes": source.notes,
         "python": platform.python_version(),

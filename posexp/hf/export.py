@@ -17,12 +17,10 @@ from torch import Tensor
 
 from posexp import whole
 from posexp.commands import ExportCommand, TrainCommand
-from posexp.data import load
 from posexp.errors import Inapplicable, Misuse, RunFailed
-from posexp.log import say
 from posexp.model import BASE_WIDTH, Block, Decoder, SwiGLU
 from posexp.parts import targets
-from posexp.restore import OWN_PARTS, finished_runs, for_each, restore_model
+from posexp.restore import OWN_PARTS, finished_runs, for_each, own_store, restore_model
 from posexp.runs import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
@@ -76,10 +74,7 @@ def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> str:
     own = run.folder / "tokenizer.json"
     if own.is_file():
         return own.read_text()
-    trained.data.cache = cache or trained.data.cache  # runs from before they kept it
-    store = load(trained.data, say)
-    run.check_store(store.key)
-    return store.tokenizer_path.read_text()
+    return own_store(run, trained, cache).tokenizer_path.read_text()  # runs from before they kept it
 
 
 def check_own(folder: Path, run: Run) -> None:
