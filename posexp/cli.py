@@ -17,13 +17,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from posexp import __version__
+from posexp import __version__, log
 from posexp.command_line import did_you_mean, group_options, hydra_arguments, line_to_complete, one_line, translate
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError, Stopped
 from posexp.knobs import meanings
 from posexp.log import say
+from posexp.ranks import place
 from posexp.usage import EXAMPLES, USAGE
 
 
@@ -157,6 +158,8 @@ def main() -> int:
         if command is None:
             print(USAGE, end="")
             return 0 if words else 2
+        if command == "train":
+            log.silent = place().rank > 0
         run_hydra(command, translate(command, tail))
         return 0
     except KeyboardInterrupt as end:
