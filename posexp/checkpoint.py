@@ -70,16 +70,21 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     """
     weights = {name.removeprefix("model."): t for name, t in tensors_.items() if name.startswith("model.")}
     held = model.state_dict()
+    # in the model's order: processes that share a model out do this together
+    weights |= {name: held_like(weights[name], tensor) for name, tensor in held.items() if name in weights}
     try:
-        model.load_state_dict({name: held_like(t, held[name]) if name in held else t for name, t in weights.items()})
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise RunFailed(f"the checkpoint does not fit the model: {reason(error)}") from error
     if optimizer is None:
         return
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
-        state = {key.removeprefix(prefix): t for key, t in tensors_.items() if key.startswith(prefix)}
-        optimizer.state[weight] = {key: held_like(tensor, weight) for key, tensor in state.items()}
+        state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
+        optimizer.state[weight] = {
+            key: tensor.to(weight.device) if key == "step" else held_like(tensor, weight)
+            for key, tensor in state.items()
+        }
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:

@@ -253,9 +253,12 @@ def full(tensor: Tensor) -> Tensor:
 
 
 def held_like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """`tensor` where `weight` is, and shared out as it is."""
+    """`tensor` where `weight` is, and shared out as it is. (A single number may have been
+    saved without its dimension, by an older version.)"""
     tensor = tensor.to(weight.device)
-    if not hasattr(weight, "full_tensor") or tensor.shape != weight.shape:
+    if tensor.numel() == weight.numel() == 1:
+        tensor = tensor.view(weight.shape)
+    if not hasattr(weight, "full_tensor"):
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -153,7 +153,10 @@ def process_main(
     log.silent = rank > 0
     try:
         work(config)
+        end = json.dumps(DONE)
     except BaseException as error:
-        store.set(str(rank), told(error))
-        raise SystemExit(1) from None
-    store.set(str(rank), json.dumps(DONE))
+        end = told(error)
+    for kind in (signal.SIGINT, signal.SIGTERM):  # it is ending
+        signal.signal(kind, signal.SIG_IGN)
+    store.set(str(rank), end)
+    raise SystemExit(0 if end == json.dumps(DONE) else 1)
