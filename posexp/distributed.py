@@ -212,17 +212,31 @@ def spread(model: Decoder, config: TrainCommand, ranks: Ranks, compiled: bool) -
 
 
 def shard(model: Decoder, compiled: bool) -> Callable:
+    """Each block by itself, and then what is outside of them."""
     from torch.distributed.fsdp import fully_shard
 
     for name, weight in model.named_parameters():
         if weight.ndim == 0:
             raise Misuse(f"trainer.strategy=fsdp cannot share out {name}, a single number: use trainer.strategy=ddp")
+    # the device's own, not that of whatever accelerator the machine has
+    mesh = dist.init_device_mesh(model.embedding.weight.device.type, (dist.get_world_size(),))
     for block in model.blocks:
-        if compiled:  # what FSDP does before and after a block stays outside
-            block.forward = torch.compile(block.forward)
-        fully_shard(block)
-    fully_shard(model)
+        if compiled:
+            block.forward = compiled_in_training(block)
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     return model.loss
+
+
+def compiled_in_training(block: nn.Module) -> Callable:
+    """Its forward without what FSDP does before and after. The shapes of evaluation are not worth the time."""
+    eager = block.forward
+    fast = torch.compile(eager)
+
+    def forward(*inputs: Any, **options: Any) -> Tensor:
+        return (fast if block.training else eager)(*inputs, **options)
+
+    return forward
 
 
 def rests(config: TrainCommand) -> bool:

@@ -20,7 +20,7 @@ from test_train import corpus, losses, tiny, weights_digest  # noqa: F401 - a fi
 
 from posexp import checkpoint, jsonl, launch
 from posexp.commands import TrainCommand
-from posexp.config import EvalConfig, Strategy, TrainerConfig
+from posexp.config import EvalConfig, Strategy, TrainerConfig, config_dir
 from posexp.distributed import Alone, Ranks
 from posexp.errors import RunFailed
 from posexp.parts import options_of
@@ -30,25 +30,23 @@ from posexp.train import train
 
 # Of a loss in nats, two processes against one, in 28 steps of AdamW: sums in another order.
 ROUNDING = 2e-5
-SCHEMES = {
-    "rope": {},
-    "t5": {},
-    "fire": {},  # has single numbers as weights
-    "drope": {"inner": "t5", "keep": 0.5},  # whose weights get no gradient in the second half
-}
+OPTIONS = {"drope": {"inner": "t5", "keep": 0.5}}  # weights without a gradient in the second half
+DRAWN = {"randomized", "pose", "offset"}  # by each process for its own windows: another number of them draws others
 CASES = [
     ("rope", 1, Strategy.ddp),
     ("t5", 2, Strategy.ddp),
     ("t5", 2, Strategy.fsdp),
-    ("fire", 1, Strategy.fsdp),
+    ("fire", 1, Strategy.fsdp),  # has single numbers among its weights
     ("drope", 1, Strategy.ddp),
     ("drope", 1, Strategy.fsdp),
 ]
+if os.environ.get("POSEXP_RANKS") == "all":  # minutes
+    CASES += [(path.stem, 1, strategy) for path in (config_dir() / "scheme").glob("*.yaml") for strategy in Strategy]
 
 
 def config_of(text: Path, folder: Path, scheme: str, accumulate: int = 1, strategy: Strategy = Strategy.ddp):
     config = tiny(text, folder, tokens=64 * 28, accumulate=accumulate)
-    config.scheme, config.label = options_of("scheme", scheme, SCHEMES[scheme]), f"{scheme}-{strategy.value}"
+    config.scheme, config.label = options_of("scheme", scheme, OPTIONS.get(scheme, {})), f"{scheme}-{strategy.value}"
     config.eval = EvalConfig(lengths=[16], targets=64, controls=False)
     config.trainer = TrainerConfig(strategy=strategy)
     return config
@@ -109,7 +107,9 @@ def test_two_processes_have_the_losses_of_one(corpus, joint, tmp_path, scheme, a
     one = losses(train(config_of(corpus, tmp_path, scheme, accumulate)))
     two = losses(Run.of(config_of(corpus, joint / "two", scheme, accumulate, strategy)))
     assert [step for step, _ in one] == [step for step, _ in two]
-    assert [loss for _, loss in one] == pytest.approx([loss for _, loss in two], abs=ROUNDING)
+    far = max(abs(a - b) for (_, a), (_, b) in zip(one, two, strict=True))
+    print(f"{scheme}, {accumulate} at a time, {strategy.value}: {far:.1e}")  # pytest -rP shows it
+    assert far < (0.2 if scheme in DRAWN else ROUNDING)
 
 
 @pytest.mark.parametrize("strategy", Strategy)
