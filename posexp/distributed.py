@@ -8,11 +8,9 @@ Shape suffixes: B windows of a batch, T tokens of a window.
 import itertools
 import json
 import os
-import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,24 +21,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from posexp import log
-from posexp.command_line import one_line
 from posexp.commands import TrainCommand
 from posexp.config import Strategy
-from posexp.errors import Misuse, PosexpError, RunFailed, Stopped
+from posexp.ends import Alone, Lost, line_of, retold, told
+from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.model import Decoder, build_model
 from posexp.ranks import Place, place, translate_slurm
 
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples, of which a CPU's generator reads 32 bits, stay apart
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "Connection refused")
+# What Gloo, NCCL and the store say when another process is gone.
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "remote process exit")
 joined_before = itertools.count()  # a sweep joins again for every run
-
-
-class Lost(RunFailed):
-    """Another process is gone. It knows why."""
-
-
-class Alone(RunFailed):
-    """What went wrong in one process only, and so has to be told by it."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +98,11 @@ class Ranks:
 
     def same_step(self, step: int) -> int:
         """`step`. Raises RunFailed where processes see different checkpoints."""
-        if (other := self.largest(step)) != step or -self.largest(-step) != step:
+        least, most = -self.largest(-step), self.largest(step)
+        if least != most:
             raise RunFailed(
-                f"rank {self.place.rank} on {socket.gethostname()} sees a checkpoint of step {step}, and another "
-                f"process one of step {other}: do all of them see the same results folder?"
+                f"the {self.place.size} processes see checkpoints of different steps, {least} and {most}: give all of "
+                "them the same results folder"
             )
         return step
 
@@ -132,22 +124,12 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
     if here.size == 1:
         yield Ranks(here)
         return
+    log.silent = not Ranks(here).first
     check_share(config, here.size)
-    translate_slurm()
-    if here.one_machine:
-        use_loopback()
-    store, _, _ = next(dist.rendezvous("env://"))
-    ranks = Ranks(here, dist.PrefixStore(f"posexp {next(joined_before)}", store))
-    device = ranks.device(device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=ranks.store, rank=here.rank, world_size=here.size)
     try:
-        yield ranks
+        yield meet(here, device)
     except Exception as error:  # the others may be gone, and are not waited for
-        lost = isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
-        if lost:
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST):
             raise Lost(
                 f"rank {here.rank} lost another of the {here.size} processes, whose own last line says why; "
                 "the same command goes on from the last checkpoint"
@@ -156,9 +138,25 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
             print(f"posexp: error: {line_of(error)}", file=sys.stderr, flush=True)
         raise
     except BaseException:  # stopped, all at the same step
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def meet(here: Place, chosen: torch.device) -> Ranks:
+    """The group of all processes, which exchange what is on a GPU by NCCL and what is not by Gloo."""
+    translate_slurm()
+    if here.one_machine:
+        use_loopback()
+    store, _, _ = next(dist.rendezvous("env://"))
+    ranks = Ranks(here, dist.PrefixStore(f"posexp {next(joined_before)}", store))
+    device = ranks.device(chosen)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=ranks.store, rank=here.rank, world_size=here.size)
+    return ranks
 
 
 def check_share(config: TrainCommand, size: int) -> None:
@@ -278,29 +276,3 @@ def held_like(tensor: Tensor, weight: Tensor) -> Tensor:
 
     assert isinstance(weight, DTensor)
     return distribute_tensor(tensor, weight.device_mesh, weight.placements)
-
-
-def told(error: BaseException) -> str:
-    """How a process ended, as JSON: for another one to raise, which is `retold`."""
-    kinds = {Stopped: "stopped", KeyboardInterrupt: "stopped", Misuse: "misuse", Lost: "lost", Alone: "alone"}
-    kind = next((kind for class_, kind in kinds.items() if isinstance(error, class_)), "alone")
-    if kind == "alone" and isinstance(error, PosexpError) and not isinstance(error, Alone):
-        kind = "failed"
-    end = {"kind": kind, "line": line_of(error), "signum": getattr(error, "signum", int(signal.SIGINT))}
-    trace = "".join(traceback.format_exception(error))
-    return json.dumps(end | {"time": time.time(), "trace": trace})
-
-
-def retold(end: dict[str, Any]) -> BaseException:
-    if end["kind"] == "stopped":
-        return Stopped(end["line"], end["signum"])
-    error = {"misuse": Misuse, "lost": Lost, "alone": Alone, "failed": RunFailed}[end["kind"]](end["line"])
-    error.add_note(end["trace"])  # for HYDRA_FULL_ERROR=1
-    return error
-
-
-def line_of(error: BaseException) -> str:
-    """One line; what is not a message of posexp's own says which process it is from."""
-    if isinstance(error, PosexpError) or not isinstance(error, Exception):
-        return str(error)
-    return f"rank {place().rank} on {socket.gethostname()}: {one_line(error, 'train')}"

@@ -22,7 +22,8 @@ from hydra.core.hydra_config import HydraConfig
 from posexp import cli, log
 from posexp.commands import TrainCommand
 from posexp.device import choose_device
-from posexp.distributed import Alone, check_share, retold, told
+from posexp.distributed import check_share
+from posexp.ends import Alone, retold, told
 from posexp.errors import Misuse, Stopped
 from posexp.ranks import place
 

@@ -23,6 +23,7 @@ from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import Graphs, autocast, choose_device, choose_precision, describe
 from posexp.distributed import Ranks
+from posexp.ends import Alone
 from posexp.errors import Misuse, RunFailed, Stopped
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
@@ -84,7 +85,7 @@ def train_below(run: Run, config: TrainCommand) -> None:
     """Trains in several processes below this one. Raises what `train` does, and puts down if one of them died."""
     try:
         launch.launch(train, config)
-    except distributed.Alone as error:
+    except Alone as error:
         if run.metrics.is_file() and not run.locked():
             row = {"step": run.status().get("step", 0), "status": "failed", "time": round(time.time(), 3)}
             jsonl.append(run.metrics, row | {"reason": str(error)})

@@ -22,7 +22,8 @@ from test_train import corpus, losses, tiny, weights_digest  # noqa: F401 - a fi
 from posexp import checkpoint, jsonl, launch
 from posexp.commands import TrainCommand
 from posexp.config import EvalConfig, Strategy, TrainerConfig, config_dir
-from posexp.distributed import Alone, Ranks
+from posexp.distributed import Ranks
+from posexp.ends import Alone
 from posexp.errors import RunFailed
 from posexp.parts import options_of
 from posexp.ranks import Place, place
