@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -29,7 +29,7 @@ from posexp.ranks import place
 
 HOST = "127.0.0.1"
 PATIENCE = 5.0  # seconds that the others get to end by themselves after one has died
-DONE = "done"
+DONE, BEGUN = "done", "begun"
 
 Ends = dict[int, Any]  # of each process that left word: how it ended
 
@@ -65,6 +65,8 @@ def launch(work: Callable[[TrainCommand], object], config: TrainCommand) -> None
             process.kill()
             process.join()
     error = cause(processes, codes, ends)
+    if error is None and len(ends) < size:
+        raise Stopped("stopped before training began; repeat the command to go on", signum)
     if isinstance(error, Stopped) and signum:
         error.signum = signum
     if error is not None:
@@ -81,6 +83,8 @@ def watch(processes: list[BaseProcess], store: dist.TCPStore) -> int:
             connection.wait([process.sentinel for process in alive], timeout=0.2)
             ends = words(store, len(processes))
             stopped = [end["signum"] for end in ends.values() if end != DONE and end["kind"] == "stopped"]
+            if stop and not store.check([BEGUN]):
+                break  # and save them the seconds until they could listen
             if (stop or stopped) and not handed_on:
                 handed_on = True
                 for process in alive:
@@ -127,6 +131,7 @@ def cause(processes: list[BaseProcess], codes: list[int | None], ends: Ends) -> 
 @contextmanager
 def held_back() -> Iterator[None]:
     """Processes that start in this block get a signal to stop only once they can take it."""
+    resource_tracker.ensure_running()  # which lets signals through when it starts
     kinds = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, kinds)
     try:
@@ -143,18 +148,19 @@ def process_main(
     for kind in (signal.SIGUSR1, signal.SIGUSR2):  # likewise what SLURM tells all processes of a job
         signal.signal(kind, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, cli.stop)
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())
     here = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
     meeting = {"MASTER_ADDR": HOST, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     os.environ.update({name: str(value) for name, value in (here | meeting).items()})
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))
     HydraConfig.instance().cfg = command
-    store = dist.TCPStore(HOST, port)
     log.silent = rank > 0
+    store = dist.TCPStore(HOST, port)
+    store.set(BEGUN, "")
+    end = json.dumps(DONE)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())  # what was held back arrives here
         work(config)
-        end = json.dumps(DONE)
     except BaseException as error:
         end = told(error)
     for kind in (signal.SIGINT, signal.SIGTERM):  # it is ending
