@@ -16,18 +16,25 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from posexp import whole
+from posexp.distributed import full, held_like
 from posexp.errors import RunFailed
 
 KEPT = 2
 
 
-def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Saves step `step` and lets go of all but the last two. Raises RunFailed; earlier checkpoints then still stand."""
+def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, write: bool = True) -> None:
+    """Saves step `step` and lets go of all but the last two. Raises RunFailed; earlier checkpoints then still stand.
+
+    Processes that train together all call this, and one of them is to `write`.
+    """
+    found = tensors(model, optimizer, write)
+    if not write:
+        return
     stem = folder / f"step-{step:08d}"
     aside = stem.with_suffix(".tmp")
     try:
         folder.mkdir(exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors(model, optimizer).items()}, aside)
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, aside)
         whole.sync(aside)
         about = {"step": step, "sha256": whole.sha256(aside)}
         os.replace(aside, stem.with_suffix(".safetensors"))
@@ -62,6 +69,9 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     Raises RunFailed if they were saved from another architecture.
     """
     weights = {name.removeprefix("model."): t for name, t in tensors_.items() if name.startswith("model.")}
+    held = model.state_dict()
+    # in the model's order: processes that share a model out do this together
+    weights |= {name: held_like(weights[name], tensor) for name, tensor in held.items() if name in weights}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -70,15 +80,25 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
         return
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
-        state = {key.removeprefix(prefix): t for key, t in tensors_.items() if key.startswith(prefix)}
-        optimizer.state[weight] = {key: tensor.to(weight.device) for key, tensor in state.items()}
+        state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
+        optimizer.state[weight] = {
+            key: tensor.to(weight.device) if key == "step" else held_like(tensor, weight)
+            for key, tensor in state.items()
+        }
 
 
-def tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+def tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:
+    """All that is saved; what several processes hold in parts is put together by all of them, for those that `keep`
+    it."""
+    parts = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, weight in zip(names(model), model.parameters(), strict=True):
         for key, value in optimizer.state[weight].items():
-            found[f"optimizer.{name}.{key}"] = value
+            parts[f"optimizer.{name}.{key}"] = value
+    found = {}
+    for name, tensor in parts.items():
+        whole_tensor = full(tensor)
+        if keep:  # a GPU that holds a part may have no room for the whole
+            found[name] = tensor if whole_tensor is tensor else whole_tensor.cpu()
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from posexp import __version__, sweepers
+from posexp import __version__, log, sweepers
 from posexp.command_line import did_you_mean, group_options, hydra_arguments, line_to_complete, one_line, translate
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
@@ -25,6 +25,7 @@ from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
 from posexp.launchers import present_launchers, threads
 from posexp.log import say
+from posexp.ranks import place
 from posexp.stopping import STOPPING, in_a_job, stop
 from posexp.usage import EXAMPLES, USAGE
 
@@ -169,6 +170,8 @@ def main() -> int:
         if command is None:
             print(USAGE, end="")
             return 0 if words else 2
+        if command == "train":
+            log.silent = place().rank > 0
         run_hydra(command, translate(command, tail))
         return 0
     except KeyboardInterrupt as end:

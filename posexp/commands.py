@@ -13,6 +13,7 @@ from posexp.config import (
     Precision,
     Split,
     TrainConfig,
+    TrainerConfig,
     WandbConfig,
 )
 from posexp.errors import Misuse
@@ -32,6 +33,7 @@ class TrainCommand:
     model: ModelConfig = knob(ModelConfig, "the decoder")
     data: DataConfig = knob(DataConfig, "the corpus and its tokenizer")
     train: TrainConfig = knob(TrainConfig, "the training run")
+    trainer: TrainerConfig = knob(TrainerConfig, "the processes that it is trained by", identity=False)
     eval: EvalConfig = knob(EvalConfig, "the evaluation after training", identity=False)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the metrics in wandb", identity=False)
     results: str = knob("results", "folder of all groups", identity=False)

@@ -51,6 +51,11 @@ class AttentionPath(Enum):
     dense = "dense"
 
 
+class Strategy(Enum):
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 class Measure(Enum):
     ppl = "ppl"
     nll = "nll"
@@ -167,6 +172,19 @@ class EvalConfig:
             check_lengths(self.lengths)
         if self.protocols == []:
             raise Misuse("eval.protocols is empty: name at least one")
+
+
+@dataclass
+class TrainerConfig:
+    devices: int = knob(
+        1, "processes that train the run together, one on each GPU (or all on the CPU); a step stays the same", least=1
+    )
+    strategy: Strategy = knob(
+        Strategy.ddp, "ddp: each process holds the whole model; fsdp: they share it out, for model=base and larger"
+    )
+
+    def __post_init__(self) -> None:
+        check_least(self, "trainer")
 
 
 @dataclass

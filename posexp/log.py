@@ -16,12 +16,25 @@ from posexp.identity import plain
 from posexp.network import reachable
 from posexp.runs import Run
 
+silent = False  # where one of several processes speaks for all
 NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # of a row, that wandb draws
 
 
 def say(line: str) -> None:
     """One line to the person at the terminal, beside the command's output."""
-    print(line, file=sys.stderr, flush=True)
+    if not silent:
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing is said in this block."""
+    global silent
+    before, silent = silent, True
+    try:
+        yield
+    finally:
+        silent = before
 
 
 class Log:
@@ -91,6 +104,25 @@ class Log:
             self.to_file(line)
             if not self.bar.visible:
                 say(f"{self.run.name}: {line}")
+
+
+class NoLog:
+    """The log of a process that leaves it to another one."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+    def status(self, status: str, step: int, **details: Any) -> None:
+        pass
+
+    def train(self, step: int, loss: float, learning_rate: float, grad_norm: float) -> None:
+        pass
 
 
 def clock(seconds: float) -> str:

@@ -219,7 +219,7 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
             for key in values
             if any(other.get(key) != values[key] for other in others)
             and key not in ignored
-            and not key.startswith(("eval.", "wandb."))
+            and not key.startswith(("eval.", "trainer.", "wandb."))
         )
         details = ", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in differing)
         labels[name] = f"{label} ({details or code})" if others else label

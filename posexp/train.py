@@ -6,14 +6,15 @@ Shape suffixes: B windows of a batch, T tokens of a window.
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from posexp import checkpoint, jsonl, machine, optim, runs, whole
+from posexp import checkpoint, distributed, jsonl, launch, machine, optim, runs, whole
 from posexp.attention import flex, kernel_path
 from posexp.cells import evaluation, preparing, worked_on
 from posexp.commands import EvalCommand, TrainCommand
@@ -21,11 +22,13 @@ from posexp.config import AttentionPath, Precision, Split
 from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import Graphs, autocast, choose_device, choose_precision, describe
+from posexp.distributed import Ranks
+from posexp.ends import Alone
 from posexp.errors import Diverged, Misuse, RunFailed, Stopped
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.evaluation.scoring import token_losses
-from posexp.log import Log, say
+from posexp.log import Log, NoLog, say
 from posexp.model import Decoder, build_model
 from posexp.runs import Run
 from posexp.stopping import signals
@@ -42,45 +45,73 @@ class Parts:
     """What the training loop works with."""
 
     model: Decoder
-    optimizer: torch.optim.Optimizer
     windows: Windows
     device: torch.device
     precision: Precision
+    ranks: Ranks
 
 
 def train(config: TrainCommand) -> Run:
     """Trains the run that `config` describes, from where it was left, then evaluates it at its own lengths.
 
     Raises Misuse before anything is written if the configuration cannot work; Diverged if the loss stops being
-    finite; RunFailed if a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
+    finite; RunFailed if a checkpoint cannot be saved, another process holds the run, or one that trains it dies;
+    Stopped on a signal (posexp/stopping.py).
     """
     run = Run.of(config)
+    if launch.wanted(config):
+        train_below(run, config)
+        return run
     with preparing(run):
         device = choose_device(config.device)
-        store, windows = usable(config, device)
-    run.create(config)
-    with run.lock(), worked_on(run):
-        begun = (run.folder / "provenance.json").is_file()
-        machine.prepare(run.provenance().get("matmul", machine.MKL) if begun else None)
-        model = build_model(config, store.vocab_size).to(device)
-        model.path = config.train.attention
-        precision = choose_precision(config.train.precision, device)
-        parts = Parts(model, optim.build(model, config.train), windows, device, precision)
-        describe_run(run, config, store, parts)
-        saved = checkpoint.restore(run.folder / "checkpoint", say)
-        if saved is not None:
-            checkpoint.apply(saved["tensors"], parts.model, parts.optimizer)
-        step = saved["step"] if saved else 0
-        if step < config.train.steps:
-            fit(run, config, parts, step)
-            compare_losses(run, config, parts)
-        else:
-            say(f"{run.name}: already trained, {step} steps")
-            if run.status()["status"] != "done":  # killed between its last checkpoint and this line
-                jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
-        with evaluation(run, config):  # whoever trains has run the scheme's code already
-            evaluate_run(run, EvalCommand(eval=config.eval, wandb=config.wandb, trust=True), device)
+    with ExitStack() as held:
+        with distributed.joined(config, device) as ranks:
+            with ranks.in_turn():  # the first checks and writes
+                parts = prepare(run, config, ranks, ranks.device(device), held)
+            saved = checkpoint.restore(run.folder / "checkpoint", say)
+            step = ranks.same_step(saved["step"] if saved else 0)
+            if step < config.train.steps:
+                fit(run, config, parts, saved)
+                compare_losses(run, config, parts)
+            elif ranks.first:
+                say(f"{run.name}: already trained, {step} steps")
+                if run.status()["status"] != "done":  # killed between its last checkpoint and this line
+                    jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
+        if ranks.first:  # the others are free to end: however long this takes, nobody waits
+            with evaluation(run, config):  # whoever trains has run the scheme's code already
+                evaluate_run(run, EvalCommand(eval=config.eval, wandb=config.wandb, trust=True), parts.device)
     return run
+
+
+def train_below(run: Run, config: TrainCommand) -> None:
+    """Trains in several processes below this one. Raises what `train` does, and puts down if one of them died."""
+    try:
+        launch.launch(train, config)
+    except Alone as error:
+        if run.metrics.is_file() and not run.locked():
+            row = {"step": run.status().get("step", 0), "status": "failed", "time": round(time.time(), 3)}
+            jsonl.append(run.metrics, row | {"reason": str(error)})
+        raise
+
+
+def prepare(run: Run, config: TrainCommand, ranks: Ranks, device: torch.device, held: ExitStack) -> Parts:
+    """The run's folder with all that is known before its first step, `held` for this process; and the run's parts.
+
+    Raises Misuse before anything is written if the configuration cannot work.
+    """
+    with preparing(run):
+        store, windows = usable(config, device)
+    if ranks.first:
+        run.create(config)
+        held.enter_context(run.lock())
+        held.enter_context(worked_on(run))
+    begun = (run.folder / "provenance.json").is_file()
+    machine.prepare(run.provenance().get("matmul", machine.MKL) if begun else None)
+    model = build_model(config, store.vocab_size).to(device)
+    model.path = config.train.attention
+    parts = Parts(model, windows, device, choose_precision(config.train.precision, device), ranks)
+    describe_run(run, config, store, parts)
+    return parts
 
 
 def usable(config: TrainCommand, device: torch.device) -> tuple[Store, Windows]:
@@ -110,17 +141,19 @@ def check_parts(config: TrainCommand, device: torch.device) -> None:
         flex.check_gradient(device)
 
 
-def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
-    """The training loop. A batch is a function of (seed, step), and so is every random draw within a step:
-    a resumed run takes the same path, bit for bit on a CPU."""
-    model, optimizer, steps = parts.model, parts.optimizer, config.train.steps
-    compute_loss: Callable = model.loss
-    if parts.device.type == "cuda" and config.train.compile:
-        torch.compiler.reset()  # a sweep's earlier runs count: after eight graphs of `loss` PyTorch compiles no more
-        compute_loss = torch.compile(model.loss)
+def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | None) -> None:
+    """The training loop, from the checkpoint that was saved. A batch is a function of (seed, step), and so is every
+    random draw within a step: a resumed run takes the same path, bit for bit on a CPU."""
+    model, ranks, steps = parts.model, parts.ranks, config.train.steps
+    compute_loss = distributed.spread(model, config, ranks, parts.device.type == "cuda" and config.train.compile)
+    optimizer = optim.build(model, config.train)
+    if saved is not None:
+        checkpoint.apply(saved["tensors"], model, optimizer)
+    first_step = saved["step"] if saved else 0
     model.train()
-    with Log(run, config, first_step) as log, signals() as stop:
-        log.status("running", first_step, device=describe(parts.device), precision=parts.precision.value)
+    with Log(run, config, first_step) if ranks.first else NoLog() as log, signals() as stop:
+        about = {"device": describe(parts.device), "precision": parts.precision.value}
+        log.status("running", first_step, **about, processes=ranks.place.size)
         log.note(f"training from step {first_step} to {steps}, {model.parameter_counts()['total']:,} parameters")
         total, counted = torch.zeros((), device=parts.device), 0
         graphs = Graphs(first_step)
@@ -128,9 +161,10 @@ def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = optim.learning_rate(step, config.train)
             model.scheme.progress(step / steps)
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            for x_BT, y_BT in micro_batches(config, parts, step):
-                with autocast(parts.precision, parts.device):
+            torch.manual_seed(ranks.seed(config.seed * 1_000_003 + step))
+            for piece, (x_BT, y_BT) in enumerate(micro_batches(config, parts, step), start=1):
+                last = piece == config.train.accumulate
+                with autocast(parts.precision, parts.device), distributed.exchanging(compute_loss, last):
                     loss = compute_loss(x_BT, y_BT) / config.train.accumulate
                 loss.backward()
                 total += loss.detach()
@@ -139,8 +173,10 @@ def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
             optimizer.zero_grad(set_to_none=True)
             counted += 1
             done = step + 1
-            save = done % config.train.checkpoint_every == 0 or done == steps or bool(stop)
+            signum = ranks.agreed(stop)
+            save = done % config.train.checkpoint_every == 0 or done == steps or signum > 0
             if done % LOG_EVERY == 0 or save:
+                norm, total = distributed.full(norm), ranks.mean(total)
                 mean = total.item() / counted
                 if not torch.isfinite(total + norm):
                     reason = f"the loss is no longer finite at step {done} (last mean {mean:g})"
@@ -152,28 +188,29 @@ def fit(run: Run, config: TrainCommand, parts: Parts, first_step: int) -> None:
                 total.zero_()
                 counted = 0
             if save:
-                save_checkpoint(run, log, parts, done)
-            if stop and done < steps:
-                log.status("stopped", done, reason=signal.Signals(stop[0]).name)
-                raise Stopped(f"{run.name}: stopped at step {done} and saved; the same command goes on", stop[0])
+                save_checkpoint(run, log, parts, optimizer, done)
+            if signum and done < steps:
+                log.status("stopped", done, reason=signal.Signals(signum).name)
+                raise Stopped(f"{run.name}: stopped at step {done} and saved; the same command goes on", signum)
         model.scheme.progress(1.0)
         log.status("done", steps)
 
 
 def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batch of `step` in `accumulate` equal pieces, on the device."""
+    """This process's share of the batch of `step`, in `accumulate` equal pieces, on the device."""
     count = config.train.batch_tokens // config.train.length
     x_BT, y_BT = parts.windows.batch(config.seed, step, count)
     size = count // config.train.accumulate
     if parts.device.type == "cuda":  # only pinned memory is copied while the GPU computes
         x_BT, y_BT = x_BT.pin_memory(), y_BT.pin_memory()
     for x, y in zip(x_BT.split(size), y_BT.split(size), strict=True):
+        x, y = parts.ranks.share(x), parts.ranks.share(y)
         yield x.to(parts.device, non_blocking=True), y.to(parts.device, non_blocking=True)
 
 
-def save_checkpoint(run: Run, log: Log, parts: Parts, step: int) -> None:
+def save_checkpoint(run: Run, log: Log | NoLog, parts: Parts, optimizer: torch.optim.Optimizer, step: int) -> None:
     try:
-        checkpoint.save(run.folder / "checkpoint", step, parts.model, parts.optimizer)
+        checkpoint.save(run.folder / "checkpoint", step, parts.model, optimizer, write=parts.ranks.first)
     except RunFailed as error:
         with suppress(OSError):  # the disk may be full for this too
             log.status("failed", step, reason=str(error))
@@ -183,15 +220,17 @@ def save_checkpoint(run: Run, log: Log, parts: Parts, step: int) -> None:
 def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
     """Scores fresh training windows the way evaluation does: a loss far from training's own means that
     one of the two is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case)."""
-    rows = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
-    tail = rows[-max(5, len(rows) // 20) :]
-    trained = sum(row["loss"] for row in tail) / len(tail)
     count = -(-COMPARED_TOKENS // config.train.length)
     start_B = parts.windows.starts(config.seed, config.train.steps, count)  # a step that training never came to
     window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
     losses = token_losses(
         parts.model, parts.windows.ids_N, window_B3, config.eval.batch_tokens, parts.device, parts.precision
     )
+    if not parts.ranks.first:
+        return
+    rows = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
+    tail = rows[-max(5, len(rows) // 20) :]
+    trained = sum(row["loss"] for row in tail) / len(tail)
     evaluated = float(losses.mean())
     agrees = abs(evaluated - trained) <= AGREEMENT
     jsonl.append(

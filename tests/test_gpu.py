@@ -1,16 +1,22 @@
 """What only a GPU can show. Skipped without one."""
 
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from command import TINY, posexp, write_texts
 
-from posexp import windows
+from posexp import checkpoint, distributed, jsonl, optim, windows
 from posexp.attention import attention, kernel_path
-from posexp.config import AttentionPath, ModelConfig, Precision, config_dir
+from posexp.commands import TrainCommand
+from posexp.config import AttentionPath, ModelConfig, Precision, Strategy, TrainConfig, TrainerConfig, config_dir
 from posexp.device import autocast, compiled_graphs
 from posexp.model import build
-from posexp.parts import read_options
+from posexp.parts import options_of, read_options
+from posexp.ranks import Place
+from posexp.runs import Run
 from posexp.schemes import Dims
 from posexp.schemes import build as build_scheme
 
@@ -79,3 +85,59 @@ def test_a_step_on_a_gpu_is_compiled_once(path: Path):
             step(tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous()).backward()
         made.append(compiled_graphs())
     assert made[1:] == made[:1] * 3
+
+
+@pytest.fixture
+def one_rank():
+    """A group of one process over NCCL: what several do, without the others."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    torch.cuda.set_device(0)
+    dist.init_process_group("cpu:gloo,cuda:nccl", init_method=address, rank=0, world_size=1)
+    yield distributed.Ranks(Place(size=2))  # so that it is treated as one of several
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("scheme", ["rope", "t5", "fox", "fire"])
+def test_compiled_steps_over_nccl_are_those_of_one_process(one_rank, scheme, strategy):
+    torch._dynamo.reset()
+    config = TrainCommand(
+        scheme=options_of("scheme", scheme, {}),
+        label=scheme,
+        train=TrainConfig(length=128, tokens=10 * 512, batch_tokens=512),
+        trainer=TrainerConfig(strategy=strategy),
+    )
+    tokens = torch.randint(0, 500, (4, 129), generator=torch.Generator().manual_seed(0)).cuda()
+    found = []
+    for ranks in (distributed.Ranks(Place()), one_rank):
+        model = build(config.model, 500, config.scheme, 128, seed=0).cuda().train()
+        compute_loss = distributed.spread(model, config, ranks, compiled=True)
+        optimizer, losses = optim.build(model, config.train), []
+        for _ in range(5):
+            with autocast(Precision.bfloat16, torch.device("cuda")):
+                loss = compute_loss(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+            loss.backward()
+            distributed.full(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)).item()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+        found.append((losses, checkpoint.tensors(model, optimizer)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=0.02)
+    assert {name: t.shape for name, t in found[0][1].items()} == {name: t.shape for name, t in found[1][1].items()}
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("strategy", Strategy)
+def test_two_gpus_have_the_losses_of_one(tmp_path, strategy):
+    write_texts(tmp_path / "text")
+    found = []
+    for devices in (1, 2):
+        results = f"results={devices}"
+        words = [results, f"trainer.devices={devices}", f"trainer.strategy={strategy.value}", "device=cuda"]
+        answer = posexp("train", "+scheme=t5", *TINY, *words, cwd=tmp_path)
+        assert answer.code == 0, answer.err
+        (run,) = (Run(path) for path in (tmp_path / str(devices) / "default").iterdir())
+        found.append([row["loss"] for row in jsonl.read(run.metrics, print) if "loss" in row])
+    assert found[0] == pytest.approx(found[1], abs=0.02)

@@ -26,8 +26,8 @@ class Fire(Scheme):
         if width < 1:
             raise Misuse(f"scheme.width={width} must be at least 1")
         self.mlp = nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, dims.n_head))
-        self.c = nn.Parameter(torch.tensor(0.1))
-        self.threshold = nn.Parameter(torch.tensor(1.0))
+        self.c = nn.Parameter(torch.tensor([0.1]))  # of one dimension: what has none, FSDP cannot share out
+        self.threshold = nn.Parameter(torch.tensor([1.0]))
 
     def psi(self, x: Tensor) -> Tensor:
         return torch.log1p(self.c.abs() * x)

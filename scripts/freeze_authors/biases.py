@@ -179,7 +179,7 @@ def fire(train_length: int, threshold: float) -> dict[str, Any]:
         d_model=2 * n_head,
         n_head=n_head,
         train_length=train_length,
-        weights={"c": c, "threshold": threshold, **plain(weights)},
+        weights={"c": [c], "threshold": [threshold], **plain(weights)},
     )
 
 
