@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal
 
-from posexp import jsonl
+from posexp import jsonl, whole
 from posexp.commands import TrainCommand
 from posexp.config import WandbConfig, WandbMode
 from posexp.identity import plain
@@ -58,7 +58,8 @@ class Log:
         self.to_file(line)
 
     def to_file(self, line: str) -> None:
-        with (self.run.folder / "train.log").open("a") as file:
+        path = self.run.folder / "train.log"
+        with whole.named(path), path.open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def status(self, status: str, step: int, **details: Any) -> None:

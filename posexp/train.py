@@ -14,7 +14,7 @@ from types import FrameType
 import numpy as np
 import torch
 
-from posexp import checkpoint, jsonl, machine, optim, runs, whole
+from posexp import checkpoint, jsonl, machine, optim, runs, seal, whole
 from posexp.attention import flex, kernel_path
 from posexp.commands import EvalCommand, TrainCommand
 from posexp.config import AttentionPath, Precision, Split
@@ -215,12 +215,13 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         "window": parts.model.window.fingerprint(),
         "parameters": parts.model.parameter_counts(),
         "store": store.key,
+        "tokenizer_sha256": whole.sha256(store.tokenizer_path),
         "train_sha256": store.split(Split.train).sha256,
         "documents": parts.windows.used_documents,
         "documents_left_out": parts.windows.left_out,
     }
-    whole.write(path, json.dumps(about, indent=1))
     whole.write(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
+    whole.write(path, json.dumps(seal.seal(about), indent=1))  # last: it says that both are there
 
 
 @contextmanager

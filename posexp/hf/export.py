@@ -73,10 +73,11 @@ def text_of(values: dict[str, Any]) -> str:
 
 
 def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> str:
-    own = run.folder / "tokenizer.json"
-    if own.is_file():
+    own, about = run.folder / "tokenizer.json", run.folder / "provenance.json"
+    written = run.provenance().get("tokenizer_sha256") if about.is_file() else None
+    if own.is_file() and written in (None, whole.sha256(own)):
         return own.read_text()
-    trained.data.cache = cache or trained.data.cache  # runs from before they kept it
+    trained.data.cache = cache or trained.data.cache  # damaged, or of a run from before they kept it
     store = load(trained.data, say)
     run.check_store(store.key)
     return store.tokenizer_path.read_text()
