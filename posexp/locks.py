@@ -21,9 +21,9 @@ from posexp import whole
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}  # what flock answers where there is none
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what flock answers where there is none
 NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
-# Seconds after which a lock counts as taken: `taken` holds one for a moment, and a new holder has yet to write its name.
+# Seconds after which a lock counts as taken: `taken` has one for a moment, and a new holder is yet to write its name.
 PATIENCE = 1.0
 POLL = 0.05
 
