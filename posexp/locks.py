@@ -33,16 +33,18 @@ class Taken(Exception):
 
 
 @contextmanager
-def hold(lock: Path, holder: Path, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def hold(
+    lock: Path, holder: Path, wait: Callable[[str], None] | None = None, patience: float = PATIENCE
+) -> Iterator[None]:
     """Holds `lock` for this process, and says so in the file `holder`.
 
-    Raises Taken if another process has it and there is no `wait`, which is told who has it and then waited for;
-    OSError where the folder cannot be written.
+    If another process still has it after `patience` seconds, `wait` is told which, and it is waited for. Raises Taken
+    if there is no `wait`; OSError where the folder cannot be written.
     """
     from filelock import Timeout
 
     try:
-        held = acquire(lock, PATIENCE)
+        held = acquire(lock, patience)
     except Timeout:
         if wait is None:
             raise Taken(who(lock, holder)) from None

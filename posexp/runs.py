@@ -132,7 +132,8 @@ class Run:
 
         If another process has them, `wait` is told which and it is waited for; locks.Taken if there is no `wait`.
         """
-        with locks.hold(self.folder / ".measuring", self.folder / "measuring.json", wait):
+        patience = locks.PATIENCE if wait else 0
+        with locks.hold(self.folder / ".measuring", self.folder / "measuring.json", wait, patience):
             for left in self.folder.glob("losses/.*"):  # by a process that was killed while it wrote
                 with suppress(OSError):
                     left.unlink()

@@ -36,7 +36,7 @@ def timed(*words: str, cwd: Path, after: str) -> float:
 
 
 def disturb(command: Command, draw: random.Random, after: str, seconds: float) -> bool:
-    """Kills it at a moment within `seconds`: mostly after it said a word, at times before. Whether it was still there."""
+    """Kills it at a moment within `seconds`, mostly after it said a word, at times before; whether it was there."""
     if draw.random() < 0.8:
         command.until(after)
     command.process.join(draw.uniform(0, seconds))
@@ -58,10 +58,7 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_and_rows_of_one_left
             folders = [path.parent for path in results.glob("*/*/config.yaml")]
             saved = checkpoint.steps(folders[0] / "checkpoint")[:1] if folders else []
             command = start(*words, f"results={results}", cwd=world)
-            if kills < count:
-                ended = not disturb(command, draw, "training from", seconds)
-            else:
-                ended = command.wait() == 0
+            ended = not disturb(command, draw, "training from", seconds) if kills < count else command.wait() == 0
             began = re.search(r"training from step (\d+)", command.said)
             assert began is None or int(began[1]) == (saved or [0])[0], "all that was saved is gone on from"
             assert "damaged" not in command.said and "Traceback" not in command.said, command.said
@@ -129,10 +126,7 @@ def test_rows_of_an_evaluation_killed_again_and_again_are_those_of_one_left_alon
         ended = False
         while not ended:
             command = start(*words, cwd=world)
-            if kills < count:
-                ended = not disturb(command, draw, ": ppl", 1.2 * seconds)
-            else:
-                ended = command.wait() == 0
+            ended = not disturb(command, draw, ": ppl", 1.2 * seconds) if kills < count else command.wait() == 0
             assert "Traceback" not in command.said, command.said
             kills += not ended
             between += not ended and (run / "rows.jsonl").exists()
