@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal
 
@@ -204,9 +204,19 @@ class Wandb:
         try:
             yield
         except Exception as error:
+            if self.run is not None and isinstance(error, ConnectionError):
+                disconnect()
             self.run = None
             text = " ".join(str(error).split())[:160]
             say(f"wandb is left out{instead} ({type(error).__name__}: {text})")
+
+
+def disconnect() -> None:
+    """Forgets wandb's process, which has died: the next copy starts another, and Python's end does not look for it."""
+    import wandb
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
 
 
 def curve_name(row: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ The processes are forked from a server that has imported everything, so that a f
 Few of each fault by default; `scripts/faults` sets POSEXP_FAULTS=full and gathers the tally into a table.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from posexp.evaluation import losses
 FULL = os.environ.get("POSEXP_FAULTS") == "full"
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["warm"])
+HERE = Path(__file__).resolve().parent
 SAME = {"tokens_per_second": None, "peak_memory": None}  # what two equal measurements need not share
 
 # Two runs of a moment each, on text of a few kilobytes.
@@ -105,9 +108,18 @@ def start(*words: str, cwd: Path, before: Callable[[], None] | None = None, **en
     """`before` is called in the process, ahead of the command."""
     log = cwd / f"said-{time.monotonic_ns()}.txt"
     log.touch()
+    serve()
     process = FORK.Process(target=run, args=(words, cwd, log, environment, before))
     process.start()
     return Command(process, log)
+
+
+@functools.cache
+def serve() -> None:
+    """Starts the server, which looks for what it imports in PYTHONPATH alone, and passes over what it cannot find."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]))
+        forkserver.ensure_running()
 
 
 def run(
@@ -128,12 +140,12 @@ def run(
     sys.exit(code)
 
 
-def write_text(folder: Path, documents: int = 24) -> None:
+def write_text(folder: Path, documents: int = 24, words: int = 200) -> None:
     """Enough for a training, a validation and a test split."""
     draw = random.Random(0)
     folder.mkdir(parents=True)
     for n in range(documents):
-        (folder / f"{n:02}.txt").write_text(" ".join(draw.choices(WORDS, k=200 + 10 * n)))
+        (folder / f"{n:02}.txt").write_text(" ".join(draw.choices(WORDS, k=words + 10 * n)))
 
 
 def rows_of(run: Path) -> list[dict]:

@@ -5,6 +5,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from posexp.locks import NO_LOCKS
+
+# Of an OSError that is about where `datasets` writes, not about what it reads.
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} | NO_LOCKS
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -37,9 +42,9 @@ def root(error: BaseException) -> BaseException:
 
 
 def raise_disk_error(error: BaseException) -> None:
-    """Raises the OSError inside a wrapped `error` if it says that nothing more can be written."""
+    """Raises the OSError inside a wrapped `error` if it says that nothing can be written where it writes."""
     inner = root(error)
-    if isinstance(inner, OSError) and inner.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+    if isinstance(inner, OSError) and inner.errno in UNUSABLE:
         raise inner
 
 

@@ -145,7 +145,8 @@ def find(folder: Path, say: Say) -> Store | None:
 
 def cache_error(folder: Path, error: OSError) -> PosexpError:
     text = f"cannot write the token store in {folder}: {error.strerror or error}"
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}:
+    wrong_place = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+    if error.errno in wrong_place | locks.NO_LOCKS:  # `datasets` cannot do without locks
         return Misuse(f"{text}; choose another folder with data.cache")
     return RunFailed(text)
 
