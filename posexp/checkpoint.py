@@ -39,9 +39,15 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     except Exception as error:  # safetensors raises its own kind when the disk is full
         aside.unlink(missing_ok=True)
         raise RunFailed(f"cannot save {stem}.safetensors: {reason(error)}; earlier checkpoints are kept") from error
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Removes all but the last two, and what a process that was killed left half written."""
     kept = {f"step-{step:08d}" for step in steps(folder)[:KEPT]}
-    for path in sorted(folder.glob("*step-*")):  # .json before .safetensors; and what a process that was killed left
-        if path.stem not in kept:
+    for path in sorted(folder.glob("*")):  # .json before .safetensors
+        ours = path.name.startswith(("step-", ".step-", ".tmp"))  # the last are safetensors' own
+        if ours and not (path.stem in kept and path.suffix in (".json", ".safetensors")):
             path.unlink(missing_ok=True)
 
 

@@ -70,6 +70,7 @@ def train(config: TrainCommand) -> Run:
         precision = choose_precision(config.train.precision, device)
         parts = Parts(model, optim.build(model, config.train), windows, device, precision)
         describe_run(run, config, store, parts)
+        checkpoint.tidy(run.folder / "checkpoint")
         saved = checkpoint.restore(run.folder / "checkpoint", say)
         if saved is not None:
             checkpoint.apply(saved["tensors"], parts.model, parts.optimizer)

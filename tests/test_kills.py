@@ -65,7 +65,7 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_and_rows_of_one_left
             if not ended:
                 kills += 1
                 written = {path.name for path in results.glob("*/*/checkpoint/*")}
-                halves += any(name.endswith(".tmp") for name in written) or len(written) % 2
+                halves += any(".tmp" in name for name in written) or len(written) % 2
         run = only(results)
         assert weights_of(run) == weights_of(calm)
         assert losses_of(run) == losses_of(calm)

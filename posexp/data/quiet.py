@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,6 +47,8 @@ def raise_disk_error(error: BaseException) -> None:
     inner = root(error)
     if isinstance(inner, OSError) and inner.errno in UNUSABLE:
         raise inner
+    if isinstance(inner, OSError) and "Not enough disk space" in str(inner):  # how `datasets` says it beforehand
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def reason(error: BaseException) -> str:
