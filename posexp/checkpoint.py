@@ -23,7 +23,8 @@ KEPT = 2
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, write: bool = True) -> None:
-    """Saves step `step` and lets go of all but the last two. Raises RunFailed; earlier checkpoints then still stand.
+    """Saves step `step` and lets go of all but the last two. Raises RunFailed, also for numbers that
+    are not finite; earlier checkpoints then still stand.
 
     Processes that train together all call this, and one of them is to `write`.
     """
@@ -32,9 +33,11 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
         return
     stem = folder / f"step-{step:08d}"
     aside = stem.with_suffix(".tmp")
+    content = {name: tensor.contiguous() for name, tensor in found.items()}
     try:
+        check_finite(content)
         folder.mkdir(exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in found.items()}, aside)
+        save_file(content, aside)
         whole.sync(aside)
         about = {"step": step, "sha256": whole.sha256(aside)}
         os.replace(aside, stem.with_suffix(".safetensors"))
@@ -43,9 +46,16 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     except Exception as error:  # safetensors raises its own kind when the disk is full
         aside.unlink(missing_ok=True)
         raise RunFailed(f"cannot save {stem}.safetensors: {reason(error)}; earlier checkpoints are kept") from error
-    for old in steps(folder)[KEPT:]:
-        for suffix in (".json", ".safetensors"):
-            (folder / f"step-{old:08d}{suffix}").unlink(missing_ok=True)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Removes all but the last two, and what a process that was killed left half written."""
+    kept = {f"step-{step:08d}" for step in steps(folder)[:KEPT]}
+    for path in sorted(folder.glob("*")):  # .json before .safetensors
+        ours = path.name.startswith(("step-", ".step-", ".tmp"))  # the last are safetensors' own
+        if ours and not (path.stem in kept and path.suffix in (".json", ".safetensors")):
+            path.unlink(missing_ok=True)
 
 
 def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
@@ -55,9 +65,11 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
         try:
             about = json.loads(path.with_suffix(".json").read_text())
             data = path.read_bytes()
-            if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            if about["step"] != step or hashlib.sha256(data).hexdigest() != about["sha256"]:
                 raise ValueError("its content is not what was saved (truncated or altered)")
-            return {"step": int(about["step"]), "sha256": about["sha256"], "tensors": load(data)}
+            content = load(data)
+            check_finite(content)
+            return {"step": step, "sha256": about["sha256"], "tensors": content}
         except Exception as error:  # whatever a damaged file makes a parser raise
             say(f"checkpoint {path} is damaged: {reason(error)}; going back to the one before")
     return None
@@ -100,6 +112,13 @@ def tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = Tru
         if keep:  # a GPU that holds a part may have no room for the whole
             found[name] = tensor if whole_tensor is tensor else whole_tensor.cpu()
     return found
+
+
+def check_finite(tensors_: dict[str, torch.Tensor]) -> None:
+    """Raises ValueError: whoever went on from such numbers would never get away from them."""
+    for name, tensor in tensors_.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def names(model: nn.Module) -> list[str]:

@@ -4,6 +4,7 @@ Uses Hydra's internal config loader and argument parser, both unchanged in 1.3 a
 """
 
 import argparse
+import errno
 import re
 from dataclasses import fields
 from difflib import get_close_matches
@@ -243,7 +244,8 @@ def one_line(error: Exception, command: str) -> str:
     if isinstance(error, PosexpError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        full = "; make room, and the same command goes on" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        return error.strerror + (f": {error.filename}" if error.filename else "") + full
     if 'Could not detect "srun"' in str(error):  # submitit's words
         return NO_SLURM
     if "INTERVAL_SWEEP" in str(error):

@@ -6,18 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from posexp import whole
+from posexp import seal, whole
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Adds `row` in one write; a torn last line of an earlier crash is left alone and ended first."""
-    line = json.dumps(row, allow_nan=False) + "\n"
-    with path.open("ab+") as file:
-        if file.tell() > 0:
+    """Adds `row`, or nothing if that fails; a torn last line of an earlier crash is left alone and ended first.
+
+    One process at a time: whoever holds the file's lock. Raises OSError.
+    """
+    line = line_of(row)
+    with whole.named(path), path.open("ab+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                line = "\n" + line
-        file.write(line.encode())
+                line = b"\n" + line
+        try:
+            left = memoryview(line)
+            while left:  # a disk that fills up takes a part
+                left = left[file.write(left) :]
+        except BaseException:
+            file.truncate(size)
+            raise
+
+
+def line_of(row: dict[str, Any]) -> bytes:
+    return json.dumps(seal.seal(row), allow_nan=False).encode() + b"\n"
 
 
 def read(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -29,10 +43,7 @@ def read(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError
-            rows.append(row)
+            rows.append(seal.opened(json.loads(line)))
         except ValueError:
             damaged.append(number)
     if damaged:
@@ -42,4 +53,4 @@ def read(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 def rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replaces the file's rows, all or nothing."""
-    whole.write(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    whole.write(path, b"".join(map(line_of, rows)))

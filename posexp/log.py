@@ -5,11 +5,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, ClassVar, Literal
 
-from posexp import jsonl
+from posexp import jsonl, whole
 from posexp.commands import TrainCommand
 from posexp.config import WandbConfig, WandbMode
 from posexp.identity import plain
@@ -73,7 +73,8 @@ class Log:
         self.to_file(line)
 
     def to_file(self, line: str) -> None:
-        with (self.run.folder / "train.log").open("a") as file:
+        path = self.run.folder / "train.log"
+        with whole.named(path), path.open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def status(self, status: str, step: int, **details: Any) -> None:
@@ -246,12 +247,22 @@ class Wandb:
         try:
             yield
         except Exception as error:
+            if self.run is not None and isinstance(error, ConnectionError):
+                disconnect()
             self.run = None
             text = " ".join(str(error).split())[:160]
             line = f"wandb is left out{instead} ({type(error).__name__}: {text})"
             if line not in self.said:
                 say(line)
             self.said.add(line)
+
+
+def disconnect() -> None:
+    """Forgets wandb's process, which has died: the next copy starts another, and Python's end does not look for it."""
+    import wandb
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
 
 
 def curve_name(row: dict[str, Any]) -> str:

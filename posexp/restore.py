@@ -9,6 +9,7 @@ from posexp import checkpoint
 from posexp.commands import TrainCommand
 from posexp.data import Store, load
 from posexp.errors import Inapplicable, Misuse, PosexpError, RunFailed
+from posexp.locks import Taken
 from posexp.log import say
 from posexp.model import Decoder, build_model
 from posexp.parts import targets
@@ -96,15 +97,20 @@ def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
 
 
 def for_each(runs: list[Run], work: Callable[[Run], object], done: str) -> None:
-    """Does `work` for every run; what stops one is told, and the others go on.
+    """Does `work` for every run; what stops one is told, and the others go on. One that another process has
+    (locks.Taken) is looked at again behind the others.
 
     Raises the first error if all were stopped; RunFailed, saying how many could not be `done`, if some were, unless
     there was merely nothing to do for them (Inapplicable).
     """
     errors: list[PosexpError] = []
-    for run in runs:
+    queue = list(runs)
+    for run in queue:
         try:
             work(run)
+            continue
+        except Taken:
+            queue.append(run)
             continue
         except PosexpError as error:
             errors.append(type(error)(f"{run.name}: {error}"))

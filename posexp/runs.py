@@ -12,13 +12,12 @@ A checkpoint of someone else's that was evaluated has such a folder too, with ro
 which says what it is, instead of the rest (posexp/hf/subject.py).
 """
 
+import errno
 import json
-import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from posexp import jsonl, whole
+from posexp import jsonl, locks, seal, whole
 from posexp.commands import TrainCommand
 from posexp.config import Split
 from posexp.errors import Misuse, PosexpError, RunFailed
@@ -77,22 +76,24 @@ class Run:
     def config(self) -> TrainCommand:
         """The stored configuration. Raises RunFailed if it cannot be read."""
         path = self.folder / "config.yaml"
+        remedy = "remove it and repeat the run's train command to have it written again"
         try:
+            seal.check_text(path.read_text(encoding="utf-8"))
             stored = OmegaConf.load(path)
             if "device" not in stored:  # the last key that is written
                 raise ValueError("it is cut off")
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainCommand), stored))
         except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
-            raise RunFailed(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+            raise RunFailed(f"{path} cannot be read: {str(error).splitlines()[0]}: {remedy}") from error
         except Exception as error:  # a YAML parser raises its own kinds
-            raise RunFailed(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+            raise RunFailed(f"{path} is not valid YAML: {str(error).splitlines()[0]}: {remedy}") from error
         assert isinstance(config, TrainCommand)
         return config
 
     def create(self, config: TrainCommand) -> None:
         """Makes the folder and writes config.yaml, once.
 
-        Raises Misuse if the folder holds another configuration or cannot be written.
+        Raises Misuse if the folder holds another configuration or cannot be written, RunFailed for a full disk.
         """
         path = self.folder / "config.yaml"
         if path.is_file():
@@ -105,40 +106,42 @@ class Run:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            whole.write(path, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+            whole.write(path, seal.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain(config)))))
         except OSError as error:
-            raise Misuse(f"cannot write to {self.folder}: {error.strerror}; set results=<a folder you own>") from error
+            raise cannot_write(self.folder, error) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the run for this process. Raises RunFailed that names the holder if it is taken."""
-        from filelock import FileLock, Timeout
+        """Holds the run's training for this process.
 
-        holder = self.folder / "holder.json"
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                here = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-                whole.write(holder, json.dumps(here))
-                yield
-        except Timeout:
+        Raises RunFailed that names the holder if it is taken, Misuse if the folder cannot be written.
+        """
+        with ExitStack() as stack:
             try:
-                owner = json.loads(holder.read_text())
-                who = f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
-            except (OSError, ValueError, KeyError):
-                who = "another process"
-            raise RunFailed(f"{self.folder} is being worked on by {who}; wait for it or stop it") from None
+                stack.enter_context(locks.hold(self.folder / ".lock", self.folder / "holder.json"))
+            except locks.Taken as other:
+                raise RunFailed(f"{self.folder} is being worked on by {other}; wait for it or stop it") from None
+            except OSError as error:
+                raise cannot_write(self.folder, error) from error
+            yield
 
     def locked(self) -> bool:
-        """Whether some process works on the run right now."""
-        from filelock import FileLock, Timeout
+        """Whether some process trains the run right now."""
+        return locks.taken(self.folder / ".lock")
 
-        if not (self.folder / ".lock").exists():
-            return False
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True
+    @contextmanager
+    def measuring(self, wait: Callable[[str], None] | None) -> Iterator[None]:
+        """Holds the run's rows and losses for this process: a lock of their own, because a run that is done can be
+        measured while its train command is repeated, and a checkpoint of someone else's is never trained.
+
+        If another process has them, `wait` is told which and it is waited for; locks.Taken if there is no `wait`.
+        """
+        patience = locks.PATIENCE if wait else 0
+        with locks.hold(self.folder / ".measuring", self.folder / "measuring.json", wait, patience):
+            for left in self.folder.glob("losses/.*"):  # by a process that was killed while it wrote
+                with suppress(OSError):
+                    left.unlink()
+            yield
 
     def provenance(self) -> dict[str, Any]:
         """Raises RunFailed if the file is damaged or missing."""
@@ -189,12 +192,17 @@ def groups(results: str, pattern: str) -> list[str]:
     return sorted({path.parent.parent.name for mark in MARKS for path in folder.glob(f"{pattern}/*/{mark}")})
 
 
+def cannot_write(folder: Path, error: OSError) -> PosexpError:
+    text = f"cannot write to {folder}: {error.strerror}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return RunFailed(f"{text}; make room and repeat the command")
+    return Misuse(f"{text}; set results=<a folder you own>")
+
+
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises RunFailed, with the remedy, if it is damaged or missing."""
     try:
-        about = json.loads(path.read_text())
-        if not isinstance(about, dict):
-            raise ValueError("it is not an object")
+        about = seal.opened(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
     return about

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posexp import checkpoint, distributed, jsonl, launch, machine, optim, runs, whole
+from posexp import checkpoint, distributed, jsonl, launch, machine, optim, runs, seal, whole
 from posexp.attention import flex, kernel_path
 from posexp.cells import evaluation, preparing, worked_on
 from posexp.commands import EvalCommand, TrainCommand
@@ -111,6 +111,8 @@ def prepare(run: Run, config: TrainCommand, ranks: Ranks, device: torch.device, 
     model.path = config.train.attention
     parts = Parts(model, windows, device, choose_precision(config.train.precision, device), ranks)
     describe_run(run, config, store, parts)
+    if ranks.first:
+        checkpoint.tidy(run.folder / "checkpoint")
     return parts
 
 
@@ -268,9 +270,10 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         "window": parts.model.window.fingerprint(),
         "parameters": parts.model.parameter_counts(),
         "store": store.key,
+        "tokenizer_sha256": whole.sha256(store.tokenizer_path),
         "train_sha256": store.split(Split.train).sha256,
         "documents": parts.windows.used_documents,
         "documents_left_out": parts.windows.left_out,
     }
-    whole.write(path, json.dumps(about, indent=1))
     whole.write(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
+    whole.write(path, json.dumps(seal.seal(about), indent=1))  # last: it says that both are there

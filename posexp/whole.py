@@ -2,19 +2,31 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write(path: Path, content: str | bytes) -> None:
     """Replaces `path` in one step: written aside, on disk, then renamed. Raises OSError and leaves nothing behind."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with named(path):
+        try:
+            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            sync(aside)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An OSError within names `path`: that of a write to a full disk names no file."""
     try:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def write_all(folder: Path, contents: Mapping[str, str | bytes]) -> None:

@@ -311,9 +311,9 @@ def test_a_run_trained_on_other_text_is_not_continued(corpus, tmp_path):
     for path in corpus.iterdir():
         (folder / path.name).write_text(path.read_text() + " and more")
     run = Run.of(config)
-    stored = (run.folder / "config.yaml").read_text()
-    (run.folder / "config.yaml").write_text(stored.replace(str(corpus), str(folder)))
+    (run.folder / "config.yaml").unlink()
     config.data.paths = str(folder)
+    run.create(config)
     moved = Run.of(config)
     run.folder.rename(moved.folder)
     with pytest.raises(RunFailed, match="has changed"):

@@ -2,8 +2,14 @@
 
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from posexp.locks import NO_LOCKS
+
+# Of an OSError that is about where `datasets` writes, not about what it reads.
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} | NO_LOCKS
 
 
 @contextmanager
@@ -42,10 +48,12 @@ def root(error: BaseException) -> BaseException:
 
 
 def raise_disk_error(error: BaseException) -> None:
-    """Raises the OSError inside a wrapped `error` if it says that nothing more can be written."""
+    """Raises the OSError inside a wrapped `error` if it says that nothing can be written where it writes."""
     inner = root(error)
-    if isinstance(inner, OSError) and inner.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+    if isinstance(inner, OSError) and inner.errno in UNUSABLE:
         raise inner
+    if isinstance(inner, OSError) and "Not enough disk space" in str(inner):  # how `datasets` says it beforehand
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def reason(error: BaseException) -> str:

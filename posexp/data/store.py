@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posexp import whole
+from posexp import locks, whole
 from posexp.config import DataConfig, Split
 from posexp.data import corpus, tokenizer
 from posexp.errors import Misuse, PosexpError, RunFailed
@@ -190,7 +190,8 @@ def find(folder: Path, say: Say) -> Store | None:
 
 def cache_error(folder: Path, error: OSError) -> PosexpError:
     text = f"cannot write the token store in {folder}: {error.strerror or error}"
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}:
+    wrong_place = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+    if error.errno in wrong_place | locks.NO_LOCKS:  # `datasets` cannot do without locks
         return Misuse(f"{text}; choose another folder with data.cache")
     return RunFailed(text)
 
@@ -198,19 +199,10 @@ def cache_error(folder: Path, error: OSError) -> PosexpError:
 @contextmanager
 def locked(folder: Path, say: Say) -> Iterator[None]:
     """Holds the right to build `folder`; waits for another process that has it."""
-    from filelock import FileLock, Timeout
-
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        say("waiting for another process that is building this token store")
-        lock.acquire()
-    try:
+    lock, holder = Path(f"{folder}.lock"), Path(f"{folder}.holder.json")
+    with locks.hold(lock, holder, lambda who: say(f"waiting for {who}, which is building this token store")):
         yield
-    finally:
-        lock.release()
 
 
 def build(config: DataConfig, folder: Path, say: Say) -> None:
@@ -223,6 +215,7 @@ def build(config: DataConfig, folder: Path, say: Say) -> None:
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))
     try:
         write(config, aside / "store", aside / "datasets", say)
+        shutil.rmtree(aside / "datasets", ignore_errors=True)  # large, and once the store is there, nobody looks for it
         if folder.exists():
             os.rename(folder, aside / "damaged")
         os.rename(aside / "store", folder)

@@ -21,6 +21,7 @@ from posexp.evaluation.subject import Subject, View
 from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
 from posexp.evaluation.trained import Trained
 from posexp.evaluation.variants import Variant
+from posexp.locks import Taken
 from posexp.log import Wandb, say
 from posexp.restore import finished_runs, for_each
 from posexp.runs import Run
@@ -37,6 +38,9 @@ KEY = (
 def evaluate(command: EvalCommand) -> list[Run]:
     """Measures every finished run that `command` names; what is measured already is not measured again.
 
+    Several processes may do so at once: each measures whole runs, passes over those that another has, and waits for
+    them at the end.
+
     Raises Misuse if there is no such run or no run can be measured as asked; RunFailed if some could not be.
     """
     check_protocols(command.eval.protocols or [])
@@ -46,20 +50,35 @@ def evaluate(command: EvalCommand) -> list[Run]:
         from posexp.hf import open_checkpoint
 
         subject = open_checkpoint(command, device)
-        evaluate_subject(subject, command, device)
+        with subject.run.measuring(waiting_for(subject.run)):
+            evaluate_subject(subject, command, device)
         return [subject.run]
     finished = finished_runs(command.results, command.group, command.runs)
-    for_each(finished, lambda run: evaluate_run(run, command, device), "evaluated")
+    passed_over: set[Run] = set()
+
+    def work(run: Run) -> None:
+        try:
+            evaluate_run(run, command, device, waits=run in passed_over)
+        except Taken:
+            passed_over.add(run)
+            raise
+
+    for_each(finished, work, "evaluated")
     return finished
 
 
-def evaluate_run(run: Run, command: EvalCommand, device: torch.device) -> None:
+def evaluate_run(run: Run, command: EvalCommand, device: torch.device, waits: bool = True) -> None:
     """Adds the rows that are missing to the run's rows.jsonl, and their token losses to losses/.
 
     Raises Misuse for lengths the text cannot give; NotApplicable if none of the transforms applies; RunFailed if
-    the run's files are damaged.
+    the run's files are damaged; Taken if another process measures the run, unless this one `waits` for it.
     """
-    evaluate_subject(Trained(run, command, device), command, device)
+    with run.measuring(waiting_for(run) if waits else None):
+        evaluate_subject(Trained(run, command, device), command, device)
+
+
+def waiting_for(run: Run) -> Callable[[str], None]:
+    return lambda who: say(f"{run.name}: waiting for {who}, which measures it")
 
 
 def evaluate_subject(subject: Subject, command: EvalCommand, device: torch.device) -> None:
@@ -257,11 +276,11 @@ class Evaluator:
 
 
 def has_all(run: Run, row: dict[str, Any]) -> bool:
-    """Whether a row stands as it is: measuring again would not change it, and its losses are kept."""
+    """Whether a row stands as it is: measuring again would not change it, and its losses are kept and intact."""
     if row.get("status") not in FINAL:
         return False
     without = row["status"] == "undefined" or row["protocol"] not in PROTOCOLS or PROTOCOLS[row["protocol"]].drawn_only
-    return without or losses.path_of(run.folder, row).is_file()
+    return without or losses.read(run.folder, row) is not None
 
 
 def key_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[Any, ...]:

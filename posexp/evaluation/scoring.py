@@ -118,7 +118,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether `error` is how Python, PyTorch or an allocator says so."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "memory" in str(error)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("memory", "bad_alloc"))
 
 
 def token_losses(

@@ -23,7 +23,7 @@ class Trained:
         restored = restore(run, command.cache, command.trust, device)
         self.run, self.store, self.model, self.device = run, restored.store, restored.model, device
         if command.data is not None:
-            self.store = load(in_tokens_of(run, command), say)
+            self.store = load(in_tokens_of(restored.store, command), say)
         self.scheme = self.model.scheme  # as trained
         self.model.path = command.eval.attention
         self.train_length = restored.config.train.length
@@ -54,11 +54,11 @@ class Trained:
         return Variant(variant.name, variant.transform, Sliding(self.scheme.dims, self.train_length))
 
 
-def in_tokens_of(run: Run, command: EvalCommand) -> DataConfig:
+def in_tokens_of(own: Store, command: EvalCommand) -> DataConfig:
     """Other text, cut into the tokens that the run knows."""
     data = copy.copy(command.data)
     assert data is not None
-    data.tokenizer, data.cache = str(run.folder / "tokenizer.json"), command.cache or data.cache
+    data.tokenizer, data.cache = str(own.tokenizer_path), command.cache or data.cache
     return data
 
 

@@ -71,10 +71,11 @@ def text_of(values: dict[str, Any]) -> str:
 
 
 def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> str:
-    own = run.folder / "tokenizer.json"
-    if own.is_file():
+    own, about = run.folder / "tokenizer.json", run.folder / "provenance.json"
+    written = run.provenance().get("tokenizer_sha256") if about.is_file() else None
+    if own.is_file() and written in (None, whole.sha256(own)):
         return own.read_text()
-    return own_store(run, trained, cache).tokenizer_path.read_text()  # runs from before they kept it
+    return own_store(run, trained, cache).tokenizer_path.read_text()  # damaged, or of a run from before they kept it
 
 
 def check_own(folder: Path, run: Run) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from posexp import whole
+from posexp import seal, whole
 from posexp.commands import EvalCommand
 from posexp.config import DataConfig
 from posexp.data import load as load_store
@@ -28,7 +28,7 @@ from posexp.hf.changes import own_window, reads_length, rebuilt, windows_count, 
 from posexp.hf.model import CausalLM, maxima_of, text_config
 from posexp.hf.source import Source
 from posexp.log import say
-from posexp.runs import Run
+from posexp.runs import Run, cannot_write
 from posexp.schemes import Dims
 from posexp.windows.sliding import Sliding
 
@@ -157,7 +157,7 @@ def train_length_of(config: Any, command: EvalCommand) -> int:
 def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Run:
     """Where the rows of a checkpoint live: a folder of its own for other weights, tokens or training length.
 
-    Raises Misuse where it cannot be written.
+    Raises Misuse where it cannot be written, RunFailed for a full disk.
     """
     identity = [about[key] for key in ("sha256", "tokenizer_sha256", "train_length")]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
@@ -165,7 +165,7 @@ def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Ru
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         if not run.checkpoint.is_file():
-            whole.write(run.checkpoint, json.dumps(about, indent=1) + "\n")
+            whole.write(run.checkpoint, json.dumps(seal.seal(about), indent=1) + "\n")
     except OSError as error:
-        raise Misuse(f"cannot write to {run.folder}: {error.strerror}; set results=<a folder you own>") from error
+        raise cannot_write(run.folder, error) from error
     return run
