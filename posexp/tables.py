@@ -5,11 +5,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from posexp.commands import RunsCommand, SchemesCommand
 from posexp.errors import Misuse, PosexpError
 from posexp.log import clock, say
 from posexp.runs import Run, find, groups
+
+MOST_SHOWN = 40  # lengths
 
 
 def print_schemes(command: SchemesCommand) -> None:
@@ -87,30 +90,29 @@ def print_runs(command: RunsCommand) -> None:
     for group in names:
         table = Table("run", "status", "steps", "tokens", "loss", "tokens/s", "left", "lengths measured", title=group)
         for run in find(command.results, group):
-            table.add_row(*run_row(run))
+            table.add_row(*map(Text, run_row(run)))
         console().print(table)
 
 
 def run_row(run: Run) -> tuple[str, ...]:
-    from posexp import jsonl
+    from posexp.evaluation.row import read
 
-    lengths = sorted({row["length"] for row in jsonl.read(run.rows, say) if row["protocol"] != "per_position"})
-    measured = ", ".join(map(str, lengths))
-    if run.foreign:
-        return (run.name, run.status()["status"], *[""] * 5, measured)
     try:
-        config = run.config()
+        lengths = sorted({row["length"] for row in read(run, say) if row["protocol"] != "per_position"})
+        measured = ", ".join(map(str, lengths[:MOST_SHOWN])) + (" …" if len(lengths) > MOST_SHOWN else "")
+        if run.foreign:
+            return (run.name, run.status()["status"], *[""] * 5, measured)
+        config, status = run.config(), run.status()
+        losses = [row for row in run.history(say) if row.get("loss") is not None]
     except PosexpError as error:
         say(str(error))
         return (run.name, "damaged", *[""] * 6)
-    status = run.status()
-    losses = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
     latest: dict[str, Any] = losses[-1] if losses else {}
     step, speed = status.get("step", 0), latest.get("tokens_per_second")
     left = ""
     if status["status"] == "running" and speed:
         left = clock((config.train.steps - step) * config.train.batch_tokens / speed)
-    words = status["status"] + (f": {status['reason']}" if "reason" in status else "")
+    words = status["status"] + (f": {status['reason']}" if status.get("reason") else "")
     return (
         run.name,
         words,

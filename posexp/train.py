@@ -171,7 +171,7 @@ def save_checkpoint(run: Run, log: Log, parts: Parts, step: int) -> None:
 def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
     """Scores fresh training windows the way evaluation does: a loss far from training's own means that
     one of the two is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case)."""
-    rows = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
+    rows = [row for row in run.history(say) if row.get("loss") is not None]
     tail = rows[-max(5, len(rows) // 20) :]
     trained = sum(row["loss"] for row in tail) / len(tail)
     count = -(-COMPARED_TOKENS // config.train.length)

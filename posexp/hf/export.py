@@ -15,14 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posexp import whole
+from posexp import untrusted, whole
 from posexp.commands import ExportCommand, TrainCommand
-from posexp.data import load
 from posexp.errors import Inapplicable, Misuse, RunFailed
-from posexp.log import say
 from posexp.model import BASE_WIDTH, Block, Decoder, SwiGLU
-from posexp.parts import targets
-from posexp.restore import OWN_PARTS, finished_runs, for_each, restore_model
+from posexp.parts import is_own, targets
+from posexp.restore import finished_runs, for_each, own_store, restore_model
 from posexp.runs import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
@@ -49,7 +47,7 @@ def export(command: ExportCommand) -> list[Path]:
 
 def export_run(run: Run, command: ExportCommand) -> Path:
     trained = run.config()
-    if any(not target.startswith(OWN_PARTS) for target in targets(trained.scheme) + targets(trained.window)):
+    if not all(map(is_own, targets([trained.scheme, trained.window]))):
         raise Inapplicable(f"{trained.scheme['_target_']} has no equal in transformers: {EXPORTS}")
     trained, model, _ = restore_model(run)
     contents: dict[str, str | bytes] = {
@@ -72,14 +70,13 @@ def text_of(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> str:
+def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> bytes:
     own = run.folder / "tokenizer.json"
-    if own.is_file():
-        return own.read_text()
-    trained.data.cache = cache or trained.data.cache  # runs from before they kept it
-    store = load(trained.data, say)
-    run.check_store(store.key)
-    return store.tokenizer_path.read_text()
+    path = own if own.is_file() else own_store(run, trained, cache).tokenizer_path  # runs from before they kept it
+    try:
+        return untrusted.read_bytes(path)
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"{path} cannot be read: {error}") from error
 
 
 def check_own(folder: Path, run: Run) -> None:
@@ -87,7 +84,7 @@ def check_own(folder: Path, run: Run) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        of = json.loads((folder / "config.json").read_text()).get("posexp_run")
+        of = untrusted.json_of(untrusted.read_bytes(folder / "config.json")).get("posexp_run")
     except (OSError, ValueError, AttributeError):
         of = None
     if of != run.name:
