@@ -11,6 +11,7 @@ from posexp.errors import RunFailed
 
 NAMED = 8  # damaged lines that are named; of more, how many
 MOST_COLUMNS = 100
+MOST_LINES = 250_000  # of a file; a long study has ten thousand
 
 Columns = Mapping[str, Callable[[Any], bool]]  # what the value of a column may be; None where it may be left out
 
@@ -38,6 +39,8 @@ def read(
         return []
     try:
         content = untrusted.read_bytes(path)
+        if (lines := content.count(b"\n")) > MOST_LINES:
+            raise ValueError(f"it has {lines:,} lines, and at most {MOST_LINES:,} are read")
     except ValueError as error:
         raise RunFailed(f"{path} cannot be read: {error}") from error
     rows, damaged = [], []

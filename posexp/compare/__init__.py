@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp import whole
+from posexp import untrusted, whole
 from posexp.command_line import did_you_mean
 from posexp.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed
@@ -163,6 +163,8 @@ def file_name(base: str, others: list[str]) -> str:
 def write(folder: Path, paths: dict[Path, str]) -> None:
     """Raises RunFailed where `folder` cannot be written."""
     try:
+        untrusted.refuse_link(folder)
         whole.write_all(folder, {path.name: content for path, content in paths.items()})
-    except OSError as error:
-        raise RunFailed(f"cannot write the comparison into {folder}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", "") or error
+        raise RunFailed(f"cannot write the comparison into {folder}: {why}") from error

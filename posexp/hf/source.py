@@ -132,7 +132,7 @@ def elements(source: Source) -> tuple[int, int]:
                     tensors += 1
                     numbers += math.prod(held.get_slice(name).get_shape())
         except Exception as error:  # safetensors raises its own kind
-            raise Misuse(f"hf={source.given}: {path.name} is not safetensors: {why(error)}") from error
+            raise Misuse(f"hf={source.given}: transformers cannot load it: {path.name}: {why(error)}") from error
     return tensors, numbers
 
 
