@@ -82,7 +82,7 @@ def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
     if evaluated(run, config):
         yield  # which rows are there is looked up again; nothing else is new
         return
-    row = {"step": config.train.steps, "eval": plain(config.eval)}
+    row = {"step": config.train.steps, "eval": asked(config)}
     jsonl.append(run.metrics, {**row, "evaluation": "running"})
     try:
         yield
@@ -95,9 +95,14 @@ def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
 
 def evaluated(run: Run, config: TrainCommand) -> bool:
     """Whether the run has been trained, and evaluated as `config` says."""
-    rows = jsonl.read(run.metrics, lambda line: None)
-    wanted = plain(config.eval)
+    rows = run.history(lambda line: None)
+    wanted = asked(config)
     return any(row.get("evaluation") == "done" and row.get("eval") == wanted for row in rows)
+
+
+def asked(config: TrainCommand) -> str:
+    """How the run is to be evaluated, as one line."""
+    return json.dumps(plain(config.eval), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     if run.foreign:
         return Cell(run, "checkpoint")
     config, status, job, note = run.config(), run.status(), job_of(run, queue), noted(run, JOB, NOTE)
-    rows = jsonl.read(run.metrics, say)
+    rows = run.history(say)
     latest: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
     step, steps, speed = status.get("step", 0), config.train.steps, latest.get("tokens_per_second")
     known = {"step": step, "steps": steps, "loss": latest.get("loss"), "speed": speed, "log": log_of(run, note)}

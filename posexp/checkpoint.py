@@ -6,8 +6,10 @@ checkpoint/step-00000400.json          step and sha256 of the tensors; written l
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ import torch
 from safetensors.torch import load, save_file
 from torch import nn
 
-from posexp import whole
+from posexp import untrusted, whole
 from posexp.distributed import full, held_like
 from posexp.errors import RunFailed
 
 KEPT = 2
+MOST_BYTES = 1 << 40  # of one
+STATE = {"step", "exp_avg", "exp_avg_sq"}  # that AdamW has of each weight
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, write: bool = True) -> None:
@@ -63,9 +69,9 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
     for step in steps(folder):
         path = folder / f"step-{step:08d}.safetensors"
         try:
-            about = json.loads(path.with_suffix(".json").read_text())
-            data = path.read_bytes()
-            if about["step"] != step or hashlib.sha256(data).hexdigest() != about["sha256"]:
+            about = untrusted.json_of(untrusted.read_bytes(path.with_suffix(".json")))
+            data = untrusted.read_bytes(path, MOST_BYTES)
+            if hashlib.sha256(data).hexdigest() != about["sha256"] or about["step"] != step:
                 raise ValueError("its content is not what was saved (truncated or altered)")
             content = load(data)
             check_finite(content)
@@ -80,10 +86,10 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
 
     Raises RunFailed if they were saved from another architecture.
     """
-    weights = {name.removeprefix("model."): t for name, t in tensors_.items() if name.startswith("model.")}
-    held = model.state_dict()
+    check_shapes(tensors_, shapes(model))
+    weights = {name.removeprefix("model."): t for name, t in tensors_.items() if in_model(name)}
     # in the model's order: processes that share a model out do this together
-    weights |= {name: held_like(weights[name], tensor) for name, tensor in held.items() if name in weights}
+    weights = {name: held_like(weights[name], tensor) for name, tensor in model.state_dict().items()}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -93,10 +99,42 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
+        if state.keys() != STATE or not all(t.is_floating_point() and fits(t, weight) for t in state.values()):
+            raise RunFailed(f"the checkpoint does not fit the optimizer: of {name} it has other values")
         optimizer.state[weight] = {
             key: tensor.to(weight.device) if key == "step" else held_like(tensor, weight)
             for key, tensor in state.items()
         }
+
+
+def shapes(model: nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_shapes(tensors_: dict[str, torch.Tensor], wanted: Shapes) -> None:
+    """Raises RunFailed unless the model's tensors are floats of the shapes that are wanted, and no others."""
+    found = {name.removeprefix("model."): t for name, t in tensors_.items() if in_model(name)}
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found or name not in wanted:
+            raise RunFailed(f"the checkpoint does not fit the model: {'no' if name in wanted else 'an unknown'} {name}")
+        if not same_shape(found[name].shape, wanted[name]) or not found[name].is_floating_point():
+            raise RunFailed(
+                f"the checkpoint does not fit the model: {name} is {list(found[name].shape)} of {found[name].dtype} "
+                f"instead of {list(wanted[name])}"
+            )
+
+
+def same_shape(one: Sequence[int], other: Sequence[int]) -> bool:
+    """A single number may have been saved without its dimension, by an older version."""
+    return tuple(one) == tuple(other) or math.prod(one) == math.prod(other) == 1
+
+
+def fits(tensor: torch.Tensor, weight: torch.Tensor) -> bool:
+    return tensor.ndim == 0 or same_shape(tensor.shape, weight.shape)
+
+
+def in_model(name: str) -> bool:
+    return name.startswith("model.")
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:
@@ -130,7 +168,7 @@ def steps(folder: Path) -> list[int]:
     found = []
     for path in folder.glob("step-*.json"):
         number = path.stem.removeprefix("step-")
-        if number.isdigit() and path.with_suffix(".safetensors").exists():
+        if re.fullmatch("[0-9]{8,18}", number) and path.with_suffix(".safetensors").exists():
             found.append(int(number))
     return sorted(found, reverse=True)
 

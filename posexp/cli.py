@@ -208,8 +208,6 @@ def run_hydra(command: str, tail: list[str]) -> None:
 
     register()
     logging.raiseExceptions = False  # --info writes through logging: no complaint when its reader (head, less) leaves
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a scheme of the user's own is imported from where the command is typed
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and `main` says it in one line
     sys.argv = [sys.argv[0], *hydra_arguments(command, tail)]
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()

@@ -6,6 +6,9 @@ from typing import Any
 
 from posexp.errors import Misuse
 
+MOST = 1 << 40  # of any number: products of two, and of a seed and a step, fit where they must
+LONGEST_NAME = 200  # bytes; file systems end at 255, and a run's folder adds seed and digest to its label
+
 
 def knob(default: Any, meaning: str, *, least: float | None = None, identity: bool = True, part: bool = False) -> Any:
     """A dataclass field with its one-line `meaning` and its smallest allowed value.
@@ -21,12 +24,17 @@ def knob(default: Any, meaning: str, *, least: float | None = None, identity: bo
 
 
 def check_least(section: Any, prefix: str) -> None:
-    """Raises Misuse for a number below its knob's smallest allowed value."""
+    """Raises Misuse for a number below its knob's smallest allowed value, or too large to compute with, and for text
+    that no file name can hold."""
     for knob_ in fields(section):
         value, least = getattr(section, knob_.name), knob_.metadata["least"]
+        name = f"{prefix}.{knob_.name}" if prefix else knob_.name
         if least is not None and value is not None and not value >= least:
-            name = f"{prefix}.{knob_.name}" if prefix else knob_.name
             raise Misuse(f"{name}={value} must be at least {least}")
+        if isinstance(value, (int, float)) and not value <= MOST:
+            raise Misuse(f"{name}={value:.3g} must be at most {MOST}" if value < 1e300 else f"{name} is too large")
+        if isinstance(value, str) and "\0" in value:
+            raise Misuse(f"{name} holds a NUL character")
 
 
 def check_lengths(lengths: list[int], key: str = "eval.lengths") -> None:
@@ -35,14 +43,23 @@ def check_lengths(lengths: list[int], key: str = "eval.lengths") -> None:
         raise Misuse(f"{key} is empty: name at least one, as in --lengths 512,2048")
     if bad := [n for n in lengths if n < 1]:
         raise Misuse(f"evaluation length {bad[0]} must be at least 1")
+    if max(lengths) > MOST:
+        raise Misuse(f"an evaluation length must be at most {MOST}")
     if repeated := [n for n in set(lengths) if lengths.count(n) > 1]:
         raise Misuse(f"evaluation length {repeated[0]} is given more than once")
 
 
 def check_name(key: str, name: str) -> None:
     """Raises Misuse unless `name` is one plain folder name."""
-    if name in {"", ".", ".."} or "/" in name or "\\" in name or name.startswith("."):
-        raise Misuse(f"{key}={name!r} must be a plain folder name")
+    if not is_name(name):
+        shown = name if len(name) <= 80 else f"{name[:77]}..."
+        raise Misuse(f"{key}={shown!r} must be a plain folder name of at most {LONGEST_NAME} bytes")
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` is one folder's, on any system and in any terminal: no path, not hidden, all of it printed."""
+    parts = "/" in name or "\\" in name or name.startswith(".")
+    return bool(name) and not parts and name.isprintable() and len(name.encode()) <= LONGEST_NAME
 
 
 def meanings(section: type, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp import whole
+from posexp import untrusted, whole
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -115,7 +115,7 @@ def shared(lock: Path) -> bool:
 
 def who(lock: Path, holder: Path) -> str:
     try:
-        owner = json.loads(holder.read_text())
+        owner = untrusted.json_of(untrusted.read_bytes(holder))
         text = f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         text = "another process"

@@ -15,15 +15,16 @@ from posexp.config import WandbConfig, WandbMode
 from posexp.identity import plain
 from posexp.network import reachable
 from posexp.runs import Run
+from posexp.untrusted import visible
 
 silent = False  # where one of several processes speaks for all
 NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # of a row, that wandb draws
 
 
 def say(line: str) -> None:
-    """One line to the person at the terminal, beside the command's output."""
+    """One line to the person at the terminal, beside the command's output, whatever names and messages it repeats."""
     if not silent:
-        print(line, file=sys.stderr, flush=True)
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -48,9 +49,9 @@ class Log:
 
     def __init__(self, run: Run, config: TrainCommand, step: int):
         self.run, self.steps, self.batch_tokens = run, config.train.steps, config.train.batch_tokens
-        rows = jsonl.read(run.metrics, self.note)
+        rows = run.history(self.note)
         # What a killed process wrote past its last checkpoint is about to be computed again.
-        jsonl.rewrite(run.metrics, [row for row in rows if row.get("step", 0) <= step])
+        jsonl.rewrite(run.metrics, [row for row in rows if (row.get("step") or 0) <= step])
         self.started, self.first_step = time.monotonic(), step
         self.last_line = self.last_row = self.started
         self.last_step = step

@@ -5,6 +5,9 @@ that came after runs existed has one in the constructor as well: the value that 
 """
 
 import inspect
+import os
+import re
+import sys
 from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,9 +77,11 @@ def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> P
 def class_of(kind: str, base: type[Part], node: dict[str, Any]) -> type[Part]:
     from hydra.utils import get_class
 
-    target = node.get("_target_")
+    target = node.get("_target_") if isinstance(node, dict) else None
     if not target:
         raise Misuse(f"the {kind}'s config has no _target_: name its class there")
+    if not str(target).startswith("posexp.") and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a part of the user's own is imported from where the command is typed
     try:
         part_class = get_class(target)
     except Exception as error:  # Hydra wraps whatever importing a user's module raises
@@ -93,10 +98,17 @@ def parameters_of(part_class: type) -> list[inspect.Parameter]:
 
 def targets(node: Any) -> list[str]:
     """Every `_target_` that building `node` would import."""
+    if isinstance(node, list):
+        return [target for value in node for target in targets(value)]
     if not isinstance(node, dict):
         return []
     own = [str(node["_target_"])] if "_target_" in node else []
     return own + [target for value in node.values() for target in targets(value)]
+
+
+def is_own(target: str) -> bool:
+    """Whether a `_target_` is a scheme or window of posexp itself, and not something else that its modules import."""
+    return re.fullmatch(r"posexp\.(schemes|windows)(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
 
 
 def lean(node: Any) -> Any:

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from posexp import checkpoint
 from posexp.commands import TrainCommand
+from posexp.config import DataConfig
 from posexp.data import Store, load
 from posexp.errors import Inapplicable, Misuse, PosexpError, RunFailed
 from posexp.locks import Taken
 from posexp.log import say
 from posexp.model import Decoder, build_model
-from posexp.parts import targets
+from posexp.parts import is_own, targets
 from posexp.runs import Run, find
-
-OWN_PARTS = ("posexp.schemes.", "posexp.windows.")  # where the code of posexp's own is
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,13 @@ def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> R
 def own_store(run: Run, trained: TrainCommand, cache: str | None) -> Store:
     """The token store that the run was trained on, by its name: the text may have changed since, or lie elsewhere.
 
+    Kept in `cache`; or where the run had it, if there is a cache of posexp: a run from elsewhere makes no folder.
     Raises Misuse if it is neither there nor can be built, RunFailed if it is another one of that name.
     """
+    theirs = (Path(trained.data.cache).expanduser() / "tokens").is_dir()
+    place = cache or (trained.data.cache if theirs else DataConfig().cache)
     name = run.provenance().get("store")
-    store = load(replace(trained.data, cache=cache or trained.data.cache, store=name), say)
+    store = load(replace(trained.data, cache=place, store=name if isinstance(name, str) else None), say)
     run.check_store(store)
     return store
 
@@ -56,20 +59,41 @@ def restore_model(run: Run) -> tuple[TrainCommand, Decoder, str]:
     """Its configuration, its trained model and what names the weights, without its text. Raises RunFailed if the run's
     files are damaged."""
     trained = run.config()
+    run.refuse_links()
     saved = checkpoint.restore(run.folder / "checkpoint", say)
     if saved is None or saved["step"] != trained.train.steps:
         raise RunFailed("its final checkpoint is damaged or missing; repeat its train command to make it again")
-    embedding_VD = saved["tensors"].get("model.embedding.weight", torch.empty(1, 0))
-    model = build_model(trained, len(embedding_VD))
-    checkpoint.apply(saved["tensors"], model)
+    tensors = saved["tensors"]
+    model = build_sized(trained, tensors)
+    checkpoint.apply(tensors, model)
     model.scheme.progress(1.0)
     return trained, model.eval(), saved["sha256"][:12]
 
 
+def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Decoder:
+    """The model of a configuration, of the sizes that the tensors of its checkpoint have.
+
+    It is first built without memory: a configuration from elsewhere may ask for any amount. Raises RunFailed if the
+    sizes differ, or nothing can be built of it.
+    """
+    embedding_VD = tensors.get("model.embedding.weight", torch.empty(0, 0))
+    if embedding_VD.ndim != 2 or not len(embedding_VD) or trained.model.n_layer > len(tensors):
+        raise RunFailed("the checkpoint does not fit the model: its config.yaml is of another one")
+    try:
+        with torch.device("meta"):
+            shapes = checkpoint.shapes(build_model(trained, len(embedding_VD)))
+        checkpoint.check_shapes(tensors, shapes)
+        return build_model(trained, len(embedding_VD))
+    except PosexpError:
+        raise
+    except Exception as error:  # whatever options that nobody would choose make a constructor raise
+        raise RunFailed(f"its config.yaml describes no model: {checkpoint.reason(error)}") from error
+
+
 def check_targets(trained: TrainCommand, trust: bool) -> None:
     """Raises Misuse if the run names a part from outside posexp: a run folder is data, and may come from anywhere."""
-    for target in targets(trained.scheme) + targets(trained.window):
-        if not target.startswith(OWN_PARTS) and not trust:
+    for target in targets([trained.scheme, trained.window]):
+        if not is_own(target) and not trust:
             raise Misuse(f"its scheme is code from outside posexp, {target!r}: say trust=true to run it")
 
 

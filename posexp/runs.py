@@ -13,7 +13,6 @@ which says what it is, instead of the rest (posexp/hf/subject.py).
 """
 
 import errno
-import json
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
@@ -26,15 +25,25 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from posexp import jsonl, locks, seal, whole
+from posexp import jsonl, locks, seal, untrusted, whole
 from posexp.commands import TrainCommand
 from posexp.config import Split
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.identity import digest, identity, plain
+from posexp.knobs import is_name
+from posexp.parts import targets
 
 if TYPE_CHECKING:
     from posexp.data import Store
 
+MOST_CONFIG = 1 << 20  # bytes
+OWN_FOLDERS = ("losses", "checkpoint", "inspect", "export")  # in a run's
+METRICS = {
+    **dict.fromkeys(("step", "tokens", "tokens_per_second"), untrusted.is_count),
+    **dict.fromkeys(("loss", "training_loss", "evaluation_loss"), untrusted.is_loss),
+    **dict.fromkeys(("lr", "grad_norm", "time"), untrusted.is_amount),
+    **dict.fromkeys(("status", "reason"), untrusted.is_text),
+}
 PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
 
 
@@ -78,15 +87,15 @@ class Run:
         path = self.folder / "config.yaml"
         remedy = "remove it and repeat the run's train command to have it written again"
         try:
-            seal.check_text(path.read_text(encoding="utf-8"))
-            stored = OmegaConf.load(path)
+            content = untrusted.read_bytes(path, MOST_CONFIG)
+            seal.check_text(content.decode())
+            stored = untrusted.yaml_of(content)
             if "device" not in stored:  # the last key that is written
                 raise ValueError("it is cut off")
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainCommand), stored))
         except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
-            raise RunFailed(f"{path} cannot be read: {str(error).splitlines()[0]}: {remedy}") from error
-        except Exception as error:  # a YAML parser raises its own kinds
-            raise RunFailed(f"{path} is not valid YAML: {str(error).splitlines()[0]}: {remedy}") from error
+            said = str(error).strip() or type(error).__name__
+            raise RunFailed(f"{path} cannot be read: {said.splitlines()[0]}: {remedy}") from error
         assert isinstance(config, TrainCommand)
         return config
 
@@ -96,8 +105,12 @@ class Run:
         Raises Misuse if the folder holds another configuration or cannot be written, RunFailed for a full disk.
         """
         path = self.folder / "config.yaml"
+        self.refuse_links()
         if path.is_file():
             stored = self.config()
+            # before its parts are imported, to see what they leave out: only those that this command names may be
+            if targets([stored.scheme, stored.window]) != targets([config.scheme, config.window]):
+                raise Misuse(f"{self.folder} holds a run of another scheme or window: choose another group or label")
             if identity(stored) != identity(config) or stored.seed != config.seed:
                 raise Misuse(
                     f"{self.folder} holds a run of another configuration ({', '.join(differing(stored, config))}): "
@@ -109,6 +122,20 @@ class Run:
             whole.write(path, seal.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain(config)))))
         except OSError as error:
             raise cannot_write(self.folder, error) from error
+
+    def refuse_links(self) -> None:
+        """Raises RunFailed for a symbolic link where posexp writes: whoever made the folder chose where it leads."""
+        for folder in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+                if path.is_symlink():
+                    raise RunFailed(
+                        f"{path} is a symbolic link, and posexp writes through none: put a copy of what it leads to in "
+                        "its place, or remove it"
+                    )
+
+    def history(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, in the order they were written. Raises RunFailed as jsonl.read does."""
+        return jsonl.read(self.metrics, say, known=METRICS)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -166,8 +193,8 @@ class Run:
         "checkpoint" of a foreign one."""
         if self.foreign:
             return {"status": "checkpoint"}
-        rows = [row for row in jsonl.read(self.metrics, lambda line: None) if row.get("step") is not None]
-        events = [row for row in rows if "status" in row]
+        rows = [row for row in self.history(lambda line: None) if row.get("step") is not None]
+        events = [row for row in rows if row.get("status")]
         latest = dict(events[-1]) if events else {"status": "waiting"}
         if latest["status"] == "running":
             latest["step"] = rows[-1]["step"]
@@ -181,15 +208,25 @@ MARKS = ("config.yaml", "checkpoint.json")  # what makes a folder a run
 
 def find(results: str, group: str, pattern: str = "*") -> list[Run]:
     """The run folders of a group that match the glob, or one of several with commas between, by name; those of foreign
-    checkpoints among them."""
-    folder = Path(results).expanduser() / group
-    globs = [f"{part}/{mark}" for part in pattern.split(",") for mark in MARKS]
-    return [Run(path) for path in sorted({path.parent for glob in globs for path in folder.glob(glob)})]
+    checkpoints among them.
+
+    Raises Misuse for what is no glob.
+    """
+    folders = {path for part in pattern.split(",") for path in run_folders(Path(results) / group, part)}
+    return [Run(path) for path in sorted(folders)]
 
 
 def groups(results: str, pattern: str) -> list[str]:
-    folder = Path(results).expanduser()
-    return sorted({path.parent.parent.name for mark in MARKS for path in folder.glob(f"{pattern}/*/{mark}")})
+    return sorted({path.parent.name for path in run_folders(Path(results), f"{pattern}/*")})
+
+
+def run_folders(folder: Path, pattern: str) -> list[Path]:
+    """By name. Folders of names that posexp gives none are no runs."""
+    try:
+        found = {path.parent for mark in MARKS for path in folder.expanduser().glob(f"{pattern}/{mark}")}
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        raise Misuse(f"{pattern!r} in {folder} is no glob of folders: {error}") from error
+    return sorted(path for path in found if is_name(path.name))
 
 
 def cannot_write(folder: Path, error: OSError) -> PosexpError:
@@ -202,7 +239,7 @@ def cannot_write(folder: Path, error: OSError) -> PosexpError:
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises RunFailed, with the remedy, if it is damaged or missing."""
     try:
-        about = seal.opened(json.loads(path.read_text()))
+        about = seal.read(untrusted.read_bytes(path))
     except (OSError, ValueError) as error:
         raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
     return about
@@ -214,7 +251,7 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
     for run in runs:
         try:
             values = run.about() if run.foreign else plain(run.config())
-            label = values.get("name", run.name) if run.foreign else values["label"]
+            label = str(values.get("name", run.name) if run.foreign else values["label"])
             known[run.name] = (label, run.name.rpartition("-")[2], flat(values))
         except RunFailed as error:
             say(str(error))
@@ -229,7 +266,7 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
             and key not in ignored
             and not key.startswith(("eval.", "trainer.", "wandb."))
         )
-        details = ", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in differing)
+        details = untrusted.visible(", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in differing))
         labels[name] = f"{label} ({details or code})" if others else label
     return labels
 

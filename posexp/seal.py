@@ -8,6 +8,8 @@ import json
 import zlib
 from typing import Any
 
+from posexp import untrusted
+
 KEY = "crc32"
 LINE = "# crc32 of the lines above: "
 
@@ -25,6 +27,11 @@ def opened(values: Any) -> dict[str, Any]:
     if KEY in values and values[KEY] != crc(rest):
         raise ValueError("it has been changed since it was written: its checksum differs")
     return rest
+
+
+def read(content: bytes) -> dict[str, Any]:
+    """The sealed JSON object in a file or a line that may be somebody else's. Raises ValueError."""
+    return untrusted.printable(opened(untrusted.parsed(content)))
 
 
 def crc(values: dict[str, Any]) -> str:

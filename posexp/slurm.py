@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from posexp import whole
+from posexp import untrusted, whole
 from posexp.runs import Run
 
 COLUMNS = "%i|%K|%T|%r|%N|%k"  # id, place in the array, state, reason, nodes, comment
@@ -102,7 +102,7 @@ def job_of(run: Run, queue: Queue | None) -> Job | None:
 def noted(run: Run, name: str, kinds: dict[str, type]) -> dict[str, Any]:
     """What a note in the run's folder says, as far as it is of the right kind: notes only help to look on."""
     try:
-        about = json.loads((run.folder / name).read_text())
+        about = untrusted.json_of(untrusted.read_bytes(run.folder / name))
     except (OSError, ValueError):
         return {}
     known = about if isinstance(about, dict) else {}

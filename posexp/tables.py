@@ -11,13 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from posexp import jsonl
 from posexp.cells import Cell, cell
 from posexp.commands import RunsCommand, SchemesCommand
 from posexp.errors import Misuse, PosexpError
 from posexp.log import clock, say
 from posexp.runs import Run, find, groups
 from posexp.slurm import Queue, queue
+from posexp.untrusted import visible
+
+MOST_SHOWN = 40  # lengths
 
 
 def print_schemes(command: SchemesCommand) -> None:
@@ -118,27 +120,24 @@ def lines_of(cells: list[Cell], width: int | None) -> list[str]:
     while width is not None and len(columns) > 2 and sum(sizes[name] + 2 for name in columns) - 2 > width:
         columns.pop()
     lines = [dict(zip(columns, columns, strict=True)), *rows]
-    shown = [plain("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip()) for line in lines]
+    shown = [visible("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip()) for line in lines]
     found = shown[:1]
     for each, line in zip(cells, shown[1:], strict=True):
         found.append(line)
         notes = [each.why, f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""]
         found += [
             f"    {part}"
-            for note in map(plain, filter(None, notes))
+            for note in map(visible, filter(None, notes))
             for part in wrap(note, max(width or 10_000, 40) - 4, break_long_words=False, break_on_hyphens=False)
         ]
     return found
 
 
-def plain(text: str) -> str:
-    """Without what would move a terminal's cursor, or worse: reasons and names may be someone else's."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
-
-
 def row_of(cell: Cell) -> dict[str, str]:
     """The columns, the most wanted first."""
-    lengths = sorted({row["length"] for row in jsonl.read(cell.run.rows, say) if row["protocol"] != "per_position"})
+    from posexp.evaluation.row import read
+
+    lengths = sorted({row["length"] for row in read(cell.run, say) if row["protocol"] != "per_position"})
     return {
         "run": cell.run.name,
         "state": cell.state,
@@ -149,7 +148,7 @@ def row_of(cell: Cell) -> dict[str, str]:
         "job": cell.job,
         "host": cell.host,
         "since": strftime("%m-%d %H:%M:%S", localtime(cell.since)) if cell.since else "",
-        "measured": ", ".join(map(str, lengths)),
+        "measured": ", ".join(map(str, lengths[:MOST_SHOWN])) + (" …" if len(lengths) > MOST_SHOWN else ""),
     }
 
 

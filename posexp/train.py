@@ -230,7 +230,7 @@ def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
     )
     if not parts.ranks.first:
         return
-    rows = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
+    rows = [row for row in run.history(say) if row.get("loss") is not None]
     tail = rows[-max(5, len(rows) // 20) :]
     trained = sum(row["loss"] for row in tail) / len(tail)
     evaluated = float(losses.mean())

@@ -12,7 +12,9 @@ def write(path: Path, content: str | bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with named(path):
         try:
-            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            aside.unlink(missing_ok=True)  # of a process of the same number that died, or a link put there
+            with open(aside, "xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
             sync(aside)
             os.replace(aside, path)
         finally:

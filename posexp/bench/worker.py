@@ -120,7 +120,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process by its handle
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
-    sys.path.append(os.getcwd())  # a scheme of the user's own, as in posexp's own process
     bench: list[Bench] = []
 
     def begin(job: dict[str, Any]) -> Answer:

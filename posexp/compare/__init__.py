@@ -7,15 +7,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp import jsonl, whole
+from posexp import untrusted, whole
 from posexp.command_line import did_you_mean
 from posexp.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.log import say
-from posexp.runs import curve_labels, find
+from posexp.runs import Run, curve_labels, find
 
 if TYPE_CHECKING:
     from posexp.compare.pairs import Comparison, Curve, LossesOf
+    from posexp.evaluation.row import Row
 
 LONGEST_NAME = 120  # of a file, which a file system bounds at 255 bytes
 AGAIN = "repeat the eval command, which measures rows anew whose losses are missing"
@@ -92,14 +93,24 @@ def load(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "L
     from posexp.evaluation import losses
     from posexp.evaluation.verdicts import curve_name
 
-    rows_of = {run: jsonl.read(run.rows, say) for run in find(command.results, command.group)}
+    rows_of = {run: readable(run) for run in find(command.results, command.group)}
     measured = [run for run, rows in rows_of.items() if rows]
     if not measured:
         raise Misuse(f"no measured run in {command.results}/{command.group}: first posexp train, then posexp eval")
     folders = {run.name: run.folder for run in measured}
-    rows = [{**row, "run": run.name} for run in measured for row in rows_of[run]]
+    rows = [row for run in measured for row in rows_of[run]]
     label_of = curve_labels(measured, say)
     return curves(rows, partial(curve_name, curve_of=label_of)), lambda row: losses.read(folders[row["run"]], row)
+
+
+def readable(run: Run) -> list["Row"]:
+    from posexp.evaluation.row import read
+
+    try:
+        return read(run, say)
+    except RunFailed as error:
+        say(f"{error}, so it is not compared")
+        return []
 
 
 def chosen(words: list[str], names: list[str], command: CompareCommand | PowerCommand) -> list[str]:
@@ -152,6 +163,8 @@ def file_name(base: str, others: list[str]) -> str:
 def write(folder: Path, paths: dict[Path, str]) -> None:
     """Raises RunFailed where `folder` cannot be written."""
     try:
+        untrusted.refuse_link(folder)
         whole.write_all(folder, {path.name: content for path, content in paths.items()})
-    except OSError as error:
-        raise RunFailed(f"cannot write the comparison into {folder}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", "") or error
+        raise RunFailed(f"cannot write the comparison into {folder}: {why}") from error

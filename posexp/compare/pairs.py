@@ -101,7 +101,8 @@ def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
             curve = found.setdefault(name_of(row), {})
             place = (row["protocol"], row.get("stride"), row["length"])
             key = Key(*place, row["targets_hash"], "" if row["targets_hash"] in own else row["corpus"])
-            curve[key] = {**curve.pop(key, {}), row["seed"]: row}
+            curve[key] = curve.pop(key, {})  # the latest key last
+            curve[key][row["seed"]] = row
     return found
 
 

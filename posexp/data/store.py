@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posexp import locks, whole
+from posexp import locks, untrusted, whole
 from posexp.config import DataConfig, Split
 from posexp.data import corpus, tokenizer
 from posexp.errors import Misuse, PosexpError, RunFailed
@@ -84,24 +84,69 @@ class Store:
 def read_meta(folder: Path) -> dict[str, Any]:
     """store.json, once every file it names has been checked against it. Raises DamageError, naming the file."""
     try:
-        meta = json.loads((folder / "store.json").read_bytes())
+        meta = untrusted.json_of(untrusted.read_bytes(folder / "store.json"))
         own = meta.pop("sha256")
-        expected = meta["files"].items()
     except FileNotFoundError as error:
         raise DamageError("store.json is missing") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DamageError("store.json cannot be read") from error
     if own != meta_digest(meta):
         raise DamageError("store.json has been changed")
-    for name, known in expected:
+    if not is_meta(meta):
+        raise DamageError("store.json does not describe a token store")
+    for name, known in meta["files"].items():
         path = folder / name
-        if not path.is_file():
+        if not path.is_file() or path.is_symlink():
             raise DamageError(f"{name} is missing")
         if (size := path.stat().st_size) != known["size"]:
             raise DamageError(f"{name} has {size} bytes instead of {known['size']}")
         if whole.sha256(path) != known["sha256"]:
             raise DamageError(f"{name} has been changed: its sha256 differs")
+    for name in meta["splits"]:
+        check_split(folder, name, meta)
     return meta
+
+
+def is_meta(meta: dict[str, Any]) -> bool:
+    """Whether it holds what `write` writes, so that every name in it is one of a file of a store."""
+    try:
+        splits, files = meta["splits"], meta["files"]
+        names = {f"{split}{ending}" for split in splits for ending in (".bin", ".documents.npy")} | {"tokenizer.json"}
+        return (
+            meta["dtype"] in ("uint16", "uint32")
+            and isinstance(meta["corpus"], str)
+            and all(isinstance(note, str) for note in meta["notes"])
+            and untrusted.is_count(meta["vocab_size"])
+            and {Split.train.value} <= splits.keys() <= {split.value for split in Split}
+            and all(
+                untrusted.is_count(known[name])
+                for known in splits.values()
+                for name in ("documents", "tokens", "bytes")
+            )
+            and files.keys() == names
+            and all(untrusted.is_count(known["size"]) and isinstance(known["sha256"], str) for known in files.values())
+            and is_task(meta.get("task"))
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def is_task(task: Any) -> bool:
+    return task is None or (isinstance(task["name"], str) and untrusted.is_count(task["size"]) and task["size"] > 0)
+
+
+def check_split(folder: Path, name: str, meta: dict[str, Any]) -> None:
+    """Raises DamageError unless the split's tokens are of the vocabulary, and its documents lie side by side."""
+    try:
+        ids = np.memmap(folder / f"{name}.bin", dtype=meta["dtype"], mode="r")
+        starts = np.load(folder / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False)
+        side_by_side = starts.dtype == np.int64 and starts.ndim == 1 and bool((np.diff(starts) > 0).all())
+        if not side_by_side or len(starts) < 2 or starts[0] != 0 or starts[-1] != len(ids):
+            raise ValueError("its documents are not side by side")
+        if ids.max() >= meta["vocab_size"]:
+            raise ValueError("its tokens are not of the vocabulary")
+    except Exception as error:  # numpy raises what its parser of a header does
+        raise DamageError(f"the {name} split is none: {error}") from error
 
 
 def meta_digest(meta: dict[str, Any]) -> str:
@@ -262,6 +307,7 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
         "files": files,
         **({"task": source.task} if source.task else {}),
     }
+    meta = untrusted.printable(meta)  # as it is read again
     whole.write(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
     whole.sync(folder)
 

@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from posexp import untrusted
 from posexp.data.files import file_digest
 from posexp.errors import Misuse
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 # Here GPT-2's pattern always begins a new word, so that no token reaches across.
 WORD_GAP = re.compile(r"(?<=\S) (?=\S)")
+
+MOST_IDS = 1 << 24  # tokens of a vocabulary; the largest known ones have a million
 
 
 def content(spec: str, vocab_size: int) -> list[str | int]:
@@ -80,13 +84,25 @@ def load(path: Path) -> "Tokenizer":
     """The tokenizer of a tokenizer.json, without truncation and padding. Raises Misuse if it is none."""
     from tokenizers import Tokenizer
 
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise Misuse(f"{path} is not a tokenizer.json: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    with refused(f"{path} is not a tokenizer.json"):
+        tokenizer = Tokenizer.from_buffer(untrusted.read_bytes(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        ids = tokenizer.get_vocab(with_added_tokens=True).values()
+        if not ids or max(ids) >= MOST_IDS:
+            raise ValueError(f"its largest token is {max(ids, default='none')}, of at most {MOST_IDS}")
     return tokenizer
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Raises Misuse, saying `what`, for whatever goes wrong inside: tokenizers raises plain Exception, and panics."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise Misuse(f"{what}: {' '.join(str(error).split())[:200]}") from error
+        raise
 
 
 def byte_chars() -> list[str]:
@@ -171,6 +187,7 @@ def encode(tokenizer: "Tokenizer", texts: Iterable[str], divisible: bool) -> Ite
 
 
 def encode_batch(tokenizer: "Tokenizer", batch: list[tuple[str, bool]]) -> Iterator[tuple[np.ndarray, bool, int]]:
-    encodings = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+    with refused("the tokenizer cannot encode the text"):
+        encodings = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
     for (piece, ends), encoding in zip(batch, encodings, strict=True):
         yield np.array(encoding.ids, dtype=np.int64), ends, len(piece.encode())

@@ -15,6 +15,7 @@ from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.passes import Passes
 from posexp.evaluation.plan import PROTOCOLS, check_protocols, own_lengths, plan, shuffled_beyond
+from posexp.evaluation.row import read
 from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.subject import Subject, View
@@ -86,7 +87,7 @@ def evaluate_subject(subject: Subject, command: EvalCommand, device: torch.devic
     evaluator = Evaluator(subject, command.eval, device)
     asked = subject.variants(command)
     key = (*KEY, "kernel_path") if command.eval.attention is not AttentionPath.auto else KEY  # asked for: measured so
-    done = {key_of(row, key) for row in jsonl.read(run.rows, say) if has_all(run, row)}
+    done = {key_of(row, key) for row in read(run, say) if has_all(run, row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
     for variant in asked:

@@ -3,15 +3,23 @@
 Shape suffixes: N targets, D documents.
 """
 
+import hashlib
 import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 
-from posexp import whole
+from posexp import untrusted, whole
+from posexp.knobs import LONGEST_NAME
+
+MOST_BYTES = 1 << 32  # of a file
+SMALL = 64 << 20  # bytes that may be unpacked from anything
+MOST_RATIO = 64  # of unpacked to packed; losses are random digits, and give 2 to 4
+DTYPES = {"nll": np.float32, "target": np.int64, "context": np.int32, "document": np.int32, "hit": np.bool_}
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,15 @@ class Losses:
 
 def path_of(folder: Path, row: dict[str, Any]) -> Path:
     """Where the losses of `row` of the run in `folder` are kept; the name holds all that makes rows differ."""
-    parts = [row["protocol"], row["length"]]
+    parts = [row["protocol"], str(row["length"])]
     parts += [f"by{row['stride']}"] if row.get("stride") else []
     parts.append(row["targets_hash"])
     window = row["window"] if row["window"] != row.get("trained_window") else ""
-    parts += [plain_name(part) for part in (window, row.get("transform"), row.get("control")) if part]
-    return folder / "losses" / ("-".join(map(str, parts)) + ".npz")
+    parts += [part for part in (window, row.get("transform"), row.get("control")) if part]
+    name = "-".join(map(plain_name, parts))
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"{name[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return folder / "losses" / f"{name}.npz"
 
 
 def keep(folder: Path, row: dict[str, Any], losses: Losses) -> None:
@@ -57,11 +68,24 @@ def keep(folder: Path, row: dict[str, Any], losses: Losses) -> None:
 def read(folder: Path, row: dict[str, Any]) -> Losses | None:
     """The losses of `row`; None if they are not kept (any more) or cannot be read."""
     try:
-        content = io.BytesIO(path_of(folder, row).read_bytes())
-        with np.load(content, allow_pickle=False) as kept:
-            return Losses(**{name: kept[name] for name in Losses.__dataclass_fields__})
-    except Exception:  # whatever a damaged archive makes its readers raise
+        content = untrusted.read_bytes(path_of(folder, row), MOST_BYTES)
+        with ZipFile(io.BytesIO(content)) as packed:
+            if sum(member.file_size for member in packed.infolist()) > max(SMALL, MOST_RATIO * len(content)):
+                raise ValueError("it unpacks to far more than losses do")
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+            return checked(Losses(**{name: kept[name] for name in DTYPES}))
+    except Exception:  # whatever a damaged file makes an unpacker raise
         return None
+
+
+def checked(losses: Losses) -> Losses:
+    """Raises ValueError for arrays that `keep` would not write."""
+    values = vars(losses)
+    if any(values[name].dtype != dtype or values[name].shape != losses.nll.shape for name, dtype in DTYPES.items()):
+        raise ValueError("they are no arrays of losses")
+    if losses.nll.ndim != 1 or not len(losses.nll) or losses.document.min() < 0:
+        raise ValueError("they are no list of losses")
+    return losses
 
 
 def plain_name(text: str) -> str:

@@ -1,9 +1,30 @@
 """A row: one run under one protocol at one length, as rows.jsonl and rows.csv hold it."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+from posexp import jsonl
+from posexp.runs import Run
+from posexp.untrusted import is_count, is_loss, is_perplexity, is_share, is_text
+
 Row = dict[str, Any]
+
+# What the columns that posexp computes with may be; others are only handed on.
+NEEDED = {
+    **dict.fromkeys(("protocol", "targets_hash", "window"), is_text),
+    **dict.fromkeys(("seed", "train_length", "length"), is_count),
+}
+KNOWN = {
+    **dict.fromkeys(
+        ("scheme", "status", "transform", "control", "control_of", "trained_window", "corpus", "weights"), is_text
+    ),
+    **dict.fromkeys(("transform_settings", "precision", "kernel_path"), is_text),
+    **dict.fromkeys(("stride", "targets", "documents"), is_count),
+    **dict.fromkeys(("nll", "bits_per_byte"), is_loss),
+    **dict.fromkeys(("ppl", "ci_low", "ci_high"), is_perplexity),
+    **dict.fromkeys(("accuracy", "exact_match", "crossing_share"), is_share),
+}
 
 COLUMNS: tuple[str, ...] = (
     "run",
@@ -31,6 +52,14 @@ COLUMNS: tuple[str, ...] = (
     "kernel_path",
     "status",
 )
+
+
+def read(run: Run, say: Callable[[str], None]) -> list[Row]:
+    """The rows of a run, which are its own whatever they say; lines that are none are told through `say`.
+
+    Raises RunFailed as jsonl.read does.
+    """
+    return [{**row, "run": run.name} for row in jsonl.read(run.rows, say, NEEDED, KNOWN)]
 
 
 def status_of(row: Row) -> str:

@@ -8,6 +8,7 @@
 Needs no transformers. Shape suffixes: V vocabulary, D width of the residual stream, C channels of a head.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posexp import whole
+from posexp import untrusted, whole
 from posexp.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
 from posexp.model import BASE_WIDTH, Block, Decoder, SwiGLU
-from posexp.parts import targets
-from posexp.restore import OWN_PARTS, finished_runs, for_each, own_store, restore_model
+from posexp.parts import is_own, targets
+from posexp.restore import finished_runs, for_each, own_store, restore_model
 from posexp.runs import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
@@ -47,7 +48,7 @@ def export(command: ExportCommand) -> list[Path]:
 
 def export_run(run: Run, command: ExportCommand) -> Path:
     trained = run.config()
-    if any(not target.startswith(OWN_PARTS) for target in targets(trained.scheme) + targets(trained.window)):
+    if not all(map(is_own, targets([trained.scheme, trained.window]))):
         raise Inapplicable(f"{trained.scheme['_target_']} has no equal in transformers: {EXPORTS}")
     trained, model, _ = restore_model(run)
     contents: dict[str, str | bytes] = {
@@ -70,12 +71,18 @@ def text_of(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> str:
+def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> bytes:
+    """Of the run; where its file is damaged or, as in old runs, not there, of its token store."""
     own, about = run.folder / "tokenizer.json", run.folder / "provenance.json"
     written = run.provenance().get("tokenizer_sha256") if about.is_file() else None
-    if own.is_file() and written in (None, whole.sha256(own)):
-        return own.read_text()
-    return own_store(run, trained, cache).tokenizer_path.read_text()  # damaged, or of a run from before they kept it
+    try:
+        if own.is_file():
+            content = untrusted.read_bytes(own)
+            if written in (None, hashlib.sha256(content).hexdigest()):
+                return content
+        return untrusted.read_bytes(own_store(run, trained, cache).tokenizer_path)
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"{own} cannot be read: {error}") from error
 
 
 def check_own(folder: Path, run: Run) -> None:
@@ -83,7 +90,7 @@ def check_own(folder: Path, run: Run) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        of = json.loads((folder / "config.json").read_text()).get("posexp_run")
+        of = untrusted.json_of(untrusted.read_bytes(folder / "config.json")).get("posexp_run")
     except (OSError, ValueError, AttributeError):
         of = None
     if of != run.name:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
-from posexp.hf.source import Source, why
+from posexp.hf.source import Source, code_from_outside, elements, why
 
 Pretrained = Any  # a PreTrainedModel of transformers, which is typed in part
 Step = Callable[[Tensor], Tensor]
 
 # What architectures call the most tokens that they were made for.
 MAXIMA = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+LARGER = 4  # times as many parameters as numbers: packed weights hold several in one
 PROBED = 8  # tokens of the inputs that tell how a model works
 
 
@@ -64,8 +65,11 @@ def load(source: Source, trust: bool) -> Pretrained:
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
+    if (kernels := code_from_outside(source.config)) and not trust:
+        raise Misuse(f"hf={source.given}: it asks for code from outside transformers, {kernels!r}: say trust=true")
     try:
         with quiet():
+            check_size(source, auto, trust)
             model, told = auto.from_pretrained(
                 source.folder,
                 dtype=torch.float32,
@@ -74,6 +78,8 @@ def load(source: Source, trust: bool) -> Pretrained:
                 local_files_only=True,
                 output_loading_info=True,
             )
+    except Misuse:
+        raise
     except Exception as error:  # whatever a config, its code or the weights make of it
         if "trust_remote_code" in str(error):
             text = "its code comes with the checkpoint, from outside transformers: say trust=true to run it"
@@ -99,6 +105,25 @@ def load(source: Source, trust: bool) -> Pretrained:
     if not causal:
         raise Misuse(f"hf={source.given} is no causal language model: in {type(model).__name__} tokens see later ones")
     return model
+
+
+def check_size(source: Source, auto: Any, trust: bool) -> None:
+    """Raises Misuse for a config that describes a larger model than the weights are of: it may ask for any memory.
+
+    The model is built without memory to count its parameters, if it has no more layers than there are tensors.
+    """
+    from transformers import AutoConfig
+
+    tensors, numbers = elements(source)
+    config = AutoConfig.from_pretrained(source.folder, trust_remote_code=trust, local_files_only=True)
+    layers = getattr(text_config(config), "num_hidden_layers", 0)
+    told = f"hf={source.given}: its config is of a larger model than its weights"
+    if not isinstance(layers, int) or layers > tensors:
+        raise Misuse(f"{told}: {layers} layers, and {tensors:,} tensors")
+    with torch.device("meta"):
+        model = auto.from_config(config, trust_remote_code=trust)
+    if (wanted := sum(weight.numel() for weight in model.parameters())) > LARGER * numbers:
+        raise Misuse(f"{told}: {wanted:,} parameters, and {numbers:,} numbers")
 
 
 def probe(model: Pretrained) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from posexp import whole
 from posexp.data.hub import can_reach_hub, offline
 from posexp.data.quiet import raise_disk_error, reason
 from posexp.errors import Misuse
+from posexp.evaluation.losses import plain_name
 from posexp.hf.quiet import quiet
+from posexp.knobs import LONGEST_NAME, is_name
 from posexp.log import say
 
 FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
@@ -75,13 +78,16 @@ def fetch(repository: str, revision: str | None) -> Path:
 
 def read(folder: Path, given: str, name: str, commit: str | None) -> Source:
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        # plain JSON: some have an Infinity
+        config = json.loads((folder / "config.json").read_bytes()) if (folder / "config.json").is_file() else None
+        if config is None:
+            raise FileNotFoundError
         if not isinstance(config, dict):
             raise ValueError("it is not an object")
     except FileNotFoundError as error:
         own = "; posexp's own runs are evaluated by --runs" if (folder / "config.yaml").is_file() else ""
         raise Misuse(f"hf={given} holds no config.json, so it is not a checkpoint of transformers{own}") from error
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Misuse(f"hf={given}: its config.json cannot be read: {error}") from error
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -92,7 +98,42 @@ def read(folder: Path, given: str, name: str, commit: str | None) -> Source:
         )
     digests = "".join(f"{path.name} {whole.sha256(path)}\n" for path in weights)
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
-    return Source(folder, given, config.get("posexp_run") or name, commit, sha256, config)
+    return Source(folder, given, name_of(config, name), commit, sha256, config)
+
+
+def name_of(config: dict[str, Any], name: str) -> str:
+    """What a checkpoint is called: as the run that posexp exported, or as its folder or repository is."""
+    called = config.get("posexp_run")
+    if isinstance(called, str) and is_name(called):
+        return called
+    return name if is_name(name) else plain_name(name)[:LONGEST_NAME] or "checkpoint"
+
+
+def code_from_outside(value: Any) -> str | None:
+    """The repository of compiled kernels that a config asks for, which transformers would fetch and run."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if str(key).endswith("implementation") and isinstance(inner, str) and "/" in inner:
+                return inner
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(code_from_outside, inside)), None)
+
+
+def elements(source: Source) -> tuple[int, int]:
+    """(tensors, numbers) in the weights of a checkpoint, by what their headers say. Raises Misuse if one cannot be
+    read."""
+    from safetensors import safe_open
+
+    tensors = numbers = 0
+    for path in sorted(source.folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as held:
+                for name in held.keys():  # noqa: SIM118 - it is no dict
+                    tensors += 1
+                    numbers += math.prod(held.get_slice(name).get_shape())
+        except Exception as error:  # safetensors raises its own kind
+            raise Misuse(f"hf={source.given}: transformers cannot load it: {path.name}: {why(error)}") from error
+    return tensors, numbers
 
 
 def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:

@@ -164,6 +164,7 @@ def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Ru
     run = Run(Path(command.results).expanduser() / command.group / f"hf-{source.name}-{digest}")
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
+        run.refuse_links()
         if not run.checkpoint.is_file():
             whole.write(run.checkpoint, json.dumps(seal.seal(about), indent=1) + "\n")
     except OSError as error:

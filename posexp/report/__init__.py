@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp import whole
+from posexp import untrusted, whole
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation.row import COLUMNS, Row
+from posexp.jsonl import MOST_COLUMNS
 from posexp.report.cell import Cell
 from posexp.report.measure import PPL, Measure
-from posexp.report.rows import Table, tables
+from posexp.report.rows import MOST_LENGTHS, Table, tables
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from posexp.evaluation.verdicts import Usable, Verdict
+
+MOST_TABLES, MOST_CURVES = 500, 500
 
 __all__ = ["COLUMNS", "Cell", "Table", "tables", "write"]
 
@@ -51,14 +54,16 @@ def write(
 
     console = console or Console()
     found = beyond.marked(tables(rows, curve_of, mixed_targets, measure), verdicts)
+    check_size(found)
     shown = [table for table in found if not table.lacking]
     if not shown:
         raise Misuse(f"no row has {measure.axis}: choose another measure, or repeat the eval command")
     png, svg = pictures(shown)
+    told = verdicts if len({verdict.length for verdict in verdicts}) <= MOST_LENGTHS else ()
     contents = {
         "rows.csv": csv_of(rows).encode(),
         "verdicts.csv": beyond.csv_of(verdicts).encode(),
-        "table.md": markdown(shown, verdicts, usable).encode(),
+        "table.md": markdown(shown, told, usable).encode(),
         "table.tex": latex(shown).encode(),
         "curves.png": png,
         "curves.svg": svg,
@@ -66,10 +71,11 @@ def write(
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:
+        untrusted.refuse_link(folder)
         whole.write_all(folder, contents)
-    except OSError as error:
-        raise RunFailed(f"cannot write the report into {folder}: {error.strerror or error}") from error
-    print_tables(shown, console, verdicts, usable)
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"cannot write the report into {folder}: {getattr(error, 'strerror', '') or error}") from error
+    print_tables(shown, console, told, usable)
     for table in found:
         if table.lacking:
             console.print(Text(f"{table.protocol} is left out: its rows lack {measure.axis}"), soft_wrap=True)
@@ -79,9 +85,25 @@ def write(
     return paths
 
 
+def check_size(found: list[Table]) -> None:
+    """Raises Misuse for more than anybody could read, or a picture could hold."""
+    curves = {curve for table in found for curve in table.curves}
+    if len(found) > MOST_TABLES or len(curves) > MOST_CURVES:
+        raise Misuse(
+            f"{len(found):,} tables of {len(curves):,} curves are more than a report holds ({MOST_TABLES} of "
+            f"{MOST_CURVES}): choose runs with --runs, or leave other windows and transforms out with variants=false"
+        )
+
+
 def csv_of(rows: list[Row]) -> str:
-    """COLUMNS, then other keys in the order they appear; None is an empty field."""
+    """COLUMNS, then other keys in the order they appear; None is an empty field.
+
+    A field is what its row holds, whatever a spreadsheet may make of one that begins with "=". Raises Misuse for more
+    columns than a row may have.
+    """
     extras = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in COLUMNS]
+    if len(extras) > MOST_COLUMNS:
+        raise Misuse(f"the rows have {len(extras):,} columns that posexp does not know: choose runs with --runs")
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *extras], restval="", lineterminator="\n")
     writer.writeheader()

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from posexp import __version__, jsonl
+from posexp import __version__, untrusted
 from posexp.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.row import Row, variant_of
+from posexp.evaluation.row import Row, read, variant_of
 from posexp.evaluation.verdicts import Usable, Verdict, usable, verdicts
 from posexp.log import say
 from posexp.report import write
@@ -26,7 +26,11 @@ def report(command: ReportCommand) -> None:
     runs = find(command.results, command.group, command.runs)
     rows = []
     for run in runs:
-        of_run = jsonl.read(run.rows, say)
+        try:
+            of_run = read(run, say)
+        except RunFailed as error:
+            say(f"{error}, so it is not in the report")
+            continue
         if not of_run:
             say(f"{run.name}: {run.status()['status']}, not measured yet, so not in the report")
         rows += [row for row in of_run if command.variants or not variant_of(row)]
@@ -103,13 +107,14 @@ def described(run: Run) -> tuple[str, dict[str, Any]]:
 
     Without what cannot be read, which `say` tells.
     """
-    config = "" if run.foreign else (run.folder / "config.yaml").read_text(encoding="utf-8")
+    config = ""
     try:
         if not run.foreign:
+            config = untrusted.read_bytes(run.folder / "config.yaml").decode()
             return config, run.provenance()
         about = run.about()
-    except RunFailed as error:
-        say(str(error))
+    except (RunFailed, OSError, ValueError) as error:
+        say(untrusted.visible(str(error)))
         return config, {}
     origin = {key: about.pop(key) for key in ORIGIN if key in about}
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items()), origin

@@ -9,6 +9,8 @@ from posexp.evaluation.row import Row, status_of, variant_of
 from posexp.report.cell import Cell, cell_of
 from posexp.report.measure import EXACT_MATCH, PPL, Measure, Value
 
+MOST_LENGTHS = 200  # of a table
+
 
 @dataclass(frozen=True)
 class Table:
@@ -51,6 +53,8 @@ class Table:
 
     @property
     def drawn_only(self) -> bool:
+        if len(self.lengths) > MOST_LENGTHS:  # too many for a table
+            return True
         return self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].drawn_only
 
     @cached_property
@@ -101,13 +105,16 @@ def target_sets(rows: list[Row]) -> list[Any]:
     for index, (row, family) in enumerate(zip(rows, family_of, strict=True)):
         at = runs.setdefault((family, row["length"]), {})
         at.setdefault(row.get("targets_hash"), {})[row["run"]] = index
-    found = []
-    for row, family in zip(rows, family_of, strict=True):
-        at = runs[family, row["length"]]
+    rank_of: dict[tuple, dict[Any, int]] = {}
+    for place, at in runs.items():
         common = sorted(at, key=lambda hash_: (-len(at[hash_]), -max(at[hash_].values())))
-        rank = (family, common.index(row.get("targets_hash")))
-        found.append(rank if is_moving(row["protocol"]) else row.get("targets_hash"))
-    return found
+        rank_of[place] = {hash_: rank for rank, hash_ in enumerate(common)}
+    return [
+        (family, rank_of[family, row["length"]][row.get("targets_hash")])
+        if is_moving(row["protocol"])
+        else row.get("targets_hash")
+        for row, family in zip(rows, family_of, strict=True)
+    ]
 
 
 def families(rows: list[Row]) -> list[tuple]:

@@ -123,7 +123,8 @@ def bias_between(scheme: Scheme, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | Non
     without one."""
     gap_BQK = (pos_BQ[:, :, None] - pos_BK[:, None, :]).clamp(min=0)
     # Looked up in a vector of all distances; but fractions have none, and how long it is a GPU would be waited for.
-    if gap_BQK.is_floating_point() or gap_BQK.is_cuda or torch.compiler.is_compiling():
+    unknown = gap_BQK.is_cuda or gap_BQK.is_meta or torch.compiler.is_compiling()
+    if gap_BQK.is_floating_point() or unknown:
         bias_HN = scheme.distance_bias(gap_BQK.flatten())
         if bias_HN is not None:
             return bias_HN.unflatten(1, gap_BQK.shape).transpose(0, 1)
