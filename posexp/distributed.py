@@ -31,6 +31,7 @@ from posexp.ranks import Place, place, translate_slurm
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples, of which a CPU's generator reads 32 bits, stay apart
 # What Gloo, NCCL and the store say when another process is gone.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "remote process exit")
+watched = False  # by posexp/launch.py, which tells how each process ends
 joined_before = itertools.count()  # a sweep joins again for every run
 
 
@@ -130,13 +131,14 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
         yield meet(here, device)
     except Exception as error:  # the others may be gone, and are not waited for
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST):
-            raise Lost(
-                f"rank {here.rank} lost another of the {here.size} processes, whose own last line says why; "
-                "the same command goes on from the last checkpoint"
-            ) from error
-        if log.silent and (isinstance(error, Alone) or not isinstance(error, PosexpError)):
+            error = Lost(
+                f"rank {here.rank} lost another of the {here.size} processes, which has said why if it "
+                "could; the same command goes on from the last checkpoint"
+            )
+        own = isinstance(error, (Alone, Lost)) or not isinstance(error, PosexpError)
+        if own and log.silent and not watched:
             print(f"posexp: error: {line_of(error)}", file=sys.stderr, flush=True)
-        raise
+        raise error
     except BaseException:  # stopped, all at the same step
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -146,6 +148,8 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
 
 def meet(here: Place, chosen: torch.device) -> Ranks:
     """The group of all processes, which exchange what is on a GPU by NCCL and what is not by Gloo."""
+    if dist.is_initialized():  # that of a run before, which failed
+        dist.destroy_process_group()
     translate_slurm()
     if here.one_machine:
         use_loopback()

@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from hydra.core.hydra_config import HydraConfig
 
-from posexp import log
+from posexp import distributed, log
 from posexp.commands import TrainCommand
 from posexp.device import choose_device
 from posexp.distributed import check_share
@@ -153,7 +153,7 @@ def process_main(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))
     HydraConfig.instance().cfg = command
-    log.silent = rank > 0
+    log.silent, distributed.watched = rank > 0, True
     store = dist.TCPStore(HOST, port)
     store.set(BEGUN, "")
     end = json.dumps(DONE)

@@ -212,7 +212,7 @@ def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tup
 
 def save_checkpoint(run: Run, log: Log | NoLog, parts: Parts, optimizer: torch.optim.Optimizer, step: int) -> None:
     try:
-        checkpoint.save(run.folder / "checkpoint", step, parts.model, optimizer, write=parts.ranks.first)
+        checkpoint.save(run.folder / "checkpoint", step, parts.model, optimizer, parts.ranks.first)
     except RunFailed as error:
         with suppress(OSError):  # the disk may be full for this too
             log.status("failed", step, reason=str(error))

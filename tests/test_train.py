@@ -251,11 +251,11 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_survives(c
     run = Run.of(config)
     limited = (
         "import resource, sys; from posexp import checkpoint, cli; save = checkpoint.save\n"
-        "def later(folder, step, *rest):\n"
+        "def later(folder, step, *rest, **more):\n"
         "    if step >= 14:\n"
         "        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "    save(folder, step, *rest)\n"
+        "    save(folder, step, *rest, **more)\n"
         "checkpoint.save = later; sys.exit(cli.main())"
     )
     arguments = command(config)[3:]
