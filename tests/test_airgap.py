@@ -49,7 +49,7 @@ def alone(wire: str, *words: str | Path, cwd: Path, **environment: str) -> Answe
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(cwd), "HF_HOME": str(cwd / "hf")}
     command = [*(CUT[wire] or []), *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, env=kept | own | environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=cwd, env=kept | own | environment, capture_output=True, text=True, timeout=400)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
@@ -96,7 +96,6 @@ def test_no_command_asks_anything_of_a_network(tmp_path_factory, tmp_path):
         ["train", "+scheme=t5", *SMALL, "data.paths=text", "data.cache=new"],  # builds its store: datasets, tokenizers
         ["eval", "--lengths", "8,16,32", "--runs", "t5*"],
         ["report", "--html"],
-        ["bench", "none", "model=tiny", "length=16", "lengths=[16]", "batch=1", "rounds=1", "vocab_size=300"],
     ]
     script.write_text("\n".join(["set -e", *(shlex.join([str(SCRIPT), *line]) for line in lines)]))
     calls = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "trace", "-e", "trace=connect,sendto,sendmsg,sendmmsg"]
