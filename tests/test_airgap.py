@@ -6,6 +6,7 @@ firewall that drops them: there a client waits where elsewhere it fails.
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def alone(wire: str, *words: str | Path, cwd: Path, **environment: str) -> Answe
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(cwd), "HF_HOME": str(cwd / "hf")}
     command = [*(CUT[wire] or []), *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, env=kept | own | environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=cwd, env=kept | own | environment, capture_output=True, text=True, timeout=400)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
@@ -69,7 +70,7 @@ def store_of(folder: Path) -> str:
     return json.loads((run_of(folder) / "provenance.json").read_text())["store"]
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ["down", "swallowed"])
 def test_a_node_trains_and_measures_from_the_store_it_was_given(node, wire):
     key = store_of(node)
     words = ["train", "+scheme=none", *SMALL, "data.paths=text"]
@@ -95,12 +96,9 @@ def test_no_command_asks_anything_of_a_network(tmp_path_factory, tmp_path):
         ["train", "+scheme=t5", *SMALL, "data.paths=text", "data.cache=new"],  # builds its store: datasets, tokenizers
         ["eval", "--lengths", "8,16,32", "--runs", "t5*"],
         ["report", "--html"],
-        ["bench", "alibi", "model=tiny", "length=16", "lengths=[16]", "batch=1", "rounds=1", "vocab_size=300"],
     ]
-    script.write_text(
-        "set -e\n" + "".join(" ".join(f"'{word}'" for word in [str(SCRIPT), *line]) + "\n" for line in lines)
-    )
-    calls = ["strace", "-f", "-qq", "-o", "trace", "-e", "trace=connect,sendto,sendmsg,sendmmsg"]
+    script.write_text("\n".join(["set -e", *(shlex.join([str(SCRIPT), *line]) for line in lines)]))
+    calls = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "trace", "-e", "trace=connect,sendto,sendmsg,sendmmsg"]
     answer = alone("up", *calls, "sh", script, cwd=folder)
     assert answer.code == 0, answer.err
     trace = (folder / "trace").read_text().splitlines()
@@ -177,9 +175,8 @@ def test_a_bundle_installs_and_runs_without_a_network(tmp_path_factory, tmp_path
     large = ["torch", "datasets", "wandb", "matplotlib", "scipy", "numpy", "tokenizers", "rich"]
     store = ["--store", "data=files", "data.paths=text", "data.vocab_size=300"]
     command = [sys.executable, str(ROOT / "scripts" / "bundle"), "bundle", "--without", *large, *store]
-    done = subprocess.run(
-        command, cwd=here, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
+    own = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=600, env=own)
     assert done.returncode == 0, done.stderr
     bundle = here / "bundle"
     names = {path.name.partition("-")[0].lower() for path in (bundle / "wheels").iterdir()}
@@ -195,8 +192,8 @@ def test_a_bundle_installs_and_runs_without_a_network(tmp_path_factory, tmp_path
     assert answer.code == 0, answer.err
     assert files_of(bundle) == before, "a bundle may lie on a disk that cannot be written"
     posexp = node / "posexp" / "bin" / "posexp"
-    words = ["train", "+scheme=rope", *SMALL, "data.paths=text", f"data.store={key}", "data.cache=~/.cache/posexp"]
-    answer = alone("down", posexp, *words, cwd=node, **theirs)
+    words = [word for word in SMALL if not word.startswith("data.cache")] + ["data.paths=text", f"data.store={key}"]
+    answer = alone("down", posexp, "train", "+scheme=rope", *words, cwd=node, **theirs)
     assert answer.code == 0 and "building" not in answer.err, answer.err
     code = "import posexp; print(posexp.__file__)"
     answer = alone("down", posexp.with_name("python"), "-c", code, cwd=node, **theirs)

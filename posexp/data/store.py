@@ -172,7 +172,7 @@ def choices(config: DataConfig) -> dict[str, Any]:
 
 
 def different(store: Store, config: DataConfig) -> list[str] | None:
-    """The knobs by which `store` is not the one of `config`, whatever their texts; None where it does not say."""
+    """The knobs by which `store` is not that of `config`, whatever their texts; None of a store that does not say."""
     made, here = store.meta.get("choices"), choices(config)
     if made is None:
         return None
