@@ -21,7 +21,7 @@ from posexp.config import AttentionPath, Precision, Split
 from posexp.data import Store, load
 from posexp.data.batch import Windows
 from posexp.device import Graphs, autocast, choose_device, choose_precision, describe
-from posexp.errors import Misuse, RunFailed, Stopped
+from posexp.errors import Misuse, PosexpError, RunFailed, Stopped
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.evaluation.scoring import token_losses
@@ -227,7 +227,10 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
+    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once.
+
+    Raises Stopped if the work within fails after one: schedulers signal compilers and other processes below, too.
+    """
     received: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
@@ -239,6 +242,13 @@ def signals() -> Iterator[list[int]]:
     before = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
+    except Exception as error:
+        if not received or isinstance(error, PosexpError):
+            raise
+        name = signal.Signals(received[0]).name
+        raise Stopped(
+            f"stopped by {name} within a step; the same command goes on from the last checkpoint", received[0]
+        ) from error
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
