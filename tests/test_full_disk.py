@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up_ends_a_command_in_one_line_and_with_room_it_goes_o
                 found[kind_of(command.complaint())] += 1
                 (disk / "filler").unlink()
                 assert not list(disk.glob("results/*/*/checkpoint/*.tmp"))
-                pages += draw.choice(times([40, 70], [1, 2, 3, 5]))  # what was written before stays
+                pages += draw.choice(times([60, 90], [1, 2, 3, 5]))  # what was written before stays
             (disk / "filler").unlink()
             start(*words, cwd=tmp_path).ended_well()
         run = only(disk / "results")
