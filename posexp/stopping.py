@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from posexp.errors import Stopped
+from posexp.errors import PosexpError, Stopped
 from posexp.log import say
 from posexp.slurm import preempted
 
@@ -32,7 +32,10 @@ def stop(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects signals instead of dying of them. A second SIGINT interrupts at once, as does a step without end."""
+    """Collects signals instead of dying of them. A second SIGINT interrupts at once, as does a step without end.
+
+    Raises Stopped if the work within fails after one: schedulers signal compilers and other processes below, too.
+    """
     received: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
@@ -53,6 +56,13 @@ def signals() -> Iterator[list[int]]:
     before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
     try:
         yield received
+    except Exception as error:
+        if not received or isinstance(error, PosexpError):
+            raise
+        name = signal.Signals(received[0]).name
+        raise Stopped(
+            f"stopped by {name} within a step; the same command goes on from the last checkpoint", received[0]
+        ) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():

@@ -258,7 +258,7 @@ def test_a_run_being_trained_is_seen_as_running_on_a_read_only_mount(world, tmp_
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime")
 def test_a_clock_that_jumps_neither_stops_nor_misleads(world):
-    jumps = ["-400d", "+400d", "-1h", "+0", "-30y", "+5y"][: times(2, 6)]
+    jumps = ["-400d", "+400d", "-1h", "+0", "-30y", "+5y"][: times(1, 6)]
     for n, jump in enumerate(jumps):
         clock = world / f"clock-{n}"
         clock.write_text("+0\n")
