@@ -56,10 +56,10 @@ def check_name(key: str, name: str) -> None:
         raise Misuse(f"{key}={shown!r} must be a plain folder name of at most {LONGEST_NAME} bytes")
 
 
-def is_name(name: str) -> bool:
+def is_name(name: str, most: int = LONGEST_NAME) -> bool:
     """Whether `name` is one folder's, on any system and in any terminal: no path, not hidden, all of it printed."""
     parts = "/" in name or "\\" in name or name.startswith(".")
-    return bool(name) and not parts and name.isprintable() and len(name.encode()) <= LONGEST_NAME
+    return bool(name) and not parts and name.isprintable() and len(name.encode()) <= most
 
 
 def meanings(section: type, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -226,7 +226,7 @@ def run_folders(folder: Path, pattern: str) -> list[Path]:
         found = {path.parent for mark in MARKS for path in folder.expanduser().glob(f"{pattern}/{mark}")}
     except (ValueError, NotImplementedError, RuntimeError) as error:
         raise Misuse(f"{pattern!r} in {folder} is no glob of folders: {error}") from error
-    return sorted(path for path in found if is_name(path.name))
+    return sorted(path for path in found if is_name(path.name, most=255))
 
 
 def cannot_write(folder: Path, error: OSError) -> PosexpError:

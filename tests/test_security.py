@@ -38,16 +38,14 @@ TINY = [
     *("data.vocab_size=260", "train.length=8", "train.tokens=512", "train.batch_tokens=64", "wandb.mode=disabled"),
     *("eval.protocols=[same_targets]", "eval.lengths=[4,8,16]", "eval.targets=32"),
 ]
-READERS = [  # every command that reads run folders, and train, which may find one in its place
+READERS = [  # commands that read run folders, and train, which may find one in its place
     ["runs"],
     ["report", "--html"],
     ["compare", "rope", "alibi"],
-    ["power", "rope", "alibi"],
     ["eval", "--lengths", "4,8,16,24", "wandb.mode=disabled"],
-    ["inspect", "runs=*"],
-    ["export", "runs=*"],
     ["train", "+scheme=rope", *TINY],
 ]
+DRAWERS = [["inspect", "runs=*"], ["export", "runs=*"]]  # and those that write more into them
 
 
 @pytest.fixture(scope="session")
@@ -299,8 +297,7 @@ def test_a_part_from_outside_posexp_is_not_imported_unless_it_is_trusted(alone, 
         first = next(n for n, line in enumerate(lines) if line.startswith(f"{key}:"))
         last = next(n for n, line in enumerate(lines) if n > first and not line.startswith(" "))
         (run / "config.yaml").write_text("\n".join([*lines[:first], f"{key}: {node}", *lines[last:]]) + "\n")
-    readers = READERS if node.startswith("{_target_: evil") else READERS[4:]
-    for answer in all_commands(alone, readers):
+    for answer in all_commands(alone, [*READERS[3:], *DRAWERS]):
         assert not (alone / "ran").exists(), answer
     assert "evil" not in sys.modules
     answer = here("eval", "--lengths", "24", "wandb.mode=disabled", cwd=alone)
@@ -363,7 +360,7 @@ def test_losses_are_kept_in_the_runs_folder_whatever_a_row_says(tmp_path, name):
 @pytest.mark.parametrize("name", [*hostile.NAMES, 5, None, ["a"], {"a": "b"}])
 def test_a_checkpoint_is_called_by_a_plain_name_whatever_its_config_says(name):
     called = name_of({"posexp_run": name}, "folder")
-    assert is_name(called) and is_name(f"hf-{called}-01234567")
+    assert is_name(called) and is_name(f"hf-{called}-01234567", most=255)
     assert is_name(name_of({}, name if isinstance(name, str) else "folder"))
 
 
@@ -404,6 +401,14 @@ def test_a_store_holds_numbers_of_tokens_alone(group, dtype):
         Store(store.parent)
 
 
+@pytest.mark.parametrize("about", [{"name": "os.system", "size": 4}, {"name": "copy", "size": 1 << 40}, {}, "copy", 5])
+def test_a_stores_task_is_one_of_posexps(group, about):
+    (store,) = group.glob("cache/tokens/*/store.json")
+    store.write_bytes(hostile.signed(json.loads(store.read_text()) | {"task": about}))
+    with pytest.raises(DamageError, match=r"store\.json does not describe a token store"):
+        Store(store.parent)
+
+
 LINKED = [
     *("rows.jsonl", "metrics.jsonl", "train.log", "provenance.json", "tokenizer.json", "config.yaml", "holder.json"),
     *(".lock", "losses", "checkpoint", "inspect", "export", "wandb", "losses/x.npz", "inspect/bias.png"),
@@ -423,7 +428,10 @@ def test_nothing_is_written_through_a_link_in_a_run_folder(alone, tmp_path, name
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(outside if name in ("losses", "checkpoint", "inspect", "export", "wandb") else outside / "secret")
-    for answer in all_commands(alone):
+    commands = [READERS[0], *READERS[3:]]
+    commands += READERS[1:2] if name in ("config.yaml", "provenance.json", "rows.jsonl", "checkpoint.json") else []
+    commands += DRAWERS if name.startswith(("inspect", "export", "checkpoint")) else []
+    for answer in all_commands(alone, commands):
         assert "s3cret" not in answer.out + answer.err, "nor read through it"
     assert {kept.name: kept.read_text() for kept in outside.iterdir()} == dict.fromkeys(
         ("secret", "bias.png", "config.json", "rows.csv", "rope-vs-alibi.md"), "s3cret: 1\n"
@@ -497,7 +505,7 @@ def test_names_and_messages_from_files_are_only_text(group):
     (run / "provenance.json").write_text(json.dumps({HOSTILE: {HOSTILE: HOSTILE}, "store": HOSTILE}))
     shutil.copytree(run, run.with_name("\x1b[31mred\n"))
     shutil.copytree(run, run.with_name("x" * 220))
-    answers = all_commands(group)
+    answers = all_commands(group, READERS[:3])
     assert answers[0].code == 0 and answers[1].code == 0, answers[:2]
     report = group / "results" / "default" / "report"
     page = (report / "page.html").read_text()
@@ -547,7 +555,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("x: " + "9" * 100_000, "not valid YAML|no number|digits|cannot be read"),
         ("\0", "not valid YAML"),
         ("- a\n- b\n", "it holds no keys"),
-        ("just text", "not valid YAML"),
+        ("just text", "it is cut off"),
         ("", "it is cut off|it holds no keys"),
         ("a: 1\na: 2\n", "not valid YAML"),
         ("#" * (2 << 20), "has 2,097,152 bytes"),
@@ -581,7 +589,7 @@ def test_rows_without_end_are_refused_in_one_line(alone, name):
     path = run_of(alone) / name
     with path.open("wb") as file:
         file.write(b"{}\n" * 1_000_000)
-    for answer in all_commands(alone, READERS[:5]):
+    for answer in all_commands(alone, READERS[:4]):
         assert len(answer.err) < 4000
         assert answer.err.count("1,000,000 lines") <= 2
     with path.open("wb") as file:
@@ -595,7 +603,7 @@ def test_rows_without_end_are_refused_in_one_line(alone, name):
     assert here("runs", cwd=alone).code == 0
 
 
-@pytest.mark.parametrize("column", ["length", "protocol", "targets_hash", "window", "seed", "stride"])
+@pytest.mark.parametrize("column", ["length", "targets_hash", "window", "seed"])
 def test_very_many_values_of_a_column_are_no_hang(group, column):
     run = run_of(group)
     row = json.loads((run / "rows.jsonl").read_text().splitlines()[0])
@@ -625,8 +633,8 @@ def test_losses_that_unpack_to_far_more_are_not_kept(group):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("nll.npy", "w") as member:
         out = io.BytesIO()
         np.save(out, np.zeros(1, np.float32))
-        member.write(out.getvalue().replace(b"(1,)", b"(300000000,)")[:128])
-        for _ in range(120):
+        member.write(out.getvalue().replace(b"(1,)", b"(50000000,)")[:128])
+        for _ in range(20):
             member.write(bytes(10 << 20))
     assert losses.read(run.folder, row) is None
 
@@ -658,7 +666,7 @@ def test_a_config_makes_no_model_larger_than_its_checkpoint(alone, old, new):
     answer = here("eval", "--lengths", "24", "wandb.mode=disabled", runs, cwd=alone)
     if "length" not in old:
         assert answer.code == 1 and "Traceback" not in answer.err, answer
-        assert "does not fit the model" in answer.err or "cannot be read" in answer.err
+        assert any(words in answer.err for words in ("does not fit the model", "describes no model", "cannot be read"))
 
 
 def test_an_option_of_a_scheme_makes_no_memory(made, tmp_path):
@@ -780,7 +788,7 @@ def test_a_tokenizers_largest_token_is_bounded(group):
     ("words", "says"),
     [
         ([f"seed={10**30}"], "seed=1e+30 must be at most 1099511627776"),
-        (["train.lr=.inf"], "train.lr is too large"),
+        (["train.lr=inf"], "train.lr is too large"),
         (["train.length=9999999999999"], "must be at most"),
         (["label='\x1b[31m'"], "must be a plain folder name"),
         ([f"label={'x' * 300}"], "must be a plain folder name of at most 200 bytes"),

@@ -27,7 +27,7 @@ import numpy as np
 
 from posexp import locks, untrusted, whole
 from posexp.config import DataConfig, Split
-from posexp.data import corpus, tokenizer
+from posexp.data import corpus, task, tokenizer
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.identity import identity
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 UNSHAPING = {"paths", "valid", "test", "vocab_size", "cross_documents"}  # the vocabulary is the tokenizer's
+MOST_SIZE = 1 << 20  # of a task's examples in training
 
 Say = Callable[[str], None]
 
@@ -131,8 +132,10 @@ def is_meta(meta: dict[str, Any]) -> bool:
         return False
 
 
-def is_task(task: Any) -> bool:
-    return task is None or (isinstance(task["name"], str) and untrusted.is_count(task["size"]) and task["size"] > 0)
+def is_task(about: Any) -> bool:
+    if about is None:
+        return True
+    return about["name"] in task.TASKS and untrusted.is_count(about["size"]) and 0 < about["size"] <= MOST_SIZE
 
 
 def check_split(folder: Path, name: str, meta: dict[str, Any]) -> None:

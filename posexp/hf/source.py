@@ -13,8 +13,9 @@ from posexp.data.quiet import raise_disk_error, reason
 from posexp.errors import Misuse
 from posexp.evaluation.losses import plain_name
 from posexp.hf.quiet import quiet
-from posexp.knobs import LONGEST_NAME, is_name
+from posexp.knobs import is_name
 from posexp.log import say
+from posexp.untrusted import visible
 
 FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
 NOT_FETCHED = ["*/*", "consolidated*"]  # other formats of the same weights
@@ -106,7 +107,7 @@ def name_of(config: dict[str, Any], name: str) -> str:
     called = config.get("posexp_run")
     if isinstance(called, str) and is_name(called):
         return called
-    return name if is_name(name) else plain_name(name)[:LONGEST_NAME] or "checkpoint"
+    return name if is_name(name) else plain_name(visible(name)).strip("._")[:40] or "checkpoint"
 
 
 def code_from_outside(value: Any) -> str | None:
