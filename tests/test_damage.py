@@ -90,7 +90,8 @@ def test_a_damaged_file_is_named_or_healed_and_no_number_is_wrong(world, tmp_pat
                     path.unlink()
                     assert here(*TRAIN, cwd=place).code == 0
             run = only(place / "results")
-            if name.startswith("report") and answer.code == 0 and not tells(said, path):
+            complete = len(rows_of(run)) == len(wanted)  # else cut between two rows: the next evaluation adds them
+            if name.startswith("report") and answer.code == 0 and complete and not tells(said, path):
                 assert (place / "results" / "default" / "report" / "table.md").read_text() == table, (path, said)
             for row in rows_of(run):
                 assert differing(row, wanted[row_key(row)]) == {}, path
@@ -118,6 +119,7 @@ def tells(said: str, path: Path) -> bool:
         return path.name in said or path.parent.name in said
     others = {
         "metrics.jsonl": "finished",
+        "rows.jsonl": "measured",
         ".safetensors": "checkpoint",
         ".json": "checkpoint",
         ".npz": "losses are not kept",
