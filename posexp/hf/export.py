@@ -48,8 +48,8 @@ def export(command: ExportCommand) -> list[Path]:
 
 def export_run(run: Run, command: ExportCommand) -> Path:
     trained = run.config()
-    if not all(map(is_own, targets([trained.scheme, trained.window]))):
-        raise Inapplicable(f"{trained.scheme['_target_']} has no equal in transformers: {EXPORTS}")
+    if others := [target for target in targets([trained.scheme, trained.window]) if not is_own(target)]:
+        raise Inapplicable(f"{others[0]} has no equal in transformers: {EXPORTS}")
     trained, model, _ = restore_model(run)
     contents: dict[str, str | bytes] = {
         "config.json": text_of(config_of(run, trained, model)),
