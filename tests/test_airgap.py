@@ -63,7 +63,8 @@ def node(tmp_path_factory, tmp_path) -> Path:
 
 def loss_of(run: Path) -> float:
     """The last of training."""
-    return [row["loss"] for row in map(json.loads, (run / "metrics.jsonl").open()) if "loss" in row][-1]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row][-1]
 
 
 def store_of(folder: Path) -> str:
