@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from hydra.core.hydra_config import HydraConfig
 
-from posexp import distributed, log
+from posexp import distributed, log, untrusted
 from posexp.commands import TrainCommand
 from posexp.device import choose_device
 from posexp.distributed import check_share
@@ -103,7 +103,7 @@ def hand_on(process: BaseProcess, signum: int) -> None:
 
 
 def words(store: dist.TCPStore, size: int) -> Ends:
-    return {rank: json.loads(store.get(str(rank))) for rank in range(size) if store.check([str(rank)])}
+    return {rank: untrusted.parsed(store.get(str(rank))) for rank in range(size) if store.check([str(rank)])}
 
 
 def cause(processes: list[BaseProcess], codes: list[int | None], ends: Ends) -> BaseException | None:
