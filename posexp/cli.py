@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -245,7 +246,10 @@ def complete(words: list[str]) -> int:
 
 
 def register() -> None:
-    """Tells Hydra the schema of every command, and the resolvers that configs/ uses."""
+    """Tells Hydra the schema of every command, the resolvers that configs/ uses, and posexp's plugin."""
+    plugins = str(Path(__file__).resolve().parent / "plugins")
+    if plugins not in sys.path:
+        sys.path.append(plugins)
     store = ConfigStore.instance()
     for command, schema in COMMANDS.items():
         store.store(name=f"{command}_schema", node=schema)
@@ -253,7 +257,6 @@ def register() -> None:
     OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
     OmegaConf.register_new_resolver("posexp_knobs", knobs, replace=True)
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)
-
     OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
     present_launchers(store)
 

@@ -1,7 +1,6 @@
 """A sweep of posexp train: every cell is checked before any is started, and those that are missing are done.
 
-Hydra expands the command into cells and starts them through its launcher; hydra_plugins/posexp_sweeper.py puts this in
-between.
+Hydra expands the command into cells and starts them through its launcher; posexp/plugins puts this in between.
 """
 
 import os

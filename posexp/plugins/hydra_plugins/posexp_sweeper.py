@@ -1,6 +1,7 @@
 """Hydra's own sweeper, which starts of posexp's cells those that are missing (posexp/sweep.py).
 
-Hydra takes plugins from this folder alone, which has no __init__.py: those of other projects lie in it, too.
+Hydra takes plugins from packages of this name alone, which have no __init__.py: other projects have one, too.
+posexp/cli.py puts the folder above on the path.
 """
 
 import sys
