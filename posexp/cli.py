@@ -15,15 +15,25 @@ from functools import wraps
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from posexp import __version__
-from posexp.command_line import did_you_mean, group_options, hydra_arguments, line_to_complete, one_line, translate
+from posexp.command_line import (
+    LAUNCHERS,
+    did_you_mean,
+    group_options,
+    hydra_arguments,
+    line_to_complete,
+    one_line,
+    translate,
+)
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
-from posexp.errors import Misuse, PosexpError, Stopped
+from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
 from posexp.log import say
+from posexp.stopping import STOPPING, in_a_job, stop
 from posexp.usage import EXAMPLES, USAGE
 
 
@@ -40,7 +50,8 @@ def task(function: Callable[[Any], object]) -> Callable[[DictConfig], None]:
         from hydra.types import RunMode
 
         try:
-            function(typed(config))
+            with in_a_job():
+                function(typed(config))
         except Exception as error:
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise Failed from error
@@ -146,7 +157,8 @@ def main() -> int:
     """Runs the command of sys.argv; 0 for success, 1 for a failed run, 2 for misuse, 128 + signal when stopped."""
     words = sys.argv[1:]
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    signal.signal(signal.SIGTERM, stop)
+    for signum in STOPPING:
+        signal.signal(signum, stop)
     try:
         if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
             return complete(words)
@@ -211,7 +223,7 @@ def complete(words: list[str]) -> int:
         command = typed_words[1] if typed_words[1] in TASKS else "train"
         last = "" if typed_line.endswith(" ") else typed_words[-1]
         if last.startswith("--"):
-            print("--lengths --runs --html --peers --multirun --cfg --info --help --config-dir")
+            print("--lengths --runs --group --html --peers --detach --multirun --cfg --info --help --config-dir")
             return 0
         if command in ("check", "bench") and "=" not in last:
             print(" ".join(group_options("scheme", [])))
@@ -239,6 +251,27 @@ def register() -> None:
     OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
     OmegaConf.register_new_resolver("posexp_knobs", knobs, replace=True)
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)
+
+    OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
+    for name in LAUNCHERS:
+        present_launcher(store, name)
+
+
+def present_launcher(store: ConfigStore, name: str) -> None:
+    """Makes what a plugin says of its launcher the schema of configs/hydra/launcher/<name>.yaml.
+
+    Left under that name, Hydra would merge the two, and warn that it will not for long.
+    """
+    Plugins.instance()  # finds the plugins that are installed
+    nodes = store.repo.get("hydra", {}).get("launcher", {})
+    if (node := nodes.pop(f"{name}.yaml", None)) is not None:
+        store.store(name=f"{name}_schema", node=node.node)
+
+
+def threads(n_jobs: int) -> int:
+    """Of each process, where `n_jobs` of them share this machine; -1 stands for one per core, -2 for one less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)))
 
 
 def knobs(command: str) -> str:
@@ -275,11 +308,6 @@ def smuggled(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield prefix + key
         elif is_dataclass(OmegaConf.get_type(config, key)):
             yield from smuggled(config[key], f"{prefix}{key}.")
-
-
-def stop(signum: int, frame: object) -> None:
-    """Ends the command like Ctrl-C does. Training waits for the end of its step instead (posexp/train.py)."""
-    raise Stopped("stopped by SIGTERM; repeat the command to go on", signum)
 
 
 def exit_code(error: Exception) -> int:

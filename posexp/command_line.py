@@ -5,6 +5,7 @@ Uses Hydra's internal config loader and argument parser, both unchanged in 1.3 a
 
 import argparse
 import re
+import shutil
 from dataclasses import fields
 from difflib import get_close_matches
 from itertools import pairwise
@@ -19,9 +20,13 @@ from posexp.knobs import meanings
 OWN_FLAGS = {
     "--lengths": {"train", "eval", "check", "bench"},
     "--runs": {"eval", "report", "inspect", "export"},
+    "--group": {"runs"},
+    "--detach": {"train"},
     "--html": {"report"},
     "--peers": {"bench"},
 }
+SWITCHES = {"--html": "html", "--peers": "peers", "--detach": "hydra.sweeper.detach"}
+LAUNCHERS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}  # and the extra that brings each
 VALUE_FLAGS = {
     "--config-dir",
     "-cd",
@@ -36,6 +41,7 @@ VALUE_FLAGS = {
     "--cfg",
     "-c",
 }
+NO_SLURM = "there is no SLURM on this machine: sweep where sbatch is, or leave hydra/launcher out"
 DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # nothing is run with these
 
 
@@ -65,15 +71,15 @@ def translate(command: str, words: list[str]) -> list[str]:
             continue
         if command not in OWN_FLAGS[flag]:
             raise Misuse(f"posexp {command} has no flag {flag}")
-        if flag in ("--html", "--peers"):
-            found.append(f"{flag[2:]}={value if equals else 'true'}")
+        if flag in SWITCHES:
+            found.append(f"{SWITCHES[flag]}={value if equals else 'true'}")
             continue
         if not equals:
             if not rest:
                 raise Misuse(f"{flag} needs a value")
             value = rest.pop(0)
         key = "lengths" if command in ("check", "bench") else "eval.lengths"
-        found.append(f"{key}={numbers(value)}" if flag == "--lengths" else f"runs={quoted(value)}")
+        found.append(f"{key}={numbers(value)}" if flag == "--lengths" else f"{flag[2:]}={quoted(value)}")
     return found + POSITIONAL[command](bare) if bare else found
 
 
@@ -130,8 +136,11 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
     if sweeps and DRY_FLAGS & set(flags):
         raise Misuse("-m runs a sweep, and --help, --cfg and --info only show: take one of them away")
     for word in overrides:
-        if word.partition("=")[0].lstrip("+") in ("hydra/launcher", "hydra/sweeper") and not sweeps:
-            raise Misuse(f"{word} only acts in a sweep: add -m")
+        key, _, value = word.lstrip("+").partition("=")
+        if key in ("hydra/launcher", "hydra/sweeper", "hydra.sweeper.detach") and not sweeps:
+            raise Misuse(f"{'--detach' if key.endswith('detach') else word} only acts in a sweep: add -m")
+        if key == "hydra/launcher" and value == "submitit_slurm" and shutil.which("sbatch") is None:
+            raise Misuse(NO_SLURM)
     overrides, choices = settle_groups(command, overrides, flags)
     runs_something = not DRY_FLAGS & {flag.partition("=")[0] for flag in flags}
     if "scheme" in knob_names(command) and "scheme" not in choices and runs_something:
@@ -245,7 +254,7 @@ def one_line(error: Exception, command: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if 'Could not detect "srun"' in str(error):  # submitit's words
-        return "there is no SLURM on this machine: sweep where sbatch is, or leave hydra/launcher out"
+        return NO_SLURM
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     if isinstance(error, OverrideParseException):
@@ -261,8 +270,9 @@ def one_line(error: Exception, command: str) -> str:
         group, _, name = missing[1].rpartition("/")
         options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:] if line.strip()]
         options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
-        extra = "; more come with an extra: pip install 'posexp[slurm]'" if group == "hydra/launcher" else ""
-        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}{extra}"
+        if extra := LAUNCHERS.get(name.removesuffix("_schema")):
+            return f"hydra/launcher={name.removesuffix('_schema')} comes with an extra: pip install 'posexp[{extra}]'"
+        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
         names = [name for name, _ in meanings(COMMANDS.get(command, COMMANDS["train"]))] + scheme_options()

@@ -1,15 +1,23 @@
 """posexp schemes and posexp runs: what there is, as tables."""
 
+from collections import Counter
 from pathlib import Path
+from shutil import get_terminal_size
+from sys import stdout
+from textwrap import wrap
+from time import localtime, strftime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from posexp import jsonl
+from posexp.cells import Cell, cell
 from posexp.commands import RunsCommand, SchemesCommand
 from posexp.errors import Misuse, PosexpError
 from posexp.log import clock, say
 from posexp.runs import Run, find, groups
+from posexp.slurm import Queue, queue
 
 
 def print_schemes(command: SchemesCommand) -> None:
@@ -77,54 +85,69 @@ def hooks_of(scheme: Any) -> list[str]:
 
 
 def print_runs(command: RunsCommand) -> None:
-    """Every run folder: how far it is, its latest loss and speed, why it stopped.
+    """Every run folder: where it stands, how far it is, and of what went wrong why and where to read on.
 
     Raises Misuse if there is none.
     """
     names = groups(command.results, command.group)
     if not names:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
+    width = get_terminal_size().columns if stdout.isatty() else None
     for group in names:
-        table = Table("run", "status", "steps", "tokens", "loss", "tokens/s", "left", "lengths measured", title=group)
-        for run in find(command.results, group):
-            table.add_row(*run_row(run))
-        console().print(table)
+        found = find(command.results, group)
+        jobs = queue(found, say)
+        cells = [cell_or_damaged(run, jobs) for run in found]
+        counts = Counter(cell.state for cell in cells)
+        print(f"{group}: {len(cells)} runs, {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
+        print("\n".join(lines_of(cells, width)), end="\n\n")
 
 
-def run_row(run: Run) -> tuple[str, ...]:
-    from posexp import jsonl
-
-    lengths = sorted({row["length"] for row in jsonl.read(run.rows, say) if row["protocol"] != "per_position"})
-    measured = ", ".join(map(str, lengths))
-    if run.foreign:
-        return (run.name, run.status()["status"], *[""] * 5, measured)
+def cell_or_damaged(run: Run, jobs: Queue | None) -> Cell:
     try:
-        config = run.config()
+        return cell(run, jobs, say)
     except PosexpError as error:
         say(str(error))
-        return (run.name, "damaged", *[""] * 6)
-    status = run.status()
-    losses = [row for row in jsonl.read(run.metrics, say) if "loss" in row]
-    latest: dict[str, Any] = losses[-1] if losses else {}
-    step, speed = status.get("step", 0), latest.get("tokens_per_second")
-    left = ""
-    if status["status"] == "running" and speed:
-        left = clock((config.train.steps - step) * config.train.batch_tokens / speed)
-    words = status["status"] + (f": {status['reason']}" if "reason" in status else "")
-    return (
-        run.name,
-        words,
-        f"{step}/{config.train.steps}",
-        f"{step * config.train.batch_tokens:,}",
-        f"{latest['loss']:.3f}" if latest else "",
-        f"{speed:,}" if speed else "",
-        left,
-        measured,
-    )
+        return Cell(run, "damaged")
+
+
+def lines_of(cells: list[Cell], width: int | None) -> list[str]:
+    """The cells as a table. In a terminal narrower than all columns it has the first ones, as far as they go."""
+    rows = [row_of(each) for each in cells]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    sizes = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
+    while width is not None and len(columns) > 2 and sum(sizes[name] + 2 for name in columns) - 2 > width:
+        columns.pop()
+    lines = [dict(zip(columns, columns, strict=True)), *rows]
+    shown = ["  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip() for line in lines]
+    found = shown[:1]
+    for each, line in zip(cells, shown[1:], strict=True):
+        found.append(line)
+        notes = [each.why, f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""]
+        found += [
+            f"    {part}"
+            for note in filter(None, notes)
+            for part in wrap(note, max(width or 10_000, 40) - 4, break_long_words=False, break_on_hyphens=False)
+        ]
+    return found
+
+
+def row_of(cell: Cell) -> dict[str, str]:
+    """The columns, the most wanted first."""
+    lengths = sorted({row["length"] for row in jsonl.read(cell.run.rows, say) if row["protocol"] != "per_position"})
+    return {
+        "run": cell.run.name,
+        "state": cell.state,
+        "steps": f"{cell.step}/{cell.steps}" if cell.steps else "",
+        "left": clock(cell.left) if cell.left is not None else "",
+        "tokens/s": f"{cell.speed:,}" if cell.speed else "",
+        "loss": f"{cell.loss:.3f}" if cell.loss is not None else "",
+        "job": cell.job,
+        "host": cell.host,
+        "since": strftime("%m-%d %H:%M:%S", localtime(cell.since)) if cell.since else "",
+        "measured": ", ".join(map(str, lengths)),
+    }
 
 
 def console() -> Console:
     """A terminal's own width; enough for every column where the output goes to a file or a pipe."""
-    from sys import stdout
-
     return Console() if stdout.isatty() else Console(width=200)

@@ -7,15 +7,15 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 
 import numpy as np
 import torch
 
 from posexp import checkpoint, jsonl, machine, optim, runs, whole
 from posexp.attention import flex, kernel_path
+from posexp.cells import evaluation, worked_on
 from posexp.commands import EvalCommand, TrainCommand
 from posexp.config import AttentionPath, Precision, Split
 from posexp.data import Store, load
@@ -28,6 +28,7 @@ from posexp.evaluation.scoring import token_losses
 from posexp.log import Log, say
 from posexp.model import Decoder, build_model
 from posexp.runs import Run
+from posexp.stopping import signals
 
 LOG_EVERY = 10  # steps a training row stands for
 # Training and evaluation loss may differ this much, in nats, before a run is told to be suspect. The training
@@ -53,16 +54,11 @@ def train(config: TrainCommand) -> Run:
     Raises Misuse before anything is written if the configuration cannot work; RunFailed if the loss stops
     being finite, a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
     """
-    check_protocols(config.eval.protocols or [])
-    run = Run.of(config)
     device = choose_device(config.device)
-    check_parts(config, device)
-    store = load(config.data, say)
-    windows = Windows(store.split(Split.train), config.train.length, config.data.cross_documents)
-    held_out = store.split(config.eval.split)
-    plan(held_out, config.eval, own_lengths(held_out, config.train.length, config.eval))  # refuses impossible lengths
+    store, windows = usable(config, device)
+    run = Run.of(config)
     run.create(config)
-    with run.lock():
+    with run.lock(), worked_on(run):
         begun = (run.folder / "provenance.json").is_file()
         machine.prepare(run.provenance().get("matmul", machine.MKL) if begun else None)
         model = build_model(config, store.vocab_size).to(device)
@@ -81,9 +77,23 @@ def train(config: TrainCommand) -> Run:
             say(f"{run.name}: already trained, {step} steps")
             if run.status()["status"] != "done":  # killed between its last checkpoint and this line
                 jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
-        # whoever trains has run the scheme's code already
-        evaluate_run(run, EvalCommand(eval=config.eval, wandb=config.wandb, trust=True), device)
+        with evaluation(run, config):  # whoever trains has run the scheme's code already
+            evaluate_run(run, EvalCommand(eval=config.eval, wandb=config.wandb, trust=True), device)
     return run
+
+
+def usable(config: TrainCommand, device: torch.device) -> tuple[Store, Windows]:
+    """The token store and the training windows of a configuration that can be trained and evaluated.
+
+    Raises Misuse otherwise; nothing but the token store is written.
+    """
+    check_protocols(config.eval.protocols or [])
+    check_parts(config, device)
+    store = load(config.data, say)
+    windows = Windows(store.split(Split.train), config.train.length, config.data.cross_documents)
+    held_out = store.split(config.eval.split)
+    plan(held_out, config.eval, own_lengths(held_out, config.train.length, config.eval))  # refuses impossible lengths
+    return store, windows
 
 
 def check_parts(config: TrainCommand, device: torch.device) -> None:
@@ -221,22 +231,3 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
     }
     whole.write(path, json.dumps(about, indent=1))
     whole.write(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        if received and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(signum)
-        say(f"{signal.Signals(signum).name}: saving, then stopping")
-
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -20,12 +20,12 @@ posexp <command> --help lists a command's knobs. TAB completion: eval "$(posexp 
 """
 
 EXAMPLES = {
-    "train": "posexp train +scheme=<name> [key=value …] [-m]",
+    "train": "posexp train +scheme=<name> [key=value …] [-m [--detach] [hydra/launcher=<name>]]",
     "eval": "posexp eval --lengths 512,2048,8192 [--runs 'glob'] [+transform=a,b] [window=<name>] [key=value …]",
     "report": "posexp report [--html] [--runs 'glob'] [key=value …]",
     "compare": "posexp compare <base> <curve, or a quoted glob> … [key=value …]",
     "power": "posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]",
-    "runs": "posexp runs [group=<glob>]",
+    "runs": "posexp runs [--group 'glob']",
     "schemes": "posexp schemes",
     "check": "posexp check [scheme …] [key=value …]",
     "bench": "posexp bench [scheme …] [--peers] [key=value …]",

@@ -1,0 +1,108 @@
+"""What SLURM says: of the job that this process is, and of those in its queue, each of which is for a sweep's cell.
+
+A sweep gives all its jobs one comment, and leaves in each cell's folder that comment and the job's place in the array:
+so squeue alone tells which job a cell waits for, whatever became of the process that submitted it.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from posexp import whole
+from posexp.runs import Run
+
+COLUMNS = "%i|%K|%T|%r|%N|%k"  # id, place in the array, state, reason, nodes, comment
+SUBMISSION = "submission.json"
+# A Python that is still starting dies of the signals that posexp/stopping.py will answer, and what dies by itself is not put
+# back by SLURM. So the shell around it looks: 128 + SIGUSR2 goes back, and 128 + SIGTERM if the job was preempted.
+GUARD = """posexp_back() {
+  case $1 in
+    140) ;;
+    143) scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]' || return ;;
+    *) return ;;
+  esac
+  scontrol requeue "$SLURM_JOB_ID"
+}
+trap 'posexp_back $?' EXIT"""
+PATIENCE = 5.0  # seconds that squeue may take: a controller that is down would be waited for ten times as long
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in the queue; its state in SLURM's words, and why it waits."""
+
+    id: str
+    state: str
+    reason: str
+    node: str
+
+    @property
+    def waits(self) -> bool:
+        return self.state in {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
+
+
+Queue = dict[tuple[str, int], Job]  # by comment and place
+
+
+def slurm_job() -> str | None:
+    """The job that this process belongs to, as squeue calls it: 12, or 12_3 in an array."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def preempted() -> bool:
+    """Whether SLURM wants this job's place for another one. SIGTERM alone does not say: scancel sends it, too."""
+    if (job := slurm_job()) is None:
+        return False
+    try:
+        shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "PreemptTime=" in shown and "PreemptTime=None" not in shown
+
+
+def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
+    """This user's jobs that are not over. None if none of `runs` ever was one, or SLURM is silent: `say` is told."""
+    if not any((run.folder / SUBMISSION).is_file() for run in runs):
+        return None
+    words = ["squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+        problem = done.stderr.strip().splitlines()[0] if done.returncode and done.stderr.strip() else ""
+    except subprocess.TimeoutExpired:
+        problem = f"no answer within {PATIENCE:g} seconds"
+    except OSError as error:
+        problem = str(error)
+    if problem:
+        say(f"SLURM's queue cannot be seen from here ({problem}): jobs that wait in it look as if they did not")
+        return None
+    found: Queue = {}
+    for line in done.stdout.splitlines():
+        id_, place, state, reason, node, comment = line.split("|", 5)
+        if comment:
+            found[comment.split()[-1], int(place) if place.isdigit() else 0] = Job(id_, state, reason, node)
+    return found
+
+
+def submit(run: Run, comment: str, place: int) -> None:
+    """Notes which job the run will be."""
+    whole.write(run.folder / SUBMISSION, json.dumps({"comment": comment, "place": place}))
+
+
+def job_of(run: Run, queue: Queue | None) -> Job | None:
+    """The job that is queued for the run, or works on it."""
+    about = noted(run, SUBMISSION)
+    return (queue or {}).get((about.get("comment", ""), about.get("place", 0)))
+
+
+def noted(run: Run, name: str) -> dict[str, Any]:
+    """A note in the run's folder; nothing if it cannot be read: notes only help to look on."""
+    try:
+        about = json.loads((run.folder / name).read_text())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}

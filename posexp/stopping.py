@@ -1,0 +1,87 @@
+"""Signals: what asks a command to stop, how training does, and how a job goes back into its queue.
+
+SIGINT and SIGTERM stop. So does SIGUSR2, which SLURM sends a job of submitit's before its time limit and, where the
+cluster is set so, before preempting it; such a job is then put back into the queue. Training finishes its step and
+saves. All other work ends at once: whatever is written is whole or absent at any moment.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from posexp.errors import Stopped
+from posexp.log import say
+from posexp.slurm import preempted
+
+# Seconds that a step may take to end after a signal. A first step is compiled, for minutes, and has nothing to save;
+# SLURM kills `signal_delay_s` (configs/hydra/launcher/submitit_slurm.yaml, 120) after its signal.
+PATIENCE = 60.0
+STOPPING = (signal.SIGTERM, signal.SIGUSR2)
+
+
+def stop(signum: int, frame: FrameType | None) -> None:
+    """Ends the command like Ctrl-C does, once: what is being put in order then is left alone."""
+    for each in STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum)
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects signals instead of dying of them. A second SIGINT interrupts at once, as does a step without end."""
+    received: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if received and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not received:
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        received.append(signum)
+        say(f"{signal.Signals(signum).name}: saving, then stopping")
+
+    def enough(signum: int, frame: FrameType | None) -> None:
+        name = signal.Signals(received[0]).name
+        raise Stopped(
+            f"stopped by {name} {PATIENCE:g} s ago, in a step that did not end; repeat the command", received[0]
+        )
+
+    handlers = dict.fromkeys((*STOPPING, signal.SIGINT), note) | {signal.SIGALRM: enough}
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    try:
+        yield received
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def in_a_job() -> Iterator[None]:
+    """Around the work of a launcher's job. What submitit does on SIGUSR2, it does when the work has ended.
+
+    Raises SystemExit instead of Stopped: 255 if the job is in its queue again, else 128 + signal.
+    """
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        yield
+        return
+    put_back: Any = signal.getsignal(signal.SIGUSR2)
+    before = {signum: signal.signal(signum, stop) for signum in STOPPING}
+    try:
+        yield
+    except Stopped as end:
+        say(f"posexp: {end}")
+        for signum in STOPPING:  # SLURM ends what it puts back by SIGTERM: the one that asks it to must not die of that
+            signal.signal(signum, signal.SIG_IGN)
+        if callable(put_back) and (end.signum == signal.SIGUSR2 or preempted()):
+            try:
+                put_back(signal.SIGUSR2, None)  # counts time-outs, calls scontrol requeue, and exits
+            except subprocess.CalledProcessError:
+                say("posexp: this job cannot be put back into its queue, or SLURM has done so itself")
+        raise SystemExit(128 + end.signum) from None
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
