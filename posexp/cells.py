@@ -125,7 +125,7 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
         return Cell(run, state, **known, job=job.id, why=waits(job))
     if state == "stopped":
         why = f"by {why}, saved"
-    elif state == "interrupted":
+    elif state == "interrupted" and not why:
         why = "its process ended without a word"
     elif state == "waiting" and queue is not None and (run.folder / SUBMISSION).is_file():
         why = "its SLURM job ended before it began: repeat the sweep"

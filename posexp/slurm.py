@@ -16,8 +16,8 @@ from posexp.runs import Run
 
 COLUMNS = "%i|%K|%T|%r|%N|%k"  # id, place in the array, state, reason, nodes, comment
 SUBMISSION = "submission.json"
-# A Python that is still starting dies of the signals that posexp/stopping.py will answer, and what dies by itself is not put
-# back by SLURM. So the shell around it looks: 128 + SIGUSR2 goes back, and 128 + SIGTERM if the job was preempted.
+# A Python that is still starting dies of the signals that posexp/stopping.py will answer, and what dies by itself SLURM
+# does not put back. So the shell around it looks: 128 + SIGUSR2 goes back, and 128 + SIGTERM if the job was preempted.
 GUARD = """posexp_back() {
   case $1 in
     140) ;;

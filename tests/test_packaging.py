@@ -29,7 +29,7 @@ def test_the_wheel_holds_the_package_and_every_named_choice(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     choices = {f"posexp/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert {"posexp/configs/train.yaml", "posexp/configs/scheme/rope.yaml"} <= choices <= names
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "posexp").rglob("*.py")}
+    code = {str(path.relative_to(ROOT)) for part in ("posexp", "hydra_plugins") for path in (ROOT / part).rglob("*.py")}
     assert code == {name for name in names if name.endswith(".py")}
     page = {f"posexp/report/web/{path.name}" for path in (ROOT / "posexp" / "report" / "web").iterdir()}
     assert "posexp/report/web/page.html" in page <= names

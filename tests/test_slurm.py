@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import SCRIPT, Answer, posexp
+from command import SCRIPT, Answer, here
 from sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
 from posexp.cells import cell
@@ -41,7 +41,11 @@ class Cluster:
     words: list[str]
 
     def posexp(self, *words: str) -> Answer:
-        return posexp(*words, cwd=self.folder, **self.environment)
+        """In this process, in the cluster's environment."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return here(*words, cwd=self.folder)
 
     def sweep(self, *words: str) -> Answer:
         return self.posexp("train", "-m", *self.words, *LAUNCHER, *words)
