@@ -21,21 +21,45 @@ JOB = "job.json"
 
 
 @contextmanager
-def worked_on(run: Run) -> Iterator[None]:
-    """Leaves in the run's folder where it is worked on, and, if its training fails, why."""
-    since = int(time.time())
-    here = {"host": platform.node(), "pid": os.getpid(), "since": since, "job": slurm_job(), "log": job_log()}
-    whole.write(run.folder / JOB, json.dumps(here))
+def preparing(run: Run) -> Iterator[None]:
+    """Around what comes before the run is held. If that fails in a job, as it does on a machine that lacks something, why
+    is left in the folder that the sweep has made."""
     try:
         yield
     except Exception as error:
-        latest = run.status()
-        told = latest["status"] == "failed" and latest.get("time", 0) >= since
-        if latest["status"] != "done" and not told:
-            with suppress(OSError):  # the disk may be what failed
-                row = {"step": latest.get("step", 0), "status": "failed", "reason": reason(error)}
-                jsonl.append(run.metrics, row | {"time": round(time.time(), 3)})
+        if job_log() and (run.folder / "config.yaml").is_file() and not run.locked():
+            with suppress(OSError):
+                note_job(run)
+                note_failure(run, error, time.time())
         raise
+
+
+@contextmanager
+def worked_on(run: Run) -> Iterator[None]:
+    """Leaves in the run's folder where it is worked on, and, if its training fails, why."""
+    since = note_job(run)
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):  # the disk may be what failed
+            note_failure(run, error, since)
+        raise
+
+
+def note_job(run: Run) -> int:
+    """Gives the time that is noted, in seconds since 1970."""
+    since = int(time.time())
+    here = {"host": platform.node(), "pid": os.getpid(), "since": since, "job": slurm_job(), "log": job_log()}
+    whole.write(run.folder / JOB, json.dumps(here))
+    return since
+
+
+def note_failure(run: Run, error: Exception, since: float) -> None:
+    """Unless the run is trained, or has told of a failure after `since`."""
+    latest = run.status()
+    if latest["status"] != "done" and not (latest["status"] == "failed" and latest.get("time", 0) >= since):
+        row = {"step": latest.get("step", 0), "status": "failed", "reason": reason(error)}
+        jsonl.append(run.metrics, row | {"time": round(time.time(), 3)})
 
 
 def reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from posexp import checkpoint, jsonl, machine, optim, runs, whole
 from posexp.attention import flex, kernel_path
-from posexp.cells import evaluation, worked_on
+from posexp.cells import evaluation, preparing, worked_on
 from posexp.commands import EvalCommand, TrainCommand
 from posexp.config import AttentionPath, Precision, Split
 from posexp.data import Store, load
@@ -54,9 +54,10 @@ def train(config: TrainCommand) -> Run:
     Raises Misuse before anything is written if the configuration cannot work; RunFailed if the loss stops
     being finite, a checkpoint cannot be saved, or another process holds the run; Stopped on SIGTERM or SIGINT.
     """
-    device = choose_device(config.device)
-    store, windows = usable(config, device)
     run = Run.of(config)
+    with preparing(run):
+        device = choose_device(config.device)
+        store, windows = usable(config, device)
     run.create(config)
     with run.lock(), worked_on(run):
         begun = (run.folder / "provenance.json").is_file()

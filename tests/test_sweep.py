@@ -162,6 +162,18 @@ def test_a_local_job_that_is_told_its_time_is_over_goes_on_by_itself_bit_for_bit
     assert starts(run) == 2 and weights(run) == weights(same_uninterrupted(run, words, tmp_path))
 
 
+def test_a_job_on_a_machine_that_lacks_something_says_so(finished, monkeypatch):
+    """Here the text, of which the machine that submits had a copy."""
+    monkeypatch.setenv("POSEXP_LOG", str(finished / "job.log"))
+    (finished / "job.log").touch()
+    run = Run(run_of(finished, "rope"))
+    (run.folder / "metrics.jsonl").unlink()
+    shutil.move(finished / "text", finished / "elsewhere")
+    assert here("train", "+scheme=rope", *TINY, cwd=finished).code == 2
+    now = cell(run, None, print)
+    assert now.state == "failed" and "no file text" in now.why and now.log == str(finished / "job.log")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_step_that_does_not_end_is_not_waited_for(tmp_path, signum):
     """As one that is being compiled, which takes minutes."""
@@ -217,7 +229,7 @@ def test_a_failure_is_told_with_its_reason(finished):
     answer = here("train", "-m", "+scheme=rope", *TINY, cwd=finished)
     assert answer.code == 1
     now = cell(run, None, print)
-    assert now.state == "failed" and "cannot save" in now.why
+    assert now.state == "failed" and "checkpoint" in now.why
 
 
 def test_the_table_fits_a_narrow_terminal():
