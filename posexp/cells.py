@@ -22,8 +22,8 @@ JOB = "job.json"
 
 @contextmanager
 def preparing(run: Run) -> Iterator[None]:
-    """Around what comes before the run is held. If that fails in a job, as it does on a machine that lacks something, why
-    is left in the folder that the sweep has made."""
+    """Around what comes before the run is held. If a job fails in that, as it does on a machine that lacks something,
+    why is left in the folder that the sweep has made."""
     try:
         yield
     except Exception as error:

@@ -15,23 +15,15 @@ from functools import wraps
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from posexp import __version__
-from posexp.command_line import (
-    LAUNCHERS,
-    did_you_mean,
-    group_options,
-    hydra_arguments,
-    line_to_complete,
-    one_line,
-    translate,
-)
+from posexp.command_line import did_you_mean, group_options, hydra_arguments, line_to_complete, one_line, translate
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
+from posexp.launchers import present_launchers, threads
 from posexp.log import say
 from posexp.stopping import STOPPING, in_a_job, stop
 from posexp.usage import EXAMPLES, USAGE
@@ -253,25 +245,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)
 
     OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
-    for name in LAUNCHERS:
-        present_launcher(store, name)
-
-
-def present_launcher(store: ConfigStore, name: str) -> None:
-    """Makes what a plugin says of its launcher the schema of configs/hydra/launcher/<name>.yaml.
-
-    Left under that name, Hydra would merge the two, and warn that it will not for long.
-    """
-    Plugins.instance()  # finds the plugins that are installed
-    nodes = store.repo.get("hydra", {}).get("launcher", {})
-    if (node := nodes.pop(f"{name}.yaml", None)) is not None:
-        store.store(name=f"{name}_schema", node=node.node)
-
-
-def threads(n_jobs: int) -> int:
-    """Of each process, where `n_jobs` of them share this machine; -1 stands for one per core, -2 for one less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)))
+    present_launchers(store)
 
 
 def knobs(command: str) -> str:

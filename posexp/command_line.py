@@ -5,7 +5,6 @@ Uses Hydra's internal config loader and argument parser, both unchanged in 1.3 a
 
 import argparse
 import re
-import shutil
 from dataclasses import fields
 from difflib import get_close_matches
 from itertools import pairwise
@@ -16,6 +15,7 @@ from posexp.commands import COMMANDS
 from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.knobs import meanings
+from posexp.launchers import NO_SLURM, check_launcher, lacking
 
 OWN_FLAGS = {
     "--lengths": {"train", "eval", "check", "bench"},
@@ -26,22 +26,8 @@ OWN_FLAGS = {
     "--peers": {"bench"},
 }
 SWITCHES = {"--html": "html", "--peers": "peers", "--detach": "hydra.sweeper.detach"}
-LAUNCHERS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}  # and the extra that brings each
-VALUE_FLAGS = {
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-    "--info",
-    "-i",
-    "--cfg",
-    "-c",
-}
-NO_SLURM = "there is no SLURM on this machine: sweep where sbatch is, or leave hydra/launcher out"
+VALUE_FLAGS = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
+VALUE_FLAGS |= {"--package", "-p", "--info", "-i", "--cfg", "-c"}
 DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # nothing is run with these
 
 
@@ -139,8 +125,8 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("hydra/launcher", "hydra/sweeper", "hydra.sweeper.detach") and not sweeps:
             raise Misuse(f"{'--detach' if key.endswith('detach') else word} only acts in a sweep: add -m")
-        if key == "hydra/launcher" and value == "submitit_slurm" and shutil.which("sbatch") is None:
-            raise Misuse(NO_SLURM)
+        if key == "hydra/launcher":
+            check_launcher(value)
     overrides, choices = settle_groups(command, overrides, flags)
     runs_something = not DRY_FLAGS & {flag.partition("=")[0] for flag in flags}
     if "scheme" in knob_names(command) and "scheme" not in choices and runs_something:
@@ -270,8 +256,8 @@ def one_line(error: Exception, command: str) -> str:
         group, _, name = missing[1].rpartition("/")
         options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:] if line.strip()]
         options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
-        if extra := LAUNCHERS.get(name.removesuffix("_schema")):
-            return f"hydra/launcher={name.removesuffix('_schema')} comes with an extra: pip install 'posexp[{extra}]'"
+        if remedy := lacking(name):
+            return remedy
         return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import SCRIPT, Answer, here
+from command import SCRIPT, Answer, here, posexp
 from sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
 from posexp.cells import cell
@@ -41,7 +41,9 @@ class Cluster:
     words: list[str]
 
     def posexp(self, *words: str) -> Answer:
-        """In this process, in the cluster's environment."""
+        """In the cluster's environment, and in this process unless another one is to be left behind."""
+        if "--detach" in words:
+            return posexp(*words, cwd=self.folder, **self.environment)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
@@ -146,7 +148,7 @@ def story(cluster: Cluster) -> Story:
     seen["again"] = cluster.sweep("seed=0,1,2", "group=story", "--detach").err
     until(lambda: cell(third, None, print).state == "done", "the third cell done")
     seen["done"] = cluster.table("story")
-    seen["nothing"] = cluster.sweep("seed=0,1,2", "group=story", "--detach").err
+    seen["nothing"] = cluster.sweep("seed=0,1,2", "group=story").err
     return Story(runs, seen)
 
 

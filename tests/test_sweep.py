@@ -15,7 +15,7 @@ from sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_
 
 from posexp import jsonl
 from posexp.cells import Cell, cell
-from posexp.cli import threads
+from posexp.launchers import threads
 from posexp.runs import Run
 from posexp.tables import lines_of
 
