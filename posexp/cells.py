@@ -172,4 +172,8 @@ def waits(job: Job) -> str:
 def log_of(run: Run, note: dict[str, Any]) -> str:
     """The file to read where something went wrong: the job's output, else the run's own log; "" if there is neither."""
     files = (Path(str(note.get("log") or "")), run.folder / "train.log")
-    return next((str(path) for path in files if path.is_file()), "")
+    file = next((path for path in files if path.is_file()), None)
+    if file is None:
+        return ""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)

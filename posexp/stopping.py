@@ -78,9 +78,12 @@ def in_a_job() -> Iterator[None]:
             signal.signal(signum, signal.SIG_IGN)
         if callable(put_back) and (end.signum == signal.SIGUSR2 or preempted()):
             try:
-                put_back(signal.SIGUSR2, None)  # counts time-outs, calls scontrol requeue, and exits
+                put_back(
+                    signal.SIGUSR2, None
+                )  # counts time-outs, calls scontrol requeue, exits; of several ranks the first
             except subprocess.CalledProcessError:
                 say("posexp: this job cannot be put back into its queue, or SLURM has done so itself")
+            raise SystemExit(255) from None
         raise SystemExit(128 + end.signum) from None
     finally:
         for signum, handler in before.items():
