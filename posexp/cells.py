@@ -18,6 +18,7 @@ from posexp.runs import Run
 from posexp.slurm import SUBMISSION, Job, Queue, job_of, noted, slurm_job
 
 JOB = "job.json"
+NOTE = {"host": str, "pid": int, "since": int, "job": str, "log": str}
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     """`say` is told of damaged lines. Raises RunFailed if the run's config.yaml is damaged."""
     if run.foreign:
         return Cell(run, "checkpoint")
-    config, status, job, note = run.config(), run.status(), job_of(run, queue), noted(run, JOB)
+    config, status, job, note = run.config(), run.status(), job_of(run, queue), noted(run, JOB, NOTE)
     rows = jsonl.read(run.metrics, say)
     latest: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
     step, steps, speed = status.get("step", 0), config.train.steps, latest.get("tokens_per_second")

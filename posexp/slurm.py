@@ -95,14 +95,15 @@ def submit(run: Run, comment: str, place: int) -> None:
 
 def job_of(run: Run, queue: Queue | None) -> Job | None:
     """The job that is queued for the run, or works on it."""
-    about = noted(run, SUBMISSION)
+    about = noted(run, SUBMISSION, {"comment": str, "place": int})
     return (queue or {}).get((about.get("comment", ""), about.get("place", 0)))
 
 
-def noted(run: Run, name: str) -> dict[str, Any]:
-    """A note in the run's folder; nothing if it cannot be read: notes only help to look on."""
+def noted(run: Run, name: str, kinds: dict[str, type]) -> dict[str, Any]:
+    """What a note in the run's folder says, as far as it is of the right kind: notes only help to look on."""
     try:
         about = json.loads((run.folder / name).read_text())
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    known = about if isinstance(about, dict) else {}
+    return {key: known[key] for key, kind in kinds.items() if type(known.get(key)) is kind}

@@ -1,9 +1,9 @@
 """posexp schemes and posexp runs: what there is, as tables."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from shutil import get_terminal_size
-from sys import stdout
 from textwrap import wrap
 from time import localtime, strftime
 from typing import Any
@@ -92,7 +92,7 @@ def print_runs(command: RunsCommand) -> None:
     names = groups(command.results, command.group)
     if not names:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
-    width = get_terminal_size().columns if stdout.isatty() else None
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
     for group in names:
         found = find(command.results, group)
         jobs = queue(found, say)
@@ -118,17 +118,22 @@ def lines_of(cells: list[Cell], width: int | None) -> list[str]:
     while width is not None and len(columns) > 2 and sum(sizes[name] + 2 for name in columns) - 2 > width:
         columns.pop()
     lines = [dict(zip(columns, columns, strict=True)), *rows]
-    shown = ["  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip() for line in lines]
+    shown = [plain("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip()) for line in lines]
     found = shown[:1]
     for each, line in zip(cells, shown[1:], strict=True):
         found.append(line)
         notes = [each.why, f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""]
         found += [
             f"    {part}"
-            for note in filter(None, notes)
+            for note in map(plain, filter(None, notes))
             for part in wrap(note, max(width or 10_000, 40) - 4, break_long_words=False, break_on_hyphens=False)
         ]
     return found
+
+
+def plain(text: str) -> str:
+    """Without what would move a terminal's cursor, or worse: reasons and names may be someone else's."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def row_of(cell: Cell) -> dict[str, str]:
@@ -150,4 +155,4 @@ def row_of(cell: Cell) -> dict[str, str]:
 
 def console() -> Console:
     """A terminal's own width; enough for every column where the output goes to a file or a pipe."""
-    return Console() if stdout.isatty() else Console(width=200)
+    return Console() if sys.stdout.isatty() else Console(width=200)
