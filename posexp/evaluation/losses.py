@@ -85,6 +85,7 @@ def checked(losses: Losses) -> Losses:
         raise ValueError("they are no arrays of losses")
     if losses.nll.ndim != 1 or not len(losses.nll) or losses.document.min() < 0:
         raise ValueError("they are no list of losses")
+    losses.nll[np.isnan(losses.nll)] = np.nan  # one of other bits may be a kind that warns
     return losses
 
 
