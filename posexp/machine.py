@@ -6,22 +6,21 @@ Measured in results/bench.
 import ctypes
 import functools
 import os
-import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 MKL, ONEDNN = "mkl", "onednn"
-# A call of oneDNN's that on CPUs without bfloat16 units computes in float32, and faster than MKL on AMD's. On a CPU
-# with such units it really rounds; so it is only taken where it was seen not to.
+# A call of oneDNN's that on most CPUs computes in float32, and on AMD's faster than MKL. On some CPUs with bfloat16
+# units it really rounds; so it is only taken where it was seen not to.
 ROUTE = "bf16"
+SLOW_WITH_MKL = "AuthenticAMD"  # and not by timing: runs must not differ by how busy a machine was when they began
 LOSSLESS = 4.0  # times the error of the default: what counts as float32's own
-WORTH = 1.25  # times as fast as the default: less is noise
 SIZES = ((512, 256, 768), (1024, 1024, 256))  # rows, inner width, columns: layers of a small model
-ROUNDS = 5
 # mallopt's parameters (malloc.h): blocks below the first are taken from the heap, which is given back to the system
 # only when that much of it is free. Otherwise every large tensor is mapped anew, page by page.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
@@ -72,30 +71,31 @@ def set_matmul(name: str) -> None:
 
 @functools.cache
 def choose_matmul(begun: bool = False) -> str:
-    """oneDNN's where it is as exact as float32 and, unless a run has `begun` with it, clearly faster; else the default.
-
-    Takes some milliseconds.
-    """
-    if route() is None:
+    """oneDNN's where it is as exact as float32, on CPUs on which it is faster or for a run that has `begun` with it;
+    else the default. Takes some milliseconds."""
+    if route() is None or not (begun or vendor() == SLOW_WITH_MKL):
         return MKL
     before = matmul()
     try:
-        exact, faster = True, True
         for a_MK, b_KN in samples():
-            wanted_MN = a_MK.double() @ b_KN.double()
-            error, seconds = {}, {MKL: float("inf"), ONEDNN: float("inf")}
-            for _ in range(ROUNDS):  # in turns, so that a busy machine slows both
-                for name in (MKL, ONEDNN):
-                    set_matmul(name)
-                    began = time.perf_counter()
-                    got_MN = a_MK @ b_KN
-                    seconds[name] = min(seconds[name], time.perf_counter() - began)
-                    error[name] = float((got_MN - wanted_MN).abs().max())
-            exact &= error[ONEDNN] <= LOSSLESS * error[MKL]
-            faster &= seconds[ONEDNN] * WORTH <= seconds[MKL]
-        return ONEDNN if exact and (begun or faster) else MKL
+            wanted_MN, error = a_MK.double() @ b_KN.double(), {}
+            for name in (MKL, ONEDNN):
+                set_matmul(name)
+                error[name] = float((a_MK @ b_KN - wanted_MN).abs().max())
+            if error[ONEDNN] > LOSSLESS * error[MKL]:
+                return MKL
+        return ONEDNN
     finally:
         set_matmul(before)
+
+
+def vendor() -> str:
+    """Of the CPU, as Linux names it; "" where that is not known."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def samples() -> Iterator[tuple[Tensor, Tensor]]:

@@ -46,7 +46,7 @@ from posexp.report.page import RunCard, page
 from posexp.report.table import markdown, print_tables
 from posexp.restore import check_targets, restore_model
 from posexp.runs import Run, curve_labels
-from posexp.tables import run_row
+from posexp.tables import cell_or_damaged, lines_of
 
 COUNT = int(os.environ.get("POSEXP_FUZZ", "3000"))
 SECONDS = 5.0  # that one input may take
@@ -119,7 +119,7 @@ class World:
 
 def use_config(world: World, draw: random.Random) -> None:
     if draw.random() < 0.2:
-        run_row(world.run)
+        lines_of([cell_or_damaged(world.run, None)], None)
     config = world.run.config()
     check_targets(config, trust=False)
     restore_model(world.run)
@@ -163,7 +163,7 @@ def use_rows(world: World, draw: random.Random) -> None:
 
 def use_metrics(world: World, draw: random.Random) -> None:
     if draw.random() < 0.1:
-        run_row(world.run)
+        lines_of([cell_or_damaged(world.run, None)], None)
     world.run.status()
     world.run.history(say)
 
@@ -171,7 +171,7 @@ def use_metrics(world: World, draw: random.Random) -> None:
 def use_provenance(world: World, draw: random.Random) -> None:
     text, provenance = described(world.run)
     page("group", [], [], [], [RunCard(world.run.name, "a", 0, text, provenance)], {})
-    world.run.check_store(world.store.name)
+    world.run.check_store(Store(world.store))
 
 
 def use_about(world: World, draw: random.Random) -> None:

@@ -24,31 +24,20 @@ def unchosen() -> Iterator[None]:
     machine.set_matmul(before)
 
 
-class Faster:
-    """A clock by which the second of every two calls, oneDNN's, takes next to no time."""
-
-    def __init__(self, factor: float):
-        self.time, self.calls, self.factor = 0.0, 0, factor
-
-    def perf_counter(self) -> float:
-        self.calls += 1
-        within, turn = self.calls % 2 == 0, (self.calls - 1) // 2 % 2
-        self.time += (1.0 / self.factor if turn else 1.0) if within else 0.0
-        return self.time
-
-
-@pytest.mark.parametrize(("factor", "chosen"), [(2.0, machine.ONEDNN), (1.1, machine.MKL), (0.5, machine.MKL)])
-def test_a_faster_multiplication_is_taken_if_it_is_worth_it(
-    monkeypatch: pytest.MonkeyPatch, factor: float, chosen: str
+@pytest.mark.parametrize(
+    ("vendor", "chosen"), [("AuthenticAMD", machine.ONEDNN), ("GenuineIntel", machine.MKL), ("", machine.MKL)]
+)
+def test_a_faster_multiplication_is_taken_on_cpus_that_have_one(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, chosen: str
 ) -> None:
-    monkeypatch.setattr(machine, "time", Faster(factor))
+    monkeypatch.setattr(machine, "vendor", lambda: vendor)
     monkeypatch.setattr(machine, "LOSSLESS", 1e6)  # whatever this CPU makes of it
     machine.prepare()
     assert machine.matmul() == chosen
 
 
 def test_one_that_rounds_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "time", Faster(2.0))
+    monkeypatch.setattr(machine, "vendor", lambda: "AuthenticAMD")
     monkeypatch.setattr(machine, "samples", lambda: [(rounding(64, 64), torch.randn(64, 64))])
     machine.prepare()
     assert machine.matmul() == machine.MKL
@@ -71,12 +60,11 @@ class rounding(torch.Tensor):  # noqa: N801 - used like a function
 
 
 def test_a_run_goes_on_with_what_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "time", Faster(2.0))
+    monkeypatch.setattr(machine, "vendor", lambda: "AuthenticAMD")
     monkeypatch.setattr(machine, "LOSSLESS", 1e6)
     machine.prepare(machine.MKL)
     assert machine.matmul() == machine.MKL
-    machine.choose_matmul.cache_clear()
-    monkeypatch.setattr(machine, "time", Faster(0.5))
+    monkeypatch.setattr(machine, "vendor", lambda: "GenuineIntel")
     machine.prepare(machine.ONEDNN)
     assert machine.matmul() == machine.ONEDNN
 

@@ -15,5 +15,5 @@ from posexp import machine
 
 torch.set_num_threads(1)
 Plugins.instance()
-for begun in (False, True):  # chosen by time: on a busy machine not twice the same, and this is about equal bits
+for begun in (False, True):
     machine.choose_matmul(begun)
