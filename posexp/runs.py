@@ -13,12 +13,9 @@ which says what it is, instead of the rest (posexp/hf/subject.py).
 """
 
 import errno
-import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +41,6 @@ METRICS = {
     **dict.fromkeys(("lr", "grad_norm", "time"), untrusted.is_amount),
     **dict.fromkeys(("status", "reason"), untrusted.is_text),
 }
-PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -286,27 +282,3 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + key] = value
     return found
-
-
-def environment() -> dict[str, Any]:
-    """Code version and packages, for provenance."""
-    from hydra.core.hydra_config import HydraConfig
-
-    checkout = Path(__file__).resolve().parent.parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(checkout), *words], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    inside = git("ls-files", "--error-unmatch", "posexp/runs.py") is not None  # else: some other project's repository
-    return {
-        "commit": git("rev-parse", "HEAD") if inside else None,
-        "dirty": bool(git("status", "--porcelain")) if inside else None,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "command": " ".join(["posexp train", *HydraConfig.get().overrides.task]) if HydraConfig.initialized() else None,
-    }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posexp import checkpoint, distributed, jsonl, launch, machine, optim, runs, seal, whole
+from posexp import checkpoint, distributed, jsonl, launch, machine, optim, provenance, seal, whole
 from posexp.attention import flex, kernel_path
 from posexp.cells import evaluation, preparing, worked_on
 from posexp.commands import EvalCommand, TrainCommand
@@ -241,7 +241,7 @@ def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
             "step": config.train.steps,
             "check": "evaluation agrees with training",
             "training_loss": trained,
-            "evaluation_loss": evaluated,
+            "evaluation_loss": evaluated if np.isfinite(evaluated) else None,
             "agrees": agrees,
         },
     )
@@ -259,7 +259,7 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         run.check_store(store)
         return
     about = {
-        **runs.environment(),
+        **provenance.environment(),
         "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "device": describe(parts.device),
         "matmul": machine.matmul(),

@@ -99,7 +99,7 @@ def contenders_of(command: BenchCommand) -> "list[Any]":
 def about(command: BenchCommand) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
 
-    from posexp.runs import environment
+    from posexp.provenance import environment
 
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {
