@@ -409,3 +409,11 @@ def test_a_run_goes_on_with_the_matrix_product_it_began_with(corpus, tmp_path, m
         assert machine.matmul() == used
     finally:
         machine.set_matmul(before)
+
+
+def test_a_model_whose_losses_are_not_finite_is_measured_and_says_so(corpus, tmp_path, capsys):
+    run = train(tiny(corpus, tmp_path, lr=1e12, tokens=64, warmup=0.0, weight_decay=0.0))  # one step, too far
+    (row,) = [row for row in run.history(print) if "check" in row]
+    assert row["evaluation_loss"] is None and not row["agrees"]
+    assert "distrust this run" in capsys.readouterr().err
+    assert {row["status"] for row in jsonl.read(run.rows, print)} == {"non-finite"}
