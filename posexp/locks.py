@@ -65,8 +65,8 @@ def taken(lock: Path) -> bool:
     """Whether some process holds `lock` right now. In a folder that cannot be written, as far as reading tells."""
     from filelock import Timeout
 
-    if not (lock.exists() or marker(lock).exists()):
-        return False
+    if lock.is_symlink() or not (lock.exists() or marker(lock).exists()):
+        return False  # no lock of posexp's is a link
     try:
         acquire(lock, 0).release()
     except Timeout:

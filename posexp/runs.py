@@ -120,7 +120,8 @@ class Run:
             raise cannot_write(self.folder, error) from error
 
     def refuse_links(self) -> None:
-        """Raises RunFailed for a symbolic link where posexp writes: whoever made the folder chose where it leads."""
+        """Raises RunFailed for a symbolic link where posexp writes, since whoever made the folder chose where it leads;
+        and for a pipe or a device, which a writer would wait for."""
         for folder in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
             for path in sorted(folder.iterdir()) if folder.is_dir() else []:
                 if path.is_symlink():
@@ -128,6 +129,8 @@ class Run:
                         f"{path} is a symbolic link, and posexp writes through none: put a copy of what it leads to in "
                         "its place, or remove it"
                     )
+                if path.exists() and not (path.is_file() or path.is_dir()):
+                    raise RunFailed(f"{path} is neither a file nor a folder: remove it")
 
     def history(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, in the order they were written. Raises RunFailed as jsonl.read does."""

@@ -24,6 +24,7 @@ KINDS = {
     r"cannot save \S+\.safetensors": "checkpoint",
     r"No space left on device: \S+/metrics\.jsonl": "metrics",
     r"No space left on device: \S+/train\.log": "log",
+    r"No space left on device: \S+/job\.json": "where it is worked on",
     r"No space left on device: \S+/provenance\.json": "provenance",
     r"No space left on device: \S+/tokenizer\.json": "tokenizer",
     r"No space left on device: \S+/rows\.jsonl|cannot write or read \S+/rows\.jsonl": "rows",

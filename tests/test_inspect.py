@@ -10,7 +10,7 @@ import pytest
 import torch
 from command import files_of, run_of, world
 
-from posexp import windows
+from posexp import seal, windows
 from posexp.attention import attention
 from posexp.commands import InspectCommand
 from posexp.config import Device, ModelConfig, config_dir
@@ -266,7 +266,8 @@ def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(group: Path) -> Non
     with pytest.raises(Misuse, match=r"rope-s0.*the longest document, \d+ tokens, is shorter than one window of 10{6}"):
         inspect(command(runs="rope*", length=1_000_000))
     config = run_of(group) / "config.yaml"
-    config.write_text(config.read_text().replace("posexp.schemes.rope.Rope", "mine.Rope"))
+    text = config.read_text().partition(seal.LINE)[0]
+    config.write_text(text.replace("posexp.schemes.rope.Rope", "mine.Rope"))
     with pytest.raises(Misuse, match="trust=true"):
         inspect(command(runs="rope*"))
     config.write_bytes(before[str(config.relative_to(group / "results"))])

@@ -23,8 +23,9 @@ def test_every_command_is_taken_by_hydra(line):
     from hydra import compose, initialize_config_dir
 
     register()
-    words = [word for word in line.split()[1:] if not word.startswith("hydra.launcher.") and word != "-m"]
-    command, tail = command_of([word for word in words if not word.startswith("hydra/launcher=")])
+    left_out = ("hydra.launcher.", "hydra/launcher=", "--detach")
+    words = [word for word in line.split()[1:] if not word.startswith(left_out) and word != "-m"]
+    command, tail = command_of(words)
     assert command is not None
     overrides = hydra_arguments(command, translate(command, tail))
     singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in overrides]  # one value of each sweep

@@ -10,10 +10,11 @@ import posexp.compare.table
 import posexp.evaluation.evaluate
 import posexp.report.command
 import posexp.report.curves
-import posexp.train  # noqa: F401
+import posexp.train
 from posexp import machine
 
 torch.set_num_threads(1)
+posexp.cli.register()  # which says where posexp's plugin is
 Plugins.instance()
 for begun in (False, True):
     machine.choose_matmul(begun)
