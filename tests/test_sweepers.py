@@ -101,7 +101,7 @@ def test_a_study_minimises_the_loss_at_the_training_length_and_the_runs_are_its_
 
 @needs_optuna
 def test_a_loss_that_is_not_finite_is_a_result_and_is_not_found_out_twice(folder):
-    rates = "train.lr=choice(1e30,3e-2)"
+    rates = "train.lr=choice(1e12,3e-2)"
     answer = study(folder, 4, rates=rates)
     assert answer.code == 0, answer.err
     assert "the loss is no longer finite" in answer.err and "the study goes on" in answer.err
