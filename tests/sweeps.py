@@ -32,9 +32,9 @@ def slow_world(folder: Path) -> list[str]:
     """Writes texts and a scheme whose steps last as long as `pace` says, 100 of them. Gives the words that train it."""
     pace(folder, 0)
     write_texts(folder / "text")
-    (folder / "mine.py").write_text(SLOW)
+    (folder / "slowly.py").write_text(SLOW)
     (folder / "own" / "scheme").mkdir(parents=True)
-    (folder / "own" / "scheme" / "slow.yaml").write_text("# slow\n_target_: mine.Slow\n")
+    (folder / "own" / "scheme" / "slow.yaml").write_text("# slow\n_target_: slowly.Slow\n")
     sizes = ["train.tokens=25600", "train.checkpoint_every=40", "--lengths", "16"]
     return ["--config-dir", "own", "+scheme=slow", *TINY, *sizes]
 
