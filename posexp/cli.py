@@ -8,8 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -19,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from posexp import __version__, log, sweepers
-from posexp.command_line import did_you_mean, group_options, hydra_arguments, line_to_complete, one_line, translate
+from posexp.command_line import group_options, hydra_arguments, line_to_complete, translate
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError
@@ -27,7 +26,9 @@ from posexp.knobs import meanings
 from posexp.launchers import present_launchers, threads
 from posexp.log import say
 from posexp.ranks import place
+from posexp.refusal import one_line
 from posexp.stopping import STOPPING, in_a_job, stop
+from posexp.typed import typed
 from posexp.usage import EXAMPLES, USAGE
 
 
@@ -61,7 +62,7 @@ def task(function: Callable[[Any], object]) -> Callable[[DictConfig], object]:
 @task
 def train(config: Any) -> float | None:
     if sweepers.in_a_study():
-        from posexp.study import trial
+        from posexp.trial import trial
 
         return trial(config)
     from posexp.train import train
@@ -275,26 +276,6 @@ def label() -> str:
     parts = [choices["scheme"], *(choices[key] for key in sorted(choices) if key.startswith("scheme@"))]
     window = choices.get("window")
     return "-".join([*parts, *([window] if window and window != "full" else [])])
-
-
-def typed(config: DictConfig) -> object:
-    """The command's dataclass. Raises Misuse for a key that `+` has smuggled in, or a value out of range."""
-    schema = OmegaConf.get_type(config)
-    assert schema is not None
-    names = [name for name, _ in meanings(schema)]
-    for key in smuggled(config):
-        raise Misuse(f"no key {key!r}{did_you_mean(key, names)}")
-    return OmegaConf.to_object(config)
-
-
-def smuggled(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Dotted keys that the schema does not have: Hydra lets `+` add them anywhere."""
-    known = getattr(OmegaConf.get_type(config), "__dataclass_fields__", {})
-    for key in map(str, config):
-        if key not in known:
-            yield prefix + key
-        elif is_dataclass(OmegaConf.get_type(config, key)):
-            yield from smuggled(config[key], f"{prefix}{key}.")
 
 
 def exit_code(error: Exception) -> int:

@@ -1,10 +1,9 @@
-"""What is typed, in the words that Hydra 1.3 takes; and what Hydra answers, in one line.
+"""What is typed, in the words that Hydra 1.3 takes.
 
 Uses Hydra's internal config loader and argument parser, both unchanged in 1.3 and 1.4; nothing else in posexp does.
 """
 
 import argparse
-import errno
 import re
 from dataclasses import fields
 from difflib import get_close_matches
@@ -14,9 +13,8 @@ from typing import Any
 
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
-from posexp.errors import Misuse, PosexpError
-from posexp.knobs import meanings
-from posexp.launchers import NO_SLURM, check_launcher, lacking
+from posexp.errors import Misuse
+from posexp.launchers import check_launcher
 from posexp.sweepers import check_study, swept_by_config
 
 OWN_FLAGS = {
@@ -130,6 +128,7 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
         if key == "hydra/launcher":
             check_launcher(value)
     overrides, choices = settle_groups(command, overrides, flags)
+    check_chosen(command, overrides, choices)
     if "hydra/sweeper=optuna" in overrides:
         check_study(overrides)
     runs_something = not DRY_FLAGS & {flag.partition("=")[0] for flag in flags}
@@ -138,6 +137,14 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
     if "scheme" in knob_names(command) and "scheme" not in choices and runs_something:
         raise Misuse(f"choose a scheme with +scheme=<name>: {', '.join(group_options('scheme', flags))}")
     return overrides + flags
+
+
+def check_chosen(command: str, overrides: list[str], choices: set[str]) -> None:
+    """Raises Misuse for a key of a section that is left out, as data.paths of posexp eval is without data=files."""
+    for section in fields(COMMANDS[command]):
+        keys = [word.partition("=")[0] for word in overrides if word.lstrip("+").startswith(f"{section.name}.")]
+        if keys and section.default is None and section.name not in choices:
+            raise Misuse(f"{keys[0]}: no {section.name} is chosen, which would be {section.metadata['meaning']}")
 
 
 def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
@@ -236,71 +243,5 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
     return settled, picked | {key for key, _ in chosen.values()}
 
 
-def one_line(error: Exception, command: str) -> str:
-    """What went wrong and what to type instead."""
-    from hydra.errors import HydraException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, PosexpError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        full = "; make room, and the same command goes on" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-        return error.strerror + (f": {error.filename}" if error.filename else "") + full
-    if 'Could not detect "srun"' in str(error):  # submitit's words
-        return NO_SLURM
-    if "INTERVAL_SWEEP" in str(error):
-        return (
-            "an interval is for Optuna to choose from: add hydra/sweeper=optuna, or sweep a list or range(…) of values"
-        )
-    if not isinstance(error, (HydraException, OmegaConfBaseException)):
-        return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
-    if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not key=value; special characters need quotes, as in \"key='a (b)'\""
-    text = str(error)
-    if twice := re.search(r"Multiple values for (\S+)\. To override", text):
-        return f"{twice[1]} is chosen twice, here or by an experiment: name it once"
-    if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
-        text += "\n" + str(error.__cause__)
-    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
-        r"In '[^']*': Could not load '([^']+)'", text
-    ):
-        group, _, name = missing[1].rpartition("/")
-        options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:] if line.strip()]
-        options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
-        if remedy := lacking(name):
-            return remedy
-        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
-    if unknown := re.search(r"Could not override '([^']+)'", text):
-        key = unknown[1].lstrip("+")
-        names = [name for name, _ in meanings(COMMANDS.get(command, COMMANDS["train"]))] + scheme_options()
-        if "not in" in text or "No match" in text:
-            return f"no key {key!r}{did_you_mean(key, names)}; posexp {command} --help lists all"
-    if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)'\n", text):
-        key, value = ambiguous.groups()
-        return f"{key}={value} names several values: add -m to run each, or write a list, {key}=[{value}]"
-    text = re.sub(r"To append to your (config|default list) use \+\S+", "", text)
-    text = re.sub(r"(reference_type|object_type)=\S+", "", text)
-    if full_key := re.search(r"full_key: (\S+)", text):
-        key = full_key[1]
-        text = re.sub(r"Error merging override \S+", "", text.replace(full_key[0], ""))
-        return f"{key}: {squeezed(text)}"
-    return squeezed(text)
-
-
-def scheme_options() -> list[str]:
-    """`scheme.<option>` for every option of every scheme that posexp has."""
-    files = (config_dir() / "scheme").glob("*.yaml")
-    return sorted({f"scheme.{name}" for file in files for name in re.findall(r"^([a-z]\w*):", file.read_text(), re.M)})
-
-
 def knob_names(command: str) -> set[str]:
     return {knob.name for knob in fields(COMMANDS[command])}
-
-
-def did_you_mean(word: str, options: list[str]) -> str:
-    close = get_close_matches(word, options, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def squeezed(text: str) -> str:
-    return " ".join(text.split())

@@ -30,7 +30,7 @@ from posexp.ranks import Place, place, translate_slurm
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples, of which a CPU's generator reads 32 bits, stay apart
 # What Gloo, NCCL and the store say when another process is gone.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "remote process exit")
-watched = False  # by posexp/launch.py, which tells how each process ends
+watched = False  # by posexp/spawn.py, which tells how each process ends
 joined_before = itertools.count()  # a sweep joins again for every run
 
 

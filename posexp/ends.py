@@ -7,9 +7,9 @@ import time
 import traceback
 from typing import Any
 
-from posexp.command_line import one_line
 from posexp.errors import Misuse, PosexpError, RunFailed, Stopped
 from posexp.ranks import place
+from posexp.refusal import one_line
 
 
 class Lost(RunFailed):

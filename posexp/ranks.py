@@ -1,6 +1,6 @@
 """Which of the processes that train one run together this is. Read from the environment alone, at no cost.
 
-torchrun says it, and posexp/launch.py in torchrun's words; srun says it in its own.
+torchrun says it, and posexp/spawn.py in torchrun's words; srun says it in its own.
 """
 
 import os

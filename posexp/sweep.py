@@ -16,13 +16,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from posexp.cells import cell, evaluated
-from posexp.command_line import one_line
 from posexp.commands import TrainCommand
 from posexp.config import Device
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.log import say
+from posexp.refusal import one_line
 from posexp.runs import Run
 from posexp.slurm import queue
+from posexp.typed import typed
 
 Words = list[str]  # the overrides of one cell
 
@@ -114,8 +115,6 @@ def explained(error: Exception) -> PosexpError | None:
 
 
 def typed_cell(config: DictConfig) -> TrainCommand:
-    from posexp.cli import typed
-
     made: Any = typed(config)
     assert isinstance(made, TrainCommand)
     return made

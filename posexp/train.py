@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posexp import checkpoint, distributed, jsonl, launch, machine, optim, provenance, seal, whole
+from posexp import checkpoint, distributed, jsonl, machine, optim, provenance, seal, spawn, whole
 from posexp.attention import flex, kernel_path
 from posexp.cells import evaluation, preparing, worked_on
 from posexp.commands import EvalCommand, TrainCommand
@@ -59,7 +59,7 @@ def train(config: TrainCommand) -> Run:
     Stopped on a signal (posexp/stopping.py).
     """
     run = Run.of(config)
-    if launch.wanted(config):
+    if spawn.wanted(config):
         train_below(run, config)
         return run
     with preparing(run):
@@ -86,7 +86,7 @@ def train(config: TrainCommand) -> Run:
 def train_below(run: Run, config: TrainCommand) -> None:
     """Trains in several processes below this one. Raises what `train` does, and puts down if one of them died."""
     try:
-        launch.launch(train, config)
+        spawn.spawn(train, config)
     except Alone as error:
         if run.metrics.is_file() and not run.locked():
             row = {"step": run.status().get("step", 0), "status": "failed", "time": round(time.time(), 3)}

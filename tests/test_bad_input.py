@@ -108,6 +108,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["scheme=dape", "scheme@scheme.inner=rope"], "adds no bias that DAPE could adapt"),
         (["scheme.layout=round"], "layout: Invalid value 'round', expected one of [half, interleaved]"),
         (["window=slide"], "no window 'slide', did you mean 'sliding'?; there are alternate, bca, full"),
+        (["window.size=4"], "window.size: no window is chosen, which would be what a token sees"),
         (["window=sliding", "window.size=0"], "window.size=0 must be at least 1"),
         (["transform=yarn"], "transforms change a trained run: train first, then posexp eval"),
         (["results=empty.txt"], "cannot write to empty.txt/default/rope-s0-"),
@@ -282,3 +283,8 @@ def test_of_two_processes_on_a_run_the_second_says_who_holds_it(finished):
     assert f"is being worked on by process {os.getpid()} on {platform.node()}, since 2026-01-01" in refused
     assert files_of(run / "checkpoint") == before
     assert train("--lengths", "16", cwd=finished).code == 0
+
+
+def test_a_key_of_other_text_without_other_text_is_refused(corpus):
+    refused = here("eval", "data.cache=cache", cwd=corpus).refusal()
+    assert "data.cache: no data is chosen" in refused and "data=files" in refused

@@ -290,6 +290,6 @@ def test_tab_works_in_a_real_bash(tmp_path):
 
 
 def test_a_slurm_launcher_without_slurm_says_so():
-    from posexp.command_line import one_line
+    from posexp.refusal import one_line
 
     assert "no SLURM on this machine" in one_line(RuntimeError('Could not detect "srun", are you sure?'), "train")

@@ -19,7 +19,7 @@ import torch
 from command import SCRIPT, TINY, here, posexp, write_texts
 from test_train import corpus, losses, tiny, weights_digest  # noqa: F401 - a fixture
 
-from posexp import checkpoint, jsonl, launch
+from posexp import checkpoint, jsonl, spawn
 from posexp.commands import TrainCommand
 from posexp.config import EvalConfig, Strategy, TrainerConfig, config_dir
 from posexp.distributed import Ranks
@@ -331,7 +331,7 @@ def test_an_error_in_one_process_names_it_and_stops_the_others(corpus, tmp_path)
     config.trainer.devices = 2
     began = time.monotonic()
     with pytest.raises(Alone, match=r"rank 1 on .*OutOfMemoryError: CUDA out of memory"):
-        launch.launch(fails_in_rank_1, config)
+        spawn.spawn(fails_in_rank_1, config)
     assert time.monotonic() - began < 60
 
 

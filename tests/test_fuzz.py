@@ -21,10 +21,8 @@ from pathlib import Path
 import hostile
 import pytest
 import torch
-from command import here, write_texts
 
 from posexp import checkpoint, optim
-from posexp.command_line import one_line
 from posexp.compare.pairs import compared, curves, pairs_of
 from posexp.compare.table import csv_of as compared_csv
 from posexp.compare.table import markdown as compared_markdown
@@ -39,6 +37,7 @@ from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.row import read as read_rows
 from posexp.evaluation.verdicts import curve_name, usable, verdicts
 from posexp.log import say
+from posexp.refusal import one_line
 from posexp.report import beyond, csv_of, tables
 from posexp.report.command import described
 from posexp.report.latex import latex
@@ -247,8 +246,9 @@ def use_line(world: World, draw: random.Random) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from posexp.cli import register, typed
+    from posexp.cli import register
     from posexp.config import config_dir
+    from posexp.typed import typed
 
     register()
     words = (world.folder / "line").read_bytes().decode("utf-8", "replace").split("\n")
@@ -306,13 +306,7 @@ KINDS = {
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
-    folder = tmp_path_factory.mktemp("world")
-    write_texts(folder / "text")
-    for path in sorted((folder / "text").glob("*.txt"))[12:]:
-        path.unlink()
-    answer = here("train", "-m", "+scheme=learned,rope", *WORDS, cwd=folder)
-    assert answer.code == 0, answer.err
-    return World(folder)
+    return World(hostile.world(tmp_path_factory.mktemp("world"), "+scheme=learned,rope", *WORDS))
 
 
 @contextlib.contextmanager

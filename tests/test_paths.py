@@ -110,6 +110,22 @@ def test_long_inputs_come_in_wider_blocks_and_give_the_same(monkeypatch: pytest.
         torch.testing.assert_close(got_part.double(), wanted_part, rtol=0, atol=2e-5)
 
 
+def test_a_learned_bias_spread_over_copies_adds_the_same_and_gets_the_same_gradient() -> None:
+    """The kernel's gradient needs a GPU; what it adds to a score, and where that gradient goes, does not."""
+    B, H, T = 3, 2, 300
+    index = [torch.arange(n).view(-1, *[1] * (3 - place)) for place, n in enumerate((B, H, T, T))]
+    slope_BHTT, score_BHTT = torch.randn(B, H, T, T), torch.zeros(B, H, T, T)
+    found = []
+    for path in (flex.spread, lambda bias_HN: lambda score, b, h, q, k: score + bias_HN[h, (q - k).clamp(min=0)]):
+        bias_HN = torch.randn(H, T, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+        added_BHTT = path(bias_HN)(score_BHTT, *index)
+        (added_BHTT * slope_BHTT).sum().backward()
+        found.append((added_BHTT.detach().float(), bias_HN.grad))
+    (added, gradient), (wanted, wanted_gradient) = found
+    torch.testing.assert_close(added, wanted)
+    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.usefixtures("plain_flex")
 @pytest.mark.parametrize("T", [1, 130, 300])
 @pytest.mark.parametrize("window", WINDOWS)

@@ -20,7 +20,7 @@ from pathlib import Path
 import hostile
 import numpy as np
 import pytest
-from command import Answer, here, posexp, write_texts
+from command import Answer, here, posexp
 
 from posexp import checkpoint, jsonl, seal, untrusted, whole
 from posexp.data.store import DamageError, Store
@@ -50,32 +50,13 @@ DRAWERS = [["inspect", "runs=*"], ["export", "runs=*"]]  # and those that write 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    write_texts(folder / "text")
-    for path in sorted((folder / "text").glob("*.txt"))[12:]:
-        path.unlink()
-    answer = here("train", "-m", "+scheme=rope,alibi", "seed=0,1", *TINY, cwd=folder)
-    assert answer.code == 0, answer.err
-    return folder
+    return hostile.world(tmp_path_factory.mktemp("made"), "+scheme=rope,alibi", "seed=0,1", *TINY)
 
 
 @pytest.fixture
 def group(made, tmp_path) -> Path:
     """A folder of its own with text/, cache/ and four runs."""
-    folder = Path(shutil.copytree(made, tmp_path / "own"))
-    for run in runs_of(folder):
-        unseal(run)
-    return folder
-
-
-def unseal(run: Path) -> None:
-    """Takes the checksums away, as whoever alters a file on purpose would. (Files of older versions have none.)"""
-    config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.partition(seal.LINE)[0])
-    for path in [*run.glob("*.json"), *run.glob("*.jsonl")]:
-        if path.name != "tokenizer.json":
-            text = re.sub(rf',\s*"{seal.KEY}": "[0-9a-f]{{8}}"', "", path.read_text())
-            path.write_text(text)
+    return Path(shutil.copytree(made, tmp_path / "own"))
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-from posexp.command_line import did_you_mean
 from posexp.commands import CheckCommand
 from posexp.config import config_dir
 from posexp.errors import Misuse, RunFailed
+from posexp.refusal import did_you_mean
 
 
 def check(command: CheckCommand) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posexp import untrusted, whole
-from posexp.command_line import did_you_mean
 from posexp.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.log import say
+from posexp.refusal import did_you_mean
 from posexp.runs import Run, curve_labels, find
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ def wanted(config: TrainCommand) -> bool:
     return config.trainer.devices > 1 and place().size == 1
 
 
-def launch(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
+def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
     """Does `work(config)` in `trainer.devices` processes.
 
     Raises what they raise; Alone, once all are stopped, if one dies; Misuse if there are too few GPUs or the windows of
