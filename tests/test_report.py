@@ -23,7 +23,7 @@ from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import Usable, Verdict
-from posexp.report import COLUMNS, tables, write
+from posexp.report import COLUMNS, ranking, tables, write
 from posexp.report.beyond import percent
 from posexp.report.command import report
 from posexp.report.curves import wrapped
@@ -617,6 +617,59 @@ def test_breaking_points_are_hollow_in_the_picture(tmp_path: Path) -> None:
     assert hollow(svg) == 0 and not any("hollow" in text for text in picture_words(svg))
     _, _, svg = written(LONGER, tmp_path, verdicts=VERDICTS)
     assert hollow(svg) == 1 and any("hollow: breaks" in text for text in picture_words(svg))
+
+
+MANY = [row(f"c{n}-s{seed}-aa", length, n + 20 + length / (10 + n) + seed) for n in range(13) for seed in (0, 1)
+        for length in (128, 256, 512)]  # fmt: skip
+
+
+def test_curves_that_are_too_many_to_follow_are_ranked_too(tmp_path: Path) -> None:
+    written(MANY, tmp_path, usable=[Usable("c3", 512, True), Usable("c5", 128, False)])
+    words = picture_words((tmp_path / "ranking.svg").read_text())
+    assert {f"c{n}" for n in range(13)} <= set(words)
+    assert {"128, trained", "256", "512", "usable length", "512+", "128"} <= set(words)
+    assert any("range of the seeds" in word for word in words)
+    assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
+    again = (tmp_path / "ranking.svg").read_bytes()
+    written(MANY, tmp_path, usable=[Usable("c3", 512, True), Usable("c5", 128, False)])
+    assert (tmp_path / "ranking.svg").read_bytes() == again
+    written([r for r in MANY if r["scheme"] != "c0"], tmp_path)
+    assert not list(tmp_path.glob("ranking.*"))
+
+
+def test_a_ranking_is_by_where_curves_end_and_those_without_an_end_are_last() -> None:
+    rows = [row("a-s0-aa", 128, 20.0), row("a-s0-aa", 256, 50.0), row("b-s0-aa", 128, 30.0), row("b-s0-aa", 256, 30.0)]
+    rows += [row("learned-s0-aa", 128, 10.0), row("learned-s0-aa", 256, None, "undefined"), row("c-s0-aa", 128, 9.0)]
+    (table,) = tables(rows, labels(rows))
+    assert ranking.ranked(table) == ["b", "a", "c", "learned"]
+    shares = [
+        row(f"{name}-s0-aa", 8, 20.0, protocol="exact_match", exact_match=x) for name, x in (("a", 0.2), ("b", 0.9))
+    ]
+    assert ranking.ranked(*tables(shares, labels(shares))) == ["b", "a"]
+
+
+def test_what_lies_far_out_in_a_ranking_is_written_and_the_rest_has_the_room() -> None:
+    rows = [row(f"c{n}-s0-aa", length, 20.0 + n + length / 100) for n in range(4) for length in (128, 256)]
+    rows += [row("worse-s0-aa", 128, 20.0), row("worse-s0-aa", 256, 5000.0), row("bad-s0-aa", 128, 900.0)]
+    rows += [
+        row("bad-s0-aa", 256, 7000.0),
+        row("learned-s0-aa", 128, 22.0),
+        row("learned-s0-aa", 256, None, "undefined"),
+    ]
+    (table,) = tables(rows, labels(rows))
+    words = picture_words(ranking.pictures(table)[1].decode())
+    assert {"→ 5000", "→ 900.0 … 7000", "undefined at 256"} <= set(words)
+    low, high, far = ranking.reach(table, [128, 256])
+    assert far and 10**low < 20.0 < 25.56 < 10**high < 30.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 40])
+def test_a_ranking_shows_a_few_lengths_from_training_to_the_longest(count: int) -> None:
+    rows = [row("a-s0-aa", 64 + 64 * n, 20.0, train_length=128) for n in range(count + 1)]
+    (table,) = tables(rows, labels(rows))
+    shown = ranking.dots(table)
+    assert shown == sorted(shown) and (shown[0], shown[-1]) == (128, 64 + 64 * count) and len(shown) <= 6
+    ranking.pictures(table)
 
 
 def latex_rows(text: str) -> list[list[str]]:

@@ -36,8 +36,9 @@ def write(
     usable: "Sequence[Usable]" = (),
     page: Callable[[list[Table]], str] | None = None,
 ) -> list[Path]:
-    """Writes rows.csv, verdicts.csv, table.md, table.tex, curves.png and curves.svg into `folder`, and page.html where
-    `page` makes one of the tables; prints the tables, returns the paths.
+    """Writes rows.csv, verdicts.csv, table.md, table.tex, curves.png and curves.svg into `folder`, ranking.png and .svg
+    of the headline where its curves are too many to follow, and page.html where `page` makes one of the tables; prints
+    the tables, returns the paths.
 
     `curve_of` maps run folder names to curve labels. The same input gives the same bytes. Raises Misuse without
     rows, or where none has `measure`; RunFailed where `folder` cannot be written.
@@ -47,7 +48,7 @@ def write(
     from rich.console import Console
     from rich.text import Text
 
-    from posexp.report import beyond
+    from posexp.report import beyond, ranking
     from posexp.report.curves import pictures
     from posexp.report.latex import latex
     from posexp.report.table import markdown, print_tables
@@ -68,11 +69,15 @@ def write(
         "curves.png": png,
         "curves.svg": svg,
     }
+    if len(shown[0].curves) > ranking.FOLLOWED:
+        contents["ranking.png"], contents["ranking.svg"] = ranking.pictures(shown[0], usable)
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:
         untrusted.refuse_link(folder)
         whole.write_all(folder, contents)
+        for name in {"ranking.png", "ranking.svg"} - contents.keys():  # of another choice of runs
+            (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise RunFailed(f"cannot write the report into {folder}: {getattr(error, 'strerror', '') or error}") from error
     print_tables(shown, console, told, usable)

@@ -3,14 +3,13 @@
 Sizes are inches, positions inside a panel are fractions of its height.
 """
 
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
 from posexp.report.measure import Value
 from posexp.report.rows import Table, facts, listed, one_line
 from posexp.report.strip import ROW, draw_failures, failing, failures_of
-from posexp.report.style import QUIET, STYLE, Look, looks, size_of
+from posexp.report.style import QUIET, Look, looks, rendered, size_of
 from posexp.report.ticks import DENSE, log_ticks, tick_labels, x_ticks, y_range, y_ticks
 
 if TYPE_CHECKING:
@@ -26,18 +25,7 @@ NOTHING = Value(math.nan, None, None)
 
 def pictures(shown: list[Table]) -> tuple[bytes, bytes]:
     """(PNG, SVG) of the tables; the same tables give the same bytes."""
-    import warnings
-
-    from matplotlib import style
-
-    png, svg = io.BytesIO(), io.BytesIO()
-    with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a label in a script the font lacks
-        figure = draw(shown)
-        tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": shown[0].title}, **tight)
-    return png.getvalue(), svg.getvalue()
+    return rendered(lambda: draw(shown), shown[0].title)
 
 
 def draw(shown: list[Table]) -> "Figure":

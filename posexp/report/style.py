@@ -1,9 +1,14 @@
-"""How curves look: colours, markers and the style of the figure."""
+"""How pictures look: colours, markers, the style of a figure, and its files."""
 
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posexp.report.rows import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D")
@@ -51,3 +56,19 @@ def looks(shown: list[Table]) -> dict[str, Look]:
 
 def size_of(marker: str) -> float:
     return 10 if marker == "*" else 7
+
+
+def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
+    """(PNG, SVG) of the figure that `draw` makes in this style; the same figure gives the same bytes."""
+    import warnings
+
+    from matplotlib import style
+
+    png, svg = io.BytesIO(), io.BytesIO()
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a label in a script the font lacks
+        figure = draw()
+        tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
+        figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title}, **tight)
+    return png.getvalue(), svg.getvalue()

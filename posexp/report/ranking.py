@@ -1,0 +1,170 @@
+"""The picture of many curves: a row each, from its training length to the longest, the best at its end on top.
+
+Dots are values at a length, lines above and below a row the range of the seeds at its two ends. Sizes are inches.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from posexp.report.curves import wrapped
+from posexp.report.rows import Table, facts, listed, one_line
+from posexp.report.style import INK, QUIET, rendered
+from posexp.report.ticks import log_ticks, tick_labels, y_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from posexp.evaluation.verdicts import Usable
+
+FOLLOWED = 12  # curves; lines of more cannot be followed
+MOST_DOTS = 6  # lengths in a row
+BEYOND = 3.0  # times the median of all first dots; what lies further out is written, so that the others have room
+SHADES = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")  # of longer and longer lengths
+TRAINED = "#D55E00"
+ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.4
+
+
+def pictures(table: Table, usable: "Sequence[Usable]" = ()) -> tuple[bytes, bytes]:
+    """(PNG, SVG); the same table gives the same bytes."""
+    return rendered(lambda: draw(table, usable), table.title)
+
+
+def draw(table: Table, usable: "Sequence[Usable]" = ()) -> "Figure":
+    from matplotlib.figure import Figure
+
+    curves, shown = ranked(table), dots(table)
+    high = ROW * (len(curves) + 1)
+    wide, height = NAMES + PLOT + NOTES, ABOVE + high + BELOW
+    figure = Figure(figsize=(wide, height))
+    axes = figure.add_axes((NAMES / wide, BELOW / height, PLOT / wide, high / height))
+    low, most, far = reach(table, shown)
+    axes.set_xlim(low, most)
+    axes.set_ylim(len(curves), -1)
+    axes.set_yticks(range(len(curves)), [one_line(curve) for curve in curves])
+    axes.tick_params(axis="y", length=0)
+    name_values(axes, table, low, most)
+    for y, curve in enumerate(curves):
+        draw_row(axes, table, curve, shown, y, most if far else math.inf)
+    up_to = {one.curve: f"{one.length}{'+' if one.at_least else ''}" for one in usable}
+    if up_to:
+        note(axes, -1, "usable length", 1.7, color=QUIET, size=9.5)
+    for y, curve in enumerate(curves):
+        note(axes, y, up_to.get(curve, ""), 1.7, size=10)
+    head(axes, table, shown)
+    return figure
+
+
+def ranked(table: Table) -> list[str]:
+    """Its curves, the best at its longest length first; those without a value there last, by their first."""
+    last = max(table.lengths)
+
+    def order(curve: str) -> tuple[bool, float, str]:
+        of_curve = [table.values[curve, n].value for n in table.lengths if (curve, n) in table.values]
+        at_end = table.values.get((curve, last))
+        value = at_end.value if at_end else of_curve[0] if of_curve else math.inf
+        return at_end is None, -value if table.measure.high_is_good else value, curve
+
+    return sorted(table.curves, key=order)
+
+
+def dots(table: Table) -> list[int]:
+    """The lengths that are shown: training lengths and longer ones, of many the first, the last and some between."""
+    known = [n for n in table.lengths if n >= min(table.train_lengths, default=0)] or list(table.lengths)
+    if len(known) <= MOST_DOTS:
+        return known
+    return sorted({known[round(i * (len(known) - 1) / (MOST_DOTS - 1))] for i in range(MOST_DOTS)})
+
+
+def reach(table: Table, shown: list[int]) -> tuple[float, float, bool]:
+    """(lowest and highest level of the axis, whether values lie further out)."""
+    found = [key for key in table.values if key[1] in shown]
+    numbers: list[float | None] = [table.values[key].value for key in found]
+    numbers += [
+        bound for key in found if table.cells[key].spread for bound in (table.values[key].low, table.values[key].high)
+    ]
+    levels = [level for number in numbers if not math.isnan(level := table.measure.level(number))] or [0.0, 1.0]
+    firsts = [table.values[curve, shown[0]].value for curve in table.curves if (curve, shown[0]) in table.values]
+    edge = table.measure.level(BEYOND * statistics.median(firsts)) if firsts and table.measure.log else math.inf
+    near = [level for level in levels if level <= edge] or levels
+    air = max(0.04 * (max(near) - min(near)), 0.005)
+    return min(near) - air, max(near) + air, max(levels) > max(near)
+
+
+def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, edge: float) -> None:
+    """What lies past `edge`, and why values are missing, is written at the right."""
+    known = [length for length in shown if (curve, length) in table.values]
+    levels = [table.measure.level(table.values[curve, length].value) for length in known]
+    inside = [level for level in levels if level <= edge]
+    if inside:
+        ends = [min(levels), min(max(levels), edge)]
+        axes.plot(ends, [y, y], color="#c8c8c8", linewidth=2.5, zorder=2, solid_capstyle="butt")
+    look: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    for length, level in reversed(list(zip(known, levels, strict=True))):  # what was trained lies on top
+        colour = colour_of(table, shown, length)
+        if level <= edge:
+            axes.plot([level], [y], "o", color=colour, zorder=3, **look)
+        if table.cells[curve, length].spread and length in (known[0], known[-1]):
+            side = -0.24 if length == known[0] else 0.24
+            value = table.values[curve, length]
+            bounds = [min(table.measure.level(bound), edge) for bound in (value.low, value.high)]
+            axes.plot(bounds, [y + side] * 2, color=colour, linewidth=1.2, zorder=2.5)
+    failed = [length for length in shown if (cell := table.cells.get((curve, length))) and cell.failures]
+    words = []
+    if failed:
+        words = [f"{table.cells[curve, failed[0]].failure} {'from' if len(failed) > 1 else 'at'} {failed[0]}"]
+    elif len(inside) < len(levels):
+        far = [table.values[curve, length].value for length in (known if not inside else known[-1:])]
+        words = ["→ " + " … ".join(map(table.measure.write, far[:: max(1, len(far) - 1)]))]
+    for text in words:
+        note(axes, y, text, 0.06, size=9, color=QUIET)
+
+
+def colour_of(table: Table, shown: list[int], length: int) -> str:
+    if length in table.train_lengths:
+        return TRAINED
+    longer = [n for n in shown if n not in table.train_lengths]
+    return SHADES[len(SHADES) - len(longer) + longer.index(length)] if len(longer) <= len(SHADES) else SHADES[-1]
+
+
+def name_values(axes: "Axes", table: Table, low: float, high: float) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    measure = table.measure
+    ticks = (log_ticks if measure.log else y_ticks)(measure.at(low), measure.at(high), 8)
+    axes.xaxis.set_major_locator(FixedLocator([measure.level(tick) for tick in ticks]))
+    axes.xaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure.log)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(measure.label, labelpad=6)
+
+
+def head(axes: "Axes", table: Table, shown: list[int]) -> None:
+    """Title, what the numbers rest on, and which dot is which length."""
+
+    def above(text: str, points: float, **look: Any) -> None:
+        axes.annotate(text, (0, 1), xycoords="axes fraction", xytext=(0, points), textcoords="offset points", **look)
+
+    spread = [" · thin lines: range of the seeds"] if any(cell.spread for cell in table.cells.values()) else []
+    under = "".join([f"trained at {listed(table.train_lengths)} · {facts(table)}", *spread])
+    lines = wrapped(under, (PLOT + NOTES) / (0.56 * 9.5 / 72))
+    above(table.title, 42 + 12 * len(lines), size=15, weight="bold")
+    above("\n".join(lines), 34, size=9.5, color=QUIET, linespacing=1.25)
+    x = 0.0
+    for length in shown:
+        text = f"{length}, trained" if length in table.train_lengths else str(length)
+        look: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center_baseline"}
+        axes.annotate("●", (0, 1), xytext=(x, 14), size=10, color=colour_of(table, shown, length), **look)
+        axes.annotate(text, (0, 1), xytext=(x + 11, 14), size=10, color=INK, **look)
+        x += 24 + 6.6 * len(text)
+
+
+def note(axes: "Axes", y: float, text: str, inches: float, **look: Any) -> None:
+    """`text` at the right of the panel, level with a row."""
+    at: dict[str, Any] = {
+        "xycoords": axes.get_yaxis_transform(),
+        "textcoords": "offset points",
+        "va": "center_baseline",
+    }
+    axes.annotate(text, (1, y), xytext=(72 * inches, 0), **at, **look)
