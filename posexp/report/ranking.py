@@ -24,7 +24,7 @@ MOST_DOTS = 6  # lengths in a row
 BEYOND = 3.0  # times the median of all first dots; what lies further out is written, so that the others have room
 SHADES = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")  # of longer and longer lengths
 TRAINED = "#D55E00"
-ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.4
+ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.2
 
 
 def pictures(table: Table, usable: "Sequence[Usable]" = ()) -> tuple[bytes, bytes]:
@@ -46,13 +46,15 @@ def draw(table: Table, usable: "Sequence[Usable]" = ()) -> "Figure":
     axes.set_yticks(range(len(curves)), [one_line(curve) for curve in curves])
     axes.tick_params(axis="y", length=0)
     name_values(axes, table, low, most)
-    for y, curve in enumerate(curves):
-        draw_row(axes, table, curve, shown, y, most if far else math.inf)
     up_to = {one.curve: f"{one.length}{'+' if one.at_least else ''}" for one in usable}
     if up_to:
-        note(axes, -1, "usable length", 1.7, color=QUIET, size=9.5)
+        note(axes, -1, "usable length", 0.1, color=QUIET, size=9.5)
     for y, curve in enumerate(curves):
-        note(axes, y, up_to.get(curve, ""), 1.7, size=10)
+        draw_row(axes, table, curve, shown, y, most if far else math.inf)
+        note(axes, y, up_to.get(curve, ""), 0.1, size=10)
+        note(
+            axes, y, beyond(table, curve, shown, most if far else math.inf), 0.75 if up_to else 0.1, size=9, color=QUIET
+        )
     head(axes, table, shown)
     return figure
 
@@ -94,7 +96,7 @@ def reach(table: Table, shown: list[int]) -> tuple[float, float, bool]:
 
 
 def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, edge: float) -> None:
-    """What lies past `edge`, and why values are missing, is written at the right."""
+    """Values past `edge` are left to words."""
     known = [length for length in shown if (curve, length) in table.values]
     levels = [table.measure.level(table.values[curve, length].value) for length in known]
     inside = [level for level in levels if level <= edge]
@@ -111,15 +113,19 @@ def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, e
             value = table.values[curve, length]
             bounds = [min(table.measure.level(bound), edge) for bound in (value.low, value.high)]
             axes.plot(bounds, [y + side] * 2, color=colour, linewidth=1.2, zorder=2.5)
+
+
+def beyond(table: Table, curve: str, shown: list[int], edge: float) -> str:
+    """Why it has no value, or what lies past `edge`; of several values the first and the last."""
     failed = [length for length in shown if (cell := table.cells.get((curve, length))) and cell.failures]
-    words = []
     if failed:
-        words = [f"{table.cells[curve, failed[0]].failure} {'from' if len(failed) > 1 else 'at'} {failed[0]}"]
-    elif len(inside) < len(levels):
-        far = [table.values[curve, length].value for length in (known if not inside else known[-1:])]
-        words = ["→ " + " … ".join(map(table.measure.write, far[:: max(1, len(far) - 1)]))]
-    for text in words:
-        note(axes, y, text, 0.06, size=9, color=QUIET)
+        return f"{table.cells[curve, failed[0]].failure} {'from' if len(failed) > 1 else 'at'} {failed[0]}"
+    values = [table.values[curve, length].value for length in shown if (curve, length) in table.values]
+    far = [value for value in values if not table.measure.level(value) <= edge]
+    if not far:
+        return ""
+    ends = far if len(far) == len(values) else far[-1:]
+    return "→ " + " … ".join(map(table.measure.write, ends[:: max(1, len(ends) - 1)]))
 
 
 def colour_of(table: Table, shown: list[int], length: int) -> str:
