@@ -169,6 +169,18 @@ def test_strides_and_protocols_never_share_a_table_and_the_headline_is_first() -
     ]
 
 
+def test_other_text_than_the_runs_own_is_never_the_headline() -> None:
+    other = {"corpus": "proofs", "targets_hash": "eeee0000"}
+    rows = [row("rope-s0-aa", 128, 20.0), row("rope-s0-aa", 128, 21.0, protocol="sliding")]
+    rows += [row(f"{name}-s0-aa", 128, 900.0, **other) for name in ("rope", "alibi")]
+    found = tables(rows, labels(rows))
+    assert [(t.protocol, t.corpus) for t in found] == [
+        ("same_targets", ""),
+        ("sliding", ""),
+        ("same_targets", "proofs"),
+    ]
+
+
 def test_windows_and_transforms_are_curves_beside_the_run_as_trained() -> None:
     rows = [
         row("rope-s0-aa", 128, 20.0),

@@ -72,7 +72,8 @@ class Table:
 def tables(
     rows: list[Row], curve_of: dict[str, str], mixed_targets: bool = False, measure: Measure = PPL
 ) -> list[Table]:
-    """One table per (protocol, stride, targets), the headline first; controls are left to verdicts.
+    """One table per (protocol, stride, targets), the headline first, other text than the runs' own last; controls are
+    left to verdicts.
 
     `curve_of` maps run folder names to curve labels; the runs of one label are seeds of one curve. A run
     that it lacks is a curve of its own, and so is each transform or other window that a run was evaluated with.
@@ -92,7 +93,8 @@ def tables(
     def order(key: tuple) -> tuple:
         known = list(PROTOCOLS)
         rank = known.index(key[0]) if key[0] in known else len(known)
-        return rank, key[0], -len({row["run"] for row in parts[key]}), -latest[key]
+        elsewhere = all(row.get("corpus") for row in parts[key])
+        return elsewhere, rank, key[0], -len({row["run"] for row in parts[key]}), -latest[key]
 
     return [table_of(parts[key], curve_of, measure) for key in sorted(parts, key=order)]
 
