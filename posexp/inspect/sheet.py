@@ -3,14 +3,13 @@
 Sizes are inches.
 """
 
-import io
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from posexp.report.curves import above
-from posexp.report.style import COLOURS, DASHES, QUIET, STYLE
+from posexp.report.style import COLOURS, DASHES, QUIET, rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,18 +31,7 @@ class Picture:
 
 def picture(draw: Callable[[], "Figure"], title: str, rows: list[dict[str, Any]]) -> Picture:
     """What `draw` draws; the same drawing gives the same bytes."""
-    import warnings
-
-    from matplotlib import style
-
-    png, svg = io.BytesIO(), io.BytesIO()
-    with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a label in a script the font lacks
-        figure = draw()
-        tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title}, **tight)
-    return Picture(png.getvalue(), svg.getvalue(), rows)
+    return Picture(*rendered(draw, title), rows)
 
 
 def sheet(

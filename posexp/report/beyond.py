@@ -69,12 +69,17 @@ def grid(
     """(lengths, rows of curve, usable length and the lines of each length's cell)."""
     lengths = sorted({verdict.length for verdict in verdicts})
     found = {(verdict.curve, verdict.length): verdict for verdict in verdicts}
-    up_to = {one.curve: f"{one.length}{'+' if one.at_least else ''}" for one in usable}
+    up_to = lengths_of(usable)
     curves = sorted({verdict.curve for verdict in verdicts})
     return lengths, [
         (curve, up_to.get(curve, "–"), [cell_lines(found.get((curve, length))) for length in lengths])
         for curve in curves
     ]
+
+
+def lengths_of(usable: "Sequence[Usable]") -> dict[str, str]:
+    """Each curve's usable length as tables and pictures write it."""
+    return {one.curve: f"{one.length}{'+' if one.at_least else ''}" for one in usable}
 
 
 def interval(estimate: "Estimate") -> list[str]:

@@ -8,7 +8,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.curves import wrapped
+from posexp.report.beyond import lengths_of
+from posexp.report.curves import above, wrapped
 from posexp.report.rows import Table, facts, listed, one_line
 from posexp.report.style import INK, QUIET, rendered
 from posexp.report.ticks import log_ticks, tick_labels, y_ticks
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FOLLOWED = 12  # curves; lines of more cannot be followed
 MOST_DOTS = 6  # lengths in a row
 BEYOND = 3.0  # times the median of all first dots; what lies further out is written, so that the others have room
-SHADES = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")  # of longer and longer lengths
+SHADES = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")  # of longer and longer lengths, MOST_DOTS
 TRAINED = "#D55E00"
 ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.2
 
@@ -40,21 +41,20 @@ def draw(table: Table, usable: "Sequence[Usable]" = ()) -> "Figure":
     wide, height = NAMES + PLOT + NOTES, ABOVE + high + BELOW
     figure = Figure(figsize=(wide, height))
     axes = figure.add_axes((NAMES / wide, BELOW / height, PLOT / wide, high / height))
-    low, most, far = reach(table, shown)
-    axes.set_xlim(low, most)
+    low, edge = reach(table, shown)
+    axes.set_xlim(low, edge)
     axes.set_ylim(len(curves), -1)
     axes.set_yticks(range(len(curves)), [one_line(curve) for curve in curves])
     axes.tick_params(axis="y", length=0)
-    name_values(axes, table, low, most)
-    up_to = {one.curve: f"{one.length}{'+' if one.at_least else ''}" for one in usable}
+    name_values(axes, table, low, edge)
+    up_to = lengths_of(usable)
     if up_to:
         note(axes, -1, "usable length", 0.1, color=QUIET, size=9.5)
     for y, curve in enumerate(curves):
-        draw_row(axes, table, curve, shown, y, most if far else math.inf)
+        draw_row(axes, table, curve, shown, y, edge)
         note(axes, y, up_to.get(curve, ""), 0.1, size=10)
-        note(
-            axes, y, beyond(table, curve, shown, most if far else math.inf), 0.75 if up_to else 0.1, size=9, color=QUIET
-        )
+        words = beyond(table, curve, shown, edge)
+        note(axes, y, words, 0.75 if up_to else 0.1, size=9, color=QUIET)
     head(axes, table, shown)
     return figure
 
@@ -80,8 +80,8 @@ def dots(table: Table) -> list[int]:
     return sorted({known[round(i * (len(known) - 1) / (MOST_DOTS - 1))] for i in range(MOST_DOTS)})
 
 
-def reach(table: Table, shown: list[int]) -> tuple[float, float, bool]:
-    """(lowest and highest level of the axis, whether values lie further out)."""
+def reach(table: Table, shown: list[int]) -> tuple[float, float]:
+    """The lowest and the highest level of the axis; values may lie further out."""
     found = [key for key in table.values if key[1] in shown]
     numbers: list[float | None] = [table.values[key].value for key in found]
     numbers += [
@@ -89,10 +89,10 @@ def reach(table: Table, shown: list[int]) -> tuple[float, float, bool]:
     ]
     levels = [level for number in numbers if not math.isnan(level := table.measure.level(number))] or [0.0, 1.0]
     firsts = [table.values[curve, shown[0]].value for curve in table.curves if (curve, shown[0]) in table.values]
-    edge = table.measure.level(BEYOND * statistics.median(firsts)) if firsts and table.measure.log else math.inf
-    near = [level for level in levels if level <= edge] or levels
+    limit = table.measure.level(BEYOND * statistics.median(firsts)) if firsts and table.measure.log else math.inf
+    near = [level for level in levels if level <= limit] or levels
     air = max(0.04 * (max(near) - min(near)), 0.005)
-    return min(near) - air, max(near) + air, max(levels) > max(near)
+    return min(near) - air, max(near) + air
 
 
 def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, edge: float) -> None:
@@ -132,7 +132,7 @@ def colour_of(table: Table, shown: list[int], length: int) -> str:
     if length in table.train_lengths:
         return TRAINED
     longer = [n for n in shown if n not in table.train_lengths]
-    return SHADES[len(SHADES) - len(longer) + longer.index(length)] if len(longer) <= len(SHADES) else SHADES[-1]
+    return SHADES[longer.index(length) - len(longer)]
 
 
 def name_values(axes: "Axes", table: Table, low: float, high: float) -> None:
@@ -149,14 +149,11 @@ def name_values(axes: "Axes", table: Table, low: float, high: float) -> None:
 def head(axes: "Axes", table: Table, shown: list[int]) -> None:
     """Title, what the numbers rest on, and which dot is which length."""
 
-    def above(text: str, points: float, **look: Any) -> None:
-        axes.annotate(text, (0, 1), xycoords="axes fraction", xytext=(0, points), textcoords="offset points", **look)
-
     spread = [" · thin lines: range of the seeds"] if any(cell.spread for cell in table.cells.values()) else []
     under = "".join([f"trained at {listed(table.train_lengths)} · {facts(table)}", *spread])
     lines = wrapped(under, (PLOT + NOTES) / (0.56 * 9.5 / 72))
-    above(table.title, 42 + 12 * len(lines), size=15, weight="bold")
-    above("\n".join(lines), 34, size=9.5, color=QUIET, linespacing=1.25)
+    above(axes, table.title, 42 + 12 * len(lines), size=15, weight="bold")
+    above(axes, "\n".join(lines), 34, size=9.5, color=QUIET, linespacing=1.25)
     x = 0.0
     for length in shown:
         text = f"{length}, trained" if length in table.train_lengths else str(length)
