@@ -8,10 +8,11 @@ saves. All other work ends at once: whatever is written is whole or absent at an
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from posexp.errors import PosexpError, Stopped
 from posexp.log import say
@@ -21,13 +22,30 @@ from posexp.slurm import preempted
 # SLURM kills `signal_delay_s` (configs/hydra/launcher/submitit_slurm.yaml, 120) after its signal.
 PATIENCE = 60.0
 STOPPING = (signal.SIGTERM, signal.SIGUSR2)
+RETRY = 0.01  # seconds until what Python dropped is raised again
 
 
 def stop(signum: int, frame: FrameType | None) -> None:
     """Ends the command like Ctrl-C does, once: what is being put in order then is left alone."""
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
-    raise Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum)
+    insist(Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum))
+
+
+def insist(on: Stopped) -> NoReturn:
+    """Raises it from a signal's handler, again where Python drops it: what is raised while an object is finalised."""
+
+    def again(signum: int, frame: FrameType | None) -> None:
+        raise on
+
+    def dropped(what: Any) -> None:
+        if what.exc_value is not on:
+            return sys.__unraisablehook__(what)
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, RETRY)
+
+    sys.unraisablehook = dropped
+    raise on
 
 
 @contextmanager
@@ -48,9 +66,8 @@ def signals() -> Iterator[list[int]]:
 
     def enough(signum: int, frame: FrameType | None) -> None:
         name = signal.Signals(received[0]).name
-        raise Stopped(
-            f"stopped by {name} {PATIENCE:g} s ago, in a step that did not end; repeat the command", received[0]
-        )
+        line = f"stopped by {name} {PATIENCE:g} s ago, in a step that did not end; repeat the command"
+        insist(Stopped(line, received[0]))
 
     handlers = dict.fromkeys((*STOPPING, signal.SIGINT), note) | {signal.SIGALRM: enough}
     before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}

@@ -205,6 +205,31 @@ def test_sigterm_while_starting_ends_in_one_line(tmp_path, delay):
     assert not list(tmp_path.rglob(".*.[0-9]*")), "files that were being written"
 
 
+DROPS = """
+import os, signal, sys, time
+from posexp import cli
+
+class Finalised:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def work(*words):
+    Finalised()
+    time.sleep(30)
+
+cli.run_hydra = work
+sys.argv = ["posexp", "runs"]
+sys.exit(cli.main())
+"""
+
+
+def test_a_signal_that_arrives_while_an_object_is_finalised_stops_too():
+    """Python drops what is raised there: the command went on, and took no further SIGTERM."""
+    ended = subprocess.run([sys.executable, "-c", DROPS], capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stderr) == (143, "posexp: stopped by SIGTERM; repeat the command to go on\n")
+
+
 def test_runs_says_what_became_of_every_cell_and_where_to_read_on(finished):
     rope, learned = Run(run_of(finished, "rope")), Run(run_of(finished, "learned"))
     jsonl.append(rope.metrics, {"step": 8, "status": "failed", "reason": "the disk was full"})
