@@ -26,7 +26,7 @@ from posexp import jsonl, locks, seal, untrusted, whole
 from posexp.commands import TrainCommand
 from posexp.config import Split
 from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.identity import digest, identity, plain
+from posexp.identity import digest, flat, identity, plain
 from posexp.knobs import is_name
 from posexp.parts import targets
 
@@ -244,44 +244,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     return about
 
 
-def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
-    """What each run's curve is called: its label, and where a label stands for several configurations, what differs."""
-    known: dict[str, tuple[str, str, dict[str, Any]]] = {}
-    for run in runs:
-        try:
-            values = run.about() if run.foreign else plain(run.config())
-            label = str(values.get("name", run.name) if run.foreign else values["label"])
-            known[run.name] = (label, run.name.rpartition("-")[2], flat(values))
-        except RunFailed as error:
-            say(str(error))
-    labels = {}
-    for name, (label, code, values) in known.items():
-        others = [v for other, c, v in known.values() if other == label and c != code]
-        ignored = {"seed", "group", "results", "label", "device", "sha256", "tokenizer_sha256"}
-        differing = sorted(
-            key
-            for key in values
-            if any(other.get(key) != values[key] for other in others)
-            and key not in ignored
-            and not key.startswith(("eval.", "trainer.", "wandb."))
-        )
-        details = untrusted.visible(", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in differing))
-        labels[name] = f"{label} ({details or code})" if others else label
-    return labels
-
-
 def differing(one: TrainCommand, other: TrainCommand) -> list[str]:
     """The keys whose values define the result and are not the same."""
     a, b = flat(identity(one)), flat(identity(other))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key)) or ["seed"]
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found

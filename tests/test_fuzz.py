@@ -36,6 +36,7 @@ from posexp.evaluation.evaluate import KEY, has_all, key_of
 from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.row import read as read_rows
 from posexp.evaluation.verdicts import curve_name, usable, verdicts
+from posexp.labels import curve_labels
 from posexp.log import say
 from posexp.refusal import one_line
 from posexp.report import beyond, csv_of, tables
@@ -44,7 +45,7 @@ from posexp.report.latex import latex
 from posexp.report.page import RunCard, page
 from posexp.report.table import markdown, print_tables
 from posexp.restore import check_targets, restore_model
-from posexp.runs import Run, curve_labels
+from posexp.runs import Run
 from posexp.tables import cell_or_damaged, lines_of
 
 COUNT = int(os.environ.get("POSEXP_FUZZ", "3000"))

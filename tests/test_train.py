@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,9 @@ from posexp.config import (
 )
 from posexp.errors import Misuse, RunFailed, Stopped
 from posexp.identity import digest
+from posexp.labels import curve_labels
 from posexp.log import Wandb, wandb_id
-from posexp.runs import Run, curve_labels, find
+from posexp.runs import Run, find
 from posexp.train import train
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "more", "dog", "run", "over", "every", "hill"]
@@ -217,6 +219,27 @@ def test_curves_of_one_label_are_told_apart_by_what_differs(corpus, tmp_path):
         Run.of(config).create(config)
     runs = find(str(tmp_path / "results"), "default")
     assert sorted(curve_labels(runs, print).values()) == ["rope (base=100.0)", "rope (base=500.0)"]
+
+
+def test_seeds_are_of_one_curve_wherever_their_text_lay(corpus, tmp_path):
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(corpus, moved)
+    shutil.copytree(corpus, other)
+    (other / "0.txt").write_text("other words " * 300)
+    folder = str(tmp_path / "results")
+
+    def labels_with(text: Path, seed: int) -> list[str]:
+        config = tiny(text, tmp_path, tokens=64 * 2)
+        config.seed = seed
+        train(config)
+        return sorted(curve_labels(find(folder, "default"), print).values())
+
+    labels_with(corpus, 0)
+    assert labels_with(moved, 1) == ["rope", "rope"]
+    here, there, third = labels_with(moved, 0)  # that seed is there already: two curves of their own
+    assert here == f"rope (data.paths={corpus})" and there == third == f"rope (data.paths={moved})"
+    shutil.rmtree(next(Path(folder, "default").glob("rope-s0-*")))
+    assert len(set(labels_with(other, 2))) == 2
 
 
 def test_only_the_last_two_checkpoints_are_kept(corpus, tmp_path):

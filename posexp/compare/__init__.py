@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from posexp import untrusted, whole
 from posexp.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed
+from posexp.labels import curve_labels
 from posexp.log import say
 from posexp.refusal import did_you_mean
-from posexp.runs import Run, curve_labels, find
+from posexp.runs import Run, find
 
 if TYPE_CHECKING:
     from posexp.compare.pairs import Comparison, Curve, LossesOf

@@ -11,12 +11,13 @@ from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.row import Row, read, variant_of
 from posexp.evaluation.verdicts import Usable, Verdict, usable, verdicts
+from posexp.labels import curve_labels
 from posexp.log import say
 from posexp.provenance import environment
 from posexp.report import write
 from posexp.report.measure import MEASURES, PPL
 from posexp.report.rows import Table
-from posexp.runs import Run, curve_labels, find
+from posexp.runs import Run, find
 from posexp.tables import console
 
 ORIGIN = ("source", "commit", "sha256", "tokenizer_sha256", "packages")  # of a checkpoint: the rest is what it is

@@ -16,12 +16,12 @@ from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS
 from posexp.evaluation.verdicts import MARGIN, Usable, Verdict
+from posexp.identity import flat
 from posexp.report.beyond import MARKS
 from posexp.report.cell import Cell
 from posexp.report.rows import Table, apart, facts
 from posexp.report.style import COLOURS, DASHES, MARKERS, looks
 from posexp.report.table import trained_at
-from posexp.runs import flat
 
 SCRIPTS = ("elements.js", "chart.js", "tables.js", "runs.js", "page.js")  # in this order
 
