@@ -98,7 +98,7 @@ VERDICTS = [
     Verdict("rope", 256, "breaks", "cropped", estimate(0.5), estimate(-0.25), *TARGETS),
     Verdict("learned", 256, "undefined", "", None, None, *TARGETS),
 ]
-USABLE = [Usable("alibi", 512, True), Usable("rope", 128, False), Usable("learned", 128, False)]
+USABLE = [Usable("alibi", 512, True, doubtful=True), Usable("rope", 128, False), Usable("learned", 128, False)]
 
 
 def cards() -> list[RunCard]:
@@ -325,7 +325,7 @@ def test_verdicts_have_their_word_difference_and_shuffled_control(tmp_path):
     assert said["head"] == ["curve", "256", "usable length"]
     assert said["rope"][:2] == ["breaks", "+64.9 % [+63.2, +66.5]"] and "p < 0.001" in said["rope"]
     assert said["kinds"] == ["verdict ignores", "verdict none", "verdict breaks"]
-    assert said["usable"] == ["≥ 512", "128", "128"] and said["none"] == ["undefined", "128"]
+    assert said["usable"] == ["≥ 512 ?", "128", "128"] and said["none"] == ["undefined", "128"]
     assert "+0.500 [+0.490, +0.510] nats a token against the cropped control" in said["tip"]
     assert any(line.startswith("shuffled") and "−0.250 [−0.260, −0.240] nats" in line for line in said["tip"])
     assert said["hidden"] and "within 1 %" in said["definition"]

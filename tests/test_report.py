@@ -539,7 +539,7 @@ VERDICTS = [
     verdict("rope", 256, "breaks", math.log(1.5), 0.0),
     verdict("xpos", 512, "unclear", math.log(1.02)),
 ]
-USABLE = [Usable("alibi", 512, True), Usable("learned", 128, False), Usable("rope", 128, False)]
+USABLE = [Usable("alibi", 512, True, doubtful=True), Usable("learned", 128, False), Usable("rope", 128, False)]
 
 
 def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean(tmp_path: Path) -> None:
@@ -583,7 +583,7 @@ def test_verdicts_are_told_in_percent_of_perplexity_with_their_control(tmp_path:
         ["---", "---:", "---:", "---:"],
         [
             "alibi",
-            "512+",
+            "512+?",
             "uses −10.0 %<br>[−10.9, −9.1] cropped<br>shuffled +5.0 % [+4.0, +6.1]",
             "ignores 0.0 %<br>[−1.0, +1.0] cropped",
         ],
@@ -592,7 +592,7 @@ def test_verdicts_are_told_in_percent_of_perplexity_with_their_control(tmp_path:
         ["xpos", "–", "–", "unclear +2.0 %<br>[+1.0, +3.0] cropped"],
     ]
     assert "## Context beyond the training length" in page and "lies within 1 %" in page
-    for text in ("uses −10.0 %", "[−10.9, −9.1] cropped", "shuffled +5.0 % [+4.0, +6.1]", "512+"):
+    for text in ("uses −10.0 %", "[−10.9, −9.1] cropped", "shuffled +5.0 % [+4.0, +6.1]", "512+?"):
         assert text in printed
     console = screen(60)
     write(LONGER, labels(LONGER), tmp_path, console=console, verdicts=VERDICTS, usable=USABLE)

@@ -257,8 +257,10 @@ def test_the_usable_length_ends_before_the_first_that_breaks_or_fails() -> None:
         (answer,) = usable(given[::-1], rows, {})
         return answer
 
-    assert found("ignores", "unclear", "uses") == Usable("r", 1024, True)
+    assert found("ignores", "uses", "ignores") == Usable("r", 1024, True)
+    assert found("ignores", "unclear", "uses") == Usable("r", 1024, True, doubtful=True)
     assert found("uses", "breaks", "uses") == Usable("r", 256, False)
     assert found("breaks") == Usable("r", 128, False)
-    assert found("unclear", "undefined") == Usable("r", 256, False)
+    assert found("unclear", "undefined") == Usable("r", 256, False, doubtful=True)
+    assert found("uses", "breaks", "unclear") == Usable("r", 256, False)
     assert usable([], [{"run": "r", "train_length": 128}], {}) == []

@@ -40,11 +40,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Usable:
-    """The largest evaluated length of one curve up to which it never breaks; `at_least` if that is the longest."""
+    """The largest evaluated length of one curve up to which it never breaks; `at_least` if that is the longest,
+    `doubtful` if the verdict on it, or on a length before it, is unclear."""
 
     curve: str
     length: int
     at_least: bool
+    doubtful: bool = False
 
 
 def verdicts(
@@ -150,11 +152,11 @@ def usable(verdicts: list[Verdict], rows: list[Row], curve_of: dict[str, str]) -
         trained[curve] = min(row["train_length"], trained.get(curve, row["train_length"]))
     found = []
     for curve in dict.fromkeys(verdict.curve for verdict in verdicts):
-        length, at_least = trained[curve], True
+        length, at_least, doubtful = trained[curve], True, False
         for verdict in sorted((v for v in verdicts if v.curve == curve), key=lambda v: v.length):
             if verdict.word == "breaks" or verdict.word not in WORDS:
                 at_least = False
                 break
-            length = verdict.length
-        found.append(Usable(curve, length, at_least))
+            length, doubtful = verdict.length, doubtful or verdict.word == "unclear"
+        found.append(Usable(curve, length, at_least, doubtful))
     return found

@@ -46,7 +46,8 @@ def how_to_read() -> list[str]:
         "95 % interval over seeds and documents, against the better of two controls: cropped, the input cut to the "
         "training length, or window, attention cut to it. Below: how much shuffling what lies beyond changes it.",
         f"ignores: the interval lies within {100 * MARGIN:g} %; else uses: it lies below 0; breaks: above 0; unclear: "
-        "neither. Usable length: the longest evaluated one up to which nothing breaks, + where that is the longest.",
+        "neither. Usable length: the longest evaluated one up to which nothing breaks, + where that is the longest, ? "
+        "where one of those lengths is unclear.",
     ]
 
 
@@ -79,7 +80,7 @@ def grid(
 
 def lengths_of(usable: "Sequence[Usable]") -> dict[str, str]:
     """Each curve's usable length as tables and pictures write it."""
-    return {one.curve: f"{one.length}{'+' if one.at_least else ''}" for one in usable}
+    return {one.curve: f"{one.length}{'+' * one.at_least}{'?' * one.doubtful}" for one in usable}
 
 
 def interval(estimate: "Estimate") -> list[str]:

@@ -66,9 +66,10 @@ function drawVerdicts() {
   const head = [headCell("curve"), ...lengths.map((length) => headCell(String(length))), headCell("usable length")];
   const rows = curves.map((curve) => {
     const last = usable.get(curve);
+    const upTo = last && (last.at_least ? "≥ " : "") + last.length.toLocaleString("en-US") + (last.doubtful ? " ?" : "");
     return element("tr", {"data-curve": curve}, curveCell(curve),
       ...lengths.map((length) => verdictCell(VERDICTS.get(JSON.stringify([curve, length])))),
-      element("td", {class: "usable"}, last ? (last.at_least ? "≥ " : "") + last.length.toLocaleString("en-US") : "–"));
+      element("td", {class: "usable"}, upTo || "–"));
   });
   place.replaceChildren(grid(head, rows, "verdicts"));
 }
