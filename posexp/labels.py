@@ -17,7 +17,7 @@ UNTOLD_GROUPS = ("eval.", "trainer.", "wandb.")
 
 
 def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
-    """The label of each run's curve; where a label stands for several configurations, with what differs.
+    """The label of each run's curve; where a label stands for several configurations, with what is not of most of them.
 
     Seeds of one curve are runs that differ in nothing but their seed and, if each then has a seed of its own, the place
     where the text lay. A line says which runs cannot be read.
@@ -33,13 +33,10 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
         label_of[run.name] = str(values.get("name", run.name) if run.foreign else values["label"])
         values_of[run.name] = flat(values)
     code_of = codes([run for run in runs if run.name in label_of], label_of, values_of)
-    told: dict[tuple[str, str], str] = {}
+    curves: dict[str, dict[str, dict[str, Any]]] = {}  # of each label its curves, by their codes
     for name, label in label_of.items():
-        others = [
-            values_of[other] for other in label_of if label_of[other] == label and code_of[other] != code_of[name]
-        ]
-        details = untrusted.visible(what_differs(values_of[name], others)) or digest_in(name)
-        told.setdefault((label, code_of[name]), f"{label} ({details})" if others else label)
+        curves.setdefault(label, {}).setdefault(code_of[name], values_of[name])
+    told = {(label, code): title for label in curves for code, title in titles(label, curves[label]).items()}
     return {name: told[label, code_of[name]] for name, label in label_of.items()}
 
 
@@ -60,22 +57,31 @@ def likeness(run: Run, values: dict[str, Any]) -> str:
     """Equal of runs that differ in nothing but their seed and the place of their text."""
     with suppress(RunFailed):
         if not run.foreign and (store := run.provenance().get("store")):
-            rest = {key: value for key, value in values.items() if key not in UNTOLD and not key.startswith("data.")}
-            rest = {key: value for key, value in rest.items() if not key.startswith(UNTOLD_GROUPS)}
+            rest = {key: value for key, value in values.items() if tells(key) and not key.startswith("data.")}
             return json.dumps([store, values["data.cross_documents"], rest], sort_keys=True)
     return run.name
 
 
-def what_differs(values: dict[str, Any], others: list[dict[str, Any]]) -> str:
-    """The keys that have another value in any of `others`, with their values here."""
-    differing = sorted(
-        key
-        for key in values
-        if any(other.get(key) != values[key] for other in others)
-        and key not in UNTOLD
-        and not key.startswith(UNTOLD_GROUPS)
-    )
-    return ", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in differing)
+def titles(label: str, curves: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Of the curves of one label, by their codes: the label, with those of a curve's values that no more than half of
+    them have. What most have goes without saying."""
+    keys = sorted({key for values in curves.values() for key in values if tells(key)})
+    details = {}
+    for code, values in curves.items():
+        rare = [key for key in keys if key in values and 2 * having(curves, key, values[key]) <= len(curves)]
+        details[code] = untrusted.visible(", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in rare))
+    alike = Counter(details.values())
+    parts = {code: [text] * bool(text) + [code] * (alike[text] > 1) for code, text in details.items()}
+    return {code: f"{label} ({', '.join(part)})" if part else label for code, part in parts.items()}
+
+
+def having(curves: dict[str, dict[str, Any]], key: str, value: Any) -> int:
+    return sum(key in values and values[key] == value for values in curves.values())
+
+
+def tells(key: str) -> bool:
+    """Whether curves are told apart by `key`."""
+    return key not in UNTOLD and not key.startswith(UNTOLD_GROUPS)
 
 
 def digest_in(name: str) -> str:

@@ -219,6 +219,11 @@ def test_curves_of_one_label_are_told_apart_by_what_differs(corpus, tmp_path):
         Run.of(config).create(config)
     runs = find(str(tmp_path / "results"), "default")
     assert sorted(curve_labels(runs, print).values()) == ["rope (base=100.0)", "rope (base=500.0)"]
+    config = tiny(corpus, tmp_path, lr=0.5)
+    config.scheme["base"] = 500.0
+    Run.of(config).create(config)
+    runs = find(str(tmp_path / "results"), "default")  # two of three have base=500, and another two the usual rate
+    assert sorted(curve_labels(runs, print).values()) == ["rope", "rope (base=100.0)", "rope (train.lr=0.5)"]
 
 
 def test_seeds_are_of_one_curve_wherever_their_text_lay(corpus, tmp_path):
