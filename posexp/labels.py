@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from posexp import untrusted
@@ -14,6 +15,7 @@ from posexp.runs import Run
 # Keys that tell no curve from another, and beginnings of such keys.
 UNTOLD = {"seed", "group", "results", "label", "device", "sha256", "tokenizer_sha256"}
 UNTOLD_GROUPS = ("eval.", "trainer.", "wandb.")
+PATHS = {"data.paths", "data.valid", "data.test"}
 
 
 def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
@@ -69,10 +71,19 @@ def titles(label: str, curves: dict[str, dict[str, Any]]) -> dict[str, str]:
     details = {}
     for code, values in curves.items():
         rare = [key for key in keys if key in values and 2 * having(curves, key, values[key]) <= len(curves)]
-        details[code] = untrusted.visible(", ".join(f"{key.removeprefix('scheme.')}={values[key]}" for key in rare))
+        details[code] = untrusted.visible(", ".join(filter(None, (in_words(key, values[key]) for key in rare))))
     alike = Counter(details.values())
     parts = {code: [text] * bool(text) + [code] * (alike[text] > 1) for code, text in details.items()}
     return {code: f"{label} ({', '.join(part)})" if part else label for code, part in parts.items()}
+
+
+def in_words(key: str, value: Any) -> str:
+    """base=500.0; of a path the file's name alone, and nothing of a choice of text that was not made."""
+    if key.startswith("data.") and value in (None, ""):
+        return ""
+    if key in PATHS:
+        value = "+".join(Path(str(one)).name for one in (value if isinstance(value, list) else [value]))
+    return f"{key.removeprefix('scheme.')}={value}"
 
 
 def having(curves: dict[str, dict[str, Any]], key: str, value: Any) -> int:

@@ -242,7 +242,7 @@ def test_seeds_are_of_one_curve_wherever_their_text_lay(corpus, tmp_path):
     labels_with(corpus, 0)
     assert labels_with(moved, 1) == ["rope", "rope"]
     here, there, third = labels_with(moved, 0)  # that seed is there already: two curves of their own
-    assert here == f"rope (data.paths={corpus})" and there == third == f"rope (data.paths={moved})"
+    assert here == f"rope (data.paths={corpus.name})" and there == third == "rope (data.paths=moved)"
     shutil.rmtree(next(Path(folder, "default").glob("rope-s0-*")))
     assert len(set(labels_with(other, 2))) == 2
 
