@@ -67,10 +67,10 @@ def likeness(run: Run, values: dict[str, Any]) -> str:
 def titles(label: str, curves: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Of the curves of one label, by their codes: the label, with those of a curve's values that no more than half of
     them have. What most have goes without saying."""
-    keys = sorted({key for values in curves.values() for key in values if tells(key)})
+    having = Counter((key, repr(value)) for values in curves.values() for key, value in values.items())
     details = {}
     for code, values in curves.items():
-        rare = [key for key in keys if key in values and 2 * having(curves, key, values[key]) <= len(curves)]
+        rare = [key for key in sorted(values) if tells(key) and 2 * having[key, repr(values[key])] <= len(curves)]
         details[code] = untrusted.visible(", ".join(filter(None, (in_words(key, values[key]) for key in rare))))
     alike = Counter(details.values())
     parts = {code: [text] * bool(text) + [code] * (alike[text] > 1) for code, text in details.items()}
@@ -84,10 +84,6 @@ def in_words(key: str, value: Any) -> str:
     if key in PATHS:
         value = "+".join(Path(str(one)).name for one in (value if isinstance(value, list) else [value]))
     return f"{key.removeprefix('scheme.')}={value}"
-
-
-def having(curves: dict[str, dict[str, Any]], key: str, value: Any) -> int:
-    return sum(key in values and values[key] == value for values in curves.values())
 
 
 def tells(key: str) -> bool:
