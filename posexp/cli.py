@@ -28,7 +28,7 @@ from posexp.log import say
 from posexp.ranks import place
 from posexp.refusal import one_line
 from posexp.stopping import STOPPING, in_a_job, stop
-from posexp.typed import typed
+from posexp.typed import schema_of, typed
 from posexp.usage import EXAMPLES, USAGE
 
 
@@ -226,7 +226,7 @@ def complete(words: list[str]) -> int:
         command = typed_words[1] if typed_words[1] in TASKS else "train"
         last = "" if typed_line.endswith(" ") else typed_words[-1]
         if last.startswith("--"):
-            print("--lengths --runs --group --html --peers --detach --multirun --cfg --info --help --config-dir")
+            print("--lengths --runs --group --html --all --peers --detach --multirun --cfg --info --help --config-dir")
             return 0
         if command in ("check", "bench") and "=" not in last:
             print(" ".join(group_options("scheme", [])))
@@ -253,7 +253,7 @@ def register() -> None:
         sys.path.append(plugins)
     store = ConfigStore.instance()
     for command, schema in COMMANDS.items():
-        store.store(name=f"{command}_schema", node=schema)
+        store.store(name=f"{command}_schema", node=schema_of(schema))
     sweepers.present()
     OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
     OmegaConf.register_new_resolver("posexp_knobs", knobs, replace=True)

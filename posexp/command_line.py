@@ -23,9 +23,10 @@ OWN_FLAGS = {
     "--group": {"runs"},
     "--detach": {"train"},
     "--html": {"report"},
+    "--all": {"report"},
     "--peers": {"bench"},
 }
-SWITCHES = {"--html": "html", "--peers": "peers", "--detach": "hydra.sweeper.detach"}
+SWITCHES = {"--html": "html", "--all": "all", "--peers": "peers", "--detach": "hydra.sweeper.detach"}
 VALUE_FLAGS = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
 VALUE_FLAGS |= {"--package", "-p", "--info", "-i", "--cfg", "-c"}
 DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # nothing is run with these

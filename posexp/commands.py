@@ -1,6 +1,6 @@
 """What each command takes: its own knobs, and the sections of posexp/config.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from posexp.config import (
@@ -58,7 +58,7 @@ class EvalCommand:
     hf: str | None = knob(None, "instead of runs, a checkpoint that transformers loads: a folder or a hub id")
     train_length: int | None = knob(None, "hf: the training length, where its config does not say it", least=1)
     data: DataConfig | None = knob(None, "other text than the run's own, in the run's tokens: data=files data.paths=…")
-    eval: EvalConfig = knob(EvalConfig, "lengths, protocols and targets")
+    eval: Any = knob(dict, "what is chosen; a run goes on as its own eval.* say", choices_of=EvalConfig)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
     results: str = knob("results", "folder of all groups")
     group: str = knob("default", "folder of the runs that belong together")
@@ -69,10 +69,15 @@ class EvalCommand:
     def __post_init__(self) -> None:
         check_least(self, "")
         check_name("group", self.group)
+        self.eval_config(EvalConfig())  # checks what was chosen
         if self.hf is None and self.train_length is not None:
             raise Misuse(f"train_length={self.train_length} is for hf=…: runs of posexp know theirs")
         if self.hf is not None and self.runs != "*":
             raise Misuse("--runs chooses among runs of posexp, and hf=… is a checkpoint: say one of the two")
+
+    def eval_config(self, otherwise: EvalConfig) -> EvalConfig:
+        """How to evaluate a model that was told to be evaluated as `otherwise` says. Raises Misuse for a bad choice."""
+        return replace(otherwise, **self.eval)
 
 
 @dataclass
@@ -82,7 +87,7 @@ class ReportCommand:
     runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
     results: str = knob("results", "folder of all groups")
     group: str = knob("default", "folder of the runs that belong together")
-    mixed_targets: bool = knob(False, "put rows with different targets into one table")
+    all: bool = knob(False, "--all: print every set of targets and protocol, not the headline alone")
     variants: bool = knob(True, "also rows of other windows and transforms than a run was trained with")
     measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; left out: ppl, of tasks exact_match")
     html: bool = knob(False, "--html: also page.html, the whole report as one file for a browser")

@@ -150,14 +150,14 @@ class TrainConfig:
 class EvalConfig:
     lengths: list[int] | None = knob(
         None,
-        "tokens of context; left out: 1, 2, 4, 8 and 16 times train.length, as far as documents reach; of a task sizes",
+        "tokens of context; left out: 1, 2, 4, 8, 16 times train.length, within the reach of the text; of a task sizes",
     )
     protocols: list[str] | None = knob(
         None,
         "which targets are scored with which context; left out: same_targets, nonoverlapping; of a task exact_match",
     )
-    stride: int | None = knob(None, "tokens scored at a time; left out: a quarter of the shortest length", least=1)
-    targets: int | None = knob(2048, "bound on the tokens scored per length; null: all there are", least=1)
+    stride: int | None = knob(None, "protocols of sliding windows: tokens scored at a time; left out: 32", least=1)
+    targets: int | None = knob(8192, "bound on the tokens scored per length; null: all there are", least=1)
     controls: bool = knob(True, "same_targets: also with attention cut, and far text shuffled, at the training length")
     split: Split = knob(Split.valid, "train, valid or test")
     batch_tokens: int = knob(16384, "tokens evaluated at a time", least=1)

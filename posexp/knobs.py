@@ -10,13 +10,22 @@ MOST = 1 << 40  # of any number: products of two, and of a seed and a step, fit 
 LONGEST_NAME = 200  # bytes; file systems end at 255, and a run's folder adds seed and digest to its label
 
 
-def knob(default: Any, meaning: str, *, least: float | None = None, identity: bool = True, part: bool = False) -> Any:
+def knob(
+    default: Any,
+    meaning: str,
+    *,
+    least: float | None = None,
+    identity: bool = True,
+    part: bool = False,
+    choices_of: type | None = None,
+) -> Any:
     """A dataclass field with its one-line `meaning` and its smallest allowed value.
 
     `identity=False` marks what does not change a run's result, only where or how it is kept; `part` a section that
-    names its class by `_target_` (posexp/parts.py).
+    names its class by `_target_` (posexp/parts.py); `choices_of` a section that holds only those fields of a dataclass
+    that were chosen, as {name: value}.
     """
-    metadata = {"meaning": meaning, "least": least, "identity": identity, "part": part}
+    metadata = {"meaning": meaning, "least": least, "identity": identity, "part": part, "choices_of": choices_of}
     if isinstance(default, (list, type)):
         factory = default if isinstance(default, type) else lambda: list(default)
         return field(default_factory=factory, metadata=metadata)
@@ -65,8 +74,8 @@ def is_name(name: str, most: int = LONGEST_NAME) -> bool:
 def meanings(section: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(dotted key, meaning) of every knob of a config dataclass, for --help."""
     for knob_ in fields(section):
-        nested = knob_.default_factory
-        if is_dataclass(nested):
+        nested: Any = knob_.metadata["choices_of"] or knob_.default_factory
+        if isinstance(nested, type) and is_dataclass(nested):
             yield from meanings(nested, f"{prefix}{knob_.name}.")
         else:
             yield prefix + knob_.name, knob_.metadata["meaning"]

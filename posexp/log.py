@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, ClassVar, Literal
@@ -230,10 +230,12 @@ class Wandb:
             with self.harmless():
                 self.run.log(values)
 
-    def curve(self, rows: list[dict[str, Any]]) -> None:
-        """Each row's numbers at its length, under a name that the same measurement of any run has."""
+    def curve(self, rows: list[dict[str, Any]], targets_of: Callable[[dict[str, Any]], str]) -> None:
+        """Each row's numbers at its length, under a name that the same measurement of any run has; `targets_of` names
+        the set of targets of a row."""
         for row in sorted(rows, key=lambda row: row["length"]):
-            known = {f"{curve_name(row)}/{name}": row[name] for name in NUMBERS if row.get(name) is not None}
+            curve = curve_name(row, targets_of(row))
+            known = {f"{curve}/{name}": row[name] for name in NUMBERS if row.get(name) is not None}
             if known:
                 self.log({"eval/length": row["length"], **known})
 
@@ -266,12 +268,13 @@ def disconnect() -> None:
         wandb.teardown()
 
 
-def curve_name(row: dict[str, Any]) -> str:
-    """eval/same_targets, eval/same_targets/sliding 64/yarn, or eval/same_targets/control window."""
+def curve_name(row: dict[str, Any], targets: str) -> str:
+    """eval/same_targets 1a2b3c4d, and behind that /sliding 64/yarn or /control window. `targets` names the set of
+    targets, of which a curve has only one."""
     seen = row.get("control_of") or row["window"]
     window = seen if seen != row["trained_window"] else ""
     control = f"control {row['control']}" if row.get("control") else ""
-    parts = ("eval", row["protocol"], row.get("corpus"), window, row["transform"], control)
+    parts = ("eval", f"{row['protocol']} {targets}", row.get("corpus"), window, row["transform"], control)
     return "/".join(part for part in parts if part)
 
 

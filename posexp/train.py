@@ -79,7 +79,9 @@ def train(config: TrainCommand) -> Run:
                     jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
         if ranks.first:  # the others are free to end: however long this takes, nobody waits
             with evaluation(run, config):  # whoever trains has run the scheme's code already
-                evaluate_run(run, EvalCommand(eval=config.eval, wandb=config.wandb, trust=True), parts.device)
+                evaluate_run(
+                    run, EvalCommand(eval=dict(vars(config.eval)), wandb=config.wandb, trust=True), parts.device
+                )
     return run
 
 

@@ -17,7 +17,10 @@ from posexp.data.quiet import quiet
 from posexp.errors import Misuse
 
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
-STRATUM = 20  # documents of like length, one of which goes to valid and one to test: 5 % each
+STRATUM = 20  # documents of similar length, some of which are held out
+HELD_OUT = {Split.valid: 1, Split.test: 1}  # documents of each stratum: 5 % each
+# Of the standard library more: 20 documents and more of its validation split then hold targets behind 8,192 tokens.
+STDLIB_HELD_OUT = {Split.valid: 4, Split.test: 1}
 
 
 @dataclass
@@ -43,7 +46,7 @@ def content(config: DataConfig) -> list[Any]:
     if config.source is Source.task:
         return ["task", *task.content(config), config.document_start]
     if config.source is Source.stdlib:
-        return ["stdlib", stdlib.content(), config.document_start]
+        return ["stdlib", stdlib.content(), config.document_start, *STDLIB_HELD_OUT.values()]
     if config.source is Source.files:
         return ["files", *files.content(files.find_files(config)), config.field, config.document_start]
     return ["hub", *hub.content(config), config.field, config.document_start]
@@ -77,7 +80,8 @@ def read(config: DataConfig, cache: Path) -> Corpus:
         for split, rows in splits.items():
             if not len(rows):
                 raise Misuse(f"the {split.value} split holds no document: all texts are empty")
-        corpus.splits = hold_out(splits, corpus.notes)
+        held_out = STDLIB_HELD_OUT if config.source is Source.stdlib else HELD_OUT
+        corpus.splits = hold_out(splits, corpus.notes, held_out)
     return corpus
 
 
@@ -156,12 +160,12 @@ def divide(lines: Iterator[str], start: re.Pattern[str]) -> Iterator[str]:
         yield "".join(held)
 
 
-def hold_out(splits: dict[Split, Any], notes: list[str]) -> dict[Split, Any]:
+def hold_out(splits: dict[Split, Any], notes: list[str], held_out: dict[Split, int] = HELD_OUT) -> dict[Split, Any]:
     """`splits`, with a validation split taken from the training documents if there is none, and then a test split too.
 
     Which documents are held out follows from their texts alone, whatever their order and file names: the longest
-    documents form the first stratum, and so on, and each stratum gives those of lowest sha256, so that long
-    documents are in every split. Equal texts stay together.
+    documents form the first stratum, and so on, and each stratum gives those of lowest sha256, `held_out` of them to
+    each split, so that long documents are in every split. Equal texts stay together.
     """
     if Split.valid in splits:
         return splits
@@ -172,9 +176,10 @@ def hold_out(splits: dict[Split, Any], notes: list[str]) -> dict[Split, Any]:
     if len(lengths) < 3:
         return splits | cut(rows, missing, notes)
     ranked = sorted(lengths, key=lambda name: (-(lengths[name] or 0), name))
+    homes = [split for split in missing for _ in range(held_out[split])]
     home: dict[str, Split] = {}
     for first in range(0, max(1, len(ranked) // STRATUM) * STRATUM, STRATUM):
-        home.update(zip(sorted(ranked[first : first + STRATUM]), missing, strict=False))
+        home.update(zip(sorted(ranked[first : first + STRATUM]), homes, strict=False))
     places: dict[Split, list[int]] = {split: [] for split in (Split.train, *missing)}
     for index, name in enumerate(hashes):
         places[home.get(name, Split.train)].append(index)

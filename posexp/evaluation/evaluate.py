@@ -9,13 +9,22 @@ import torch
 
 from posexp import jsonl, machine
 from posexp.commands import EvalCommand
-from posexp.config import AttentionPath, EvalConfig
+from posexp.config import AttentionPath
 from posexp.device import choose_device, choose_precision, describe
 from posexp.evaluation import losses
+from posexp.evaluation.done import KEY, key_of, stands
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.passes import Passes
-from posexp.evaluation.plan import PROTOCOLS, check_protocols, own_lengths, plan, shuffled_beyond
-from posexp.evaluation.row import read
+from posexp.evaluation.plan import (
+    PROTOCOLS,
+    announcement,
+    check_protocols,
+    own_lengths,
+    plan,
+    set_name,
+    shuffled_beyond,
+)
+from posexp.evaluation.row import line_of, read
 from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.subject import Subject, View
@@ -28,13 +37,6 @@ from posexp.restore import finished_runs, for_each
 from posexp.runs import Run
 from posexp.transforms import NotApplicable
 
-FINAL = {"ok", "undefined", "non-finite"}  # statuses that measuring again would not change
-# What makes two rows the same measurement.
-KEY = (
-    *("protocol", "length", "stride", "window", "transform", "transform_settings", "control"),
-    *("targets_hash", "weights", "precision"),
-)
-
 
 def evaluate(command: EvalCommand) -> list[Run]:
     """Measures every finished run that `command` names; what is measured already is not measured again.
@@ -44,7 +46,7 @@ def evaluate(command: EvalCommand) -> list[Run]:
 
     Raises Misuse if there is no such run or no run can be measured as asked; RunFailed if some could not be.
     """
-    check_protocols(command.eval.protocols or [])
+    check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
     machine.prepare()
     if command.hf is not None:
@@ -56,10 +58,11 @@ def evaluate(command: EvalCommand) -> list[Run]:
         return [subject.run]
     finished = finished_runs(command.results, command.group, command.runs)
     passed_over: set[Run] = set()
+    announced: set[str] = set()
 
     def work(run: Run) -> None:
         try:
-            evaluate_run(run, command, device, waits=run in passed_over)
+            evaluate_run(run, command, device, run in passed_over, announced)
         except Taken:
             passed_over.add(run)
             raise
@@ -68,26 +71,35 @@ def evaluate(command: EvalCommand) -> list[Run]:
     return finished
 
 
-def evaluate_run(run: Run, command: EvalCommand, device: torch.device, waits: bool = True) -> None:
+def evaluate_run(
+    run: Run, command: EvalCommand, device: torch.device, waits: bool = True, announced: set[str] | None = None
+) -> None:
     """Adds the rows that are missing to the run's rows.jsonl, and their token losses to losses/.
 
     Raises Misuse for lengths the text cannot give; NotApplicable if none of the transforms applies; RunFailed if
     the run's files are damaged; Taken if another process measures the run, unless this one `waits` for it.
     """
     with run.measuring(waiting_for(run) if waits else None):
-        evaluate_subject(Trained(run, command, device), command, device)
+        evaluate_subject(Trained(run, command, device), command, device, announced)
 
 
 def waiting_for(run: Run) -> Callable[[str], None]:
     return lambda who: say(f"{run.name}: waiting for {who}, which measures it")
 
 
-def evaluate_subject(subject: Subject, command: EvalCommand, device: torch.device) -> None:
-    run = subject.run
-    evaluator = Evaluator(subject, command.eval, device)
+def evaluate_subject(
+    subject: Subject, command: EvalCommand, device: torch.device, announced: set[str] | None = None
+) -> None:
+    """`announced` holds what was said of the targets of other runs, and need not be said again."""
+    run, announced = subject.run, set() if announced is None else announced
+    evaluator = Evaluator(subject, device)
+    for line in announcement(evaluator.tokens, evaluator.config, evaluator.lengths):
+        if line not in announced:
+            say(line)
+        announced.add(line)
     asked = subject.variants(command)
-    key = (*KEY, "kernel_path") if command.eval.attention is not AttentionPath.auto else KEY  # asked for: measured so
-    done = {key_of(row, key) for row in read(run, say) if has_all(run, row)}
+    key = (*KEY, "kernel_path") if subject.eval.attention is not AttentionPath.auto else KEY  # asked for: measured so
+    done = {key_of(row, key) for row in read(run, say) if stands(run, row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
     for variant in asked:
@@ -107,7 +119,7 @@ def evaluate_subject(subject: Subject, command: EvalCommand, device: torch.devic
         if evaluator.asked > evaluator.read:
             say(f"{run.name}: {evaluator.read:,} tokens read for rows that take {evaluator.asked:,} one by one")
         copy_ = Wandb(run, command.wandb, {}, run.folder.parent.name, subject.about["scheme"])
-        copy_.curve(new)
+        copy_.curve(new, lambda row: set_name(row, subject.eval))
         copy_.finish()
     elif len(refused) < len(asked) - 1 or len(asked) == 1:
         say(f"{run.name}: all {', '.join(map(str, evaluator.lengths))} measured already")
@@ -130,12 +142,12 @@ class Job:
 class Evaluator:
     """One model and the text it is measured on."""
 
-    def __init__(self, subject: Subject, config: EvalConfig, device: torch.device):
-        self.subject, self.config, self.device = subject, config, device
-        self.precision = choose_precision(config.precision, device)
-        self.tokens = subject.store.split(config.split)
+    def __init__(self, subject: Subject, device: torch.device):
+        self.subject, self.config, self.device = subject, subject.eval, device
+        self.precision = choose_precision(self.config.precision, device)
+        self.tokens = subject.store.split(self.config.split)
         self.token_bytes = subject.store.token_bytes()
-        self.lengths = own_lengths(self.tokens, subject.train_length, config)
+        self.lengths = own_lengths(self.tokens, subject.train_length, self.config)
         self.passes: dict[tuple, Passes] = {}
         self.spent = Cost()  # by the latest pass
 
@@ -274,27 +286,3 @@ class Evaluator:
         if self.token_bytes is None:
             return len(target_N) * self.tokens.bytes / len(self.tokens.ids)
         return float(self.token_bytes[self.tokens.ids[target_N]].sum())
-
-
-def has_all(run: Run, row: dict[str, Any]) -> bool:
-    """Whether a row stands as it is: measuring again would not change it, and its losses are kept and intact."""
-    if row.get("status") not in FINAL:
-        return False
-    without = row["status"] == "undefined" or row["protocol"] not in PROTOCOLS or PROTOCOLS[row["protocol"]].drawn_only
-    return without or losses.read(run.folder, row) is not None
-
-
-def key_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(row.get(column) or None for column in columns)  # rows from before transforms lack their columns
-
-
-def line_of(row: dict[str, Any]) -> str:
-    value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
-    if row["exact_match"] is not None:
-        value = f"{100 * row['exact_match']:.1f} % exactly right"
-    elif row["ci_low"] is not None:
-        value += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
-    window = f"window {row['window']}" if row["window"] != row["trained_window"] and not row["control"] else ""
-    control = {"": "", "window": "window cut", "shuffled": "far text shuffled"}[row["control"]]
-    how = "".join(f", {part}" for part in (window, row["transform"], control) if part)
-    return f"{row['run']}: {row['protocol']} {row['length']}{how}: {value}"

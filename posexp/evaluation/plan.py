@@ -10,10 +10,13 @@ from posexp.config import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation import probes, protocols, tasks
-from posexp.evaluation.targets import Measurement
+from posexp.evaluation.protocols import TooLong, power_below
+from posexp.evaluation.reach import head_reach, reach, stream_reach, target_sets
+from posexp.evaluation.targets import Measurement, documents_of, targets_of
 from posexp.knobs import check_lengths
 
 OWN_FACTORS = (1, 2, 4, 8, 16)
+STRIDE = 32  # tokens, where eval.stride is left out
 WINDOW = "tokens in a window"
 CONTEXT = "tokens of context before a target"
 SPAN = "tokens from the beginning of a span to the end of its copy"
@@ -24,34 +27,37 @@ SIZE = "size of the problem"
 @dataclass(frozen=True)
 class Protocol:
     """`axis` says what a length is; `moving`, that each length scores other targets; `drawn_only`, that its lengths
-    are too many for a table."""
+    are too many for a table; `slides`, that windows move on by eval.stride; `reach`, up to which length all share one
+    set of targets, None where a set is cut for the longest length asked for."""
 
-    cut: Callable[[Tokens, list[int], int, int | None], list[Measurement]]
+    cut: Callable[[Tokens, list[int], int, int, int | None], list[Measurement]]
     title: str
     axis: str = WINDOW
     moving: bool = False
     drawn_only: bool = False
+    slides: bool = False
+    reach: Callable[[Tokens], int] | None = stream_reach
 
 
 PROTOCOLS = {
     protocol.cut.__name__: protocol
     for protocol in (
-        Protocol(protocols.same_targets, "on the same targets as context grows", CONTEXT),
+        Protocol(protocols.same_targets, "on the same targets as context grows", CONTEXT, reach=reach),
         Protocol(protocols.nonoverlapping, "in non-overlapping windows"),
-        Protocol(protocols.sliding, "in sliding windows"),
-        Protocol(protocols.sliding_late, "in sliding windows, the first left out"),
-        Protocol(protocols.window_means, "in sliding windows, mean of the windows' means"),
-        Protocol(protocols.overlapping, "in overlapping windows scored whole", moving=True),
-        Protocol(protocols.last_k, "of the last targets of each window", moving=True),
+        Protocol(protocols.sliding, "in sliding windows", slides=True),
+        Protocol(protocols.sliding_late, "in sliding windows, the first left out", slides=True),
+        Protocol(protocols.window_means, "in sliding windows, mean of the windows' means", slides=True),
+        Protocol(protocols.overlapping, "in overlapping windows scored whole", moving=True, slides=True),
+        Protocol(protocols.last_k, "of the last targets of each window", moving=True, slides=True),
         Protocol(protocols.fixed_windows, "in a fixed number of windows", moving=True),
-        Protocol(protocols.truncated, "of truncated documents", moving=True),
-        Protocol(protocols.document_heads, "in pieces of the documents' beginnings"),
+        Protocol(protocols.truncated, "of truncated documents", moving=True, reach=head_reach),
+        Protocol(protocols.document_heads, "in pieces of the documents' beginnings", reach=head_reach),
         Protocol(protocols.per_document, "in windows of one document each"),
-        Protocol(protocols.per_position, "by position", CONTEXT, drawn_only=True),
+        Protocol(protocols.per_position, "by position", CONTEXT, drawn_only=True, reach=None),
         Protocol(probes.induction, "on the second copy of a random span", SPAN),
         Protocol(probes.induction_absent, "on a random span that has no first copy", SPAN),
-        Protocol(probes.repeats, "of rare tokens seen before", GAP, drawn_only=True),
-        Protocol(tasks.exact_match, "on new examples of a task", SIZE, moving=True),
+        Protocol(probes.repeats, "of rare tokens seen before", GAP, drawn_only=True, reach=None),
+        Protocol(tasks.exact_match, "on new examples of a task", SIZE, moving=True, reach=None),
     )
 }
 
@@ -62,36 +68,74 @@ def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: i
     `train_length` adds the controls. Raises Misuse if a length cannot be measured, naming the longest that can.
     """
     check_lengths(lengths)
-    stride = config.stride or max(1, min(lengths) // 4)
-    if stride > min(lengths):
-        raise Misuse(f"eval.stride={stride} is longer than the shortest length, {min(lengths)}")
     found: list[Measurement] = []
     for name in config.protocols or own_protocols(tokens):
-        rows = PROTOCOLS[name].cut(tokens, sorted(lengths), stride, config.targets)
-        if name == protocols.same_targets.__name__ and config.controls and train_length is not None:
-            rows += controls(rows, train_length)
-        found += sorted(rows, key=lambda row: -row.inputs)
+        trained = train_length if name == protocols.same_targets.__name__ else None
+        for longest, of_set in sets_of(PROTOCOLS[name], tokens, lengths):
+            if trained is not None and trained < max(of_set):
+                of_set = sorted({*of_set, trained})  # the input cropped to the training length, a row like others
+            rows = cut(PROTOCOLS[name], tokens, of_set, longest, config)
+            if trained is not None and config.controls:
+                longer = [row for row in rows if row.length > trained]
+                rows += [replace(row, control=control) for row in longer for control in ("window", "shuffled")]
+            found += sorted(rows, key=lambda row: -row.inputs)
     return found
 
 
-def controls(rows: list[Measurement], train_length: int) -> list[Measurement]:
-    """What says whether `rows` (of same_targets) profit from context beyond the training length, on their targets.
+def sets_of(protocol: Protocol, tokens: Tokens, lengths: list[int]) -> list[tuple[int, list[int]]]:
+    """(longest length, lengths in order) of every set of targets that `lengths` are measured on."""
+    if protocol.reach is None:
+        return [(max(lengths), sorted(lengths))]
+    return target_sets(sorted(lengths), protocol.reach(tokens), protocol.moving)
 
-    The input cropped to the training length is a row like them, added unless it is there. Beside each longer one: the
-    window of attention cut to the training length, and what lies further back than that shuffled. None where a
-    block of targets is longer than the training length.
-    """
-    longer = [row for row in rows if row.length > train_length]
-    stride = rows[0].stride
-    assert stride is not None
-    if not longer or stride > train_length:
-        return []
-    found = [replace(row, control=control) for row in longer for control in ("window", "shuffled")]
-    if train_length not in [row.length for row in rows]:
-        windows_W3 = longer[0].windows.copy()
-        windows_W3[:, 0] = windows_W3[:, 2] - 1 - train_length
-        found.append(replace(longer[0], length=train_length, windows=windows_W3))
-    return found
+
+def cut(protocol: Protocol, tokens: Tokens, lengths: list[int], longest: int, config: EvalConfig) -> list[Measurement]:
+    """One set of targets. Raises Misuse if the text cannot give it."""
+    stride = config.stride or STRIDE
+    if protocol.slides and stride > min(lengths):
+        raise Misuse(
+            f"eval.stride={stride} is longer than the shortest length, {min(lengths)}: choose a shorter stride"
+        )
+    try:
+        return protocol.cut(tokens, lengths, longest, stride, config.targets)
+    except TooLong as error:
+        possible = max(0, error.possible) if protocol.reach is None else power_below(error.possible)
+        raise Misuse(
+            f"{error} for evaluation length {max(lengths)}: the longest possible here is {possible}"
+        ) from error
+
+
+def announcement(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list[str]:
+    """What a command says before it measures `lengths`: how far they share their targets, and which do not."""
+    lines = []
+    for name in config.protocols or own_protocols(tokens):
+        protocol = PROTOCOLS[name]
+        if protocol.reach is None:
+            continue
+        reached = protocol.reach(tokens)
+        for longest, of_set in sets_of(protocol, tokens, lengths):
+            target_N, _ = targets_of(cut(protocol, tokens, of_set[-1:], longest, config)[0].windows)
+            documents = len(np.unique(documents_of(tokens, target_N)))
+            scored = f"{len(target_N):,} targets in {documents} of {len(tokens.starts) - 1} documents"
+            if longest == reached:
+                lines.append(f"{name}: reach {reached} tokens, up to which all lengths score the same {scored}")
+            else:
+                beyond = ", ".join(str(n) for n in of_set if n > max(reached, longest // 2))
+                beside = "" if protocol.moving else ", with the shorter lengths beside,"
+                lines.append(
+                    f"{name}: {beyond} is beyond the reach of {reached} tokens: measured{beside} on {scored} of its "
+                    "own, and reported apart"
+                )
+    return lines
+
+
+def set_name(row: dict[str, Any], config: EvalConfig) -> str:
+    """What a row's set of targets is called: its hash, or where each length has targets of its own, what they were
+    chosen by."""
+    if not PROTOCOLS[row["protocol"]].moving:
+        return str(row["targets_hash"][:8])
+    stride = f", stride {row['stride']}" if row["stride"] else ""
+    return f"{'all' if config.targets is None else config.targets} {row['split']} targets{stride}"
 
 
 def shuffled_beyond(train_length: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -123,7 +167,7 @@ def own_protocols(tokens: Tokens) -> list[str]:
 
 
 def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[int]:
-    """config.lengths, or 1, 2, 4, 8 and 16 times the training length, as far as the text allows; of a task, of the
+    """config.lengths, or 1, 2, 4, 8, 16 times the training length, within the reach of the text; of a task, of the
     largest size in training.
 
     Raises Misuse if it does not even allow the training length.
@@ -135,6 +179,10 @@ def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[i
         task["size"] if task and (config.protocols or own_protocols(tokens)) == own_protocols(tokens) else train_length
     )
     lengths = [unit * factor for factor in OWN_FACTORS]
+    headline = PROTOCOLS[(config.protocols or own_protocols(tokens))[0]]
+    if headline.reach is not None:
+        reached = headline.reach(tokens)
+        lengths = [n for n in lengths if n <= reached] or lengths[:1]
     while True:
         try:
             plan(tokens, config, lengths)

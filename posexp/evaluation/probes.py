@@ -11,14 +11,14 @@ import numpy as np
 from posexp.config import Split
 from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.protocols import MIN_STRETCHES, check_stream, evenly, spread
+from posexp.evaluation.protocols import MIN_WINDOWS, TooLong, check_stream, evenly, spread
 from posexp.evaluation.targets import Measurement, targets_of
 
 RARE = 0.1  # share of the text that the rare tokens make up together
 COUNTED = 1 << 24  # tokens counted at a time
 
 
-def induction(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """A span of s random tokens, then text, then the span again: loss on the copy but its first token, which nothing
     foretells. What foretells the others is L+1-s tokens back (Olsson et al. 2022, arXiv 2209.11895, section on
     repeated random tokens).
@@ -26,7 +26,7 @@ def induction(tokens: Tokens, lengths: list[int], stride: int, bound: int | None
     The span is drawn from the tokens of the split one by one, so it has their frequencies and no order. The text
     between is the split's own, and ends alike at every length, as do the copies: all lengths score the same targets.
     """
-    text_MT, span_MS = trials(tokens, lengths, stride, bound)
+    text_MT, span_MS = trials(tokens, lengths, longest, stride, bound)
     found = []
     for length in lengths:
         begin = text_MT.shape[1] - (length + 1)
@@ -38,9 +38,11 @@ def induction(tokens: Tokens, lengths: list[int], stride: int, bound: int | None
     return found
 
 
-def induction_absent(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def induction_absent(
+    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
+) -> list[Measurement]:
     """The targets of `induction` without the first copy: what they cost a model that has nothing to retrieve."""
-    text_MT, _ = trials(tokens, lengths, stride, bound)
+    text_MT, _ = trials(tokens, lengths, longest, stride, bound)
     text = laid(text_MT, tokens)
     return [
         Measurement("induction_absent", length, stride, copies(text_MT, length, stride), tokens=text)
@@ -48,7 +50,9 @@ def induction_absent(tokens: Tokens, lengths: list[int], stride: int, bound: int
     ]
 
 
-def trials(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> tuple[np.ndarray, np.ndarray]:
+def trials(
+    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """(text [M, T], span [M, S]): stretches of the split, each as long as the longest length and its last target, which
     end in their span."""
     if stride < 2 or min(lengths) + 1 < 2 * stride:
@@ -56,10 +60,10 @@ def trials(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -
             f"induction repeats eval.stride={stride} tokens: it must be at least 2, and every length at least twice as "
             f"long; the shortest is {min(lengths)}"
         )
-    size = max(lengths) + 1
+    size = longest + 1
     check_stream(len(tokens.ids) - 1, size - 1)
     possible = len(tokens.ids) // size
-    begin_M = evenly(possible, possible if bound is None else max(MIN_STRETCHES, bound // (stride - 1))) * size
+    begin_M = evenly(possible, possible if bound is None else max(MIN_WINDOWS, bound // (stride - 1))) * size
     text_MT = tokens.ids[begin_M[:, None] + np.arange(size)]
     draw = np.random.default_rng(0)
     span_MS = tokens.ids[draw.integers(len(tokens.ids), size=(len(begin_M), stride))]
@@ -80,14 +84,13 @@ def laid(text_MT: np.ndarray, tokens: Tokens) -> Tokens:
     return Tokens(text_MT.ravel(), np.arange(M + 1) * T, 0, "", tokens.store)
 
 
-def repeats(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """Rare tokens of real text that stand earlier in the same input: loss by how far back the last one is, which is
     at most the row's `length`.
 
     Inputs are of the longest length, inside documents. A frequent token is guessed without looking back; a rare one
     hardly (arXiv 2209.11895 compares early and late tokens; here the distance is known).
     """
-    longest = max(lengths)
     windows_W3 = inside(tokens, longest, bound)
     target_N, _ = targets_of(windows_W3)
     gap_N = np.concatenate([since_last(tokens.ids[start:stop])[1:] for start, _, stop in windows_W3.tolist()])
@@ -106,11 +109,8 @@ def inside(tokens: Tokens, length: int, bound: int | None) -> np.ndarray:
     """[W, 3]: windows of `length` inputs, each in one document and scored whole, spread over documents."""
     places_D = np.maximum(0, (np.diff(tokens.starts) - 1) // length)
     if not places_D.any():
-        longest = max(0, int(np.diff(tokens.starts).max(initial=0)) - 1)
-        raise Misuse(
-            f"no document is long enough for evaluation length {length}: the longest possible here is {longest}"
-        )
-    taken_D = spread(places_D, int(places_D.sum()) if bound is None else max(MIN_STRETCHES, bound // length))
+        raise TooLong("no document is long enough", int(np.diff(tokens.starts).max(initial=0)) - 1)
+    taken_D = spread(places_D, int(places_D.sum()) if bound is None else max(MIN_WINDOWS, bound // length))
     begin_W = np.concatenate(
         [
             first + length * (np.arange(taken) * places // max(1, taken))

@@ -1,8 +1,10 @@
 """Protocols: which targets are scored, and how much text before each the model sees.
 
 Same words have meant different things in print; here each has a name of its own. A protocol is a function of the
-tokens of a split, the lengths (ascending), a stride and a bound on the targets of a length (None: all there are). It
-gives one Measurement a length; posexp/evaluation/targets.py says what windows are.
+tokens of a split, the lengths (ascending), the longest length that shares their targets, a stride and a bound on the
+targets of a length (None: all there are). Which targets are scored depends on that longest length, which
+posexp/evaluation/reach.py takes from the text, and never on the lengths themselves. A protocol returns one Measurement
+a length; posexp/evaluation/targets.py says what windows are.
 
 L: the length being measured, s: the stride.
 """
@@ -13,37 +15,61 @@ from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.targets import Measurement, targets_of
 
-MIN_STRETCHES = 16  # so that they lie in several documents, and an interval can be told
+MIN_WINDOWS = 16  # so that they lie in several documents, and an interval can be computed
+MIN_STRETCHES = 12  # each of which is many windows at most lengths
+MOST_SCORED = 128  # targets of a window under same_targets
 
 
-def same_targets(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
-    """The same targets at every length, each with the longest length of its own document before it.
+class TooLong(Exception):
+    """The text cannot give a set of targets. `possible` is the longest length of a set that it can, 0 or below for
+    none."""
 
-    Targets come in blocks of s, spread evenly over documents and within each; at length L a
-    block's targets have L-s+1 to L tokens of context. So only the context grows. With s as long as the shortest
-    length this is how ReRoPE is evaluated (Su 2023).
+    def __init__(self, reason: str, possible: int):
+        super().__init__(reason)
+        self.possible = possible
+
+
+def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+    """The same targets at every length, each with `longest` tokens of its own document before it.
+
+    At length L a window scores L/16 targets, at most MOST_SCORED, so that each has more than 15/16 of L tokens of
+    context: only the context grows. The targets are those of the longest length, in blocks that are spread evenly over
+    documents and within each. (ReRoPE is evaluated like this, with windows that score as many targets as the shortest
+    length has tokens; Su 2023.) The stride is ignored.
     """
-    longest = max(lengths)
-    sizes = np.diff(tokens.starts)
-    blocks_D = np.maximum(0, (sizes - longest) // stride)
+    block, blocks_D = scored(longest), blocks(tokens, longest)
     if not blocks_D.any():
-        possible = int(sizes.max(initial=0)) - stride
-        raise Misuse(
-            f"no document is long enough for evaluation length {longest}: "
-            f"the longest possible here is {max(0, possible)}"
-        )
-    wanted = int(blocks_D.sum()) if bound is None else max(1, bound // stride)
+        size = int(np.diff(tokens.starts).max(initial=0))
+        raise TooLong("no document is long enough", size - scored(power_below(size)))
+    wanted = int(blocks_D.sum()) if bound is None else max(1, bound // block)
     firsts = []
     for document, count in enumerate(spread(blocks_D, wanted)):
         begin = tokens.starts[document] + longest
         chosen = np.arange(count) * blocks_D[document] // max(count, 1)
-        firsts.append(begin + chosen * stride)
-    first_W = np.concatenate(firsts)
-    stop_W = first_W + stride
-    return [
-        Measurement("same_targets", length, stride, np.stack((stop_W - 1 - length, first_W, stop_W), axis=1))
-        for length in lengths
-    ]
+        firsts.append(begin + chosen * block)
+    block_M = np.concatenate(firsts)
+    found = []
+    for length in lengths:
+        first_W = (block_M[:, None] + np.arange(0, block, scored(length))).ravel()
+        stop_W = first_W + scored(length)
+        windows_W3 = np.stack((stop_W - 1 - length, first_W, stop_W), axis=1)
+        found.append(Measurement("same_targets", length, None, windows_W3))
+    return found
+
+
+def scored(length: int) -> int:
+    """How many targets a window of same_targets scores: a power of two, so that longer windows hold shorter ones'."""
+    return min(MOST_SCORED, max(1, power_below(length // 16)))
+
+
+def blocks(tokens: Tokens, longest: int) -> np.ndarray:
+    """How many blocks of targets each document holds behind its first `longest` tokens, int64 [D]."""
+    return np.maximum(0, (np.diff(tokens.starts) - longest) // scored(longest))
+
+
+def power_below(number: int) -> int:
+    """The largest power of two that is not above `number`; 0 below 1."""
+    return 1 << number.bit_length() - 1 if number > 0 else 0
 
 
 def spread(available_D: np.ndarray, wanted: int) -> np.ndarray:
@@ -55,7 +81,9 @@ def spread(available_D: np.ndarray, wanted: int) -> np.ndarray:
     return taken_D
 
 
-def nonoverlapping(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def nonoverlapping(
+    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
+) -> list[Measurement]:
     """The classic one (ALiBi's main tables, BiPE, mlx-lm): the documents in a row are cut into windows of L, and every
     target is scored once.
 
@@ -64,71 +92,74 @@ def nonoverlapping(tokens: Tokens, lengths: list[int], stride: int, bound: int |
     the split, at least MIN_STRETCHES. All lengths cut the same stretches.
     """
     return [
-        Measurement("nonoverlapping", length, None, cut(stretches(tokens, max(lengths), bound), length))
+        Measurement("nonoverlapping", length, None, cut(stretches(tokens, longest, bound), length))
         for length in lengths
     ]
 
 
-def last_k(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def last_k(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """The windows of `nonoverlapping`, of which only the last s targets are scored (DAPE, with 256).
 
     Every target has nearly L tokens of context, but each length scores other targets.
     """
     found = []
     for length in lengths:
-        windows_W3 = cut(stretches(tokens, max(lengths), bound), length)
+        windows_W3 = cut(stretches(tokens, longest, bound), length)
         windows_W3 = windows_W3[windows_W3[:, 2] - 1 - windows_W3[:, 0] == length]
         windows_W3[:, 1] = windows_W3[:, 2] - stride
         found.append(Measurement("last_k", length, stride, windows_W3))
     return found
 
 
-def fixed_windows(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def fixed_windows(
+    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
+) -> list[Measurement]:
     """As many windows at every length, scored whole (KERPLE, DAPE, x-transformers): long ones score more targets.
 
     They start where the stretches of the longest length do.
     """
-    begin_M = stretches(tokens, max(lengths), len(tokens.ids) if bound is None else bound)[:, 0]
+    wanted = len(tokens.ids) if bound is None else max(bound, MIN_WINDOWS * longest)
+    begin_M = stretches(tokens, longest, wanted)[:, 0]
     return [
         Measurement("fixed_windows", length, None, np.stack((begin_M, begin_M + 1, begin_M + length + 1), axis=1))
         for length in lengths
     ]
 
 
-def sliding(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def sliding(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """Windows of L that move on by s over the documents in a row; only new tokens are scored (Press et al. 2021).
 
     The first window is scored whole. A bound takes the beginning of the split, at least twice the longest length.
     """
-    return [Measurement("sliding", n, stride, slid(tokens, lengths, n, stride, bound)) for n in lengths]
+    return [Measurement("sliding", n, stride, slid(tokens, longest, n, stride, bound)) for n in lengths]
 
 
-def window_means(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def window_means(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """The windows of `sliding`; the mean of their means, though the first has more targets than others (YaRN's script,
     and the guide of transformers for long)."""
     return [
-        Measurement("window_means", n, stride, slid(tokens, lengths, n, stride, bound), window_means=True)
+        Measurement("window_means", n, stride, slid(tokens, longest, n, stride, bound), window_means=True)
         for n in lengths
     ]
 
 
-def sliding_late(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def sliding_late(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """`sliding` without the first window, and without what lies before the end of the longest length's first one: so
     every target has L-s+1 to L tokens of context, across documents (AntNLP's NoPE)."""
-    first = max(lengths) + 1
-    check_stream(len(tokens.ids) - 2, max(lengths))
+    first = longest + 1
+    check_stream(len(tokens.ids) - 2, longest)
     found = []
     for length in lengths:
-        windows_W3 = slid(tokens, lengths, length, stride, bound)
+        windows_W3 = slid(tokens, longest, length, stride, bound)
         windows_W3 = windows_W3[windows_W3[:, 2] > first]
         windows_W3[:, 1] = np.maximum(windows_W3[:, 1], first)
         found.append(Measurement("sliding_late", length, stride, windows_W3))
     return found
 
 
-def overlapping(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def overlapping(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """Windows of L start every s, each scored whole: a token counts up to L/s times (the script of LongLoRA, LCEG)."""
-    end = streamed(tokens, lengths, bound)
+    end = streamed(tokens, longest, bound)
     found = []
     for length in lengths:
         start_W = np.arange(0, end - length + 1, stride)
@@ -137,40 +168,41 @@ def overlapping(tokens: Tokens, lengths: list[int], stride: int, bound: int | No
     return found
 
 
-def truncated(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def truncated(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """The first L tokens of every document that is longer than the longest length, scored whole (YaRN's tables)."""
-    begin_M = heads(tokens, max(lengths), bound)
+    begin_M = heads(tokens, longest, bound)
     return [
         Measurement("truncated", length, None, np.stack((begin_M, begin_M + 1, begin_M + length + 1), axis=1))
         for length in lengths
     ]
 
 
-def document_heads(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def document_heads(
+    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
+) -> list[Measurement]:
     """The beginnings of the documents that `truncated` takes, as many tokens as the longest length at every length,
     cut into windows of L: the same targets, but many with little context (xPos)."""
-    begin_M = heads(tokens, max(lengths), bound)
-    stretches_M2 = np.stack((begin_M, begin_M + max(lengths)), axis=1)
+    begin_M = heads(tokens, longest, bound)
+    stretches_M2 = np.stack((begin_M, begin_M + longest), axis=1)
     return [Measurement("document_heads", length, None, cut(stretches_M2, length)) for length in lengths]
 
 
-def per_document(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def per_document(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """Every document is cut into windows of L by itself, so that none sees another (rolling likelihoods of
     lm-evaluation-harness). A bound takes as many tokens from the beginning of each, at least the longest length."""
     first_D, end_D = tokens.starts[:-1], tokens.starts[1:] - 1
     if not (end_D > first_D).any():
         raise Misuse("no document has two tokens: per_document has nothing to score")
     if bound is not None:
-        chosen = evenly(len(first_D), max(MIN_STRETCHES, bound // max(lengths)))
+        chosen = evenly(len(first_D), max(MIN_WINDOWS, bound // longest))
         first_D, end_D = first_D[chosen], end_D[chosen]
-        end_D = np.minimum(end_D, first_D + max(max(lengths), bound // len(chosen)))
+        end_D = np.minimum(end_D, first_D + max(longest, bound // len(chosen)))
     stretches_M2 = np.stack((first_D, end_D), axis=1)
     return [Measurement("per_document", length, None, cut(stretches_M2, length)) for length in lengths]
 
 
-def per_position(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def per_position(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """Loss against context within the longest window: `length` is the most context that a row's targets have."""
-    longest = max(lengths)
     windows = cut(stretches(tokens, longest, bound), longest)
     _, context_N = targets_of(windows)
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
@@ -183,11 +215,8 @@ def heads(tokens: Tokens, longest: int, bound: int | None) -> np.ndarray:
     sizes_D = np.diff(tokens.starts)
     begin_M = tokens.starts[:-1][sizes_D > longest]
     if not len(begin_M):
-        raise Misuse(
-            f"no document is long enough for evaluation length {longest}: "
-            f"the longest possible here is {max(0, int(sizes_D.max(initial=0)) - 1)}"
-        )
-    return begin_M if bound is None else begin_M[evenly(len(begin_M), max(MIN_STRETCHES, bound // longest))]
+        raise TooLong("no document is long enough", int(sizes_D.max(initial=0)) - 1)
+    return begin_M if bound is None else begin_M[evenly(len(begin_M), max(MIN_WINDOWS, bound // longest))]
 
 
 def evenly(available: int, wanted: int) -> np.ndarray:
@@ -206,16 +235,16 @@ def stretches(tokens: Tokens, size: int, bound: int | None) -> np.ndarray:
     return np.stack((begin_M, begin_M + size), axis=1)
 
 
-def streamed(tokens: Tokens, lengths: list[int], bound: int | None) -> int:
+def streamed(tokens: Tokens, longest: int, bound: int | None) -> int:
     """How many targets from the beginning of the split a bound leaves, at least twice the longest length."""
     total = len(tokens.ids) - 1
-    check_stream(total, max(lengths))
-    return total if bound is None else min(total, max(bound, 2 * max(lengths)))
+    check_stream(total, longest)
+    return total if bound is None else min(total, max(bound, 2 * longest))
 
 
 def check_stream(total: int, longest: int) -> None:
     if total < longest:
-        raise Misuse(f"the split is too short for evaluation length {longest}: the longest possible here is {total}")
+        raise TooLong("the split is too short", total)
 
 
 def cut(stretches_M2: np.ndarray, length: int) -> np.ndarray:
@@ -227,8 +256,8 @@ def cut(stretches_M2: np.ndarray, length: int) -> np.ndarray:
     return np.array(windows, dtype=np.int64)
 
 
-def slid(tokens: Tokens, lengths: list[int], length: int, stride: int, bound: int | None) -> np.ndarray:
-    targets = streamed(tokens, lengths, bound)
+def slid(tokens: Tokens, longest: int, length: int, stride: int, bound: int | None) -> np.ndarray:
+    targets = streamed(tokens, longest, bound)
     stops = [min(length, targets) + 1, *range(length + 1 + stride, targets + 1, stride)]
     if stops[-1] < targets + 1:
         stops.append(targets + 1)

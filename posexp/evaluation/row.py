@@ -39,6 +39,7 @@ COLUMNS: tuple[str, ...] = (
     "control",
     "targets",
     "targets_hash",
+    "documents",
     "nll",
     "ppl",
     "bits_per_byte",
@@ -77,3 +78,16 @@ def variant_of(row: Row) -> str:
     window, trained = row.get("control_of") or row.get("window") or "full", row.get("trained_window") or "full"
     parts = [f"window {window}" if window != trained else "", row.get("transform") or ""]
     return "".join(f" · {part}" for part in parts if part)
+
+
+def line_of(row: Row) -> str:
+    """What a person at the terminal sees of a row."""
+    value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
+    if row["exact_match"] is not None:
+        value = f"{100 * row['exact_match']:.1f} % exactly right"
+    elif row["ci_low"] is not None:
+        value += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+    window = f"window {row['window']}" if row["window"] != row["trained_window"] and not row["control"] else ""
+    control = {"": "", "window": "window cut", "shuffled": "far text shuffled"}[row["control"]]
+    how = "".join(f", {part}" for part in (window, row["transform"], control) if part)
+    return f"{row['run']}: {row['protocol']} {row['length']}{how}: {value}"

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from posexp.commands import EvalCommand
+from posexp.config import EvalConfig
 from posexp.data import Store
 from posexp.evaluation.variants import Variant
 from posexp.runs import Run
@@ -43,11 +44,12 @@ class View:
 
 
 class Subject(Protocol):
-    """`run` holds the rows; `store` the text, in the model's own tokens; `about` the columns that every row of it has:
-    run, scheme, seed, train_length, trained_window, weights."""
+    """`run` holds the rows; `store` the text, in the model's own tokens; `eval` how it is evaluated; `about` the
+    columns that every row of it has: run, scheme, seed, train_length, trained_window, weights."""
 
     run: Run
     store: Store
+    eval: EvalConfig
     about: dict[str, Any]
     train_length: int
 

@@ -18,7 +18,7 @@ from posexp.evaluation.targets import Measurement
 FEWEST, MOST = 64, 500  # examples of a size, within which a bound on targets decides
 
 
-def exact_match(tokens: Tokens, lengths: list[int], stride: int, bound: int | None) -> list[Measurement]:
+def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """New examples of each size among `lengths`, none of them in training; each is a document of its own.
 
     An example stands behind the end of a line, as it does in training. Raises Misuse for text that is no task.

@@ -25,7 +25,8 @@ class Trained:
         if command.data is not None:
             self.store = load(in_tokens_of(restored.store, command), say)
         self.scheme = self.model.scheme  # as trained
-        self.model.path = command.eval.attention
+        self.eval = command.eval_config(restored.config.eval)
+        self.model.path = self.eval.attention
         self.train_length = restored.config.train.length
         self.about = {
             "run": run.name,
@@ -34,7 +35,7 @@ class Trained:
             "train_length": self.train_length,
             "trained_window": self.model.window.fingerprint(),
             "weights": restored.weights,
-            "corpus": "" if command.data is None else named(self.store, command.eval.split),
+            "corpus": "" if command.data is None else named(self.store, self.eval.split),
         }
         self.trained_window = self.model.window
 

@@ -1,7 +1,9 @@
 """What a run does with context beyond its training length: uses it, ignores it, or breaks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
@@ -17,25 +19,32 @@ LossesOf = Callable[[Row], Losses | None]
 Rows = dict[str, Row]  # by run
 
 
+class Place(NamedTuple):
+    """Where an estimate belongs: one curve at one length, on one set of targets."""
+
+    curve: str
+    length: int
+    targets_hash: str
+    stride: int | None  # of rows that older versions of posexp made
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """Of one curve at one length beyond its training length, under same_targets.
+    """Of one curve at one length beyond its training length, on one set of targets of same_targets.
 
     `word` is uses, ignores, breaks, unclear, or the status that keeps it from having one (undefined, non-finite,
     out of memory). `difference` is the loss less that of `control`, in nats per token, paired by target, over seeds
     and documents; `control` is "cropped" or "window", whichever has the lower loss. `shuffled` is the loss with what
     lies beyond the training length shuffled less the loss without, likewise; None where it was not measured.
-    `targets_hash` and `stride` are those of the rows it is about: a length may be measured on several sets.
+    `documents` is the number of documents that hold the targets, None where the rows do not say.
     """
 
-    curve: str
-    length: int
+    place: Place
     word: str
     control: str
     difference: Estimate | None
     shuffled: Estimate | None
-    targets_hash: str
-    stride: int | None
+    documents: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,64 +58,96 @@ class Usable:
     doubtful: bool = False
 
 
-def verdicts(
-    rows: list[Row], curve_of: dict[str, str], losses_of: LossesOf, say: Callable[[str], None] = lambda line: None
-) -> list[Verdict]:
-    """By curve and length. `curve_of` maps run folder names to labels, as for tables; `losses_of` gives a row's losses.
+class Pairs:
+    """Differences of losses between rows of the same runs and targets, each computed once.
 
-    A length that was measured on several sets of targets is judged on the one with the most runs, of those the latest.
-    A length without a control for each of its runs has no verdict. Where losses are not kept or targets
-    differ it has none either, and `say` is told why in a line.
+    `curve_of` maps run folder names to labels, as for tables; `losses_of` returns a row's losses.
     """
-    sets: dict[tuple[str, int], dict[tuple, Rows]] = {}  # the plain rows longer than the training length
-    others: dict[tuple[str, tuple, int, str], Rows] = {}  # the plain rows at it, and controls
-    for row in rows:
-        if row["protocol"] != PROTOCOL:
-            continue
-        curve, targets = curve_name(row, curve_of), (row.get("corpus") or "", row.get("stride"), row["targets_hash"])
-        control = row.get("control") or ("cropped" if row["length"] == row["train_length"] else "")
-        if control:
-            others.setdefault((curve, targets, row["length"], control), {})[row["run"]] = row
-        elif row["length"] > row["train_length"]:
-            of_length = sets.setdefault((curve, row["length"]), {})
-            of_length[targets] = {**of_length.pop(targets, {}), row["run"]: row}  # the latest set last
-    found: list[Verdict] = []
-    refused: dict[tuple[str, str], list[int]] = {}
-    for (curve, length), of_length in sorted(sets.items()):
-        own = {targets: members for targets, members in of_length.items() if not targets[0]} or of_length
-        targets, plain = max(reversed(own.items()), key=lambda item: len(item[1]))
-        controls = {
-            "cropped": others.get((curve, targets, next(iter(plain.values()))["train_length"], "cropped"), {}),
-            "window": others.get((curve, targets, length, "window"), {}),
-            "shuffled": others.get((curve, targets, length, "shuffled"), {}),
-        }
-        try:
-            if verdict := judge(curve, length, plain, controls, losses_of):
-                found.append(verdict)
-        except Misuse as error:
-            refused.setdefault((curve, str(error)), []).append(length)
-    for (curve, reason), lengths in refused.items():
-        say(f"{curve} at {', '.join(map(str, lengths))}: no verdict, because {reason}")
-    return found
 
+    def __init__(self, rows: list[Row], curve_of: dict[str, str], losses_of: LossesOf):
+        self.losses_of = losses_of
+        self.known: dict[tuple, Estimate] = {}
+        self.plain: dict[Place, Rows] = {}
+        self.controls: dict[tuple[Place, str], Rows] = {}
+        for row in rows:
+            if row["protocol"] == PROTOCOL:
+                place = Place(curve_name(row, curve_of), row["length"], row["targets_hash"], row.get("stride"))
+                control = row.get("control")
+                of_place = (
+                    self.controls.setdefault((place, control), {}) if control else self.plain.setdefault(place, {})
+                )
+                of_place[row["run"]] = row
 
-def judge(curve: str, length: int, plain: Rows, controls: dict[str, Rows], losses_of: LossesOf) -> Verdict | None:
-    """The verdict on the runs of `plain`; None without a control for each. Raises Misuse if they cannot be paired."""
-    first, *_ = plain.values()
-    targets = (first["targets_hash"], first.get("stride"))
-    failures = [status_of(row) for row in sorted(plain.values(), key=by_seed) if status_of(row) != "ok"]
-    complete = {name: of_runs for name, of_runs in controls.items() if covers(of_runs, plain)}
-    candidates = [name for name in ("cropped", "window") if name in complete]
-    if failures:
-        return Verdict(curve, length, failures[0].split(":")[0], "", None, None, *targets)
-    if not candidates:
-        return None
-    control = min(candidates, key=lambda name: sum(complete[name][run]["nll"] for run in plain))
-    difference = over_runs(plain, complete[control], losses_of)
-    shuffled = None
-    if "shuffled" in complete:
-        shuffled = over_runs({run: complete["shuffled"][run] for run in plain}, plain, losses_of)
-    return Verdict(curve, length, word_of(difference), control, difference, shuffled, *targets)
+    def controls_of(self, place: Place) -> dict[str, Rows]:
+        """The rows that say what the curve does without the longer context, by control: those that every run of the
+        place has."""
+        plain = self.plain[place]
+        found = {name: self.controls.get((place, name), {}) for name in ("window", "shuffled")}
+        found["cropped"] = self.plain.get(place._replace(length=trained_length(plain)), {})
+        return {name: of_runs for name, of_runs in found.items() if covers(of_runs, plain)}
+
+    def difference(self, ones: Rows, others: Rows) -> Estimate:
+        """The mean loss of `ones` less that of `others`, paired by run and target. Raises Misuse where losses are not
+        kept or targets differ."""
+        key = tuple((id(row), id(others[run])) for run, row in ones.items())
+        if key not in self.known:
+            pairs = []
+            for run, row in ones.items():
+                one, other = self.losses_of(row), self.losses_of(others[run])
+                if one is None or other is None:
+                    raise Misuse(
+                        f"the losses of {run} are not all kept: repeat the eval command, which measures them anew"
+                    )
+                pairs.append((one, other))
+            self.known[key] = estimate(*differences(pairs))
+        return self.known[key]
+
+    def changes(self) -> dict[Place, Estimate]:
+        """The change of the loss against the curve's own training length, on the same targets, in nats per token: of
+        every place where it can be computed."""
+        found = {}
+        for place, plain in self.plain.items():
+            cropped = self.controls_of(place).get("cropped")
+            if cropped and cropped is not plain and covers(plain, plain):
+                with suppress(Misuse):
+                    found[place] = self.difference(plain, {run: cropped[run] for run in plain})
+        return found
+
+    def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
+        """By curve and length, on every set of targets.
+
+        A length without a control for each of its runs has no verdict. Where losses are not kept or targets differ it
+        has none either, and `say` is told why in a line.
+        """
+        found: list[Verdict] = []
+        refused: dict[tuple[str, str], set[int]] = {}
+        for place, plain in sorted(self.plain.items(), key=lambda item: item[0][:3]):
+            if place.length > trained_length(plain):
+                try:
+                    if verdict := self.judge(place):
+                        found.append(verdict)
+                except Misuse as error:
+                    refused.setdefault((place.curve, str(error)), set()).add(place.length)
+        for (curve, reason), lengths in refused.items():
+            say(f"{curve} at {', '.join(map(str, sorted(lengths)))}: no verdict, because {reason}")
+        return found
+
+    def judge(self, place: Place) -> Verdict | None:
+        """None without a control for each run. Raises Misuse if the runs cannot be paired."""
+        plain, controls = self.plain[place], self.controls_of(place)
+        documents = next((row["documents"] for row in plain.values() if row.get("documents")), None)
+        failures = [status_of(row) for row in sorted(plain.values(), key=by_seed) if status_of(row) != "ok"]
+        if failures:
+            return Verdict(place, failures[0].split(":")[0], "", None, None, documents)
+        candidates = [name for name in ("cropped", "window") if name in controls]
+        if not candidates:
+            return None
+        control = min(candidates, key=lambda name: sum(controls[name][run]["nll"] for run in plain))
+        difference = self.difference(plain, {run: controls[control][run] for run in plain})
+        shuffled = None
+        if "shuffled" in controls:
+            shuffled = self.difference({run: controls["shuffled"][run] for run in plain}, plain)
+        return Verdict(place, word_of(difference), control, difference, shuffled, documents)
 
 
 def word_of(difference: Estimate) -> str:
@@ -118,19 +159,14 @@ def word_of(difference: Estimate) -> str:
     return "uses" if difference.high < 0 else "breaks" if difference.low > 0 else "unclear"
 
 
-def over_runs(ones: Rows, others: Rows, losses_of: LossesOf) -> Estimate:
-    """The mean loss of `ones` less that of `others`, paired by run and target."""
-    pairs = []
-    for run, row in ones.items():
-        pair = [losses_of(row), losses_of(others[run])]
-        if pair[0] is None or pair[1] is None:
-            raise Misuse(f"the losses of {run} are not all kept: repeat the eval command, which measures them anew")
-        pairs.append((pair[0], pair[1]))
-    return estimate(*differences(pairs))
-
-
 def covers(of_runs: Rows, plain: Rows) -> bool:
     return all(run in of_runs and status_of(of_runs[run]) == "ok" for run in plain)
+
+
+def trained_length(plain: Rows) -> int:
+    """Tokens; the same for all runs of a curve."""
+    length: int = next(iter(plain.values()))["train_length"]
+    return length
 
 
 def by_seed(row: Row) -> tuple:
@@ -143,20 +179,16 @@ def curve_name(row: Row, curve_of: dict[str, str]) -> str:
     return curve_of.get(run, run) + variant_of(row)
 
 
-def usable(verdicts: list[Verdict], rows: list[Row], curve_of: dict[str, str]) -> list[Usable]:
-    """Of every curve that has verdicts, the training length or the largest length before the first that breaks or
-    fails; lengths without a verdict do not count."""
-    trained: dict[str, int] = {}
-    for row in rows:
-        curve = curve_name(row, curve_of)
-        trained[curve] = min(row["train_length"], trained.get(curve, row["train_length"]))
+def usable(verdicts: Sequence[Verdict], trained: dict[str, int]) -> list[Usable]:
+    """Of every curve that has verdicts, which are on one set of targets: the training length, which `trained` holds, or
+    the largest length before the first that breaks or fails. Lengths without a verdict do not count."""
     found = []
-    for curve in dict.fromkeys(verdict.curve for verdict in verdicts):
+    for curve in dict.fromkeys(verdict.place.curve for verdict in verdicts):
         length, at_least, doubtful = trained[curve], True, False
-        for verdict in sorted((v for v in verdicts if v.curve == curve), key=lambda v: v.length):
+        for verdict in sorted((v for v in verdicts if v.place.curve == curve), key=lambda v: v.place.length):
             if verdict.word == "breaks" or verdict.word not in WORDS:
                 at_least = False
                 break
-            length, doubtful = verdict.length, doubtful or verdict.word == "unclear"
+            length, doubtful = verdict.place.length, doubtful or verdict.word == "unclear"
         found.append(Usable(curve, length, at_least, doubtful))
     return found

@@ -16,7 +16,7 @@ import torch
 
 from posexp import seal, whole
 from posexp.commands import EvalCommand
-from posexp.config import DataConfig
+from posexp.config import DataConfig, EvalConfig
 from posexp.data import load as load_store
 from posexp.errors import Misuse
 from posexp.evaluation.subject import View
@@ -39,6 +39,7 @@ class Checkpoint:
     def __init__(self, command: EvalCommand, device: torch.device):
         assert command.hf is not None
         source = sources.find(command.hf)
+        self.eval = command.eval_config(EvalConfig())
         data = copy.copy(command.data or DataConfig())
         data.cache = command.cache or data.cache
         tokenizer = sources.tokenizer_file(source, Path(data.cache).expanduser(), command.trust)
@@ -46,7 +47,7 @@ class Checkpoint:
         loaded = models.load(source, command.trust)
         text = text_config(loaded.config)
         self.store = load_store(data, say)
-        largest = int(self.store.split(command.eval.split).ids.max())
+        largest = int(self.store.split(self.eval.split).ids.max())
         if largest >= text.vocab_size:
             raise Misuse(
                 f"hf={source.given}: its tokenizer makes token {largest} of the text, and its model knows "
@@ -68,7 +69,7 @@ class Checkpoint:
             "train_length": self.train_length,
             "trained_window": self.window.fingerprint(),
             "weights": source.sha256[:12],
-            "corpus": "" if command.data is None else named(self.store, command.eval.split),
+            "corpus": "" if command.data is None else named(self.store, self.eval.split),
         }
 
     def describe(self, tokenizer: Path) -> dict[str, Any]:
@@ -147,9 +148,9 @@ def train_length_of(config: Any, command: EvalCommand) -> int:
     for length in (original, getattr(text, "original_max_position_embeddings", None), *maxima_of(config)):
         if isinstance(length, int):
             return length
-    if command.eval.lengths is None:
+    if not command.eval.get("lengths"):
         raise Misuse(f"hf={command.hf}: its config does not say the training length: say train_length=<tokens>")
-    shortest = min(command.eval.lengths)
+    shortest: int = min(command.eval["lengths"])
     say(f"hf={command.hf}: its config does not say the training length, taken to be {shortest}: train_length=<tokens>")
     return shortest
 

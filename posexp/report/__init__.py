@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,15 @@ from posexp.evaluation.row import COLUMNS, Row
 from posexp.jsonl import MOST_COLUMNS
 from posexp.report.cell import Cell
 from posexp.report.measure import PPL, Measure
-from posexp.report.rows import MOST_LENGTHS, Table, tables
+from posexp.report.rows import Table, tables
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from posexp.evaluation.verdicts import Usable, Verdict
+    from posexp.evaluation.verdicts import Pairs
 
 MOST_TABLES, MOST_CURVES = 500, 500
+SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking") for kind in ("png", "svg")}
 
 __all__ = ["COLUMNS", "Cell", "Table", "tables", "write"]
 
@@ -28,59 +29,61 @@ def write(
     rows: list[Row],
     curve_of: dict[str, str],
     folder: Path,
-    mixed_targets: bool = False,
     console: "Console | None" = None,
     *,
     measure: Measure = PPL,
-    verdicts: "Sequence[Verdict]" = (),
-    usable: "Sequence[Usable]" = (),
+    pairs: "Pairs | None" = None,
+    say: Callable[[str], None] = lambda line: None,
+    all_sets: bool = False,
     page: Callable[[list[Table]], str] | None = None,
 ) -> list[Path]:
-    """Writes rows.csv, verdicts.csv, table.md, table.tex, curves.png and curves.svg into `folder`, ranking.png and .svg
-    of the headline where its curves are too many to follow, and page.html where `page` makes one of the tables; prints
-    the tables, returns the paths.
+    """Writes rows.csv, verdicts.csv, table.md, table.tex, curves.png and .svg of the headline into `folder`; others.png
+    and .svg of other sets of targets and protocols, ranking.png and .svg where the headline's curves are too many to
+    follow, and page.html where `page` makes one of the tables. Prints the answer, the headline and a line for each
+    other table, or with `all_sets` all of them; returns the paths.
 
-    `curve_of` maps run folder names to curve labels. The same input gives the same bytes. Raises Misuse without
-    rows, or where none has `measure`; RunFailed where `folder` cannot be written.
+    `curve_of` maps run folder names to curve labels; `pairs` has the verdicts, and `say` is told which there are not.
+    The same input gives the same bytes. Raises Misuse without rows, or where none has `measure`; RunFailed where
+    `folder` cannot be written.
     """
     if not rows:
         raise Misuse("nothing to report: these runs have no eval rows; run posexp eval first")
     from rich.console import Console
     from rich.text import Text
 
-    from posexp.report import beyond, ranking
+    from posexp.report import beyond, change, ranking
     from posexp.report.curves import pictures
     from posexp.report.latex import latex
     from posexp.report.table import markdown, print_tables
 
     console = console or Console()
-    found = beyond.marked(tables(rows, curve_of, mixed_targets, measure), verdicts)
+    verdicts = pairs.verdicts(say) if pairs else []
+    found = tables(rows, curve_of, measure, verdicts, pairs.changes() if pairs else None)
     check_size(found)
     shown = [table for table in found if not table.lacking]
     if not shown:
         raise Misuse(f"no row has {measure.axis}: choose another measure, or repeat the eval command")
-    png, svg = pictures(shown)
-    told = verdicts if len({verdict.length for verdict in verdicts}) <= MOST_LENGTHS else ()
     contents = {
         "rows.csv": csv_of(rows).encode(),
         "verdicts.csv": beyond.csv_of(verdicts).encode(),
-        "table.md": markdown(shown, told, usable).encode(),
+        "table.md": markdown(shown).encode(),
         "table.tex": latex(shown).encode(),
-        "curves.png": png,
-        "curves.svg": svg,
     }
+    contents["curves.png"], contents["curves.svg"] = change.pictures(shown[0])
+    if len(shown) > 1:
+        contents["others.png"], contents["others.svg"] = pictures(shown[1:])
     if len(shown[0].curves) > ranking.FOLLOWED:
-        contents["ranking.png"], contents["ranking.svg"] = ranking.pictures(shown[0], usable)
+        contents["ranking.png"], contents["ranking.svg"] = ranking.pictures(shown[0])
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:
         untrusted.refuse_link(folder)
         whole.write_all(folder, contents)
-        for name in {"ranking.png", "ranking.svg"} - contents.keys():  # of another choice of runs
+        for name in SOMETIMES - contents.keys():  # of another choice of runs
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise RunFailed(f"cannot write the report into {folder}: {getattr(error, 'strerror', '') or error}") from error
-    print_tables(shown, console, told, usable)
+    print_tables(shown, console, all_sets)
     for table in found:
         if table.lacking:
             console.print(Text(f"{table.protocol} is left out: its rows lack {measure.axis}"), soft_wrap=True)

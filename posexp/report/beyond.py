@@ -2,11 +2,10 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from posexp.report.measure import percent, signed
 from posexp.report.rows import Table
 
 if TYPE_CHECKING:
@@ -18,24 +17,8 @@ LEGEND = "What is beyond the training length: ▼ used, = ignored, ▲ breaks th
 HEADING = "Context beyond the training length"
 CSV = (
     *("curve", "length", "word", "control", "difference", "low", "high", "p"),
-    *("shuffled", "shuffled_low", "shuffled_high", "seeds", "documents"),
+    *("shuffled", "shuffled_low", "shuffled_high", "seeds", "documents", "targets_hash", "stride"),
 )
-
-
-def marked(shown: list[Table], verdicts: "Sequence[Verdict]") -> list[Table]:
-    """The tables with the verdicts on their cells: each in the table of the targets it was passed on, and in none
-    where that has other targets besides, as the cell may be of those."""
-    from posexp.evaluation.verdicts import PROTOCOL
-
-    word_of = {(v.curve, v.length, v.targets_hash, v.stride): v.word for v in verdicts}
-
-    def words(table: Table) -> dict[tuple[str, int], str]:
-        if table.protocol != PROTOCOL or len(table.targets_hashes) != 1:
-            return {}
-        found = {key: word_of.get((*key, table.targets_hashes[0], table.stride)) for key in table.cells}
-        return {key: word for key, word in found.items() if word}
-
-    return [replace(table, words=words(table)) for table in shown]
 
 
 def how_to_read() -> list[str]:
@@ -57,21 +40,19 @@ def cell_lines(verdict: "Verdict | None") -> list[str]:
         return ["–"]
     if verdict.difference is None:
         return [verdict.word]
-    lines = [f"{verdict.word} {percent(verdict.difference.value)}"]
+    lines = [f"{verdict.word} {in_percent(verdict.difference.value)}"]
     lines.append(" ".join([*interval(verdict.difference), verdict.control]))
     if verdict.shuffled is not None:
-        lines.append(" ".join(["shuffled", percent(verdict.shuffled.value), *interval(verdict.shuffled)]))
+        lines.append(" ".join(["shuffled", in_percent(verdict.shuffled.value), *interval(verdict.shuffled)]))
     return lines
 
 
-def grid(
-    verdicts: "Sequence[Verdict]", usable: "Sequence[Usable]"
-) -> tuple[list[int], list[tuple[str, str, list[list[str]]]]]:
-    """(lengths, rows of curve, usable length and the lines of each length's cell)."""
-    lengths = sorted({verdict.length for verdict in verdicts})
-    found = {(verdict.curve, verdict.length): verdict for verdict in verdicts}
-    up_to = lengths_of(usable)
-    curves = sorted({verdict.curve for verdict in verdicts})
+def grid(table: Table) -> tuple[list[int], list[tuple[str, str, list[list[str]]]]]:
+    """(lengths, rows of curve, usable length and the lines of each length's cell) of the verdicts of a table."""
+    found = {(verdict.place.curve, verdict.place.length): verdict for verdict in table.verdicts}
+    lengths = sorted({length for _, length in found})
+    up_to = lengths_of(table.usable)
+    curves = sorted({curve for curve, _ in found})
     return lengths, [
         (curve, up_to.get(curve, "–"), [cell_lines(found.get((curve, length))) for length in lengths])
         for curve in curves
@@ -87,14 +68,12 @@ def interval(estimate: "Estimate") -> list[str]:
     """[] where there is none."""
     if estimate.low is None or estimate.high is None:
         return []
-    return [f"[{percent(estimate.low, '')}, {percent(estimate.high, '')}]"]
+    return [f"[{signed(percent(estimate.low))}, {signed(percent(estimate.high))}]"]
 
 
-def percent(nats: float, unit: str = " %") -> str:
-    """The change of perplexity that a difference of losses is: −0.3 %, +48.1 %, +12,345 %, +1.2e+07 %."""
-    value = 100 * math.expm1(min(nats, 700.0))
-    text = f"{value:+.1f}" if abs(value) < 99.95 else f"{value:+,.0f}" if value < 99_999.5 else f"{value:+.1e}"
-    return ("0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")) + unit
+def in_percent(nats: float) -> str:
+    """The change of perplexity that a difference of losses is: −0.3 %, +48.1 %, +12,345 %."""
+    return f"{signed(percent(nats))} %"
 
 
 def csv_of(verdicts: "Sequence[Verdict]") -> str:
@@ -103,7 +82,8 @@ def csv_of(verdicts: "Sequence[Verdict]") -> str:
     writer = csv.DictWriter(text, CSV, restval="", lineterminator="\n")
     writer.writeheader()
     for verdict in verdicts:
-        row: dict[str, object] = {name: getattr(verdict, name) for name in ("curve", "length", "word", "control")}
+        row: dict[str, object] = {**verdict.place._asdict(), "word": verdict.word, "control": verdict.control}
+        row["documents"] = verdict.documents
         if one := verdict.difference:
             row |= {"difference": one.value, "low": one.low, "high": one.high, "p": one.p}
             row |= {"seeds": one.seeds, "documents": one.documents}

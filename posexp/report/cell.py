@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from posexp.evaluation.row import Row, status_of
+from posexp.evaluation.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Cell:
     accuracy: float | None = None
     exact_match: float | None = None
     exact_match_bounds: tuple[float, float] | None = None  # like low and high
+    change: Estimate | None = None  # of the loss against the curve's own training length, on the same targets
 
     @property
     def failure(self) -> str:
@@ -54,7 +56,9 @@ def cell_of(rows: list[Row]) -> Cell:
         high,
         len(good) > 1,
         failures,
-        **{name: mean_of(good, name) for name in ("bits_per_byte", "accuracy", "exact_match")},
+        bits_per_byte=mean_of(good, "bits_per_byte"),
+        accuracy=mean_of(good, "accuracy"),
+        exact_match=mean_of(good, "exact_match"),
         exact_match_bounds=bounds_of([(row.get("exact_match"), row.get("documents")) for row in good]),
     )
 

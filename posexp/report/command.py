@@ -10,7 +10,7 @@ from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.row import Row, read, variant_of
-from posexp.evaluation.verdicts import Usable, Verdict, usable, verdicts
+from posexp.evaluation.verdicts import LossesOf, Pairs
 from posexp.labels import curve_labels
 from posexp.log import say
 from posexp.provenance import environment
@@ -41,26 +41,30 @@ def report(command: ReportCommand) -> None:
         raise Misuse(f"no measured run in {place}. First: posexp train +scheme=<name>, then posexp eval --lengths …")
     measured = [run for run in runs if any(row.get("run") == run.name for row in rows)]
     curve_of = curve_labels(measured, say)
-    found = judged(rows, measured, curve_of)
-    up_to = usable(found, rows, curve_of)
+    missing: dict[str, None] = {}
+    notes: list[str] = []
     write(
         rows,
         curve_of,
         Path(command.results).expanduser() / command.group / command.folder,
-        command.mixed_targets,
         console(),
         measure=MEASURES[command.measure.value] if command.measure else PPL,
-        verdicts=found,
-        usable=up_to,
-        page=(lambda shown: page_of(command, rows, shown, found, up_to, measured, curve_of)) if command.html else None,
+        pairs=Pairs(rows, curve_of, kept_losses(measured, missing)),
+        say=notes.append,
+        all_sets=command.all,
+        page=(lambda shown: page_of(command, rows, shown, measured, curve_of)) if command.html else None,
     )
+    for note in notes:
+        if not any(run in note for run in missing):
+            say(note)
+    if missing:
+        who = next(iter(missing)) + (" and others" if len(missing) > 1 else "")
+        say(f"{who}: token losses are not kept, so no verdict; repeat the eval command to have them")
 
 
-def judged(rows: list[Row], runs: list[Run], curve_of: dict[str, str]) -> list[Verdict]:
-    """What can be said from the losses that are kept; a line tells of runs whose losses are not."""
+def kept_losses(runs: list[Run], missing: dict[str, None]) -> LossesOf:
+    """Reads the losses of a row; the runs whose losses are not kept are added to `missing`."""
     folder_of = {run.name: run.folder for run in runs}
-    missing: dict[str, None] = {}
-    notes: list[str] = []
 
     def losses_of(row: Row) -> Losses | None:
         kept = losses.read(folder_of[row["run"]], row) if row["run"] in folder_of else None
@@ -68,22 +72,13 @@ def judged(rows: list[Row], runs: list[Run], curve_of: dict[str, str]) -> list[V
             missing[row["run"]] = None
         return kept
 
-    found = verdicts(rows, curve_of, losses_of, notes.append)
-    for note in notes:
-        if not any(run in note for run in missing):
-            say(note)
-    if missing:
-        who = next(iter(missing)) + (" and others" if len(missing) > 1 else "")
-        say(f"{who}: token losses are not kept, so no verdict; repeat the eval command to have them")
-    return found
+    return losses_of
 
 
 def page_of(
     command: ReportCommand,
     rows: list[Row],
     shown: list[Table],
-    found: list[Verdict],
-    up_to: list[Usable],
     runs: list[Run],
     curve_of: dict[str, str],
 ) -> str:
@@ -101,7 +96,7 @@ def page_of(
         "commit": code["commit"] and code["commit"] + (" with changes" if code["dirty"] else ""),
         "command": " ".join(["posexp report", *words]),
     }
-    return page(command.group, shown, found, up_to, cards, made)
+    return page(command.group, shown, cards, made)
 
 
 def described(run: Run) -> tuple[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The picture: values against length, one panel per table, the headline big.
+"""Pictures of tables: values against length, one panel per table, the first big.
 
 Sizes are inches, positions inside a panel are fractions of its height.
 """
@@ -6,11 +6,11 @@ Sizes are inches, positions inside a panel are fractions of its height.
 import math
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.measure import Value
+from posexp.report.measure import CHANGE, Value
 from posexp.report.rows import Table, facts, listed, one_line
 from posexp.report.strip import ROW, draw_failures, failing, failures_of
 from posexp.report.style import QUIET, Look, looks, rendered, size_of
-from posexp.report.ticks import DENSE, log_ticks, tick_labels, x_ticks, y_range, y_ticks
+from posexp.report.ticks import DENSE, tick_labels, ticks_of, x_ticks, y_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,11 +93,10 @@ def draw_panel(
     bottom, top = y_range(table)
     ceiling = bottom + (top - bottom) / (1 - strip)
     axes.set_ylim(bottom, ceiling)
-    ticks_of = log_ticks if measure.log else y_ticks
     least, most = measure.whole or (measure.at(bottom), measure.at(top))
-    ticks = ticks_of(least, most, 9 if big else 7) if values else []
+    ticks = ticks_of(measure, least, most, 9 if big else 7) if values else []
     axes.yaxis.set_major_locator(FixedLocator([measure.level(tick) for tick in ticks]))
-    axes.yaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure.log)))
+    axes.yaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.tick_params(labelsize=size, length=3)
 
@@ -135,7 +134,7 @@ def draw_panel(
 
 
 def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, big: bool) -> None:
-    """One curve, broken where a length has no value, over the band of its low and high; hollow where it breaks."""
+    """One curve, broken where a length has no value, over the band of its bounds; hollow where it breaks."""
     lengths = [length for length in table.lengths if (curve, length) in table.cells]
     values = [table.values.get((curve, length), NOTHING) for length in lengths]
     if all(value is NOTHING for value in values):
@@ -143,10 +142,12 @@ def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, 
     xs = [length + base for length in lengths]
     ys = [table.measure.level(value.value) for value in values]
     if len(table.curves) <= BANDED:
-        lows = [table.measure.level(value.low) for value in values]
-        highs = [table.measure.level(value.high) for value in values]
-        spread = any(table.cells[curve, length].spread for length in lengths)
-        axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.22 if spread else 0.14, linewidth=0, zorder=2)
+        bounds = [
+            (value.low, value.high) if banded(table, curve, n) else (None, None)
+            for n, value in zip(lengths, values, strict=True)
+        ]
+        lows, highs = ([table.measure.level(bound) for bound in side] for side in zip(*bounds, strict=True))
+        axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.22, linewidth=0, zorder=2)
         for i, x in enumerate(xs):  # a band between two points has no width at a point that stands alone
             alone = all(math.isnan(y) for y in ys[max(i - 1, 0) : i] + ys[i + 1 : i + 2])
             if alone and not math.isnan(lows[i] + highs[i]):
@@ -174,6 +175,16 @@ def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, 
         "markeredgewidth": 1.6,
     }
     axes.plot([xs[i] for i in breaks], [ys[i] for i in breaks], zorder=3.1, **hollow)
+
+
+def banded(table: Table, curve: str, length: int) -> bool:
+    """Whether a point shows its bounds: of a change the interval of its pairs, of a level the range of its seeds. An
+    interval over documents says how much those differ, which all curves have in common, so it would hide what the
+    curves differ by."""
+    value = table.values.get((curve, length))
+    if value is None or value.low is None or len(table.curves) > BANDED:
+        return False
+    return table.measure == CHANGE or table.measure.whole is not None or table.cells[curve, length].spread
 
 
 def name_curves(
@@ -218,10 +229,11 @@ def subtitle(table: Table, big: bool) -> str:
         return " · ".join([facts(table), *hollow])
     several = len(table.train_lengths) > 1  # a single one is written in the panel
     parts = [f"trained at {listed(table.train_lengths)}"] * several + [facts(table)]
-    bounded = [key for key, value in table.values.items() if value.low is not None and len(table.curves) <= BANDED]
-    kinds = {table.cells[key].spread for key in bounded}
+    bounded = [key for key in table.values if banded(table, *key)]
+    kinds = {table.cells[key].spread and table.measure != CHANGE for key in bounded}
     bands = ["range of the seeds"] * (True in kinds) + [f"95 % over {table.measure.over}"] * (False in kinds)
-    return " · ".join(parts + (["band: " + " or ".join(bands)] if bands else []) + hollow)
+    grey = ["grey: within 1 %"] if table.measure == CHANGE else []
+    return " · ".join(parts + (["band: " + " or ".join(bands)] if bands else []) + grey + hollow)
 
 
 def wrapped(text: str, letters: float) -> list[str]:

@@ -1,7 +1,7 @@
 """Tables for a paper: LaTeX with booktabs. Names in other scripts than Latin need LuaLaTeX or XeLaTeX."""
 
 from posexp.report.rows import Table, facts, listed, one_line
-from posexp.report.table import failure, interval, starred, tabled, trained_at
+from posexp.report.table import failure, interval, starred, trained_at
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -30,7 +30,10 @@ ESCAPES = {
 
 def latex(shown: list[Table]) -> str:
     """A file for \\input; its preamble needs \\usepackage{booktabs}."""
-    return "\n\n".join(["% \\usepackage{booktabs}", *map(latex_table, tabled(shown))]) + "\n"
+    return (
+        "\n\n".join(["% \\usepackage{booktabs}", *(latex_table(table) for table in shown if not table.drawn_only)])
+        + "\n"
+    )
 
 
 def latex_table(table: Table) -> str:

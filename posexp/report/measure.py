@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ class Value:
 class Measure:
     """`name` as measure=… takes it; `title` begins titles; `axis` says what the numbers are; `meaning` ends "Each cell
     is"; `over` and `by` say what the 95 % interval of a single seed is about and how it is found; `log` asks for a
-    logarithmic axis, `whole` for one with all values that there can be."""
+    logarithmic axis, `linear` for one that is logarithmic on both sides of a linear part up to that value, `whole` for
+    one with all values that there can be."""
 
     name: str
     title: str
@@ -33,6 +34,7 @@ class Measure:
     over: str = "documents"
     by: str = "a bootstrap"
     log: bool = False
+    linear: float | None = None
     whole: tuple[float, float] | None = None
     high_is_good: bool = False
 
@@ -45,11 +47,15 @@ class Measure:
         """Where a value is drawn, on an axis that is linear in it: log10 for `log`, as a log axis ends near 1e308."""
         if value is None or math.isinf(value):
             return math.nan
-        return math.log10(value) if self.log else value
+        if self.linear and abs(value) > self.linear:
+            return math.copysign(1 + math.log10(abs(value) / self.linear), value)
+        return math.log10(value) if self.log else value / (self.linear or 1)
 
     def at(self, level: float) -> float:
         """The value that is drawn at `level`."""
-        return 10.0 ** min(level, 307.0) if self.log else level
+        if self.linear and abs(level) > 1:
+            return math.copysign(self.linear * 10.0 ** min(abs(level) - 1, 307.0), level)
+        return 10.0 ** min(level, 307.0) if self.log else level * (self.linear or 1)
 
 
 def perplexity(cell: "Cell") -> Value | None:
@@ -79,6 +85,24 @@ def exact_match(cell: "Cell") -> Value | None:
         return None
     bounds = cell.exact_match_bounds or (None, None)
     return Value(100 * cell.exact_match, *(None if bound is None else 100 * bound for bound in bounds))
+
+
+def change(cell: "Cell") -> Value | None:
+    """In percent of the perplexity."""
+    if cell.change is None:
+        return None
+    return Value(*(None if nats is None else percent(nats) for nats in astuple(cell.change)[:3]))  # type: ignore[arg-type]
+
+
+def percent(nats: float) -> float:
+    """The change of perplexity that a difference of losses is."""
+    return 100 * math.expm1(min(nats, 700.0))
+
+
+def signed(value: float) -> str:
+    """A percentage as text: −0.3, +48.1, +12,345, +1.2e+07."""
+    text = f"{value:+.1f}" if abs(value) < 99.95 else f"{value:+,.0f}" if value < 99_999.5 else f"{value:+.1e}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def digits(value: float) -> str:
@@ -119,5 +143,16 @@ EXACT_MATCH = Measure(
     by="Wilson's score",
     whole=(0, 100),
     high_is_good=True,
+)
+CHANGE = Measure(
+    "change",
+    "Change of perplexity",
+    "change against the own training length in percent",
+    "a change of perplexity against the curve's own training length",
+    change,
+    signed,
+    over="seeds and documents",
+    by="a jackknife",
+    linear=1,
 )
 MEASURES = {measure.name: measure for measure in (PPL, NLL, BITS_PER_BYTE, EXACT_MATCH)}

@@ -15,11 +15,12 @@ from importlib.resources import files
 from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS
-from posexp.evaluation.verdicts import MARGIN, Usable, Verdict
+from posexp.evaluation.verdicts import MARGIN
 from posexp.identity import flat
+from posexp.report.answer import answer
 from posexp.report.beyond import MARKS
 from posexp.report.cell import Cell
-from posexp.report.rows import Table, apart, facts
+from posexp.report.rows import Table, facts
 from posexp.report.style import COLOURS, DASHES, MARKERS, looks
 from posexp.report.table import trained_at
 
@@ -40,13 +41,10 @@ class RunCard:
 def page(
     title: str,
     shown: list[Table],
-    verdicts: list[Verdict],
-    usable: list[Usable],
     runs: list[RunCard],
     made: dict[str, Any],
 ) -> str:
-    """The whole page. `shown` has the words of the `verdicts` where they belong, as posexp.report.beyond.marked gives
-    them. `made` says how the page came about (version, commit, command, …); the same input gives the same page."""
+    """The whole page, the same for the same input. `made` says how it came about: version, commit, command, …"""
     style, script = source("page.css"), "\n".join(source(name) for name in SCRIPTS)
     policy = (
         f"default-src 'none'; script-src '{hash_of(script)}'; style-src '{hash_of(style)}'; "
@@ -58,7 +56,7 @@ def page(
         "margin": f"{100 * math.expm1(MARGIN):.1g} %",
         "style": style,
         "script": script,
-        "data": as_json(content(title, shown, verdicts, usable, runs, made)),
+        "data": as_json(content(title, shown, runs, made)),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], source("page.html"))
 
@@ -91,8 +89,6 @@ def finite(value: Any) -> Any:
 def content(
     title: str,
     shown: list[Table],
-    verdicts: list[Verdict],
-    usable: list[Usable],
     runs: list[RunCard],
     made: dict[str, Any],
 ) -> dict[str, Any]:
@@ -100,12 +96,10 @@ def content(
     return {
         "title": title,
         "made": {key: str(value) for key, value in made.items() if value not in (None, "")},
-        "looks": looks_of(shown, [*(v.curve for v in verdicts), *(u.curve for u in usable), *(r.curve for r in runs)]),
+        "answer": answer(shown[0]),
+        "looks": looks_of(shown, [run.curve for run in runs]),
         "tables": [table_of(table) for table in shown],
-        "apart": apart(shown),
         "marks": MARKS,
-        "verdicts": [asdict(verdict) for verdict in verdicts],
-        "usable": [asdict(one) for one in usable],
         "runs": [
             {
                 "name": run.name,
@@ -131,9 +125,6 @@ def looks_of(shown: list[Table], others: list[str]) -> dict[str, dict[str, Any]]
 
 
 def table_of(table: Table) -> dict[str, Any]:
-    def cell(curve: str, length: int) -> dict[str, Any] | None:
-        return cell_of(table.cells.get((curve, length)), (curve, length) in table.words)
-
     protocol = PROTOCOLS.get(table.protocol)
     name = protocol.title if protocol else table.protocol.replace("_", " ")
     hash_ = (table.targets_hashes or ("",))[0][:8]
@@ -148,16 +139,17 @@ def table_of(table: Table) -> dict[str, Any]:
         "trained": table.trained,
         "trainedAt": trained_at(table),
         "trainLengths": table.train_lengths,
-        "cells": [[cell(curve, length) for length in table.lengths] for curve in table.curves],
+        "cells": [[cell_of(table.cells.get((curve, length))) for length in table.lengths] for curve in table.curves],
         "comparable": len(table.targets_hashes) <= 1 and len(table.targets) <= 1,
+        "verdicts": [asdict(verdict) | verdict.place._asdict() for verdict in table.verdicts],
+        "usable": [asdict(one) for one in table.usable],
         "heat": protocol is not None and protocol.drawn_only,
         "measure": table.measure.name,
         "notes": table.notes,
     }
 
 
-def cell_of(cell: Cell | None, judged: bool) -> dict[str, Any] | None:
-    """`judged`: the verdict on this curve at this length is on this cell."""
+def cell_of(cell: Cell | None) -> dict[str, Any] | None:
     if cell is None:
         return None
     found = {
@@ -170,7 +162,6 @@ def cell_of(cell: Cell | None, judged: bool) -> dict[str, Any] | None:
         "exact_match_bounds": cell.exact_match_bounds,
         "spread": cell.spread or None,
         "failure": cell.failure or None,
-        "judged": judged or None,
     }
     return {"seeds": cell.seeds} | {key: value for key, value in found.items() if value is not None}
 

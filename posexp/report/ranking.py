@@ -5,20 +5,17 @@ Dots are values at a length, lines above and below a row the range of the seeds 
 
 import math
 import statistics
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from posexp.report.beyond import lengths_of
 from posexp.report.curves import above, wrapped
 from posexp.report.rows import Table, facts, listed, one_line
 from posexp.report.style import INK, QUIET, rendered
-from posexp.report.ticks import log_ticks, tick_labels, y_ticks
+from posexp.report.ticks import tick_labels, ticks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from posexp.evaluation.verdicts import Usable
 
 FOLLOWED = 12  # curves; lines of more cannot be followed
 MOST_DOTS = 6  # lengths in a row
@@ -28,12 +25,12 @@ TRAINED = "#D55E00"
 ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.2
 
 
-def pictures(table: Table, usable: "Sequence[Usable]" = ()) -> tuple[bytes, bytes]:
+def pictures(table: Table) -> tuple[bytes, bytes]:
     """(PNG, SVG); the same table gives the same bytes."""
-    return rendered(lambda: draw(table, usable), table.title)
+    return rendered(lambda: draw(table), table.title)
 
 
-def draw(table: Table, usable: "Sequence[Usable]" = ()) -> "Figure":
+def draw(table: Table) -> "Figure":
     from matplotlib.figure import Figure
 
     curves, shown = ranked(table), dots(table)
@@ -47,7 +44,7 @@ def draw(table: Table, usable: "Sequence[Usable]" = ()) -> "Figure":
     axes.set_yticks(range(len(curves)), [one_line(curve) for curve in curves])
     axes.tick_params(axis="y", length=0)
     name_values(axes, table, low, edge)
-    up_to = lengths_of(usable)
+    up_to = lengths_of(table.usable)
     if up_to:
         note(axes, -1, "usable length", 0.1, color=QUIET, size=9.5)
     for y, curve in enumerate(curves):
@@ -139,9 +136,9 @@ def name_values(axes: "Axes", table: Table, low: float, high: float) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     measure = table.measure
-    ticks = (log_ticks if measure.log else y_ticks)(measure.at(low), measure.at(high), 8)
+    ticks = ticks_of(measure, measure.at(low), measure.at(high), 8)
     axes.xaxis.set_major_locator(FixedLocator([measure.level(tick) for tick in ticks]))
-    axes.xaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure.log)))
+    axes.xaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(measure.label, labelpad=6)
 

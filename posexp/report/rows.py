@@ -1,11 +1,14 @@
 """Eval rows become tables: which rows may stand in one table, and what a cell of it says."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS
 from posexp.evaluation.row import Row, status_of, variant_of
+from posexp.evaluation.statistics import Estimate
+from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
 from posexp.report.cell import Cell, cell_of
 from posexp.report.measure import EXACT_MATCH, PPL, Measure, Value
 
@@ -14,15 +17,17 @@ MOST_LENGTHS = 200  # of a table
 
 @dataclass(frozen=True)
 class Table:
-    """Curves by lengths under one protocol. `targets_hashes` has one entry unless targets were mixed on purpose.
+    """Curves by lengths under one protocol, on one set of targets. Where each length scores targets of its own, all
+    cells of a length have theirs in common, and `targets_hashes` has one entry a length.
 
-    `measure` is what it shows of its cells. `words` are verdicts on context beyond the training length.
+    `measure` is what it shows of its cells; `verdicts` are on context beyond the training length.
     """
 
     protocol: str
     stride: int | None
     targets_hashes: tuple[str, ...]
     targets: tuple[int, ...]  # distinct counts
+    documents: tuple[int, ...]  # that hold the targets, distinct counts
     lengths: tuple[int, ...]
     curves: tuple[str, ...]
     seeds: dict[str, int]  # of each curve
@@ -32,7 +37,20 @@ class Table:
     crossing: float = 0.0  # largest share of targets at a length whose context begins in another document
     corpus: str = ""  # the text, where it is not that of the runs
     measure: Measure = PPL
-    words: dict[tuple[str, int], str] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def usable(self) -> list[Usable]:
+        return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()})
+
+    @cached_property
+    def words(self) -> dict[tuple[str, int], str]:
+        """What the verdicts say, by curve and length."""
+        return {(verdict.place.curve, verdict.place.length): verdict.word for verdict in self.verdicts}
+
+    def place(self, curve: str, length: int) -> Place:
+        """Where a verdict on a cell belongs, and its change."""
+        return Place(curve, length, self.targets_hashes[0], self.stride)
 
     @property
     def train_lengths(self) -> tuple[int, ...]:
@@ -70,33 +88,60 @@ class Table:
 
 
 def tables(
-    rows: list[Row], curve_of: dict[str, str], mixed_targets: bool = False, measure: Measure = PPL
+    rows: list[Row],
+    curve_of: dict[str, str],
+    measure: Measure = PPL,
+    verdicts: Sequence[Verdict] = (),
+    changes: dict[Place, Estimate] | None = None,
 ) -> list[Table]:
     """One table per (protocol, stride, targets), the headline first, other text than the runs' own last; controls are
     left to verdicts.
 
     `curve_of` maps run folder names to curve labels; the runs of one label are seeds of one curve. A run
     that it lacks is a curve of its own, and so is each transform or other window that a run was evaluated with.
-    Rows with different targets share a table only with `mixed_targets`.
     Of several rows of one curve, run and length in a table, the last counts. Tasks are shown by exact match, all else
-    by `measure`.
+    by `measure`. Verdicts and changes stand in the table of the targets that they are about, and in no other.
     """
     rows = [row for row in rows if not row.get("control")]
     sets = target_sets(rows)
     parts: dict[tuple, list[Row]] = {}
     latest: dict[tuple, int] = {}
     for index, (row, targets) in enumerate(zip(rows, sets, strict=True)):
-        key = (row["protocol"], row.get("stride"), None if mixed_targets else targets)
+        key = (row["protocol"], row.get("stride"), targets)
         parts.setdefault(key, []).append(row)
         latest[key] = index
 
     def order(key: tuple) -> tuple:
-        known = list(PROTOCOLS)
+        """Of several sets of one protocol, that of most runs is first; then that of most documents and targets, which
+        is the one within the reach of the text."""
+        known, members = list(PROTOCOLS), parts[key]
         rank = known.index(key[0]) if key[0] in known else len(known)
-        elsewhere = all(row.get("corpus") for row in parts[key])
-        return elsewhere, rank, key[0], -len({row["run"] for row in parts[key]}), -latest[key]
+        elsewhere = all(row.get("corpus") for row in members)
+        sizes = [-max(row.get(name) or 0 for row in members) for name in ("documents", "targets")]
+        longest = max(row["length"] for row in members)
+        return elsewhere, rank, key[0], -len({row["run"] for row in members}), *sizes, longest, -latest[key]
 
-    return [table_of(parts[key], curve_of, measure) for key in sorted(parts, key=order)]
+    found = [table_of(parts[key], curve_of, measure) for key in sorted(parts, key=order)]
+    return [judged(table, verdicts, changes or {}) for table in found]
+
+
+def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estimate]) -> Table:
+    """The table with the verdicts on its own cells, and their changes."""
+    if table.protocol != PROTOCOL:
+        return table
+    cells = {key: replace(cell, change=change_of(table, *key, changes)) for key, cell in table.cells.items()}
+    places = {table.place(*key) for key in table.cells}
+    return replace(table, cells=cells, verdicts=tuple(verdict for verdict in verdicts if verdict.place in places))
+
+
+def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estimate]) -> Estimate | None:
+    """Where no pairs are kept, without an interval; None where the same seeds have no value at the training length."""
+    known = changes.get(table.place(curve, length))
+    own, trained = table.cells[curve, length], table.cells.get((curve, min(table.trained[curve])))
+    if known or trained is None or own.nll is None or trained.nll is None:
+        return known
+    same_seeds = own.seeds == trained.seeds and not own.failures and not trained.failures
+    return Estimate(own.nll - trained.nll, None, None, None, None, own.seeds, 0) if same_seeds else None
 
 
 def target_sets(rows: list[Row]) -> list[Any]:
@@ -158,7 +203,8 @@ def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Tab
         protocol=first["protocol"],
         stride=first.get("stride"),
         targets_hashes=tuple(dict.fromkeys(str(row.get("targets_hash") or "") for row in kept.values())),
-        targets=tuple(sorted({row["targets"] for row in kept.values() if row.get("targets") is not None})),
+        targets=counts_of(kept, "targets"),
+        documents=counts_of(kept, "documents"),
         lengths=tuple(sorted({row["length"] for row in kept.values()})),
         curves=tuple(sorted(runs)),
         seeds={curve: len(names) for curve, names in runs.items()},
@@ -171,20 +217,24 @@ def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Tab
     )
 
 
+def counts_of(rows: dict[Any, Row], column: str) -> tuple[int, ...]:
+    return tuple(sorted({row[column] for row in rows.values() if row.get(column) is not None}))
+
+
 def facts(table: Table) -> str:
-    """What the numbers of a table rest on: targets, their hash, stride, documents crossed, seeds."""
+    """What the numbers of a table rest on: targets, their hash and documents, stride, documents crossed, seeds."""
     parts = []
     if table.targets:
         parts.append(f"{span(table.targets)} targets" + (" a point" if len(table.targets) > 1 else ""))
     hashes = [name[:8] for name in table.targets_hashes if name]
-    if len(hashes) > 1 and is_moving(table.protocol):
+    if len(hashes) > 1:
         parts[-1:] = [f"{parts[-1]}, others at every length" if parts else "other targets at every length"]
-    elif len(hashes) > 1:
-        parts.append("targets differ between rows: " + ", ".join(hashes))
     elif hashes and table.targets:
         parts[-1] += f" {hashes[0]}"
     elif hashes:
         parts.append(f"targets {hashes[0]}")
+    if table.documents and parts:
+        parts[-1] += f" in {span(table.documents)} document{'s' * (table.documents != (1,))}"
     if table.stride is not None:
         parts.append(f"stride {table.stride}")
     parts += [f"of {table.corpus}"] if table.corpus else []
@@ -207,17 +257,3 @@ def listed(numbers: tuple[int, ...]) -> str:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def apart(shown: list[Table]) -> list[str]:
-    """One line for each protocol whose tables are several because their targets differ."""
-    groups: dict[tuple, list[str]] = {}
-    for table in shown:
-        key = (table.protocol, table.stride)
-        groups.setdefault(key, []).append((table.targets_hashes or ("",))[0][:8] or "no hash")
-    return [
-        f"{protocol}: {len(hashes)} tables are apart because their targets differ ({', '.join(hashes)}); "
-        "mixed_targets=true joins them."
-        for (protocol, _), hashes in groups.items()
-        if len(hashes) > 1
-    ]

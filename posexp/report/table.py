@@ -1,22 +1,21 @@
 """Tables as the terminal and Markdown show them."""
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from posexp.report import beyond
+from posexp.report.answer import answer
 from posexp.report.measure import EXACT_MATCH, digits
-from posexp.report.rows import Table, apart, facts, listed, one_line
+from posexp.report.rows import MOST_LENGTHS, Table, facts, listed, one_line, span
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
-    from posexp.evaluation.verdicts import Usable, Verdict
-
 
 number = digits  # of perplexities
+DRAWN = "Its lengths are too many for a table: others.png and rows.csv have them."
 
 
 def interval(table: Table, key: tuple[str, int]) -> tuple[str, str] | None:
@@ -39,53 +38,69 @@ def about(table: Table) -> str:
     return f"{table.measure.axis} · {facts(table)} · {trained_at(table)}"
 
 
-def tabled(shown: list[Table]) -> list[Table]:
-    return [table for table in shown if not table.drawn_only]
+def how_to_read(table: Table) -> list[str]:
+    """What the numbers of a table are, then what stands around them, and what its verdicts mean."""
+    if table.drawn_only:
+        return []
+    measure = table.measure
+    found = [
+        f"Each cell is {measure.meaning}. In brackets: the lowest and the highest seed where two or more have a value, "
+        f"otherwise the 95 % interval over {measure.over}, by {measure.by}. * marks the training length; – was not "
+        "measured."
+    ]
+    if any(word in beyond.MARKS for word in table.words.values()):
+        found.append(beyond.LEGEND)
+    return found + (beyond.how_to_read() if table.verdicts else [])
 
 
-def how_to_read(shown: list[Table]) -> list[str]:
-    """What the numbers of these tables are, then what stands around them."""
-    found = []
-    measures = dict.fromkeys(table.measure for table in shown)
-    for measure in measures:
-        protocols = ", ".join(dict.fromkeys(table.protocol for table in shown if table.measure == measure))
-        found.append(
-            f"Each cell{f' of {protocols}' if len(measures) > 1 else ''} is {measure.meaning}. In brackets: the lowest "
-            "and the highest seed where two or more have a value, otherwise the 95 % interval over "
-            f"{measure.over}, by {measure.by}."
-        )
-    found.append("* marks the training length; – was not measured.")
-    marks = any(word in beyond.MARKS for table in shown for word in table.words.values())
-    return [" ".join(found), *([beyond.LEGEND] if marks else [])]
-
-
-def print_tables(
-    shown: list[Table],
-    console: "Console",
-    verdicts: "Sequence[Verdict]" = (),
-    usable: "Sequence[Usable]" = (),
-) -> None:
-    """Prints all tables but those that are only drawn, then the verdicts; what is too wide for the console continues
-    below itself."""
+def print_tables(shown: list[Table], console: "Console", all_sets: bool = False) -> None:
+    """Prints the answer, the headline and its verdicts; of each other table a line, or with `all_sets` all of it. What
+    is too wide for the console continues below itself."""
     from rich.text import Text
 
-    for table in tabled(shown):
-        console.print(Text.assemble((table.protocol, "bold"), f" · {about(table)}"), soft_wrap=True)
-        for grid in grids(table, console.width):
-            console.print(grid)
-        for note in table.notes:
-            console.print(Text(note, style="red"), soft_wrap=True)
-        console.print()
-    for line in how_to_read(tabled(shown)) if tabled(shown) else []:
+    headline, *others = shown
+    if words := answer(headline):
+        console.print(Text(f"{words}\n"))
+    print_table(headline, console)
+    for line in how_to_read(headline):
         console.print(Text(line, style="dim"))
-    if verdicts:
-        console.print(Text(f"\n{beyond.HEADING}", style="bold"))
-        for grid in beyond_grids(verdicts, usable, console.width):
+    for table in others if all_sets else []:
+        console.print()
+        print_table(table, console)
+    if others and not all_sets:
+        console.print(Text("\nAlso measured, in table.md and by posexp report --all:", style="bold"))
+        for table in others:
+            console.print(Text(f"{table.protocol} · {summary(table)}"), soft_wrap=True)
+
+
+def print_table(table: Table, console: "Console") -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble((table.protocol, "bold"), f" · {about(table)}"), soft_wrap=True)
+    if table.drawn_only:
+        console.print(Text(DRAWN, style="dim"))
+        return
+    for grid in grids(table, console.width):
+        console.print(grid)
+    for note in table.notes:
+        console.print(Text(note, style="red"), soft_wrap=True)
+    if table.verdicts and not too_many(table):
+        console.print(Text(beyond.HEADING, style="bold"))
+        for grid in beyond_grids(table, console.width):
             console.print(grid)
-        for line in beyond.how_to_read():
-            console.print(Text(line, style="dim"))
-    for line in apart(shown):
-        console.print(Text(line), soft_wrap=True)
+
+
+def summary(table: Table) -> str:
+    """The lengths of a table, what it rests on, and the range of its values."""
+    values = [value.value for value in table.values.values()]
+    write = table.measure.write
+    found = f"{table.measure.axis} {write(min(values))} to {write(max(values))}" if values else "no values"
+    return f"{span((min(table.lengths), max(table.lengths)))} · {facts(table)} · {found}"
+
+
+def too_many(table: Table) -> bool:
+    """Whether nobody could read the verdicts of so many lengths."""
+    return len({verdict.place.length for verdict in table.verdicts}) > MOST_LENGTHS
 
 
 def grids(table: Table, width: int) -> list["Grid"]:
@@ -102,7 +117,7 @@ def grids(table: Table, width: int) -> list["Grid"]:
     return pieces(heads, [starred(length, table.train_lengths) for length in table.lengths], rows, width)
 
 
-def beyond_grids(verdicts: "Sequence[Verdict]", usable: "Sequence[Usable]", width: int) -> list["Grid"]:
+def beyond_grids(table: Table, width: int) -> list["Grid"]:
     from rich.text import Text
 
     def cell(lines: list[str]) -> Text:
@@ -110,7 +125,7 @@ def beyond_grids(verdicts: "Sequence[Verdict]", usable: "Sequence[Usable]", widt
         style = {"breaks": "red", "uses": "green"}.get(word.split()[0], "")
         return Text("\n").join([Text(word, style=style), *(Text(line, style="dim") for line in others)])
 
-    lengths, rows = beyond.grid(verdicts, usable)
+    lengths, rows = beyond.grid(table)
     texts = [([Text(one_line(curve)), Text(up_to)], [cell(lines) for lines in cells]) for curve, up_to, cells in rows]
     return pieces(["curve", "usable\nlength"], list(map(str, lengths)), texts, width)
 
@@ -174,34 +189,49 @@ def failure(table: Table, key: tuple[str, int]) -> str:
     return table.cells[key].failure if key in table.cells else ""
 
 
-def markdown(shown: list[Table], verdicts: "Sequence[Verdict]" = (), usable: "Sequence[Usable]" = ()) -> str:
-    """The same tables as GitHub shows them, and how to read their intervals."""
-    parts = [f"# {shown[0].measure.title} by evaluation length"]
-    for table in tabled(shown):
-        several = len(table.train_lengths) > 1
-        head = ["curve", *(["trained at"] if several else [])]
-        head += [escape(starred(length, table.train_lengths)) for length in table.lengths]
-        rows = []
-        for curve in table.curves:
-            cells = [escape(curve), *([listed(table.trained[curve])] if several else [])]
-            rows.append(cells + [markdown_cell(table, (curve, length)) for length in table.lengths])
-        parts += [f"## {escape(table.protocol)}", escape(about(table)), pipe_table(head, rows)]
-        if table.notes:
-            parts.append("\n".join(f"- {escape(note)}" for note in table.notes))
-    parts += [escape(line) for line in how_to_read(tabled(shown))] if tabled(shown) else []
-    if verdicts:
-        lengths, beyond_rows = beyond.grid(verdicts, usable)
+def markdown(shown: list[Table]) -> str:
+    """The same as GitHub shows it: the answer, the headline, then every other set of targets and protocol under a
+    heading of its own."""
+    headline, *others = shown
+    parts = [f"# {headline.measure.title} by evaluation length", escape(answer(headline)), *markdown_table(headline)]
+    parts += [escape(line) for line in how_to_read(headline)]
+    for table in others:
+        parts += markdown_table(table)
+        if table.measure != headline.measure:
+            parts += [escape(line) for line in how_to_read(table)[:1]]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(table: Table) -> list[str]:
+    """A heading, what the numbers are, the table and its verdicts."""
+    parts = [f"## {escape(heading(table))}", escape(about(table))]
+    if table.drawn_only:
+        return [*parts, DRAWN]
+    several = len(table.train_lengths) > 1
+    head = ["curve", *(["trained at"] if several else [])]
+    head += [escape(starred(length, table.train_lengths)) for length in table.lengths]
+    rows = []
+    for curve in table.curves:
+        cells = [escape(curve), *([listed(table.trained[curve])] if several else [])]
+        rows.append(cells + [markdown_cell(table, (curve, length)) for length in table.lengths])
+    parts.append(pipe_table(head, rows))
+    if table.notes:
+        parts.append("\n".join(f"- {escape(note)}" for note in table.notes))
+    if table.verdicts and not too_many(table):
+        lengths, found = beyond.grid(table)
         lines = [
             [escape(curve), escape(up_to), *("<br>".join(map(escape, cell)) for cell in cells)]
-            for curve, up_to, cells in beyond_rows
+            for curve, up_to, cells in found
         ]
-        parts += [f"## {beyond.HEADING}", pipe_table(["curve", "usable length", *map(str, lengths)], lines)]
-        parts += [escape(line) for line in beyond.how_to_read()]
-    parts += [escape(line) for line in apart(shown)]
-    parts += [
-        f"{escape(table.title)} is in curves.png, curves.svg and rows.csv." for table in shown if table.drawn_only
-    ]
-    return "\n\n".join(parts) + "\n"
+        parts += [f"### {beyond.HEADING}", pipe_table(["curve", "usable length", *map(str, lengths)], lines)]
+    return parts
+
+
+def heading(table: Table) -> str:
+    """The protocol, and what else makes its table another one."""
+    name = table.targets_hashes[0][:8]
+    parts = [table.protocol, f"targets {name}" if len(table.targets_hashes) == 1 and name else ""]
+    return " · ".join(filter(None, [*parts, table.corpus]))
 
 
 def markdown_cell(table: Table, key: tuple[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 
+from posexp.report.measure import Measure
 from posexp.report.rows import Table
 
 DENSE = 16  # more lengths than this are drawn without markers, and not all written under the axis
@@ -17,6 +18,28 @@ def y_range(table: Table) -> tuple[float, float]:
     found += map(table.measure.level, table.measure.whole or ())
     air = max(0.06 * (max(found) - min(found)), 0.01)
     return min(found) - air, max(found) + air
+
+
+def ticks_of(measure: Measure, least: float, most: float, count: int) -> list[float]:
+    """Up to `count` values to write on the axis of a measure."""
+    if measure.log:
+        return log_ticks(least, most, count)
+    if measure.linear and max(abs(least), abs(most)) > measure.linear:
+        return both_sides(least, most, measure.linear)
+    return y_ticks(least, most, count)
+
+
+def both_sides(low: float, high: float, linear: float) -> list[float]:
+    """Ticks of an axis that is logarithmic on both sides of a linear part: −10, −1, 0, 1, 10, 100, and thirds between
+    where that leaves only a few."""
+    powers = range(math.ceil(math.log10(max(-low, high, linear) / linear)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        sizes = [step * linear * 10.0**power for power in powers for step in steps]
+        ticks = [-size for size in reversed(sizes)] + [0.0] + sizes
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) <= 10:
+            break
+    return inside
 
 
 def y_ticks(low: float, high: float, most: int) -> list[float]:
@@ -62,9 +85,11 @@ def x_ticks(table: Table, inches: float, em: float) -> list[int]:
     return sorted(kept)
 
 
-def tick_labels(ticks: list[float], log: bool) -> list[str]:
-    """On a linear axis all have as many decimals."""
-    if log:
+def tick_labels(ticks: list[float], measure: Measure) -> list[str]:
+    """On a linear axis all have as many decimals; a change has its sign."""
+    if measure.linear:
+        return [("−" if tick < 0 else "+" if tick > 0 else "") + plain(abs(tick)) for tick in ticks]
+    if measure.log:
         return [plain(tick) for tick in ticks]
     decimals = max((len(plain(tick).partition(".")[2]) for tick in ticks), default=0)
     return [f"{tick:,.{decimals}f}" for tick in ticks]

@@ -90,9 +90,7 @@ const cellOf = (table, curve, length) => {
   const row = table.cells[table.curves.indexOf(curve)];
   return row ? row[table.lengths.indexOf(length)] : null;
 };
-const VERDICTS = new Map(DATA.verdicts.map((verdict) => [JSON.stringify([verdict.curve, verdict.length]), verdict]));
-const verdictOf = (table, curve, length) =>
-  cellOf(table, curve, length)?.judged ? VERDICTS.get(JSON.stringify([curve, length])) : undefined;
+const verdictOf = (table, curve, length) => table.verdicts.find((one) => one.curve === curve && one.length === length);
 
 function controlOf(table, curve) { // the cropped control: the curve itself at its training length, on the same targets
   const trained = table.trained[curve];

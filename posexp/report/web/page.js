@@ -58,6 +58,7 @@ function drawTable() {
   drawLegend(table, measure, relative);
   drawChart(table, measure, relative, view.off);
   drawNumbers(table, measure, relative);
+  drawVerdicts(table);
   byId("chart-note").replaceChildren(...noteOf(table, measure, relative, why).map((text) => element("span", {}, text)));
 }
 
@@ -138,13 +139,13 @@ function start() {
     counted(curves.size, "curve"), DATA.runs.length ? counted(DATA.runs.length, "run") : "",
     DATA.tables[0].trainedAt, DATA.made.date || "",
   ].filter(Boolean).join(" · ");
+  byId("answer").textContent = DATA.answer;
   byId("made").replaceChildren(...Object.entries(DATA.made).map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, value))));
   byId("table").replaceChildren(...DATA.tables.map((table) => element("option", {value: table.key}, table.name + (sameName(table) ? ` · ${table.facts}` : ""))));
   byId("table").addEventListener("change", (event) => change("table", event.target.value));
   byId("find").addEventListener("input", (event) => change("find", event.target.value));
   byId("all").addEventListener("click", () => change("off", new Set()));
   byId("none").addEventListener("click", () => change("off", new Set(chosen().table.curves)));
-  drawVerdicts();
   drawRuns();
   drawAll();
   for (const link of document.querySelectorAll("nav a")) {

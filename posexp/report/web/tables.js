@@ -20,13 +20,11 @@ function drawNumbers(table, measure, relative) {
   const notes = [
     "* marks the training length; – was not measured.",
     relative ? intervalNote(measure, true) : `In brackets: ${intervalNote(measure, false)}`,
-    isJudged(table) ? `Marks: ${Object.entries(DATA.marks).map(([word, mark]) => `${mark} ${word}`).join(", ")}, as in Verdicts.` : "",
-    ...table.notes, ...DATA.apart,
+    table.verdicts.length ? `Marks: ${Object.entries(DATA.marks).map(([word, mark]) => `${mark} ${word}`).join(", ")}, as in Verdicts.` : "",
+    ...table.notes,
   ];
   byId("numbers-notes").replaceChildren(...notes.filter(Boolean).map((note) => element("li", {}, note)));
 }
-
-const isJudged = (table) => table.cells.some((row) => row.some((cell) => cell && cell.judged));
 
 function intervalNote(measure, relative) {
   if (relative && measure.share) return "The control is the curve’s own value at its training length on the same targets.";
@@ -53,22 +51,22 @@ function numberCell(table, curve, length, measure, relative) {
 
 // ---- the verdicts
 
-function drawVerdicts() {
+function drawVerdicts(table) { // on the targets of the table that is shown
   const place = byId("verdicts-table");
-  if (!DATA.verdicts.length) {
-    place.replaceChildren(element("p", {class: "quiet"}, "There are none: they need the protocol same_targets at the training length and beyond it, with its controls."));
+  if (!table.verdicts.length) {
+    place.replaceChildren(element("p", {class: "quiet"}, "This table has none: they need the protocol same_targets at the training length and beyond it, with its controls."));
     return;
   }
-  const of = (key) => [...new Set(DATA.verdicts.map((verdict) => verdict[key]))];
+  const of = (key) => [...new Set(table.verdicts.map((verdict) => verdict[key]))];
   const lengths = of("length").sort((a, b) => a - b);
-  const usable = new Map(DATA.usable.map((one) => [one.curve, one]));
+  const usable = new Map(table.usable.map((one) => [one.curve, one]));
   const curves = [...new Set([...of("curve"), ...usable.keys()])].sort();
   const head = [headCell("curve"), ...lengths.map((length) => headCell(String(length))), headCell("usable length")];
   const rows = curves.map((curve) => {
     const last = usable.get(curve);
     const upTo = last && (last.at_least ? "≥ " : "") + last.length.toLocaleString("en-US") + (last.doubtful ? " ?" : "");
     return element("tr", {"data-curve": curve}, curveCell(curve),
-      ...lengths.map((length) => verdictCell(VERDICTS.get(JSON.stringify([curve, length])))),
+      ...lengths.map((length) => verdictCell(verdictOf(table, curve, length))),
       element("td", {class: "usable"}, upTo || "–"));
   });
   place.replaceChildren(grid(head, rows, "verdicts"));

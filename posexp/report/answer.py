@@ -1,0 +1,78 @@
+"""The answer in words: what the verdicts of a table say of its longest lengths."""
+
+from typing import TYPE_CHECKING
+
+from posexp.report.measure import percent
+from posexp.report.rows import Table, one_line, span
+
+if TYPE_CHECKING:
+    from posexp.evaluation.verdicts import Verdict
+
+FEW = 6  # curves of one verdict that get a phrase each
+WORDS = {"breaks": "worse", "uses": "better", "ignores": "unchanged", "unclear": "undecided"}
+
+
+def answer(table: Table) -> str:
+    """One sentence for each multiple of the training length that is the longest of a curve; "" without verdicts."""
+    longest = {verdict.place.curve: verdict for verdict in table.verdicts}  # which are in order of length
+    by_multiple: dict[float, list[Verdict]] = {}
+    for curve, verdict in longest.items():
+        by_multiple.setdefault(verdict.place.length / min(table.trained[curve]), []).append(verdict)
+    sentences = [sentence(times, found) for times, found in sorted(by_multiple.items(), reverse=True)]
+    return " ".join([*sentences, basis(table)]) if sentences else ""
+
+
+def sentence(times: float, found: "list[Verdict]") -> str:
+    """At 16 times its training length, against that length alone, rope is 36 % worse (95 %: 33 to 40 %)."""
+    found = sorted(found, key=lambda verdict: -abs(verdict.difference.value) if verdict.difference else 0)
+    words = [*WORDS, *dict.fromkeys(verdict.word for verdict in found if verdict.word not in WORDS)]
+    parts = [part for word in words for part in phrases(word, [verdict for verdict in found if verdict.word == word])]
+    whose = "its" if len(found) == 1 else "the"
+    return f"At {times:g} times {whose} training length, against that length alone, {'; '.join(parts)}."
+
+
+def phrases(word: str, found: "list[Verdict]") -> list[str]:
+    if len(found) <= FEW:
+        return [phrase(word, verdict) for verdict in found]
+    every = [one_line(verdict.place.curve) for verdict in found]
+    changes = [verdict.difference.value for verdict in found if verdict.difference]
+    many = f"{', '.join(every[:-1])} and {every[-1]}"
+    if word in ("breaks", "uses"):
+        return [f"{many} are {size(changes[-1])} to {size(changes[0])} % {WORDS[word]}"]
+    return [f"{many} are {WORDS[word]}" if word in WORDS else f"{many} have no value ({word})"]
+
+
+def phrase(word: str, verdict: "Verdict") -> str:
+    curve, one = one_line(verdict.place.curve), verdict.difference
+    if word not in WORDS or one is None:
+        return f"{curve} has no value ({word})"
+    known = one.low is not None and one.high is not None
+    if word in ("breaks", "uses"):
+        bounds = sorted((abs(percent(one.low or 0.0)), abs(percent(one.high or 0.0))))
+        text = f" (95 %: {written(bounds[0])} to {written(bounds[1])} %)" if known else ""
+        return f"{curve} is {size(one.value)} % {WORDS[word]}{text}"
+    text = f" ({signed(one.low)} to {signed(one.high)} %)" if known else ""
+    return f"{curve} is {WORDS[word]}{text}"
+
+
+def size(nats: float) -> str:
+    return written(abs(percent(nats)))
+
+
+def signed(nats: float | None) -> str:
+    value = percent(nats or 0.0)
+    text = written(abs(value))
+    return text if not float(text.replace(",", "")) else ("−" if value < 0 else "+") + text
+
+
+def written(value: float) -> str:
+    """Two digits, whole from ten on."""
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
+def basis(table: Table) -> str:
+    """What the intervals are over."""
+    counts = tuple(sorted(set(table.seeds.values())))
+    seeds = "1 seed" if counts == (1,) else f"{span(counts)} seeds"
+    documents = f" and {span(table.documents)} documents" if table.documents else ""
+    return f"Intervals are over {seeds}{documents}."

@@ -1,0 +1,44 @@
+"""The headline's picture: how far each curve moves from its own training length as context grows, and beside it, small,
+the level it starts from.
+
+The change is paired by target, seed and document, so that its interval is that of the claim; intervals of the level are
+wide because documents differ, which all curves share. Sizes are inches.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from posexp.report.curves import ABOVE, BELOW, LEFT, PLOT, draw, draw_panel, name_curves
+from posexp.report.measure import CHANGE
+from posexp.report.rows import Table
+from posexp.report.strip import ROW, failing
+from posexp.report.style import looks, rendered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMES, LEVEL = 2.6, 3.1  # widths of the curves' names and of the level's panel
+
+
+def pictures(headline: Table) -> tuple[bytes, bytes]:
+    """(PNG, SVG) of the headline; the levels alone where nothing is paired, as of a task."""
+    changed = any(cell.change and length not in headline.train_lengths for (_, length), cell in headline.cells.items())
+    return rendered(lambda: draw_both(headline) if changed else draw([headline]), headline.title)
+
+
+def draw_both(headline: Table) -> "Figure":
+    from matplotlib.figure import Figure
+
+    look_of, table = looks([headline]), replace(headline, measure=CHANGE)
+    names = max(NAMES, 0.6 + 0.095 * max(map(len, look_of)))
+    wide, high = LEFT + PLOT + names + LEVEL, max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(table)))
+    height = ABOVE + high + BELOW
+    figure = Figure(figsize=(wide, height))
+    change = figure.add_axes((LEFT / wide, BELOW / height, PLOT / wide, high / height))
+    ends = draw_panel(change, table, look_of, PLOT, high, True)
+    change.axhspan(-CHANGE.level(1), CHANGE.level(1), color="#f0f0f0", zorder=0.3)
+    change.axhline(0, color="#8a8a8a", linewidth=1, zorder=1.4)
+    name_curves(change, look_of, ends, high, bool(failing(table)))
+    level = figure.add_axes(((LEFT + PLOT + names) / wide, BELOW / height, LEVEL / wide, high / height))
+    draw_panel(level, headline, look_of, LEVEL, high, False)
+    return figure
