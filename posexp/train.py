@@ -6,7 +6,7 @@ Shape suffixes: B windows of a batch, T tokens of a window.
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +34,10 @@ from posexp.runs import Run
 from posexp.stopping import signals
 
 LOG_EVERY = 10  # steps a training row stands for
-# Training and evaluation loss may differ this much, in nats, before a run is told to be suspect. The training
-# side is a mean over the last rows (5 % of them, or 5), in which the weights still moved.
-AGREEMENT = 0.1
-COMPARED_TOKENS = 16_384  # of fresh training text: some thousandths of a nat of noise
+AGREEMENT = (
+    0.1  # nats by which the losses of training and evaluation may differ on the same text before a run is suspect
+)
+COMPARED_TOKENS = 16_384  # of fresh training text; as both losses are of the same tokens, there is no sampling noise
 
 
 @dataclass
@@ -71,8 +71,8 @@ def train(config: TrainCommand) -> Run:
             saved = checkpoint.restore(run.folder / "checkpoint", say)
             step = ranks.same_step(saved["step"] if saved else 0)
             if step < config.train.steps:
-                fit(run, config, parts, saved)
-                compare_losses(run, config, parts)
+                compute_loss = fit(run, config, parts, saved)
+                compare_losses(run, config, parts, compute_loss)
             elif ranks.first:
                 say(f"{run.name}: already trained, {step} steps")
                 if run.status()["status"] != "done":  # killed between its last checkpoint and this line
@@ -145,9 +145,12 @@ def check_parts(config: TrainCommand, device: torch.device) -> None:
         flex.check_gradient(device)
 
 
-def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | None) -> None:
-    """The training loop, from the checkpoint that was saved. A batch is a function of (seed, step), and so is every
-    random draw within a step: a resumed run takes the same path, bit for bit on a CPU."""
+def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | None) -> Callable:
+    """The training loop, from the checkpoint that was saved; returns what computed the loss.
+
+    A batch is a function of (seed, step), and so is every random draw within a step: a resumed run takes the same path,
+    bit for bit on a CPU.
+    """
     model, ranks, steps = parts.model, parts.ranks, config.train.steps
     compute_loss = distributed.spread(model, config, ranks, parts.device.type == "cuda" and config.train.compile)
     optimizer = optim.build(model, config.train)
@@ -198,6 +201,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | No
                 raise Stopped(f"{run.name}: stopped at step {done} and saved; the same command goes on", signum)
         model.scheme.progress(1.0)
         log.status("done", steps)
+    return compute_loss
 
 
 def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -221,36 +225,45 @@ def save_checkpoint(run: Run, log: Log | NoLog, parts: Parts, optimizer: torch.o
         raise
 
 
-def compare_losses(run: Run, config: TrainCommand, parts: Parts) -> None:
-    """Scores fresh training windows the way evaluation does: a loss far from training's own means that
-    one of the two is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case)."""
-    count = -(-COMPARED_TOKENS // config.train.length)
-    start_B = parts.windows.starts(config.seed, config.train.steps, count)  # a step that training never came to
+def compare_losses(run: Run, config: TrainCommand, parts: Parts, compute_loss: Callable) -> None:
+    """Scores the same fresh training text twice: with the loss of training, and the way evaluation does. If the two
+    differ, one of them is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case). Dropout makes them differ by itself.
+    """
+    if config.model.dropout:
+        return
+    count = config.train.batch_tokens // config.train.length
+    steps = config.train.steps + np.arange(-(-COMPARED_TOKENS // config.train.batch_tokens))  # training never saw them
+    total = torch.zeros((), device=parts.device)
+    torch.manual_seed(parts.ranks.seed(config.seed))
+    parts.model.train()
+    for step in steps.tolist():
+        for x_BT, y_BT in micro_batches(config, parts, step):
+            with autocast(parts.precision, parts.device):
+                total += compute_loss(x_BT, y_BT).detach() / config.train.accumulate
+    trained = parts.ranks.mean(total).item() / len(steps)
+    start_B = np.concatenate([parts.windows.starts(config.seed, step, count) for step in steps.tolist()])
     window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
     losses = token_losses(
         parts.model, parts.windows.ids_N, window_B3, config.eval.batch_tokens, parts.device, parts.precision
     )
-    if not parts.ranks.first:
-        return
-    rows = [row for row in run.history(say) if row.get("loss") is not None]
-    tail = rows[-max(5, len(rows) // 20) :]
-    trained = sum(row["loss"] for row in tail) / len(tail)
     evaluated = float(losses.mean())
     agrees = abs(evaluated - trained) <= AGREEMENT
+    if not parts.ranks.first:
+        return
     jsonl.append(
         run.metrics,
         {
             "step": config.train.steps,
             "check": "evaluation agrees with training",
-            "training_loss": trained,
+            "training_loss": trained if np.isfinite(trained) else None,
             "evaluation_loss": evaluated if np.isfinite(evaluated) else None,
             "agrees": agrees,
         },
     )
     if not agrees:
         say(
-            f"{run.name}: the loss on training text is {evaluated:.3f} in evaluation but {trained:.3f} in training; "
-            "a short run, dropout or too few batch tokens explain that, otherwise distrust this run"
+            f"{run.name}: the same text has a loss of {evaluated:.3f} in evaluation and of {trained:.3f} in training: "
+            "distrust this run"
         )
 
 

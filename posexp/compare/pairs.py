@@ -9,6 +9,7 @@ import numpy as np
 from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
+from posexp.evaluation.plan import is_moving
 from posexp.evaluation.row import status_of
 from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
 
@@ -30,9 +31,11 @@ class Key(NamedTuple):
     corpus: str = ""  # the text, where it is not that of the runs
 
     @property
-    def family(self) -> tuple[str, bool, str, int]:
-        """What a table is about, in the order of tables: the runs' own text and the same targets first."""
-        return (self.corpus, self.protocol != "same_targets", self.protocol, self.stride or 0)
+    def family(self) -> tuple[str, bool, str, int, str]:
+        """What a table is about: one text, protocol and set of targets. Where each length has targets of its own they
+        are one family. In the order of tables: the runs' own text and the same targets first."""
+        targets = "" if is_moving(self.protocol) else self.targets_hash
+        return (self.corpus, self.protocol != "same_targets", self.protocol, self.stride or 0, targets)
 
 
 Curve = dict[Key, dict[int, Row]]  # by seed; the latest measured key last
@@ -107,8 +110,8 @@ def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
 
 
 def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[str]) -> tuple[list[Pair], list[str]]:
-    """(one pair for each text, protocol, stride and length, notes). Of several sets of targets of a length, that with
-    most in common counts, of those the latest.
+    """(one pair for each text, protocol, set of targets and length, notes). Where each length has targets of its own,
+    those count that most runs have in common, of those the latest.
 
     Raises Misuse if there is nothing in common.
     """

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from posexp.compare.pairs import Comparison, Key
 from posexp.compare.seeds import Power
@@ -22,12 +22,22 @@ FIELDS = (
 
 
 def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-    """(title, its comparisons) by text, protocol and stride, in order."""
-    for family in sorted({c.key.family for c in found}):
-        members = [c for c in found if c.key.family == family]
-        targets = sorted({c.targets for c in members})
+    """(title, its comparisons) by text, protocol and set of targets, in order."""
+    for members in by_family(found):
+        key, targets = members[0].key, sorted({c.targets for c in members})
         counts = f"{targets[0]:,}" if len(targets) == 1 else f"{targets[0]:,} to {targets[-1]:,}"
-        yield f"{named(members[0].key)} · base {members[0].base} · {counts} targets", members
+        yield f"{named(key)} · base {members[0].base} · {counts} targets {key.family[-1][:8]}".rstrip(), members
+
+
+def by_family(found: list[Any]) -> list[list[Any]]:
+    """What has a `key`, a list for each family; of several sets of targets of a protocol, the one of shorter lengths
+    first, which is within the reach of the text."""
+    families: dict[tuple, list[Any]] = {}
+    for one in found:
+        families.setdefault(one.key.family, []).append(one)
+    return sorted(
+        families.values(), key=lambda members: (members[0].key.family[:4], max(m.key.length for m in members))
+    )
 
 
 def named(key: Key) -> str:
@@ -179,8 +189,7 @@ def print_power(
 ) -> None:
     from rich.text import Text
 
-    for family in sorted({p.key.family for p in found}):
-        members = [p for p in found if p.key.family == family]
+    for members in by_family(found):
         title = f"{named(members[0].key)} · {other} less {base}, nats per token · power {power:g}"
         spread = (
             "length",

@@ -129,10 +129,15 @@ def announcement(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list
     return lines
 
 
+def is_moving(protocol: str) -> bool:
+    """Whether each length of a protocol has targets of its own; not of one that only another version of posexp has."""
+    return protocol in PROTOCOLS and PROTOCOLS[protocol].moving
+
+
 def set_name(row: dict[str, Any], config: EvalConfig) -> str:
     """What a row's set of targets is called: its hash, or where each length has targets of its own, what they were
     chosen by."""
-    if not PROTOCOLS[row["protocol"]].moving:
+    if not is_moving(row["protocol"]):
         return str(row["targets_hash"][:8])
     stride = f", stride {row['stride']}" if row["stride"] else ""
     return f"{'all' if config.targets is None else config.targets} {row['split']} targets{stride}"

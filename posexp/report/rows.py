@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from posexp.evaluation.plan import PROTOCOLS
+from posexp.evaluation.plan import PROTOCOLS, is_moving
 from posexp.evaluation.row import Row, status_of, variant_of
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
@@ -178,10 +178,6 @@ def families(rows: list[Row]) -> list[tuple]:
     for row, node in zip(rows, run_nodes, strict=True):
         above[top((*node[:2], row["length"], row.get("targets_hash")))] = top(node)
     return [top(node) for node in run_nodes]
-
-
-def is_moving(protocol: str) -> bool:
-    return protocol in PROTOCOLS and PROTOCOLS[protocol].moving
 
 
 def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Table:
