@@ -137,7 +137,10 @@ def test_a_length_beyond_every_document_names_the_longest_possible(finished):
 
 
 def test_a_stride_longer_than_the_shortest_length_is_refused(finished):
-    assert "eval.stride=9 is longer than the shortest length, 8" in here(*EVAL, "eval.stride=9", cwd=finished).refusal()
+    words = (*EVAL, "eval.protocols=[sliding]")
+    for stride, chosen in ((9, ["eval.stride=9"]), (32, [])):
+        refused = here(*words, *chosen, cwd=finished).refusal()
+        assert f"eval.stride={stride} is longer than the shortest length, 8: choose a shorter stride" in refused
 
 
 def test_a_run_of_posexp_knows_its_training_length(finished):

@@ -203,15 +203,37 @@ def test_eval_takes_knobs_and_repeats_what_they_change(finished):
     run = run_of(finished)
     before = len(rows_of(run))
     words = ["eval", "--lengths", "16", "--runs", "rope*", "wandb.mode=disabled", "eval.protocols=[sliding]"]
-    assert here(*words, cwd=finished).code == here(*words, "eval.stride=8", cwd=finished).code == 0
+    for stride in (4, 8, 4):
+        assert here(*words, f"eval.stride={stride}", cwd=finished).code == 0
     assert [(row["protocol"], row["stride"]) for row in rows_of(run)[before:]] == [("sliding", 4), ("sliding", 8)]
+
+
+def test_eval_goes_on_as_the_run_was_told(finished):
+    run = run_of(finished)
+    before = rows_of(run)
+    again = here("eval", "--runs", "rope*", cwd=finished)
+    assert again.code == 0 and "all 8, 16, 64 measured already" in again.err, "its own lengths, targets and protocols"
+    assert rows_of(run) == before
+    answer = here("eval", "--lengths", "32", "--runs", "rope*", "eval.controls=false", cwd=finished)
+    assert answer.code == 0, answer.err
+    new = rows_of(run)[len(before) :]
+    assert {(row["protocol"], row["length"], row["control"]) for row in new} == {
+        ("same_targets", 32, ""),
+        ("nonoverlapping", 32, ""),
+    }
+    hashes = {row["targets_hash"] for row in rows_of(run) if row["protocol"] == "same_targets"}
+    assert len(hashes) == 1, "a length more scores the targets of the others"
+    shown = here("eval", "--cfg", "job", cwd=finished).out
+    assert "lengths: ???" in shown, "what is not chosen is the run's own"
+    assert "eval.targets=0 must be at least 1" in here("eval", "eval.targets=0", cwd=finished).refusal()
 
 
 def test_report_writes_rows_table_and_curves(finished):
     answer = posexp("report", cwd=finished)
     assert answer.code == 0, answer.err
     folder = finished / "results" / "default" / "report"
-    written = {"rows.csv", "verdicts.csv", "table.md", "table.tex", "curves.png", "curves.svg"}
+    written = {"rows.csv", "verdicts.csv", "table.md", "table.tex"}
+    written |= {f"{name}.{kind}" for name in ("curves", "others") for kind in ("png", "svg")}
     assert {path.name for path in folder.iterdir()} == written
     with (folder / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -257,7 +279,7 @@ def test_schemes_shows_every_scheme_with_its_paper_and_options(tmp_path):
         ("posexp train +scheme=rope scheme.b", "scheme.base="),
         (
             "posexp train --le",
-            "--lengths --runs --group --html --peers --detach --multirun --cfg --info --help --config-dir",
+            "--lengths --runs --group --html --all --peers --detach --multirun --cfg --info --help --config-dir",
         ),
         ("posexp train --lengths 16,32 +scheme=rop", "+scheme=rope"),
         ("posexp train --config-dir own +scheme=foo", "+scheme=foo"),

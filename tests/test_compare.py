@@ -14,10 +14,11 @@ from posexp import jsonl
 from posexp.commands import TrainCommand
 from posexp.compare import file_name
 from posexp.compare.pairs import curves, pairs_of
+from posexp.compare.table import by_family
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.statistics import holm
-from posexp.evaluation.verdicts import verdicts
+from posexp.evaluation.verdicts import Pairs
 from posexp.runs import Run
 
 ROPE = {"_target_": "posexp.schemes.rope.Rope"}
@@ -327,12 +328,12 @@ def test_runs_that_were_trained_and_evaluated_are_compared_and_judged(
     assert float(found["same_targets", "16"]["p"]) <= 1 and "One seed: says nothing" in shown
     of_run = {run.name: run.folder for run in runs}
     said: list[str] = []
-    judged = verdicts(rows, {}, lambda row: losses.read(of_run[row["run"]], row), said.append)
-    assert [(one.curve, one.length) for one in judged] == [(run.name, 64) for run in sorted(runs, key=lambda r: r.name)]
+    judged = Pairs(rows, {}, lambda row: losses.read(of_run[row["run"]], row)).verdicts(said.append)
+    assert [one.place[:2] for one in judged] == [(run.name, 64) for run in sorted(runs, key=lambda r: r.name)]
     learned, rope = judged
     assert learned.word == "undefined" and rope.word in ("uses", "ignores", "breaks", "unclear") and said == []
     assert rope.difference is not None and rope.shuffled is not None and rope.control in ("cropped", "window")
-    at_64 = [row for row in rows if (row["run"], row["protocol"], row["length"]) == (rope.curve, "same_targets", 64)]
+    at_64 = [row for row in rows if (row["run"], row["protocol"], row["length"]) == (rope.place.curve, "same_targets", 64)]
     nll = {row["control"]: row["nll"] for row in at_64}
     assert rope.shuffled.value == pytest.approx(nll["shuffled"] - nll[""], abs=1e-5)
 
@@ -344,18 +345,36 @@ def test_file_names_are_plain_and_short() -> None:
     assert len(long) < 120 and long != file_name("a" * 200, ["c"])
 
 
-def test_of_several_sets_of_targets_that_with_most_in_common_counts() -> None:
-    def row(curve: str, length: int, name: str, seed: int = 0) -> dict:
-        return {"curve": curve, "protocol": "p", "stride": 1, "length": length, "targets_hash": name, "seed": seed}
+def test_every_set_of_targets_is_compared_by_itself() -> None:
+    def row(curve: str, length: int, name: str, seed: int = 0, **other: Any) -> dict:
+        made = {"curve": curve, "protocol": "same_targets", "stride": None, "length": length, "targets_hash": name}
+        return made | {"seed": seed} | other
 
-    rows = [row(curve, length, "wide", seed) for curve in "ab" for length in (1, 2) for seed in (0, 1)]
-    rows += [row(curve, 2, "late") for curve in "ab"] + [row("a", 3, "late")]
-    found, notes = pairs_of("a", "b", curves(rows, lambda row: row["curve"]), {"p"})
-    assert [(pair.key.length, pair.key.targets_hash, pair.seeds) for pair in found] == [
-        (1, "wide", (0, 1)),
-        (2, "wide", (0, 1)),
+    rows = [row(curve, length, "near", seed) for curve in "ab" for length in (1, 2) for seed in (0, 1)]
+    rows += [row(curve, length, "far") for curve in "ab" for length in (2, 4)] + [row("a", 3, "late")]
+    found, notes = pairs_of("a", "b", curves(rows, lambda row: row["curve"]), {"same_targets"})
+    assert [(pair.key.targets_hash, pair.key.length, pair.seeds) for pair in found] == [
+        ("far", 2, (0,)),
+        ("far", 4, (0,)),
+        ("near", 1, (0, 1)),
+        ("near", 2, (0, 1)),
     ]
     assert notes == []
+    first, second = by_family(found)
+    assert [pair.key.length for pair in first] == [1, 2], "what is within the reach of the text comes first"
+    assert {pair.key.targets_hash for pair in second} == {"far"}
+
+
+def test_where_each_length_has_targets_of_its_own_those_that_most_have_in_common_count() -> None:
+    def row(curve: str, length: int, name: str, seed: int = 0) -> dict:
+        made = {"curve": curve, "protocol": "last_k", "stride": 1, "length": length, "targets_hash": f"{name}{length}"}
+        return made | {"seed": seed}
+
+    rows = [row(curve, length, "wide", seed) for curve in "ab" for length in (1, 2) for seed in (0, 1)]
+    rows += [row(curve, 2, "late") for curve in "ab"]
+    found, notes = pairs_of("a", "b", curves(rows, lambda row: row["curve"]), {"last_k"})
+    assert [(pair.key.targets_hash, pair.seeds) for pair in found] == [("wide1", (0, 1)), ("wide2", (0, 1))]
+    assert notes == [] and len(by_family(found)) == 1
 
 
 def numbers_of(answer: Answer, length: int) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from posexp.config import WandbConfig, WandbMode
+from posexp.config import EvalConfig, WandbConfig, WandbMode
+from posexp.evaluation.plan import set_name
 from posexp.log import Wandb
 from posexp.runs import Run
 
@@ -38,7 +39,7 @@ def copied(folder: Path, rows: list[dict[str, Any]], label: str = "rope") -> tup
     """(the run as wandb knows it, what was logged) of one offline run."""
     folder.mkdir(parents=True)
     copy = Wandb(Run(folder), WandbConfig(mode=WandbMode.offline), {"seed": 1}, "books", label)
-    copy.curve(rows)
+    copy.curve(rows, lambda row: set_name(row, EvalConfig(targets=500)))
     copy.finish()
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     found: list[Any] = []
@@ -57,7 +58,8 @@ def copied(folder: Path, rows: list[dict[str, Any]], label: str = "rope") -> tup
 
 
 def row(length: int, **other: Any) -> dict[str, Any]:
-    made = {"protocol": "same_targets", "length": length, "window": "full", "trained_window": "full", "transform": ""}
+    made: dict[str, Any] = {"targets_hash": "1a2b3c4d5e6f", "stride": None, "split": "valid"}
+    made |= {"protocol": "same_targets", "length": length, "window": "full", "trained_window": "full", "transform": ""}
     numbers = {"ppl": 20.0, "nll": 3.0, "bits_per_byte": 1.5, "accuracy": 0.25, "exact_match": None}
     return made | numbers | other
 
@@ -76,12 +78,12 @@ def test_every_number_of_a_row_is_logged_at_its_length_and_none_is_not(tmp_path:
     assert logged == [
         {
             "eval/length": 128,
-            "eval/same_targets/ppl": 20.0,
-            "eval/same_targets/nll": 3.0,
-            "eval/same_targets/bits_per_byte": 1.5,
-            "eval/same_targets/accuracy": 0.25,
+            "eval/same_targets 1a2b3c4d/ppl": 20.0,
+            "eval/same_targets 1a2b3c4d/nll": 3.0,
+            "eval/same_targets 1a2b3c4d/bits_per_byte": 1.5,
+            "eval/same_targets 1a2b3c4d/accuracy": 0.25,
         },
-        {"eval/length": 512, "eval/exact_match/exact_match": 0.5},
+        {"eval/length": 512, "eval/exact_match 500 valid targets/exact_match": 0.5},
     ]
 
 
@@ -95,8 +97,31 @@ def test_windows_transforms_controls_and_other_text_have_names_of_their_own(tmp_
     ]
     _, logged = copied(tmp_path / "run", rows)
     assert [(one.keys() - {"eval/length"}).pop() for one in logged] == [
-        "eval/same_targets/sliding 64/yarn/ppl",
-        "eval/same_targets/control window/ppl",
-        "eval/same_targets/bca 64/control shuffled/ppl",
-        "eval/same_targets/pg19/ppl",
+        "eval/same_targets 1a2b3c4d/sliding 64/yarn/ppl",
+        "eval/same_targets 1a2b3c4d/control window/ppl",
+        "eval/same_targets 1a2b3c4d/bca 64/control shuffled/ppl",
+        "eval/same_targets 1a2b3c4d/pg19/ppl",
     ]
+
+
+def test_two_sets_of_targets_are_never_one_curve(tmp_path: Path) -> None:
+    alone = {"bits_per_byte": None, "accuracy": None, "nll": None}
+    sets = [row(128, **alone), row(128, **alone, targets_hash="ffff00001111"), row(256, **alone)]
+    moving = [
+        row(512, **alone, protocol="last_k", stride=stride, targets_hash=f"{length}", split=split)
+        for length, stride, split in ((512, 32, "valid"), (1024, 32, "valid"), (512, 8, "valid"), (512, 32, "test"))
+    ]
+    _, logged = copied(tmp_path / "run", sets + moving)
+    names = [key for one in logged for key in one if key != "eval/length"]
+    assert sorted(set(names)) == [
+        "eval/last_k 500 test targets, stride 32/ppl",
+        "eval/last_k 500 valid targets, stride 32/ppl",
+        "eval/last_k 500 valid targets, stride 8/ppl",
+        "eval/same_targets 1a2b3c4d/ppl",
+        "eval/same_targets ffff0000/ppl",
+    ]
+    assert (
+        names.count("eval/same_targets 1a2b3c4d/ppl")
+        == 2
+        == names.count("eval/last_k 500 valid targets, stride 32/ppl")
+    )

@@ -12,7 +12,7 @@ from posexp.config import DataConfig, Precision, Source, Split
 from posexp.data import Tokens, load
 from posexp.errors import Misuse
 from posexp.evaluation.probes import RARE, rare, since_last
-from posexp.evaluation.protocols import MIN_STRETCHES
+from posexp.evaluation.protocols import MIN_WINDOWS, TooLong
 from posexp.evaluation.scoring import Read, Scorer
 from posexp.evaluation.targets import targets_hash, targets_of
 
@@ -98,15 +98,16 @@ def test_a_bound_leaves_trials_all_over_the_split():
     (row,) = planned(text(20_000), "induction", [16], stride=4, targets=60)
     assert len(row.windows) == 20
     (row,) = planned(text(20_000), "induction", [16], stride=4, targets=1)
-    assert len(row.windows) == MIN_STRETCHES
+    assert len(row.windows) == MIN_WINDOWS
 
 
 @pytest.mark.parametrize(("lengths", "stride"), [([16, 30], 9), ([4, 16], None)])
 def test_a_span_that_does_not_fit_twice_is_refused(lengths, stride):
     with pytest.raises(Misuse, match="every length at least twice as long"):
         planned(text(300), "induction", lengths, stride=stride)
-    with pytest.raises(Misuse, match="longest possible here is 99"):
+    with pytest.raises(TooLong) as refused:
         planned(text(100), "induction_absent", [16, 100], stride=4)
+    assert refused.value.possible == 99
 
 
 def test_the_distance_to_the_last_equal_token():
@@ -128,8 +129,9 @@ def test_repeats_on_a_hand_made_case():
 def test_repeats_without_anything_to_score_or_room_is_refused():
     with pytest.raises(Misuse, match="no rare token comes twice"):
         planned(text(40), "repeats", [16])
-    with pytest.raises(Misuse, match="longest possible here is 39"):
+    with pytest.raises(TooLong) as refused:
         planned(text(40), "repeats", [8, 40])
+    assert refused.value.possible == 39
 
 
 def test_rare_tokens_are_those_of_the_training_split(tmp_path):
@@ -149,7 +151,8 @@ def test_rare_tokens_are_those_of_the_training_split(tmp_path):
 
 def test_a_run_gets_rows_of_every_probe(tmp_path_factory, tmp_path):
     folder = world(tmp_path_factory, tmp_path)
-    words = ["eval.protocols=[induction,induction_absent,repeats]", "eval.targets=64", "wandb.mode=disabled"]
+    words = ["eval.protocols=[induction,induction_absent,repeats]", "eval.stride=4", "eval.targets=64"]
+    words.append("wandb.mode=disabled")
     answer = here("eval", "--lengths", "16,64", *words, cwd=folder)
     assert answer.code == 0, answer.err
     for path in (folder / "results" / "default").glob("*/rows.jsonl"):

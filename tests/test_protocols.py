@@ -6,8 +6,9 @@ import pytest
 from posexp.config import EvalConfig
 from posexp.data import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.plan import PROTOCOLS, own_lengths, plan, shuffled_beyond
-from posexp.evaluation.protocols import MIN_STRETCHES, spread
+from posexp.evaluation.plan import PROTOCOLS, STRIDE, announcement, own_lengths, plan, shuffled_beyond
+from posexp.evaluation.protocols import MIN_STRETCHES, MOST_SCORED, blocks, scored, spread
+from posexp.evaluation.reach import FRAME, MIN_DOCUMENTS, MIN_TARGETS, MOST_REACH, reach, stream_reach
 from posexp.evaluation.targets import targets_hash, targets_of
 
 BEYOND = {"induction", "induction_absent", "repeats", "exact_match"}  # tests/test_probes.py, tests/test_tasks.py
@@ -21,8 +22,12 @@ def text(*sizes: int) -> Tokens:
 
 
 def planned(tokens: Tokens, protocol: str, lengths: list[int], stride: int | None = None, targets: int | None = None):
-    config = EvalConfig(lengths=lengths, protocols=[protocol], stride=stride, targets=targets)
-    return sorted(plan(tokens, config, lengths), key=lambda row: row.length)
+    """One set of targets, which is that of the longest of `lengths`."""
+    return PROTOCOLS[protocol].cut(tokens, sorted(lengths), max(lengths), stride or STRIDE, targets)
+
+
+def hash_of(tokens: Tokens, row) -> str:
+    return targets_hash(tokens, targets_of(row.windows)[0], row.by)
 
 
 def listed(measurement) -> list[list[tuple[int, int]]]:
@@ -31,12 +36,22 @@ def listed(measurement) -> list[list[tuple[int, int]]]:
 
 
 def test_same_targets_on_a_hand_made_case():
-    # Documents [0, 5), [5, 18), [18, 29). Before a target stand at least 6 tokens: 11 … 17 and 24 … 28, in blocks of 2.
-    short, long = planned(text(5, 13, 11), "same_targets", [6, 3], stride=2)
-    firsts = [11, 13, 15, 24, 26]
-    assert listed(long) == [[(t, 5), (t + 1, 6)] for t in firsts]
-    assert listed(short) == [[(t, 2), (t + 1, 3)] for t in firsts]
-    assert (short.length, long.length, short.stride) == (3, 6, 2)
+    # Documents [0, 5), [5, 45), [45, 80). Before a target stand at least 32 tokens: 37 … 44 and 77 … 79, two at a time.
+    short, middle, long = planned(text(5, 40, 35), "same_targets", [32, 3, 16])
+    firsts = [37, 39, 41, 43, 77]
+    assert listed(long) == [[(t, 31), (t + 1, 32)] for t in firsts]
+    assert listed(middle) == [[(t, 16)] for first in firsts for t in (first, first + 1)]
+    assert listed(short) == [[(t, 3)] for first in firsts for t in (first, first + 1)]
+    assert (short.length, middle.length, long.length, long.stride) == (3, 16, 32, None)
+
+
+@pytest.mark.parametrize("length", [1, 3, 16, 31, 32, 100, 128, 512, 1000, 2048, 8192, 32768])
+def test_every_target_has_nearly_as_much_context_as_its_length_says(length):
+    (row,) = planned(text(*[40_000] * 3), "same_targets", [length], targets=512)
+    target_N, context_N = targets_of(row.windows)
+    assert context_N.max() == length and context_N.min() > length * 15 / 16 - 1e-9
+    assert len(target_N) == len(set(target_N.tolist())) == 512
+    assert scored(length) <= MOST_SCORED and 128 % scored(length) == 0
 
 
 def test_nonoverlapping_on_a_hand_made_case():
@@ -124,7 +139,7 @@ def test_a_protocol_scores_the_same_targets_at_every_length_unless_it_says_so(pr
     tokens = text(70, 33, 20, 200, 34)
     for bound in (None, 40):
         rows = planned(tokens, protocol, [8, 16, 32], stride=4, targets=bound)
-        assert len({targets_hash(tokens, targets_of(row.windows)[0]) for row in rows}) == 1
+        assert len({hash_of(tokens, row) for row in rows}) == 1
 
 
 @pytest.mark.parametrize("protocol", sorted(set(PROTOCOLS) - BEYOND))
@@ -139,20 +154,20 @@ def test_every_window_has_text_to_read_and_targets_within_it(protocol):
 
 
 def test_the_controls_are_on_the_targets_of_the_run():
-    tokens = text(70, 33, 200)
-    config = EvalConfig(lengths=[8, 32, 64], protocols=["same_targets"], stride=4)
+    tokens = text(90, 70, 200)
+    config = EvalConfig(protocols=["same_targets"])
+    assert reach(tokens) == 64
     rows = plan(tokens, config, [8, 32, 64], train_length=16)
     assert [(row.length, row.control) for row in rows] == [
         *((64, ""), (64, "window"), (64, "shuffled"), (32, ""), (32, "window"), (32, "shuffled")),
         *((16, ""), (8, "")),
     ], "the input cropped to the training length is added"
-    assert len({targets_hash(tokens, targets_of(row.windows)[0]) for row in rows}) == 1
+    assert len({hash_of(tokens, row) for row in rows}) == 1
     assert [row.inputs for row in rows] == [row.length for row in rows]
     assert len(plan(tokens, config, [8, 32, 64], train_length=32)) == 3 + 2
     assert len(plan(tokens, config, [8, 32, 64], train_length=64)) == 3, "nothing is longer"
-    assert len(plan(tokens, config, [8, 32, 64], train_length=3)) == 3, "a block is longer than the training length"
-    without = EvalConfig(lengths=[8, 32, 64], protocols=["same_targets"], stride=4, controls=False)
-    assert len(plan(tokens, without, [8, 32, 64], train_length=16)) == 3
+    without = EvalConfig(protocols=["same_targets"], controls=False)
+    assert [row.length for row in plan(tokens, without, [8, 64], train_length=16)] == [64, 16, 8], "it costs nothing"
 
 
 def test_far_text_is_shuffled_and_near_text_is_not():
@@ -165,23 +180,29 @@ def test_far_text_is_shuffled_and_near_text_is_not():
     assert (found[0, :20] - 100 != found[1, :20] - 200).any(), "each window in its own way"
 
 
-def test_the_stride_is_a_quarter_of_the_shortest_length_unless_given():
-    assert {row.stride for row in planned(text(100), "same_targets", [64, 16])} == {4}
-    assert {row.stride for row in planned(text(100), "sliding", [3, 16])} == {1}
-    assert {row.stride for row in planned(text(100), "same_targets", [64, 16], stride=16)} == {16}
+def test_the_stride_is_a_constant_unless_given_and_no_longer_than_the_shortest_length():
+    sliding = EvalConfig(protocols=["sliding"])
+    for lengths in ([64, 32], [64], [128, 64]):
+        assert {row.stride for row in plan(text(900), sliding, lengths)} == {STRIDE}
+    assert {row.stride for row in plan(text(900), EvalConfig(protocols=["sliding"], stride=7), [64, 16])} == {7}
     with pytest.raises(Misuse, match="longer than the shortest"):
-        planned(text(100), "same_targets", [16, 64], stride=17)
+        plan(text(900), sliding, [16, 64])
+    with pytest.raises(Misuse, match="longer than the shortest"):
+        plan(text(900), EvalConfig(protocols=["last_k"], stride=17), [16, 64])
+    strided, plain = (plan(text(900), EvalConfig(stride=stride), [16, 64])[0] for stride in (5, None))
+    assert (strided.windows == plain.windows).all(), "same_targets has its own"
 
 
 def test_a_bound_on_targets_is_spread_evenly_over_documents_and_within_them():
-    tokens = text(100, 12, 40, 100)  # 24, 0, 7 and 24 blocks of 3 behind the first 16 tokens
-    (row,) = planned(tokens, "same_targets", [16], stride=3, targets=3 * 20)
+    tokens = text(150, 60, 80, 150)
+    (row,) = planned(tokens, "same_targets", [64], targets=4 * 20)
     firsts = row.windows[:, 1]
     inside = [
         np.sort(firsts[(firsts >= a) & (firsts < b)] - a)
         for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)
     ]
-    assert [len(found) for found in inside] == [6, 0, 6, 7] or [len(found) for found in inside] == [7, 0, 6, 7]
+    assert blocks(tokens, 64, 2).tolist() == [43, 0, 8, 43]
+    assert [len(found) for found in inside] == [16, 0, 8, 16], "40 blocks of 2, so that there are 32 or more"
     assert max(inside[0]) - min(inside[0]) > 50 and max(np.diff(inside[0])) <= 2 * min(np.diff(inside[0]))
     for wanted in (1, 5, 30, 1000):
         assert spread(np.array([24, 0, 7, 24]), wanted).sum() == min(wanted, 55)
@@ -190,34 +211,94 @@ def test_a_bound_on_targets_is_spread_evenly_over_documents_and_within_them():
 
 def test_at_every_length_a_target_sees_its_own_document_alone():
     tokens = text(70, 33, 20, 200, 34)
-    rows = planned(tokens, "same_targets", [8, 16, 32], stride=4)
+    rows = planned(tokens, "same_targets", [8, 16, 32])
     for row in rows:
         target_N, context_N = targets_of(row.windows)
-        assert context_N.min() == row.length - 4 + 1 and context_N.max() == row.length
+        assert context_N.max() == row.length
         begin_N = tokens.starts[np.searchsorted(tokens.starts, target_N, side="right") - 1]
         assert (target_N - context_N >= begin_N).all()
         assert len(np.unique(target_N)) == len(target_N)
-    assert len({targets_hash(tokens, targets_of(row.windows)[0]) for row in rows}) == 1
+
+
+def test_the_reach_is_the_longest_power_of_two_that_enough_documents_and_targets_have():
+    long, short = [1000] * MIN_DOCUMENTS, [300] * 100
+    assert reach(text(*long, *short)) == 512, "16 documents have 512 tokens before a block, and 7,680 targets in all"
+    assert reach(text(*long[1:], *short)) == 256, "one fewer, and 300 tokens must do"
+    assert reach(text(*[560] * MIN_DOCUMENTS, *[1] * 60_000)) == 256, "behind 512 tokens are too few targets"
+    assert reach(text(*[1000] * 5)) == 512, "of fewer documents than 16 all"
+    assert reach(text(1000, 1000, 1000, 20)) == 512, "but for a quarter"
+    assert reach(text(1000, 1000, 20, 20)) == 16, "which is no quarter"
+    assert reach(text(200_000)) == MOST_REACH and reach(text(1)) == 0
+    assert stream_reach(text(*[7] * 9000)) == FRAME and stream_reach(text(*[7] * 100)) == 256
+
+
+def test_all_lengths_within_reach_share_their_targets_whatever_is_asked_for_and_in_whichever_order():
+    tokens = text(*[1000] * 20, *[90] * 50)
+    config = EvalConfig(protocols=[name for name, one in PROTOCOLS.items() if one.reach and name not in BEYOND])
+    hashes: dict[tuple, set[str]] = {}
+    for lengths in ([512], [128, 64], [64, 512], [512, 64, 128], [256, 100]):
+        for train_length in (None, 64, 256):
+            for row in plan(tokens, config, lengths, train_length):
+                moves = PROTOCOLS[row.protocol].moving
+                hashes.setdefault((row.protocol, row.length * moves), set()).add(hash_of(tokens, row))
+    assert reach(tokens) == 512 and all(len(found) == 1 for found in hashes.values()), hashes
+
+
+def test_a_length_beyond_the_reach_has_a_set_of_its_own_with_the_shorter_lengths_in_it():
+    tokens = text(*[1000] * 20, *[3000] * 4, 9000)
+    config = EvalConfig(protocols=["same_targets"])
+    rows = plan(tokens, config, [128, 512, 1500, 4096])
+    sets: dict[str, list[int]] = {}
+    for row in rows:
+        sets.setdefault(hash_of(tokens, row), []).append(row.length)
+    assert [sorted(lengths) for lengths in sets.values()] == [[128, 512], [128, 512, 1500], [128, 512, 1500, 4096]]
+    far = {hash_of(tokens, row) for row in plan(tokens, config, [2048])}
+    assert far == {list(sets)[1]}, "the set belongs to the power of two"
+    moving = [row.length for row in plan(tokens, EvalConfig(protocols=["last_k"]), [128, 8192, 16384])]
+    assert sorted(moving) == [128, 8192, 16384], "where each length has targets of its own, none is measured twice"
+
+
+def test_a_command_says_the_reach_the_targets_and_the_documents_and_what_is_beyond():
+    tokens = text(*[1000] * 20, *[3000] * 4)
+    near, far = announcement(tokens, EvalConfig(protocols=["same_targets"], targets=640), [128, 512, 2048])
+    assert (
+        near
+        == "same_targets: reach 512 tokens, up to which all lengths score the same 640 targets in 24 of 24 documents"
+    )
+    assert far.startswith(
+        "same_targets: 2048 is beyond the reach of 512 tokens: measured, with the shorter lengths beside"
+    )
+    assert "on 640 targets in 4 of 24 documents" in far and far.endswith("reported apart")
+    (only,) = announcement(tokens, EvalConfig(protocols=["same_targets"]), [512])
+    assert "the same 8,192 targets" in only and MIN_TARGETS <= 8192
 
 
 def test_the_longest_length_that_is_named_is_possible():
-    with pytest.raises(Misuse, match="longest possible here is 30"):
-        planned(text(34, 20), "same_targets", [16, 31])
-    assert planned(text(34, 20), "same_targets", [16, 30])
-    for protocol in ("nonoverlapping", "sliding", "per_position"):
-        with pytest.raises(Misuse, match="longest possible here is 53"):
-            planned(text(34, 20), protocol, [16, 54])
-        assert planned(text(34, 20), protocol, [16, 53])
+    for size in range(3, 70):
+        tokens = text(size, 2)
+        with pytest.raises(Misuse, match="longest possible here is") as refused:
+            plan(tokens, EvalConfig(protocols=["same_targets"]), [2, 500])
+        assert "no document is long enough for evaluation length 500" in str(refused.value)
+        possible = int(str(refused.value).rpartition(" ")[2])
+        assert plan(tokens, EvalConfig(protocols=["same_targets"]), [possible])
+        with pytest.raises(Misuse, match=f"longest possible here is {possible}"):
+            plan(tokens, EvalConfig(protocols=["same_targets"]), [2 * possible])
+    for protocol, possible in (("nonoverlapping", 32), ("sliding", 32), ("per_position", 53)):
+        config = EvalConfig(protocols=[protocol], stride=4)
+        with pytest.raises(Misuse, match=f"longest possible here is {possible}"):
+            plan(text(34, 20), config, [16, 54])
+        assert plan(text(34, 20), config, [16, possible])
 
 
-def test_own_lengths_double_as_far_as_the_text_allows():
-    assert own_lengths(text(70, 30), 16, EvalConfig()) == [16, 32, 64]
-    assert own_lengths(text(70, 30), 16, EvalConfig(stride=8)) == [16, 32]
-    assert own_lengths(text(70, 30), 16, EvalConfig(protocols=["sliding"])) == [16, 32, 64]
+def test_own_lengths_double_as_far_as_the_text_reaches():
+    assert own_lengths(text(80, 70), 16, EvalConfig()) == [16, 32, 64]
+    assert own_lengths(text(*[80] * 15, *[200] * 5), 16, EvalConfig()) == [16, 32, 64], "only five have more"
+    assert own_lengths(text(70, 30), 16, EvalConfig(protocols=["sliding"], stride=4)) == [16, 32]
     assert own_lengths(text(900), 16, EvalConfig()) == [16, 32, 64, 128, 256]
     assert own_lengths(text(70, 30), 16, EvalConfig(lengths=[8])) == [8]
+    assert own_lengths(text(*[30] * 20, 90), 64, EvalConfig()) == [64], "beyond the reach, but possible"
     with pytest.raises(Misuse, match="evaluation length 16"):
-        own_lengths(text(19, 19), 16, EvalConfig())
+        own_lengths(text(12, 12), 16, EvalConfig())
 
 
 def test_a_bound_leaves_every_length_the_same_stretches():
@@ -225,7 +306,7 @@ def test_a_bound_leaves_every_length_the_same_stretches():
     rows = planned(tokens, "nonoverlapping", [16, 64], targets=500)
     scored = [set(targets_of(row.windows)[0].tolist()) for row in rows]
     assert scored[0] == scored[1] and len(scored[0]) == MIN_STRETCHES * 64
-    assert len({target // 300 for target in scored[0]}) >= 15, "stretches lie all over the split"
+    assert len({target // 300 for target in scored[0]}) >= MIN_STRETCHES, "stretches lie all over the split"
 
 
 def test_the_targets_hash_tells_texts_and_places_apart_and_not_the_order_of_windows():

@@ -9,7 +9,7 @@ from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.statistics import estimate
-from posexp.evaluation.verdicts import MARGIN, Usable, Verdict, usable, verdicts
+from posexp.evaluation.verdicts import MARGIN, Pairs, Place, Usable, Verdict, usable
 
 TARGETS, DOCUMENTS = 40, 8
 Kept = dict[int, Losses]
@@ -50,10 +50,16 @@ class World:
 
     def judged(self) -> list[Verdict]:
         self.said = []
-        return verdicts(self.rows, {}, lambda row: self.kept.get(id(row)), self.said.append)
+        return self.pairs().verdicts(self.said.append)
+
+    def pairs(self, label: dict[str, str] | None = None) -> Pairs:
+        return Pairs(self.rows, label or {}, lambda row: self.kept.get(id(row)))
 
     def words(self) -> dict[tuple[str, int], str]:
-        return {(verdict.curve.removeprefix("rope-s0-aa"), verdict.length): verdict.word for verdict in self.judged()}
+        return {
+            (verdict.place.curve.removeprefix("rope-s0-aa"), verdict.place.length): verdict.word
+            for verdict in self.judged()
+        }
 
 
 def losses(nll_N: np.ndarray, document_N: np.ndarray) -> Losses:
@@ -85,8 +91,8 @@ def test_the_word_is_what_the_interval_says(change: float, spread: float, word: 
         world.add(128, base, seed)
         world.add(256, base + change + noise(seed, spread), seed)
     label = {f"rope-s{seed}-aa": "rope" for seed in range(3)}
-    (verdict,) = verdicts(world.rows, label, lambda row: world.kept[id(row)])
-    assert (verdict.curve, verdict.length, verdict.word, verdict.control) == ("rope", 256, word, "cropped")
+    (verdict,) = world.pairs(label).verdicts()
+    assert (*verdict.place[:2], verdict.word, verdict.control) == ("rope", 256, word, "cropped")
     assert verdict.difference is not None and (verdict.difference.seeds, verdict.difference.documents) == (3, 8)
 
 
@@ -98,7 +104,7 @@ def test_the_difference_is_paired_by_target_and_seed() -> None:
         world.add(128, hard, seed)
         world.add(512, hard - 0.02 + noise(seed + 5, 0.003), seed)
     label = {f"rope-s{seed}-aa": "rope" for seed in range(2)}
-    (verdict,) = verdicts(world.rows, label, lambda row: world.kept[id(row)])
+    (verdict,) = world.pairs(label).verdicts()
     assert verdict.difference is not None
     assert verdict.difference.value == pytest.approx(-0.02, abs=0.002) and verdict.word == "uses"
 
@@ -150,10 +156,10 @@ def test_a_control_that_one_seed_lacks_is_no_control() -> None:
         world.add(128, 3.0 + noise(seed), seed)
     world.add(256, 2.0 + noise(0), 0, control="window")
     label = {f"rope-s{seed}-aa": "rope" for seed in range(2)}
-    (verdict,) = verdicts(world.rows, label, lambda row: world.kept[id(row)])
+    (verdict,) = world.pairs(label).verdicts()
     assert verdict.control == "cropped"
     world.rows[1] |= {"status": "non-finite", "nll": None}
-    assert verdicts(world.rows, label, lambda row: world.kept[id(row)]) == []
+    assert world.pairs(label).verdicts() == []
 
 
 def test_shuffled_text_is_measured_against_the_text_as_it_is() -> None:
@@ -175,8 +181,8 @@ def test_a_seed_that_fails_makes_the_word_its_status(status: str) -> None:
         world.add(256, 2.0 + noise(seed), seed)
     world.rows[3] |= {"status": status, "nll": None}
     label = {f"rope-s{seed}-aa": "rope" for seed in range(3)}
-    (verdict,) = verdicts(world.rows, label, lambda row: world.kept[id(row)])
-    assert verdict == Verdict("rope", 256, status, "", None, None, "abc", 5)
+    (verdict,) = world.pairs(label).verdicts()
+    assert verdict == Verdict(Place("rope", 256, "abc", 5), status, "", None, None)
 
 
 def test_one_seed_and_one_document_are_unclear() -> None:
@@ -223,20 +229,48 @@ def test_other_protocols_and_lengths_within_the_training_length_have_no_verdict(
     assert world.judged() == []
 
 
-def test_of_several_sets_of_targets_that_with_most_runs_counts_and_then_the_latest() -> None:
-    def word(*order: tuple[str, float, int]) -> str:
-        world = World()
-        for name, loss, seeds in order:
-            for seed in range(seeds):
-                world.add(128, 3.0 + noise(seed), seed, targets_hash=name)
-                world.add(256, loss + noise(seed + 9), seed, targets_hash=name)
-        label = {f"rope-s{seed}-aa": "rope" for seed in range(3)}
-        (verdict,) = verdicts(world.rows, label, lambda row: world.kept[id(row)])
-        return verdict.word
+def test_every_set_of_targets_is_judged_by_itself() -> None:
+    """A row of one set is never paired with a control of another, whichever was measured last."""
+    world = World()
+    for name, loss, runs in (("a", 2.0, 2), ("b", 4.0, 1), ("c", 3.0, 1)):
+        for seed in range(runs):
+            world.add(128, 3.0 + noise(seed), seed, targets_hash=name)
+            world.add(256, loss + noise(seed + 9), seed, targets_hash=name)
+    world.add(512, 2.0 + noise(3), targets_hash="d")  # whose training length was not measured
+    world.add(512, 2.0 + noise(3), targets_hash="a", stride=7)
+    label = {f"rope-s{seed}-aa": "rope" for seed in range(3)}
+    found = world.pairs(label).verdicts()
+    assert [(v.place.targets_hash, v.place.length, v.word) for v in found] == [
+        ("a", 256, "uses"),
+        ("b", 256, "breaks"),
+        ("c", 256, "ignores"),
+    ]
+    assert [verdict.difference.seeds for verdict in found if verdict.difference] == [2, 1, 1]
+    changes = world.pairs(label).changes()
+    assert {place.targets_hash: round(one.value) for place, one in changes.items()} == {"a": -1, "b": 1, "c": 0}
 
-    assert word(("a", 2.0, 1), ("b", 4.0, 1)) == "breaks"
-    assert word(("b", 4.0, 1), ("a", 2.0, 1)) == "uses"
-    assert word(("a", 2.0, 2), ("b", 4.0, 1)) == "uses"
+
+def test_a_change_is_against_the_own_training_length_on_both_sides_of_it() -> None:
+    world = World()
+    for length, loss in ((64, 3.3), (128, 3.0), (256, 3.1)):
+        world.add(length, loss + noise(length))
+    world.add(256, 2.9 + noise(1), control="window")
+    changes = world.pairs().changes()
+    assert {place.length: pytest.approx(one.value, abs=0.01) for place, one in changes.items()} == {64: 0.3, 256: 0.1}
+    (verdict,) = world.judged()
+    assert (
+        verdict.control == "window" and verdict.difference and verdict.difference.value == pytest.approx(0.2, abs=0.01)
+    )
+    world.kept.clear()
+    assert world.pairs().changes() == {}, "losses are not kept"
+
+
+def test_a_verdict_says_how_many_documents_hold_its_targets() -> None:
+    world = World()
+    world.add(128, 3.0 + noise(0), documents=8)
+    world.add(256, 2.0 + noise(1), documents=8)
+    world.add(512, 0.0, documents=8, status="undefined", nll=None)
+    assert [verdict.documents for verdict in world.judged()] == [8, 8]
 
 
 def test_a_row_measured_again_counts_once() -> None:
@@ -252,9 +286,9 @@ def test_a_row_measured_again_counts_once() -> None:
 
 def test_the_usable_length_ends_before_the_first_that_breaks_or_fails() -> None:
     def found(*words: str) -> Usable:
-        rows = [{"run": "r", "train_length": 128}]
-        given = [Verdict("r", 256 << index, word, "", None, None, "abc", 5) for index, word in enumerate(words)]
-        (answer,) = usable(given[::-1], rows, {})
+        places = [Place("r", 256 << index, "abc", None) for index in range(len(words))]
+        given = [Verdict(place, word, "", None, None) for place, word in zip(places, words, strict=True)]
+        (answer,) = usable(given[::-1], {"r": 128})
         return answer
 
     assert found("ignores", "uses", "ignores") == Usable("r", 1024, True)
@@ -263,4 +297,4 @@ def test_the_usable_length_ends_before_the_first_that_breaks_or_fails() -> None:
     assert found("breaks") == Usable("r", 128, False)
     assert found("unclear", "undefined") == Usable("r", 256, False, doubtful=True)
     assert found("uses", "breaks", "unclear") == Usable("r", 256, False)
-    assert usable([], [{"run": "r", "train_length": 128}], {}) == []
+    assert usable([], {"r": 128}) == []

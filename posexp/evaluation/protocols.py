@@ -18,6 +18,7 @@ from posexp.evaluation.targets import Measurement, targets_of
 MIN_WINDOWS = 16  # so that they lie in several documents, and an interval can be computed
 MIN_STRETCHES = 12  # each of which is many windows at most lengths
 MOST_SCORED = 128  # targets of a window under same_targets
+MIN_BLOCKS = 32  # of targets, where a bound would leave fewer: so that they lie in many documents
 
 
 class TooLong(Exception):
@@ -37,10 +38,11 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     documents and within each. (ReRoPE is evaluated like this, with windows that score as many targets as the shortest
     length has tokens; Su 2023.) The stride is ignored.
     """
-    block, blocks_D = scored(longest), blocks(tokens, longest)
+    block = scored(longest) if bound is None else min(scored(longest), max(1, power_below(bound // MIN_BLOCKS)))
+    blocks_D = blocks(tokens, longest, block)
     if not blocks_D.any():
         size = int(np.diff(tokens.starts).max(initial=0))
-        raise TooLong("no document is long enough", size - scored(power_below(size)))
+        raise TooLong("no document is long enough", size - min(block, scored(power_below(size))))
     wanted = int(blocks_D.sum()) if bound is None else max(1, bound // block)
     firsts = []
     for document, count in enumerate(spread(blocks_D, wanted)):
@@ -50,21 +52,23 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     block_M = np.concatenate(firsts)
     found = []
     for length in lengths:
-        first_W = (block_M[:, None] + np.arange(0, block, scored(length))).ravel()
-        stop_W = first_W + scored(length)
+        each = min(block, scored(length))
+        first_W = (block_M[:, None] + np.arange(0, block, each)).ravel()
+        stop_W = first_W + each
         windows_W3 = np.stack((stop_W - 1 - length, first_W, stop_W), axis=1)
         found.append(Measurement("same_targets", length, None, windows_W3))
     return found
 
 
 def scored(length: int) -> int:
-    """How many targets a window of same_targets scores: a power of two, so that longer windows hold shorter ones'."""
+    """How many targets a window of same_targets scores at most: a power of two, so that those of a long window are
+    those of several short ones."""
     return min(MOST_SCORED, max(1, power_below(length // 16)))
 
 
-def blocks(tokens: Tokens, longest: int) -> np.ndarray:
+def blocks(tokens: Tokens, longest: int, block: int) -> np.ndarray:
     """How many blocks of targets each document holds behind its first `longest` tokens, int64 [D]."""
-    return np.maximum(0, (np.diff(tokens.starts) - longest) // scored(longest))
+    return np.maximum(0, (np.diff(tokens.starts) - longest) // block)
 
 
 def power_below(number: int) -> int:

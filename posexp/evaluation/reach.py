@@ -11,7 +11,7 @@ from posexp.data.store import Tokens
 from posexp.evaluation.protocols import blocks, power_below, scored
 
 MIN_DOCUMENTS = 16  # so that an interval over documents can be computed
-MIN_TARGETS = 8192
+MIN_TARGETS = 4096
 MOST_REACH = 32_768  # beyond it, texts of long documents would give up documents and targets for lengths nobody asks
 FRAME = 8192  # likewise for running text, all of which is read again at every length
 
@@ -20,14 +20,14 @@ def reach(tokens: Tokens) -> int:
     """The longest length that shares its targets with all shorter ones under same_targets: the largest power of two
     for which enough documents hold a block of targets behind so many tokens, and hold enough targets together.
 
-    Enough are MIN_DOCUMENTS documents, or three quarters of them where they are fewer; and MIN_TARGETS targets, or a
-    quarter of the split's tokens. 0 where even one token before a target is too much.
+    Enough are MIN_DOCUMENTS documents, or three quarters of them where they are fewer; and MIN_TARGETS targets, or an
+    eighth of the split's tokens. 0 where even one token before a target is too much.
     """
     documents = min(MIN_DOCUMENTS, -(-3 * (len(tokens.starts) - 1) // 4))
-    targets = min(MIN_TARGETS, len(tokens.ids) // 4)
+    targets = min(MIN_TARGETS, len(tokens.ids) // 8)
     longest = min(MOST_REACH, power_below(int(np.diff(tokens.starts).max(initial=0)) - 1))
     while longest:
-        blocks_D = blocks(tokens, longest)
+        blocks_D = blocks(tokens, longest, scored(longest))
         if (blocks_D > 0).sum() >= documents and scored(longest) * blocks_D.sum() >= targets:
             break
         longest //= 2
@@ -35,8 +35,8 @@ def reach(tokens: Tokens) -> int:
 
 
 def stream_reach(tokens: Tokens) -> int:
-    """The same for protocols that read the split as one text: FRAME, or less of a short split."""
-    return min(FRAME, power_below((len(tokens.ids) - 1) // 4))
+    """The same for protocols that read the split as one text: FRAME, or half of a shorter split."""
+    return min(FRAME, power_below((len(tokens.ids) - 1) // 2))
 
 
 def head_reach(tokens: Tokens) -> int:

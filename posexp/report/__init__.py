@@ -54,6 +54,7 @@ def write(
     from posexp.report import beyond, change, ranking
     from posexp.report.curves import pictures
     from posexp.report.latex import latex
+    from posexp.report.style import looks
     from posexp.report.table import markdown, print_tables
 
     console = console or Console()
@@ -69,9 +70,10 @@ def write(
         "table.md": markdown(shown).encode(),
         "table.tex": latex(shown).encode(),
     }
-    contents["curves.png"], contents["curves.svg"] = change.pictures(shown[0])
+    look_of = looks(shown)
+    contents["curves.png"], contents["curves.svg"] = change.pictures(shown[0], look_of)
     if len(shown) > 1:
-        contents["others.png"], contents["others.svg"] = pictures(shown[1:])
+        contents["others.png"], contents["others.svg"] = pictures(shown[1:], look_of)
     if len(shown[0].curves) > ranking.FOLLOWED:
         contents["ranking.png"], contents["ranking.svg"] = ranking.pictures(shown[0])
     if page is not None:

@@ -17,7 +17,7 @@ def answer(table: Table) -> str:
     longest = {verdict.place.curve: verdict for verdict in table.verdicts}  # which are in order of length
     by_multiple: dict[float, list[Verdict]] = {}
     for curve, verdict in longest.items():
-        by_multiple.setdefault(verdict.place.length / min(table.trained[curve]), []).append(verdict)
+        by_multiple.setdefault(verdict.place.length / max(1, min(table.trained[curve])), []).append(verdict)
     sentences = [sentence(times, found) for times, found in sorted(by_multiple.items(), reverse=True)]
     return " ".join([*sentences, basis(table)]) if sentences else ""
 
@@ -66,7 +66,9 @@ def signed(nats: float | None) -> str:
 
 
 def written(value: float) -> str:
-    """Two digits, whole from ten on."""
+    """Two digits, whole from ten on: 3.9, 36, 2,988; 1.2e+07."""
+    if value >= 99_999.5:
+        return f"{value:.1e}"
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
@@ -74,5 +76,5 @@ def basis(table: Table) -> str:
     """What the intervals are over."""
     counts = tuple(sorted(set(table.seeds.values())))
     seeds = "1 seed" if counts == (1,) else f"{span(counts)} seeds"
-    documents = f" and {span(table.documents)} documents" if table.documents else ""
+    documents = f" and {span(table.documents)} document{'s' * (table.documents != (1,))}" if table.documents else ""
     return f"Intervals are over {seeds}{documents}."

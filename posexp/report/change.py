@@ -12,7 +12,7 @@ from posexp.report.curves import ABOVE, BELOW, LEFT, PLOT, draw, draw_panel, nam
 from posexp.report.measure import CHANGE
 from posexp.report.rows import Table
 from posexp.report.strip import ROW, failing
-from posexp.report.style import looks, rendered
+from posexp.report.style import Look, rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 NAMES, LEVEL = 2.6, 3.1  # widths of the curves' names and of the level's panel
 
 
-def pictures(headline: Table) -> tuple[bytes, bytes]:
+def pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     """(PNG, SVG) of the headline; the levels alone where nothing is paired, as of a task."""
     changed = any(cell.change and length not in headline.train_lengths for (_, length), cell in headline.cells.items())
-    return rendered(lambda: draw_both(headline) if changed else draw([headline]), headline.title)
+    one, two = lambda: draw([headline], look_of), lambda: draw_both(headline, look_of)
+    return rendered(two if changed else one, headline.title)
 
 
-def draw_both(headline: Table) -> "Figure":
+def draw_both(headline: Table, look_of: dict[str, Look]) -> "Figure":
     from matplotlib.figure import Figure
 
-    look_of, table = looks([headline]), replace(headline, measure=CHANGE)
-    names = max(NAMES, 0.6 + 0.095 * max(map(len, look_of)))
+    table = replace(headline, measure=CHANGE)
+    look_of = {curve: look for curve, look in look_of.items() if curve in headline.curves}
+    names = max(NAMES, 1.5 + 0.1 * max(map(len, look_of)))  # with the numbers of the level's axis
     wide, high = LEFT + PLOT + names + LEVEL, max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(table)))
     height = ABOVE + high + BELOW
     figure = Figure(figsize=(wide, height))
@@ -40,5 +42,5 @@ def draw_both(headline: Table) -> "Figure":
     change.axhline(0, color="#8a8a8a", linewidth=1, zorder=1.4)
     name_curves(change, look_of, ends, high, bool(failing(table)))
     level = figure.add_axes(((LEFT + PLOT + names) / wide, BELOW / height, LEVEL / wide, high / height))
-    draw_panel(level, headline, look_of, LEVEL, high, False)
+    draw_panel(level, headline, look_of, LEVEL, high, False, beside=True)
     return figure

@@ -4,12 +4,13 @@ Sizes are inches, positions inside a panel are fractions of its height.
 """
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from posexp.report.measure import CHANGE, Value
 from posexp.report.rows import Table, facts, listed, one_line
-from posexp.report.strip import ROW, draw_failures, failing, failures_of
-from posexp.report.style import QUIET, Look, looks, rendered, size_of
+from posexp.report.strip import ROW, STRIP, draw_failures, failing, failures_of
+from posexp.report.style import QUIET, Look, rendered, size_of
 from posexp.report.ticks import DENSE, tick_labels, ticks_of, x_ticks, y_range
 
 if TYPE_CHECKING:
@@ -23,16 +24,17 @@ LEFT, ABOVE, BELOW = 0.85, 0.95, 0.65
 NOTHING = Value(math.nan, None, None)
 
 
-def pictures(shown: list[Table]) -> tuple[bytes, bytes]:
+def pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     """(PNG, SVG) of the tables; the same tables give the same bytes."""
-    return rendered(lambda: draw(shown), shown[0].title)
+    return rendered(lambda: draw(shown, look_of), shown[0].title)
 
 
-def draw(shown: list[Table]) -> "Figure":
+def draw(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
     """The figure of the first MOST_PANELS tables; the first is the headline."""
     from matplotlib.figure import Figure
 
-    look_of = looks(shown)
+    shown_curves = {curve for table in shown[:MOST_PANELS] for curve in table.curves}
+    look_of = {curve: look for curve, look in look_of.items() if curve in shown_curves}
     main, others = shown[0], shown[1:MOST_PANELS]
     main_height = max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(main)))
     row_heights = [
@@ -63,14 +65,16 @@ def draw(shown: list[Table]) -> "Figure":
 
 
 def draw_panel(
-    axes: "Axes", table: Table, look_of: dict[str, Look], wide: float, high: float, big: bool
+    axes: "Axes", table: Table, look_of: dict[str, Look], wide: float, high: float, big: bool, beside: bool = False
 ) -> dict[str, tuple[float, bool]]:
-    """Draws one table. Returns where each curve ends: (height as a fraction, whether at the right edge)."""
+    """Draws one table; `beside` another panel of the same table, whose words are not repeated. Returns where each curve
+    ends: (height as a fraction, whether at the right edge)."""
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     size = 11 if big else 9.5
-    base = 0.0 if min(table.lengths) > 0 else 1.0  # a first target has no context, and no logarithm
+    # a first target has no context, and no logarithm
+    base = 0.0 if min(*table.lengths, *table.train_lengths) > 0 else 1.0
 
     extent = [math.log2(length + base) for length in (*table.lengths, *table.train_lengths)]
     pad = max(0.045 * (max(extent) - min(extent)), 0.25)
@@ -82,6 +86,8 @@ def draw_panel(
         failures_of(table, curve, base, size - 1.5, lambda x: (math.log2(x) - left) * per_octave, wide)
         for curve in failing(table)
     ]
+    if beside:
+        failed = [replace(failure, words="", place="before") for failure in failed]
     row = ROW * (1.6 if any(failure.place == "above" for failure in failed) else 1)
     measure, values = table.measure, table.values
     strip = (min(row * len(failed) / high, 0.75) + 0.02 if values else 0.97) if failed else 0.0
@@ -90,7 +96,7 @@ def draw_panel(
     axes.xaxis.set_major_formatter(FixedFormatter([str(length) for length in shown]))
     axes.xaxis.set_minor_locator(NullLocator())
 
-    bottom, top = y_range(table)
+    bottom, top = y_range(table, [key for key in values if banded(table, *key)])
     ceiling = bottom + (top - bottom) / (1 - strip)
     axes.set_ylim(bottom, ceiling)
     least, most = measure.whole or (measure.at(bottom), measure.at(top))
@@ -102,6 +108,8 @@ def draw_panel(
 
     for length in table.train_lengths:
         axes.axvline(length + base, color="#8a8a8a", linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
+        if beside:
+            continue
         note = f"trained at {length}" if len(table.train_lengths) == 1 else "trained"
         near_left = math.log2(length + base) - left < 0.12 * (right - left)
         above(axes, note, 4, x=length + base, size=size - 1.5, color=QUIET, ha="left" if near_left else "center")
@@ -114,7 +122,7 @@ def draw_panel(
             ends[curve] = (y, known[-1] == max(table.lengths))
     if failed:
         axes.add_patch(
-            Rectangle((0, 1 - strip), 1, strip, transform=axes.transAxes, color="#f4f4f4", linewidth=0, zorder=0.4)
+            Rectangle((0, 1 - strip), 1, strip, transform=axes.transAxes, color=STRIP, linewidth=0, zorder=0.4)
         )
     for i, failure in enumerate(failed):
         y = 1 - (i + 0.5) * (strip - 0.02) / len(failed) - 0.01
@@ -125,6 +133,9 @@ def draw_panel(
 
     axes.set_xlabel(table.axis, size=size, labelpad=6)
     axes.set_ylabel(measure.label, size=size, labelpad=6)
+    if beside:
+        above(axes, measure.title, 8, size=11.5, weight="bold")
+        return ends
     words = 10.5 if big else 9
     lines = wrapped(subtitle(table, big), (WIDTH if big else wide) / (0.56 * words / 72))
     taller = 1.25 * words * (len(lines) - 1)
@@ -142,14 +153,11 @@ def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, 
     xs = [length + base for length in lengths]
     ys = [table.measure.level(value.value) for value in values]
     if len(table.curves) <= BANDED:
-        bounds = [
-            (value.low, value.high) if banded(table, curve, n) else (None, None)
-            for n, value in zip(lengths, values, strict=True)
-        ]
+        bounds = [bounds_of(table, curve, length) for length in lengths]
         lows, highs = ([table.measure.level(bound) for bound in side] for side in zip(*bounds, strict=True))
         axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.22, linewidth=0, zorder=2)
         for i, x in enumerate(xs):  # a band between two points has no width at a point that stands alone
-            alone = all(math.isnan(y) for y in ys[max(i - 1, 0) : i] + ys[i + 1 : i + 2])
+            alone = all(math.isnan(low) for low in lows[max(i - 1, 0) : i] + lows[i + 1 : i + 2])
             if alone and not math.isnan(lows[i] + highs[i]):
                 axes.vlines(x, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
     size = size_of(look.marker) * (1 if big else 0.8)
@@ -175,6 +183,14 @@ def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, 
         "markeredgewidth": 1.6,
     }
     axes.plot([xs[i] for i in breaks], [ys[i] for i in breaks], zorder=3.1, **hollow)
+
+
+def bounds_of(table: Table, curve: str, length: int) -> tuple[float | None, float | None]:
+    """Of the band at a point; a change has none at the own training length, where its band begins."""
+    if table.measure == CHANGE and length == min(table.trained[curve]) and (curve, length) in table.values:
+        return 0.0, 0.0
+    value = table.values.get((curve, length))
+    return (value.low, value.high) if value and banded(table, curve, length) else (None, None)
 
 
 def banded(table: Table, curve: str, length: int) -> bool:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW = 0.27  # of the strip; also the distance of labels
+STRIP = "#f4f4f4"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def draw_failures(axes: "Axes", failure: Failures, y: float, colour: str, size: 
         "above": (xs[0], (-4, 11), "left"),
     }[failure.place]
     look: dict[str, Any] = {"color": QUIET, "size": size, "va": "center_baseline", "ha": side, "zorder": 4}
+    look["bbox"] = {"facecolor": STRIP, "edgecolor": "none", "pad": 0.5}  # over the line of a training length
     axes.annotate(failure.words, (x, y), xycoords=across, xytext=offset, textcoords="offset points", **look)
 
 

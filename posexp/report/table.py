@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 number = digits  # of perplexities
-DRAWN = "Its lengths are too many for a table: others.png and rows.csv have them."
+DRAWN = "Its lengths are too many for a table: the pictures and rows.csv have them."
 
 
 def interval(table: Table, key: tuple[str, int]) -> tuple[str, str] | None:
@@ -231,6 +231,7 @@ def heading(table: Table) -> str:
     """The protocol, and what else makes its table another one."""
     name = table.targets_hashes[0][:8]
     parts = [table.protocol, f"targets {name}" if len(table.targets_hashes) == 1 and name else ""]
+    parts += [f"stride {table.stride}"] if table.stride is not None else []
     return " · ".join(filter(None, [*parts, table.corpus]))
 
 

@@ -1,6 +1,7 @@
 """Where things stand on the axes of a panel: the range of values, ticks and their labels."""
 
 import math
+from collections.abc import Iterable
 
 from posexp.report.measure import Measure
 from posexp.report.rows import Table
@@ -8,14 +9,16 @@ from posexp.report.rows import Table
 DENSE = 16  # more lengths than this are drawn without markers, and not all written under the axis
 
 
-def y_range(table: Table) -> tuple[float, float]:
-    """Levels that leave a little air around every value and band."""
-    values = table.values.values()
-    found = [table.measure.level(level) for value in values for level in (value.value, value.low, value.high)]
-    found = [level for level in found if not math.isnan(level)]
+def y_range(table: Table, banded: Iterable[tuple[str, int]]) -> tuple[float, float]:
+    """Levels that leave a little air around every value, and around the bands of those that have one; what is linear
+    of an axis is always in it."""
+    measure = table.measure
+    numbers: list[float | None] = [value.value for value in table.values.values()]
+    numbers += [bound for key in banded for bound in (table.values[key].low, table.values[key].high)]
+    found = [level for level in map(measure.level, numbers) if not math.isnan(level)]
     if not found:
         return 0.0, 1.0
-    found += map(table.measure.level, table.measure.whole or ())
+    found += map(measure.level, measure.whole or ((-measure.linear, measure.linear) if measure.linear else ()))
     air = max(0.06 * (max(found) - min(found)), 0.01)
     return min(found) - air, max(found) + air
 
@@ -32,9 +35,9 @@ def ticks_of(measure: Measure, least: float, most: float, count: int) -> list[fl
 def both_sides(low: float, high: float, linear: float) -> list[float]:
     """Ticks of an axis that is logarithmic on both sides of a linear part: −10, −1, 0, 1, 10, 100, and thirds between
     where that leaves only a few."""
-    powers = range(math.ceil(math.log10(max(-low, high, linear) / linear)) + 1)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
-        sizes = [step * linear * 10.0**power for power in powers for step in steps]
+    count = math.ceil(math.log10(max(-low, high, linear) / linear)) + 1
+    for steps, apart in ((1, 2, 5), 1), ((1, 3), 1), *(((1,), apart) for apart in range(1, count + 1)):
+        sizes = [step * linear * 10.0**power for power in range(0, count, apart) for step in steps]
         ticks = [-size for size in reversed(sizes)] + [0.0] + sizes
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) <= 10:
