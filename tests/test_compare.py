@@ -333,7 +333,8 @@ def test_runs_that_were_trained_and_evaluated_are_compared_and_judged(
     learned, rope = judged
     assert learned.word == "undefined" and rope.word in ("uses", "ignores", "breaks", "unclear") and said == []
     assert rope.difference is not None and rope.shuffled is not None and rope.control in ("cropped", "window")
-    at_64 = [row for row in rows if (row["run"], row["protocol"], row["length"]) == (rope.place.curve, "same_targets", 64)]
+    here_ = (rope.place.curve, "same_targets", 64)
+    at_64 = [row for row in rows if (row["run"], row["protocol"], row["length"]) == here_]
     nll = {row["control"]: row["nll"] for row in at_64}
     assert rope.shuffled.value == pytest.approx(nll["shuffled"] - nll[""], abs=1e-5)
 

@@ -23,7 +23,8 @@ import pytest
 import torch
 
 from posexp import checkpoint, optim
-from posexp.compare.pairs import compared, curves, pairs_of
+from posexp.compare.pairs import compared, pairs_of
+from posexp.compare.pairs import curves as curves_of
 from posexp.compare.table import csv_of as compared_csv
 from posexp.compare.table import markdown as compared_markdown
 from posexp.config import EvalConfig, Split, TrainConfig
@@ -32,17 +33,19 @@ from posexp.data.batch import Windows
 from posexp.data.store import DamageError, Store
 from posexp.errors import PosexpError
 from posexp.evaluation import losses
-from posexp.evaluation.evaluate import KEY, has_all, key_of
+from posexp.evaluation.done import KEY, key_of, stands
 from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.row import read as read_rows
-from posexp.evaluation.verdicts import curve_name, usable, verdicts
+from posexp.evaluation.verdicts import Pairs, curve_name
 from posexp.labels import curve_labels
 from posexp.log import say
 from posexp.refusal import one_line
-from posexp.report import beyond, csv_of, tables
+from posexp.report import Table, beyond, change, csv_of, curves, tables
 from posexp.report.command import described
 from posexp.report.latex import latex
+from posexp.report.measure import PPL
 from posexp.report.page import RunCard, page
+from posexp.report.style import looks
 from posexp.report.table import markdown, print_tables
 from posexp.restore import check_targets, restore_model
 from posexp.runs import Run
@@ -125,32 +128,37 @@ def use_config(world: World, draw: random.Random) -> None:
     restore_model(world.run)
 
 
+def measured(world: World) -> list[Table]:
+    return tables(read_rows(world.run, say), world.labels)
+
+
 def use_rows(world: World, draw: random.Random) -> None:
     """All that posexp report and posexp compare write, without the picture, which takes as long as a hundred others."""
     kept = {run.name: run for run in world.runs}
     of_run = read_rows(world.run, say)
     for row in of_run:
-        has_all(world.run, row)
+        stands(world.run, row)
         hash(key_of(row, KEY))
     rows = [*of_run, *read_rows(world.runs[-1], say)]
     read_losses = lambda row: losses.read(kept[row["run"]].folder, row)  # noqa: E731
-    found = verdicts(rows, world.labels, read_losses, say)
-    up_to = usable(found, rows, world.labels)
-    shown = [table for table in beyond.marked(tables(rows, world.labels), found) if not table.lacking]
+    pairs = Pairs(rows, world.labels, read_losses)
+    verdicts = pairs.verdicts(say)
+    beyond.csv_of(verdicts)
+    found = tables(rows, world.labels, PPL, verdicts, pairs.changes())
+    shown = [table for table in found if not table.lacking]
     if shown:
-        markdown(shown, found, up_to)
+        markdown(shown)
         latex(shown)
-        page("group", shown, found, up_to, [RunCard(world.run.name, "a", 0, "", {})], {})
+        page("group", shown, [RunCard(world.run.name, "a", 0, "", {})], {})
         if draw.random() < 0.05:
             from rich.console import Console
 
-            print_tables(shown, Console(file=io.StringIO(), width=100), found, up_to)
+            print_tables(shown, Console(file=io.StringIO(), width=100), all_sets=draw.random() < 0.5)
         if draw.random() < 0.01:
-            from posexp.report.curves import pictures
-
-            pictures(shown)
+            change.pictures(shown[0], looks(shown))
+            curves.pictures(shown[1:] or shown, looks(shown))
     csv_of(rows)
-    of_curve = curves(rows, functools.partial(curve_name, curve_of=world.labels))
+    of_curve = curves_of(rows, functools.partial(curve_name, curve_of=world.labels))
     names = sorted(of_curve)
     if len(names) > 1:
         pairs, _ = pairs_of(
@@ -170,7 +178,7 @@ def use_metrics(world: World, draw: random.Random) -> None:
 
 def use_provenance(world: World, draw: random.Random) -> None:
     text, provenance = described(world.run)
-    page("group", [], [], [], [RunCard(world.run.name, "a", 0, text, provenance)], {})
+    page("group", measured(world), [RunCard(world.run.name, "a", 0, text, provenance)], {})
     world.run.check_store(Store(world.store))
 
 
@@ -178,7 +186,7 @@ def use_about(world: World, draw: random.Random) -> None:
     labels = curve_labels([world.foreign], say)
     text, origin = described(world.foreign)
     cards = [RunCard(world.foreign.name, label, 0, text, origin) for label in labels.values()]
-    page("group", [], [], [], cards, {})
+    page("group", measured(world), cards, {})
 
 
 def use_weights(world: World, draw: random.Random) -> None:

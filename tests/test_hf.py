@@ -242,7 +242,7 @@ def test_a_model_without_attention_is_evaluated_too(made, text):
 
 
 def test_without_a_training_length_the_shortest_length_asked_for_counts(made, text, capsys):
-    assert opened(made("bloom"), text, eval=EvalConfig(lengths=[96, 48])).train_length == 48
+    assert opened(made("bloom"), text, eval={"lengths": [96, 48]}).train_length == 48
     assert "its config does not say the training length, taken to be 48: train_length=" in capsys.readouterr().err
 
 
@@ -266,13 +266,13 @@ def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
     assert again.code == 0 and "all 64, 128, 256 measured already" in again.err
 
     assert "checkpoint" in here("runs", cwd=folder).out
-    table = here("report", "--html", cwd=folder)
+    table = here("report", "--html", "--all", cwd=folder)
     assert table.code == 0 and "gpt2-short" in table.out and "rope" in table.out and "learned" in table.out
     card = cards_of(folder)[run.name]
     assert (card["curve"], card["seed"]) == ("gpt2-short", 0) and card["provenance"]["sha256"] == about["sha256"]
     assert 'class: "GPT2LMHeadModel"' in card["config"] and "sha256" not in card["config"]
     (run / "checkpoint.json").write_text("{")
-    table = here("report", "--html", cwd=folder)
+    table = here("report", "--html", "--all", cwd=folder)
     assert table.code == 0 and f"{run.name}/checkpoint.json cannot be read" in table.err
     card = cards_of(folder)[run.name]
     assert (card["config"], card["provenance"]) == ("", {})

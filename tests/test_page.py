@@ -15,18 +15,21 @@ import pytest
 
 from posexp.evaluation.row import COLUMNS
 from posexp.evaluation.statistics import Estimate
-from posexp.evaluation.verdicts import Usable, Verdict
-from posexp.report.beyond import MARKS, marked, percent
+from posexp.evaluation.verdicts import Place, Verdict
+from posexp.report.answer import answer
+from posexp.report.beyond import MARKS, in_percent
+from posexp.report.measure import PPL
 from posexp.report.measure import digits as number
 from posexp.report.page import RunCard, page
-from posexp.report.rows import tables
+from posexp.report.rows import Table, tables
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")
 
 MADE = {"posexp": "1.2.3", "commit": "abc123", "command": "posexp report group=books --html", "date": "2026-01-02"}
 LENGTHS = (64, 128, 256, 512)
-TARGETS = ("ab12cd34ef56", 16)  # hash and stride
+TARGETS = ("ab12cd34ef56", None)  # hash and stride
+FAR = ("fa12cd34ef56", None)  # those of longer lengths, on which alibi and rope were measured again
 PPLS = {"alibi": (55.0, 50.0, 50.1, 50.2), "rope": (54.0, 48.0, 70.0, 150.0), "learned": (60.0, 51.0, None, None)}
 
 # Runs before everything else on the page: errors, and whatever the policy stopped.
@@ -62,7 +65,7 @@ def row(curve: str, seed: int, length: int, ppl: float | None, **other: Any) -> 
     made |= {"run": f"{curve}-s{seed}-00", "scheme": curve, "seed": seed, "train_length": 128, "length": length}
     made |= {
         "protocol": "same_targets",
-        "stride": TARGETS[1],
+        "stride": None,
         "window": "full",
         "targets": 2048,
         "targets_hash": TARGETS[0],
@@ -75,8 +78,12 @@ def row(curve: str, seed: int, length: int, ppl: float | None, **other: Any) -> 
 
 
 def rows() -> list[dict[str, Any]]:
-    """Two seeds of three curves: on the same targets, by position, and of a task."""
-    found = []
+    """Two seeds of three curves: on the same targets, by position, and of a task; of two of them on far targets too."""
+    found = [
+        row(curve, 0, length, ppl, targets_hash=FAR[0], targets=100)
+        for curve in ("alibi", "rope")
+        for length, ppl in ((128, 900.0), (1024, 700.0))
+    ]
     for curve, ppls in PPLS.items():
         for seed in (0, 1):
             for length, ppl in zip(LENGTHS, ppls, strict=True):
@@ -94,11 +101,18 @@ def estimate(value: float) -> Estimate:
 
 
 VERDICTS = [
-    Verdict("alibi", 256, "ignores", "window", estimate(0.002), None, *TARGETS),
-    Verdict("rope", 256, "breaks", "cropped", estimate(0.5), estimate(-0.25), *TARGETS),
-    Verdict("learned", 256, "undefined", "", None, None, *TARGETS),
+    Verdict(Place("alibi", 256, *TARGETS), "ignores", "window", estimate(0.002), None),
+    Verdict(Place("alibi", 512, *TARGETS), "unclear", "window", estimate(0.012), None),
+    Verdict(Place("alibi", 1024, *FAR), "breaks", "cropped", estimate(0.75), None),
+    Verdict(Place("rope", 256, *TARGETS), "breaks", "cropped", estimate(0.5), estimate(-0.25)),
+    Verdict(Place("rope", 1024, *FAR), "uses", "cropped", estimate(-0.75), None),
+    Verdict(Place("learned", 256, *TARGETS), "undefined", "", None, None),
 ]
-USABLE = [Usable("alibi", 512, True, doubtful=True), Usable("rope", 128, False), Usable("learned", 128, False)]
+
+
+def shown() -> list[Table]:
+    made = rows()
+    return tables(made, {r["run"]: r["scheme"] for r in made}, PPL, VERDICTS)
 
 
 def cards() -> list[RunCard]:
@@ -113,9 +127,7 @@ def cards() -> list[RunCard]:
 
 
 def usual(**other: Any) -> str:
-    shown = marked(tables(rows(), {r["run"]: r["scheme"] for r in rows()}), VERDICTS)
-    given: dict[str, Any] = {"title": "books", "shown": shown}
-    given |= {"verdicts": VERDICTS, "usable": USABLE, "runs": cards(), "made": MADE}
+    given: dict[str, Any] = {"title": "books", "shown": shown(), "runs": cards(), "made": MADE}
     return page(**given | other)
 
 
@@ -322,13 +334,45 @@ def test_verdicts_have_their_word_difference_and_shuffled_control(tmp_path):
           kinds: all("button.verdict").map((button) => button.className), usable: texts("#verdicts-table .usable"),
           none: texts("td", line("learned")), definition: one(".words").textContent};""",
     )
-    assert said["head"] == ["curve", "256", "usable length"]
+    assert said["head"] == ["curve", "256", "512", "usable length"]
     assert said["rope"][:2] == ["breaks", "+64.9 % [+63.2, +66.5]"] and "p < 0.001" in said["rope"]
-    assert said["kinds"] == ["verdict ignores", "verdict none", "verdict breaks"]
-    assert said["usable"] == ["≥ 512 ?", "128", "128"] and said["none"] == ["undefined", "128"]
+    assert said["kinds"] == ["verdict ignores", "verdict unclear", "verdict none", "verdict breaks"]
+    assert said["usable"] == ["≥ 512 ?", "128", "128"] and said["none"] == ["undefined", "–", "128"]
     assert "+0.500 [+0.490, +0.510] nats a token against the cropped control" in said["tip"]
     assert any(line.startswith("shuffled") and "−0.250 [−0.260, −0.240] nats" in line for line in said["tip"])
     assert said["hidden"] and "within 1 %" in said["definition"]
+
+
+@needs_browser
+def test_marks_verdicts_and_controls_follow_the_table_that_is_chosen(tmp_path):
+    said = ask(
+        usual(),
+        tmp_path,
+        """const look = () => ({
+          head: texts("#verdicts-table thead th"), words: texts("#verdicts-table b"),
+          usable: texts("#verdicts-table .usable"), marks: texts("#numbers-table .mark"), rope: numbers("rope"),
+          hollow: all("#chart .hollow").length, options: texts("#table option")});
+        const choose = (value) => { one("#table").value = value; one("#table").dispatchEvent(new Event("change")); };
+        const first = look();
+        choose("same_targets~~fa12cd34~");
+        press("scale", "1"); press("measure", "nll");
+        const far = look();
+        choose("per_position~~position~");
+        return {first, far, other: [texts("#verdicts-table p"), texts("#verdicts-table b")],
+          answer: one("#answer").textContent};""",
+    )
+    first, far = said["first"], said["far"]
+    assert first["head"] == ["curve", "256", "512", "usable length"] and first["hollow"] == 1
+    assert first["words"] == ["ignores", "unclear", "undefined", "breaks"]
+    assert first["marks"] == [MARKS[word] for word in ("ignores", "unclear", "breaks")]
+    assert far["head"] == ["curve", "1024", "usable length"] and far["hollow"] == 1
+    assert far["words"] == ["breaks", "uses"] and far["marks"] == [MARKS["breaks"], MARKS["uses"]]
+    assert far["usable"] == ["128", "≥ 1,024"]
+    assert far["rope"] == ["0.000", f"{MARKS['uses']}−0.750[−0.760, −0.740]"]  # from its own training length there
+    assert said["other"] == [[said["other"][0][0]], []] and said["other"][0][0].startswith("This table has none")
+    assert sum("same targets" in option for option in first["options"]) == 2
+    assert len(set(first["options"])) == len(first["options"]) == 4
+    assert said["answer"] == answer(shown()[0]) and "rope is 65 % worse" in said["answer"]
 
 
 @needs_browser
@@ -394,14 +438,14 @@ def test_hostile_names_are_only_text(tmp_path):
         return [row(name, 0, 128, 50.0), failing]
 
     evil_rows = [made for name in EVIL for made in with_names(name)]
+    verdicts = [
+        Verdict(Place(EVIL[0], 256, *TARGETS), EVIL[1], EVIL[0], estimate(0.1), None),
+        Verdict(Place("__proto__", 256, *TARGETS), "toString", "", None, None),
+        Verdict(Place(EVIL[1], 256, *TARGETS), "breaks", "cropped", estimate(0.1), None),
+    ]
     text = page(
         EVIL[1],
-        tables(evil_rows, {made["run"]: made["scheme"] for made in evil_rows}),
-        [
-            Verdict(EVIL[0], 256, EVIL[1], EVIL[0], estimate(0.1), None, *TARGETS),
-            Verdict("constructor", 256, "toString", "", None, None, *TARGETS),
-        ],
-        [Usable(EVIL[0], 128, False), Usable("constructor", 128, True)],
+        tables(evil_rows, {made["run"]: made["scheme"] for made in evil_rows}, PPL, verdicts),
         [RunCard(name, name, 0, f"{name}: {name}\n", {name: {name: [name]}, "nan": math.nan}) for name in EVIL],
         {"command": EVIL[0], EVIL[1]: EVIL[1]},
     )
@@ -415,12 +459,14 @@ def test_hostile_names_are_only_text(tmp_path):
         return {names: texts("#schemes button").sort(), images: all("img").length, scripts: all("script").length,
           owned: window.owned || 0, title: one("h1").textContent, tip: tip.concat(texts("#tip p")),
           runs: texts(".run .folder"), rows: texts("#numbers-table tbody th"),
-          marks: texts("#numbers-table .failed"), made: texts("#made dd"), hash: location.hash};""",
+          marks: texts("#numbers-table .failed"), made: texts("#made dd"), hash: location.hash,
+          answer: one("#answer").textContent};""",
     )
     assert said["names"] == said["rows"] == sorted(EVIL) and said["runs"] == EVIL
     assert (said["images"], said["owned"]) == (0, 0) and said["scripts"] == 4  # the page's two, and the test's two
     assert said["title"] == EVIL[1] and EVIL[0] in said["tip"] and EVIL[1] in said["marks"]
     assert said["made"] == [EVIL[0], EVIL[1]]
+    assert f"{EVIL[1]} is 11 % worse" in said["answer"] and "__proto__ has no value (toString)" in said["answer"]
 
 
 @needs_browser
@@ -429,7 +475,7 @@ def test_numbers_are_written_as_in_table_md(tmp_path):
     nats = [0.0, -0.0001, 0.01, -0.3, 0.6929, 0.6935, 3.0, 6.0, 6.9, 12.0, 800.0]
     question = f"return [{json.dumps(values)}.map(number), {json.dumps(nats)}.map(percentOf)];"
     said = ask(usual(), tmp_path, question)
-    assert said == [[number(value) for value in values], [percent(value) for value in nats]]
+    assert said == [[number(value) for value in values], [in_percent(value) for value in nats]]
 
 
 @needs_browser
@@ -443,11 +489,11 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(tmp_path):
 @needs_browser
 def test_a_group_of_one_failed_run_still_makes_a_page(tmp_path):
     made = [row("rope", 0, 256, None, status="non-finite")]
-    text = page("one", tables(made, {}), [], [], [], {})
+    text = page("one", tables(made, {}), [], {})
     question = """press("scale", "1");
         return [paths(), all(".cross").length, one("#heat").hidden, one("#verdicts-table").textContent];"""
     said = ask(text, tmp_path, question)
-    assert said[:3] == [[], 1, True] and said[3].startswith("There are none")
+    assert said[:3] == [[], 1, True] and said[3].startswith("This table has none")
 
 
 def test_the_page_fetches_nothing_and_lets_only_its_own_scripts_run():
@@ -468,4 +514,4 @@ def test_the_same_results_make_the_same_page_and_thirty_runs_a_small_one():
     many = [row(f"scheme{i:02}", 0, 2**e, 50.0 + e / 3) for i in range(30) for e in range(25)]
     config = "".join(f"key{i}: value of the key {i}\n" for i in range(80))
     runs = [RunCard(f"scheme{i:02}-s0", f"scheme{i:02}", 0, config, {"packages": {"torch": "2.9"}}) for i in range(30)]
-    assert len(page("many", tables(many, {}), [], [], runs, MADE).encode()) < 400_000
+    assert len(page("many", tables(many, {}), runs, MADE).encode()) < 400_000

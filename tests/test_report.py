@@ -2,14 +2,19 @@
 
 import csv
 import io
+import json
 import math
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 from xml.etree import ElementTree
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -21,23 +26,26 @@ from posexp.config import Measure as Choice
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.statistics import Estimate
-from posexp.evaluation.verdicts import Usable, Verdict
-from posexp.report import COLUMNS, ranking, tables, write
-from posexp.report.beyond import percent
+from posexp.evaluation.pairing import differences
+from posexp.evaluation.statistics import Estimate, estimate
+from posexp.evaluation.verdicts import Pairs, Place, Verdict
+from posexp.report import COLUMNS, Table, beyond, change, curves, ranking, tables, write
+from posexp.report.answer import answer
+from posexp.report.beyond import in_percent
 from posexp.report.command import report
 from posexp.report.curves import wrapped
 from posexp.report.latex import escape
-from posexp.report.measure import BITS_PER_BYTE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits
+from posexp.report.measure import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
+from posexp.report.page import page as page_of
 from posexp.report.style import looks
-from posexp.report.table import markdown
-from posexp.report.ticks import log_ticks, plain, tick_labels, y_ticks
+from posexp.report.table import markdown, print_tables
+from posexp.report.ticks import both_sides, log_ticks, plain, tick_labels, ticks_of, y_ticks
 
 
 def row(run: str, length: int, ppl: float | None, status: str = "ok", **other: Any) -> dict[str, Any]:
     made: dict[str, Any] = dict.fromkeys(COLUMNS)
     made |= {"run": run, "scheme": run.split("-")[0], "seed": int(run.split("-s")[1][0]), "train_length": 128}
-    made |= {"length": length, "protocol": "same_targets", "stride": 32, "window": "full", "targets": 2048}
+    made |= {"length": length, "protocol": "same_targets", "window": "full", "targets": 2048}
     made |= {"targets_hash": "ab12cd34ef56", "kernel_path": "sdpa", "crossing_share": 0.0, "status": status}
     if ppl is not None:
         made |= {"nll": math.log(ppl), "ppl": ppl, "ci_low": ppl * 0.9, "ci_high": ppl * 1.1}
@@ -48,15 +56,42 @@ def labels(rows: list[dict]) -> dict[str, str]:
     return {r["run"]: r["scheme"] for r in rows}
 
 
+def kept(row: dict[str, Any], noise: float = 0.001) -> Losses | None:
+    """Losses of 40 targets in 8 documents that have the row's mean: documents differ by far more than `noise`, which is
+    how much each of them differs between rows. Other sets have other targets."""
+    if row["status"] != "ok":
+        return None
+    document_N = np.repeat(np.arange(8), 5)
+    draws = np.random.default_rng(crc32(f"{row['run']} {row['length']} {row['control']}".encode()))
+    level_D = np.linspace(-1, 1, 8) + noise * draws.normal(size=8)
+    nll_N = (row["nll"] + (level_D - level_D.mean())[document_N]).astype(np.float32)
+    target_N = 40 * crc32(row["targets_hash"].encode()) + np.arange(40)
+    return Losses(nll_N, target_N, np.full(40, row["length"], np.int32), document_N.astype(np.int32), nll_N > 0)
+
+
+def paired(rows: list[dict], curve_of: dict[str, str] | None = None) -> Pairs:
+    return Pairs(rows, labels(rows) if curve_of is None else curve_of, kept)
+
+
 def screen(width: int = 200) -> Console:
     return Console(file=io.StringIO(), width=width)
+
+
+def seen(console: Console) -> str:
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def on_screen(shown: list[Table], width: int = 200, all_sets: bool = False) -> str:
+    console = screen(width)
+    print_tables(shown, console, all_sets)
+    return seen(console)
 
 
 def written(rows: list[dict], folder: Path, **options: Any) -> tuple[str, str, str]:
     """What was printed, table.md and curves.svg."""
     console = screen()
     write(rows, options.pop("curve_of", labels(rows)), folder, console=console, **options)
-    return console.file.getvalue(), (folder / "table.md").read_text(), (folder / "curves.svg").read_text()  # type: ignore
+    return seen(console), (folder / "table.md").read_text(), (folder / "curves.svg").read_text()
 
 
 def pipes(text: str) -> list[list[list[str]]]:
@@ -127,46 +162,66 @@ def test_the_last_row_of_a_run_and_length_counts() -> None:
     assert cell.ppl == pytest.approx(20) and cell.seeds == 1
 
 
-def test_different_targets_share_a_table_only_when_told() -> None:
+def test_different_targets_never_share_a_table() -> None:
     rows = [
         *SEEDS,
         row("alibi-s0-cc", 128, 21.0, targets_hash="ffff0000"),
         row("rope-s0-aa", 128, 7.0, targets_hash="ffff0000"),
     ]
-    apart = tables(rows, labels(rows))
-    assert [table.targets_hashes for table in apart] == [("ab12cd34ef56",), ("ffff0000",)]  # most runs first
-    assert apart[0].curves == ("rope",) and apart[1].curves == ("alibi", "rope")
-    (joined,) = tables(rows, labels(rows), mixed_targets=True)
-    assert set(joined.targets_hashes) == {"ab12cd34ef56", "ffff0000"}
-    assert joined.cells["rope", 128].low == pytest.approx(7)  # the run's last row
+    first, second = tables(rows, labels(rows))
+    assert first.targets_hashes == ("ab12cd34ef56",) and first.curves == ("rope",)  # most runs first
+    assert second.targets_hashes == ("ffff0000",) and second.curves == ("alibi", "rope")
+    assert first.cells["rope", 128].low == pytest.approx(20) and second.cells["rope", 128].ppl == pytest.approx(7)
 
 
-def test_the_report_says_that_and_why_tables_are_apart(tmp_path: Path) -> None:
-    rows = [*SEEDS, row("alibi-s0-cc", 128, 21.0, targets_hash="ffff0000")]
-    printed, page, _ = written(rows, tmp_path)
-    assert "their targets differ (ab12cd34, ffff0000)" in printed and "mixed_targets=true" in printed
-    assert "their targets differ" in page and len(pipes(page)) == 2
-    printed, page, _ = written(rows, tmp_path, mixed_targets=True)
-    assert "are apart" not in printed and len(pipes(page)) == 1
-    assert "targets differ between rows: ab12cd34, ffff0000" in printed
+ONE = row("rope-s0-aa", 128, 20.0, documents=16, targets=8192)
+OTHER: dict[str, Any] = {**ONE, "targets_hash": "ffff0000"}
+
+
+@pytest.mark.parametrize(
+    ("others", "first"),
+    [
+        ([{**OTHER, "documents": 90, "targets": 9999, "length": 64}, row("rope-s1-aa", 128, 20.0)], "ab12cd34ef56"),
+        ([{**OTHER, "documents": 17, "targets": 100, "length": 512}], "ffff0000"),
+        ([{**OTHER, "documents": 15, "targets": 9999, "length": 64}], "ab12cd34ef56"),
+        ([{**OTHER, "documents": None, "targets": 9999, "length": 64}], "ab12cd34ef56"),
+        ([{**OTHER, "targets": 8193, "length": 512}], "ffff0000"),
+        ([{**OTHER, "targets": 8191, "length": 64}], "ab12cd34ef56"),
+        ([{**OTHER, "length": 64}], "ffff0000"),
+        ([{**OTHER, "length": 256}], "ab12cd34ef56"),
+        ([OTHER], "ffff0000"),
+        ([OTHER, {**ONE}], "ab12cd34ef56"),
+    ],
+    ids=[
+        *("runs", "documents", "fewer documents", "documents unknown", "targets", "fewer targets", "shorter", "longer"),
+        *("latest", "again"),
+    ],
+)
+def test_of_several_sets_most_runs_then_documents_targets_the_shorter_and_the_latest(
+    others: list[dict], first: str
+) -> None:
+    rows = [ONE, *others]
+    assert tables(rows, labels(rows))[0].targets_hashes == (first,)
 
 
 def test_strides_and_protocols_never_share_a_table_and_the_headline_is_first() -> None:
     rows = [
         row("rope-s0-aa", 128, 20.0, protocol="per_position"),
         row("rope-s0-aa", 128, 20.0, protocol="sliding"),
-        row("rope-s0-aa", 128, 20.0, protocol="nonoverlapping", stride=None),
+        row("rope-s0-aa", 128, 20.0, protocol="nonoverlapping"),
         row("rope-s0-aa", 128, 20.0, stride=64),
-        row("rope-s0-aa", 128, 20.0),
+        row("rope-s0-aa", 128, 20.0, stride=32),
     ]
-    found = tables(rows, labels(rows), mixed_targets=True)
+    found = tables(rows, labels(rows))
     assert [(t.protocol, t.stride) for t in found] == [
         ("same_targets", 32),
         ("same_targets", 64),
         ("nonoverlapping", None),
-        ("sliding", 32),
-        ("per_position", 32),
+        ("sliding", None),
+        ("per_position", None),
     ]
+    headings = re.findall("^## (.*)$", markdown(found), re.MULTILINE)
+    assert len(set(headings)) == 5 and r"same\_targets · targets ab12cd34 · stride 64" in headings
 
 
 def test_other_text_than_the_runs_own_is_never_the_headline() -> None:
@@ -215,7 +270,7 @@ def test_the_markdown_table_parses_back_to_the_numbers(tmp_path: Path) -> None:
             ["rope", "23.63 [20.00, 30.00]", "60.00 [40.00, 90.00] (2/3 ok, non-finite)"],
         ]
     ]
-    assert "2,048 targets ab12cd34 · stride 32 · 1 to 3 seeds · trained at 128 tokens" in page
+    assert "2,048 targets ab12cd34 · 1 to 3 seeds · trained at 128 tokens" in page
     assert "the 95 % interval over documents, by a bootstrap" in page
 
 
@@ -224,10 +279,10 @@ def test_the_terminal_shows_every_cell_however_narrow(tmp_path: Path) -> None:
     for width in (200, 60, 30):
         console = screen(width)
         write(rows, labels(rows), tmp_path, console=console)
-        printed = console.file.getvalue()  # type: ignore[attr-defined]
+        shown = seen(console)
         for text in ("128*", "60.00", "40.00–90.00", "2/3 ok", "non-finite", "undefined", "16384", "291.9"):
-            assert text in printed, (width, text)
-        assert "…" not in printed
+            assert text in shown, (width, text)
+        assert "…" not in shown
 
 
 def test_training_lengths_that_differ_are_told_per_curve(tmp_path: Path) -> None:
@@ -248,15 +303,16 @@ def test_a_long_failure_is_short_in_its_cell_and_told_in_full_below(tmp_path: Pa
 def test_the_csv_parses_back_with_columns_then_extras_and_empty_for_none(tmp_path: Path) -> None:
     rows = [
         row("rope-s0-aa", 128, 20.0, note='a "quoted", one'),
-        row("learned-s0-bb", 256, None, "undefined", documents=3),
+        row("learned-s0-bb", 256, None, "undefined", documents=3, cards=2),
     ]
     written(rows, tmp_path)
     with open(tmp_path / "rows.csv", newline="") as file:
         reader = csv.DictReader(file)
         back = list(reader)
-    assert reader.fieldnames == [*COLUMNS, "note", "documents"]
+    assert reader.fieldnames == [*COLUMNS, "note", "cards"] and "documents" in COLUMNS
     assert float(back[0]["nll"]) == rows[0]["nll"] and back[0]["note"] == 'a "quoted", one'
     assert back[1]["ppl"] == "" and back[1]["status"] == "undefined" and back[1]["documents"] == "3"
+    assert back[0]["documents"] == "" and back[1]["cards"] == "2"
 
 
 def test_every_failure_is_a_cross_in_the_picture_and_every_curve_is_named(tmp_path: Path) -> None:
@@ -299,6 +355,8 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
         [row("rope-s0-aa", n, 20.0 + n, protocol="per_position") for n in range(0, 300)],
         [row("rope-s0-aa", 128, 20.0, targets_hash=f"h{i}") for i in range(9)],
         [row(f"rope-s0-{i}", 128, None if i % 2 else 20.0, "undefined" if i % 2 else "ok") for i in range(40)],
+        [row("rope-s0-aa", n, 20.0, train_length=0) for n in (64, 128)],
+        [row("rope-s0-aa", n, math.exp(3.0 + n), train_length=1) for n in (1, 2, 600)],
     ],
     ids=[
         "one point",
@@ -309,21 +367,23 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
         "positions",
         "many target sets",
         "many curves",
+        "trained at nothing",
+        "exploding",
     ],
 )
 def test_odd_shapes_are_reported_without_a_warning(rows: list[dict], tmp_path: Path) -> None:
     curve_of = {r["run"]: r["run"] for r in rows}
-    _, page, svg = written(rows, tmp_path, curve_of=curve_of)
+    _, page, svg = written(rows, tmp_path, curve_of=curve_of, pairs=paired(rows, curve_of))
     assert set(curve_of) <= set(picture_words(svg))
-    assert page.startswith("# ")
+    assert page.startswith("# ") and (tmp_path / "others.svg").exists() == (len(tables(rows, curve_of)) > 1)
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     names = ["_hidden", "$10^4$", "a<b>&c", "x|y*z*", "[bold]odd[/bold]", r"back\slash", "名前", "lone $"]
     rows = [row(f"r{i}-s0-aa", n, 20.0 + i) for i in range(len(names)) for n in (128, 256)]
     curve_of = {f"r{i}-s0-aa": name for i, name in enumerate(names)}
-    printed, page, svg = written(rows, tmp_path, curve_of=curve_of)
-    assert {line[0] for line in pipes(page)[0][2:]} == set(names)
+    printed, page, svg = written(rows, tmp_path, curve_of=curve_of, pairs=paired(rows, curve_of))
+    assert {line[0] for line in pipes(page)[0][2:]} == {line[0] for line in pipes(page)[1][2:]} == set(names)
     assert set(names) <= set(picture_words(svg))
     assert all(name in printed for name in names)
     assert "<b>" not in re.sub(r"\\<", "", page) and r"\$10^4\$" in page
@@ -352,10 +412,15 @@ def test_the_perplexity_axis_has_a_handful_of_plain_labels(low: float, high: flo
 
 def test_positions_are_drawn_and_stored_but_not_tabled(tmp_path: Path) -> None:
     rows = SEEDS + [row("rope-s0-aa", n, 30.0, protocol="per_position") for n in range(1, 200)]
-    printed, page, svg = written(rows, tmp_path)
-    assert "per_position" not in printed and len(pipes(page)) == 1 and "curves.png" in page
-    assert "Perplexity by position" in picture_words(svg)
+    shown, page, svg = written(rows, tmp_path)
+    assert "per_position · 1 to 199 · 2,048 targets" in shown and len(pipes(page)) == 1
+    assert r"## per\_position · targets ab12cd34" in page and "too many for a table: the pictures and rows.csv" in page
+    assert "Perplexity by position" in picture_words((tmp_path / "others.svg").read_text())
+    assert "Perplexity by position" not in picture_words(svg)
     assert (tmp_path / "rows.csv").read_text().count("per_position") == 199
+    shown, page, svg = written(rows[3:], tmp_path)
+    assert "too many for a table: the pictures and rows.csv" in shown and not pipes(page)
+    assert "Perplexity by position" in picture_words(svg)
 
 
 def test_no_rows_is_a_misuse_that_says_what_to_do(tmp_path: Path) -> None:
@@ -441,10 +506,12 @@ def test_tasks_and_text_share_a_report_and_each_says_how_to_read_it(tmp_path: Pa
     rows = [*SEEDS, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.2), task("alibi-s0-bb", 16, None)]
     _, page, svg = written(rows, tmp_path)
     assert pipes(page)[1][2:] == [["alibi", "undefined", "–"], ["rope", "80.0 [49.0, 94.3]", "20.0 [5.7, 51.0]"]]
-    assert "Each cell of same\\_targets is a perplexity" in page and "Each cell of exact\\_match is the perc" in page
-    assert "exact match in percent · 2,048 targets" in page and "trained up to size 16" in page
-    words = picture_words(svg)
-    assert {"exact match in percent", "perplexity (log scale)", "0", "20", "40", "60", "80", "100"} <= set(words)
+    text, of_task = page.split("## exact")
+    assert "Each cell is a perplexity" in text and "Each cell is the percentage of examples" in of_task
+    assert "exact match in percent · 2,048 targets" in of_task and "trained up to size 16" in of_task
+    assert "perplexity (log scale)" in picture_words(svg)
+    words = picture_words((tmp_path / "others.svg").read_text())
+    assert {"exact match in percent", "0", "20", "40", "60", "80", "100"} <= set(words)
 
 
 def test_each_task_of_a_group_has_a_table_with_all_its_sizes() -> None:
@@ -471,10 +538,11 @@ def test_the_measure_is_named_and_drawn(tmp_path: Path) -> None:
     assert pipes(page)[0][2] == ["rope", "3.000 [2.895, 3.095]", "3.200 [3.095, 3.295]"]
     assert page.startswith("# Loss by evaluation length") and "a mean loss in nats per token" in page
     assert "loss in nats per token · 2,048 targets" in printed
-    assert {"Loss on the same targets as context grows", "loss in nats per token"} <= set(picture_words(svg))
+    assert {"Loss", "loss in nats per token"} <= set(picture_words(svg))  # beside its change
     _, page, svg = written(rows, tmp_path, measure=BITS_PER_BYTE)
     assert pipes(page)[0][2] == ["rope", "1.500 [1.447, 1.548]", "1.600 [1.547, 1.648]"]
-    assert {"Bits per byte on the same targets as context grows", "bits per byte"} <= set(picture_words(svg))
+    assert {"Bits per byte", "bits per byte"} <= set(picture_words(svg))
+    assert "Change of perplexity on the same targets as context grows" in picture_words(svg)
 
 
 def test_a_table_without_the_measure_is_left_out_in_words(tmp_path: Path) -> None:
@@ -490,15 +558,16 @@ def test_the_choices_of_the_command_line_are_the_measures_there_are() -> None:
 
 
 def test_linear_ticks_are_even_and_have_as_many_decimals() -> None:
-    assert tick_labels(y_ticks(1.78, 2.03, 9), log=False) == ["1.80", "1.85", "1.90", "1.95", "2.00"]
-    assert tick_labels(y_ticks(0, 100, 7), log=False) == ["0", "20", "40", "60", "80", "100"]
+    assert tick_labels(y_ticks(1.78, 2.03, 9), NLL) == ["1.80", "1.85", "1.90", "1.95", "2.00"]
+    assert tick_labels(y_ticks(0, 100, 7), EXACT_MATCH) == ["0", "20", "40", "60", "80", "100"]
 
 
 def test_titles_come_from_the_protocols_and_old_ones_keep_a_plain_one(tmp_path: Path) -> None:
     rows = [row("rope-s0-aa", 128, 20.0, protocol=name) for name in ("truncated", "bygone_way")]
     _, _, svg = written(rows, tmp_path)
-    words = set(picture_words(svg))
-    assert {"Perplexity of truncated documents", "Perplexity, bygone_way", "length, tokens"} <= words
+    assert "Perplexity of truncated documents" in picture_words(svg)
+    words = set(picture_words((tmp_path / "others.svg").read_text()))
+    assert {"Perplexity, bygone_way", "length, tokens"} <= words
 
 
 def test_subtitles_break_between_facts() -> None:
@@ -515,19 +584,21 @@ def test_controls_are_no_curves() -> None:
     assert table.curves == ("rope",) and table.cells["rope", 256].ppl == pytest.approx(40)
 
 
+def about(value: float, by: float = 0.01, seeds: int = 3) -> Estimate:
+    return Estimate(value, value - by, value + by, by / 2, 0.03, seeds, 8)
+
+
 def verdict(
     curve: str,
     length: int,
     word: str,
     difference: float | None = None,
     shuffled: float | None = None,
-    targets: tuple[str, int] = ("ab12cd34ef56", 32),
+    targets: tuple[str, int | None] = ("ab12cd34ef56", None),
 ) -> Verdict:
-    def about(value: float | None) -> Estimate | None:
-        return value if value is None else Estimate(value, value - 0.01, value + 0.01, 0.005, 0.03, 3, 8)
-
     control = "" if difference is None else "cropped"
-    return Verdict(curve, length, word, control, about(difference), about(shuffled), *targets)
+    estimates = [None if value is None else about(value) for value in (difference, shuffled)]
+    return Verdict(Place(curve, length, *targets), word, control, *estimates, 8)
 
 
 CURVES = ("alibi", "learned", "rope", "xpos")
@@ -539,11 +610,15 @@ VERDICTS = [
     verdict("rope", 256, "breaks", math.log(1.5), 0.0),
     verdict("xpos", 512, "unclear", math.log(1.02)),
 ]
-USABLE = [Usable("alibi", 512, True, doubtful=True), Usable("learned", 128, False), Usable("rope", 128, False)]
 
 
-def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean(tmp_path: Path) -> None:
-    printed, page, _ = written(LONGER, tmp_path, verdicts=VERDICTS, usable=USABLE)
+def judged(rows: list[dict], verdicts: list[Verdict]) -> list[Table]:
+    return tables(rows, labels(rows), PPL, verdicts)
+
+
+def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
+    shown = judged(LONGER, VERDICTS)
+    page, printed = markdown(shown), on_screen(shown)
     cells = {line[0]: [cell.split(" [")[0] for cell in line[1:]] for line in pipes(page)[0][2:]}
     assert cells == {
         "alibi": ["21.28", "22.56 ▼", "25.12 ="],
@@ -554,11 +629,12 @@ def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean(tmp_path: Pa
     for text in (printed, page):
         assert text.count("▼ used, = ignored, ▲ breaks the model, ? unclear") == 1
     assert "22.56 ▲" in printed
-    printed, page, _ = written(LONGER, tmp_path)
+    shown = judged(LONGER, [])
+    page, printed = markdown(shown), on_screen(shown)
     assert "▼" not in printed + page and "Context beyond" not in printed + page
 
 
-def test_a_verdict_marks_the_table_of_its_own_targets_alone(tmp_path: Path) -> None:
+def test_a_verdict_marks_the_table_of_its_own_targets_alone() -> None:
     """A group is often measured again with more targets, another stride or other text."""
     others: list[dict[str, Any]] = [
         {"targets_hash": "ffff0000"},
@@ -567,84 +643,88 @@ def test_a_verdict_marks_the_table_of_its_own_targets_alone(tmp_path: Path) -> N
         {"protocol": "sliding"},
     ]
     more = [row(f"{curve}-s0-aa", 256, 30.0, **other) for other in others for curve in CURVES]
-    _, page, _ = written(LONGER + more, tmp_path, verdicts=VERDICTS)
+    page = markdown(judged(LONGER + more, VERDICTS))
     assert page.count("22.56 ▲") == page.count("22.56 ▼") == 1 and not re.search("30.00 [▼=▲?]", page)
-    of_other = [verdict("rope", 256, "breaks", 0.4, targets=("ffff0000", 32))]
-    _, page, _ = written(LONGER + more, tmp_path, verdicts=of_other)
-    assert page.count("30.00 ▲") == 1 and not re.search("22.56 [▼=▲?]", page)
-    _, page, _ = written(LONGER + more[:4], tmp_path, verdicts=VERDICTS, mixed_targets=True)
-    assert not re.search("[0-9] [▼=▲?]", page)
+    for other in others[:3]:
+        place = (other.get("targets_hash", "ab12cd34ef56"), other.get("stride"))
+        page = markdown(judged(LONGER + more, [verdict("rope", 256, "breaks", 0.4, targets=place)]))
+        assert page.count("30.00 ▲") == 1 and not re.search("22.56 [▼=▲?]", page)
+        assert page.count("### Context beyond the training length") == 1
 
 
-def test_verdicts_are_told_in_percent_of_perplexity_with_their_control(tmp_path: Path) -> None:
-    printed, page, _ = written(LONGER, tmp_path, verdicts=VERDICTS, usable=USABLE)
+def test_verdicts_are_told_in_percent_of_perplexity_with_their_control() -> None:
+    shown = judged(LONGER, VERDICTS)
+    page, printed = markdown(shown), on_screen(shown)
     assert pipes(page)[1] == [
         ["curve", "usable length", "256", "512"],
         ["---", "---:", "---:", "---:"],
         [
             "alibi",
-            "512+?",
+            "512+",
             "uses −10.0 %<br>[−10.9, −9.1] cropped<br>shuffled +5.0 % [+4.0, +6.1]",
             "ignores 0.0 %<br>[−1.0, +1.0] cropped",
         ],
         ["learned", "128", "undefined", "–"],
         ["rope", "128", "breaks +50.0 %<br>[+48.5, +51.5] cropped<br>shuffled 0.0 % [−1.0, +1.0]", "–"],
-        ["xpos", "–", "–", "unclear +2.0 %<br>[+1.0, +3.0] cropped"],
+        ["xpos", "512+?", "–", "unclear +2.0 %<br>[+1.0, +3.0] cropped"],
     ]
-    assert "## Context beyond the training length" in page and "lies within 1 %" in page
+    assert "### Context beyond the training length" in page and "lies within 1 %" in page
     for text in ("uses −10.0 %", "[−10.9, −9.1] cropped", "shuffled +5.0 % [+4.0, +6.1]", "512+?"):
         assert text in printed
-    console = screen(60)
-    write(LONGER, labels(LONGER), tmp_path, console=console, verdicts=VERDICTS, usable=USABLE)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "shuffled +5.0 % [+4.0, +6.1]" in printed and printed.count("512+") == 2  # a piece a length
+    narrow = on_screen(shown, width=60)
+    assert "shuffled +5.0 % [+4.0, +6.1]" in narrow and narrow.count("512+?") == 2  # a piece a length
 
 
 def test_changes_of_perplexity_stay_short_however_large() -> None:
-    shown = [percent(math.log(x)) for x in (1.0, 1.0004, 0.9996, 1.0006, 0.5, 1.9994, 1.9996, 12.0, 1000.4, 1e9)]
+    shown = [in_percent(math.log(x)) for x in (1.0, 1.0004, 0.9996, 1.0006, 0.5, 1.9994, 1.9996, 12.0, 1000.4, 1e9)]
     assert shown[:4] == ["0.0 %", "0.0 %", "0.0 %", "+0.1 %"]
     assert shown[4:] == ["−50.0 %", "+99.9 %", "+100 %", "+1,100 %", "+99,940 %", "+1.0e+11 %"]
-    assert percent(1e6) == "+1.0e+306 %"
+    assert in_percent(1e6) == "+1.0e+306 %"
 
 
-def test_verdicts_are_kept_as_numbers(tmp_path: Path) -> None:
-    written(LONGER, tmp_path, verdicts=VERDICTS)
-    with open(tmp_path / "verdicts.csv", newline="") as file:
-        back = list(csv.DictReader(file))
+def test_verdicts_are_kept_as_numbers() -> None:
+    back = list(
+        csv.DictReader(io.StringIO(beyond.csv_of([*VERDICTS, verdict("rope", 256, "uses", targets=("ff", 32))])))
+    )
     names = "curve,length,word,control,difference,low,high,p,shuffled,shuffled_low,shuffled_high,seeds,documents"
-    assert list(back[0]) == names.split(",") and len(back) == len(VERDICTS)
+    assert list(back[0]) == [*names.split(","), "targets_hash", "stride"] and len(back) == len(VERDICTS) + 1
     first = VERDICTS[0]
     assert first.difference is not None and first.shuffled is not None
     numbers = [float(back[0][name]) for name in ("difference", "low", "high", "p", "seeds", "documents")]
     assert numbers == [first.difference.value, first.difference.low, first.difference.high, 0.03, 3, 8]
     assert float(back[0]["shuffled_low"]) == first.shuffled.low
     assert [back[2][name] for name in ("word", "control", "difference", "seeds")] == ["undefined", "", "", ""]
+    assert back[2]["documents"] == "8"  # as the rows say, where nothing is paired
+    places = [(line["targets_hash"], line["stride"]) for line in back]
+    assert places == [("ab12cd34ef56", "")] * len(VERDICTS) + [("ff", "32")]
 
 
-def test_breaking_points_are_hollow_in_the_picture(tmp_path: Path) -> None:
-    def hollow(svg: str) -> int:
-        return len(re.findall(r'<use [^>]*style="fill: #ffffff; stroke: #\w+; stroke-width: 1.6', svg))
-
-    _, _, svg = written(LONGER, tmp_path)
-    assert hollow(svg) == 0 and not any("hollow" in text for text in picture_words(svg))
-    _, _, svg = written(LONGER, tmp_path, verdicts=VERDICTS)
-    assert hollow(svg) == 1 and any("hollow: breaks" in text for text in picture_words(svg))
+def hollow(svg: str) -> int:
+    return len(re.findall(r'<use [^>]*style="fill: #ffffff; stroke: #\w+; stroke-width: 1.6', svg))
 
 
-MANY = [row(f"c{n}-s{seed}-aa", length, n + 20 + length / (10 + n) + seed) for n in range(13) for seed in (0, 1)
-        for length in (128, 256, 512)]  # fmt: skip
+def test_breaking_points_are_hollow_in_the_picture() -> None:
+    for verdicts, points in (([], 0), (VERDICTS, 1)):
+        shown = judged(LONGER, verdicts)
+        svg = curves.pictures(shown, looks(shown))[1].decode()
+        assert hollow(svg) == points and any("hollow: breaks" in text for text in picture_words(svg)) == (points > 0)
+
+
+MANY = [row(f"c{n}-s{seed}-aa", length, n + 20 + (n < 12) * length / (10 + n) + seed) for n in range(13)
+        for seed in (0, 1) for length in (128, 256, 512)]  # fmt: skip
 
 
 def test_curves_that_are_too_many_to_follow_are_ranked_too(tmp_path: Path) -> None:
-    written(MANY, tmp_path, usable=[Usable("c3", 512, True), Usable("c5", 128, False)])
+    written(MANY, tmp_path, pairs=paired(MANY))
     words = picture_words((tmp_path / "ranking.svg").read_text())
     assert {f"c{n}" for n in range(13)} <= set(words)
-    assert {"128, trained", "256", "512", "usable length", "512+", "128"} <= set(words)
+    assert {"128, trained", "256", "512", "usable length"} <= set(words)
+    assert words.count("512+") == 1 and words.count("128") == 12  # c12 alone does not break
     assert any("range of the seeds" in word for word in words)
     assert len(re.findall("stroke-width: 1.2; ", (tmp_path / "ranking.svg").read_text())) == 2 * 13  # one at each end
     assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
     again = (tmp_path / "ranking.svg").read_bytes()
-    written(MANY, tmp_path, usable=[Usable("c3", 512, True), Usable("c5", 128, False)])
+    written(MANY, tmp_path, pairs=paired(MANY))
     assert (tmp_path / "ranking.svg").read_bytes() == again
     written([r for r in MANY if r["scheme"] != "c0"], tmp_path)
     assert not list(tmp_path.glob("ranking.*"))
@@ -710,7 +790,7 @@ def test_latex_has_the_best_of_each_length_bold_and_intervals_small(tmp_path: Pa
         ["rope", "23.63", r"\textbf{60.00}\,{\scriptsize (2/3 ok, non-finite)}"],
         ["", r"{\scriptsize [20.00,\,30.00]}", r"{\scriptsize [40.00,\,90.00]}"],
     ]
-    assert r"2,048 targets ab12cd34 $\cdot$ stride 32" in text and "the lowest of each length bold" in text
+    assert r"2,048 targets ab12cd34 $\cdot$ 1 to 3 seeds" in text and "the lowest of each length bold" in text
     written([task("rope-s0-aa", 16, 0.8), task("alibi-s0-bb", 16, 0.9)], tmp_path)
     assert r"alibi & \textbf{90.0} \\" in (tmp_path / "table.tex").read_text()
 
@@ -745,11 +825,13 @@ def test_latex_compiles(tmp_path: Path) -> None:
     assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 0
 
 
-def test_html_is_a_flag_of_report_alone() -> None:
+def test_html_and_all_are_flags_of_report_alone() -> None:
     assert translate("report", ["--html", "group=g"]) == ["html=true", "group=g"]
     assert translate("report", ["--html=false", "--runs", "a*"]) == ["html=false", "runs='a*'"]
-    with pytest.raises(Misuse, match="posexp eval has no flag --html"):
-        translate("eval", ["--html"])
+    assert translate("report", ["--all"]) == ["all=true"]
+    for flag in ("--html", "--all"):
+        with pytest.raises(Misuse, match=f"posexp eval has no flag {flag}"):
+            translate("eval", [flag])
 
 
 def measured_run(folder: Path, losses_at: dict[int, float]) -> None:
@@ -791,3 +873,604 @@ def test_the_command_judges_by_the_kept_losses_and_writes_the_page(tmp_path: Pat
     assert len(told) == 1 and "repeat the eval command" in told[0]
     assert "▲" not in (folder / "table.md").read_text() and not (folder / "page.html").exists()
     assert len((folder / "verdicts.csv").read_text().splitlines()) == 1
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A set on which perplexities are about `ppl`, far from those on any other; `growth` is what a curve's is times at
+    every doubling past training, `words` the verdicts that this makes."""
+
+    protocol: str
+    targets_hash: str
+    ppl: float
+    lengths: tuple[int, ...]
+    growth: dict[str, float]
+    words: dict[str, str]
+    seeds: int = 2
+    stride: int | None = None
+    documents: int | None = 8
+    targets: int = 900
+
+    def rows(self, length: int) -> list[dict[str, Any]]:
+        names = ("protocol", "targets_hash", "stride", "documents", "targets")
+        place: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return [
+            row(f"{curve}-s{seed}-aa", length, self.ppl * growth ** max(0, math.log2(length / 128)), **place)
+            for curve, growth in self.growth.items()
+            for seed in range(self.seeds)
+            if length in self.lengths
+        ]
+
+    def owns(self, number: float) -> bool:
+        return self.ppl / 2 < number < self.ppl * 5
+
+
+FAR_LENGTHS = (64, 128, 256, 512, 1024)
+SETS = [
+    Targets(
+        "same_targets", "aa00near", 10.0, (64, 128, 256, 512), {"alibi": 0.95, "rope": 1.3},
+        {"alibi": "uses", "rope": "breaks"}, targets=8192,
+    ),
+    Targets(
+        "same_targets", "bb00far0", 100.0, FAR_LENGTHS, {"alibi": 1.3, "rope": 0.95},
+        {"alibi": "breaks", "rope": "uses"}, documents=3,
+    ),
+    Targets(
+        "same_targets", "cc00old0", 1e3, (128, 256), {"alibi": 1.0, "rope": 1.0},
+        {"alibi": "ignores", "rope": "ignores"}, stride=32, documents=None,
+    ),
+    Targets("same_targets", "dd00lone", 1e4, (256, 512), {"alibi": 0.9, "rope": 1.5}, {}, seeds=1),
+    Targets("nonoverlapping", "ee00non0", 1e5, (128, 256), {"alibi": 0.9, "rope": 1.5}, {}),
+    Targets("sliding", "ff00slid", 1e6, (128, 256, 512), {"alibi": 0.9, "rope": 1.5}, {}, stride=32),
+]  # fmt: skip
+MIXED_SETS = [made for length in FAR_LENGTHS for of_set in SETS for made in of_set.rows(length)]
+# A window control on the near set alone: of the better of two controls there, and of the one that there is elsewhere.
+MIXED_SETS += [
+    row(
+        f"rope-s{seed}-aa", 512, 9.0, targets_hash="aa00near", control="window", control_of="full", window="sliding 128"
+    )
+    for seed in (0, 1)
+]
+
+
+def numbers(cell: str) -> list[float]:
+    return [float(text) for text in re.findall(r"\d[\d.]*(?:e\+\d+)?", cell)]
+
+
+def marks_of(cells: Iterable[str]) -> list[str]:
+    """The word of every mark."""
+    word_of = {mark: word for word, mark in beyond.MARKS.items()}
+    return [word_of[mark] for cell in cells for mark in re.findall("[▼=▲?]", cell)]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of MIXED_SETS."""
+    folder = tmp_path_factory.mktemp("sets")
+    (folder / "printed").write_text(
+        written(
+            MIXED_SETS,
+            folder,
+            pairs=paired(MIXED_SETS),
+            page=lambda shown: page_of("sets", shown, [], {}),
+            all_sets=True,
+        )[0]
+    )
+    return folder
+
+
+def test_no_table_mixes_two_sets() -> None:
+    pairs = paired(MIXED_SETS)
+    found = tables(MIXED_SETS, labels(MIXED_SETS), PPL, pairs.verdicts(), pairs.changes())
+    assert [table.targets_hashes for table in found] == [(of_set.targets_hash,) for of_set in SETS]
+    for table, of_set in zip(found, SETS, strict=True):
+        assert (table.protocol, table.stride, table.lengths) == (of_set.protocol, of_set.stride, of_set.lengths)
+        assert table.targets == (of_set.targets,) and set(table.seeds.values()) == {of_set.seeds}
+        assert len(table.cells) == 2 * len(of_set.lengths)
+        assert all(cell.ppl and of_set.owns(cell.ppl) for cell in table.cells.values())
+        assert {(v.place.targets_hash, v.place.stride) for v in table.verdicts} <= {
+            (of_set.targets_hash, of_set.stride)
+        }
+        assert table.words == {
+            (curve, length): word for curve, word in of_set.words.items() for length in of_set.lengths if length > 128
+        }
+        assert {one.curve for one in table.usable} == set(of_set.words)
+        for (curve, length), cell in table.cells.items():
+            known = of_set.protocol == "same_targets" and 128 in of_set.lengths
+            assert (cell.change is not None) == known
+            if cell.change and length > 128:
+                moved = math.log2(length / 128) * math.log(of_set.growth[curve])
+                assert cell.change.value == pytest.approx(moved, abs=1e-5)
+    near, far = found[:2]
+    controls = {(v.place.curve, v.place.length): v.control for v in near.verdicts if v.place.length == 512}
+    assert controls == {("alibi", 512): "cropped", ("rope", 512): "window"}
+    assert {verdict.control for verdict in far.verdicts} == {"cropped"}
+
+
+def test_no_cell_column_or_mark_of_table_md_mixes_two_sets(sets: Path) -> None:
+    _, *sections = re.split(r"^## ", (sets / "table.md").read_text(), flags=re.MULTILINE)
+    assert len(sections) == len(SETS)
+    for section, of_set in zip(sections, SETS, strict=True):
+        assert section.startswith(rf"{of_set.protocol.replace('_', chr(92) + '_')} · targets {of_set.targets_hash}")
+        assert re.findall("targets ([a-f]{2}00....)", section) == [of_set.targets_hash] * 2  # and in the line of facts
+        (head, _, *lines), *verdicts = pipes(section)
+        assert [cell.strip("*") for cell in head[1:]] == list(map(str, of_set.lengths))
+        for curve, *cells in lines:
+            assert all(of_set.owns(number) for cell in cells for number in numbers(cell))
+            assert all(numbers(cell) for cell in cells)
+            longer = [length for length in of_set.lengths if length > 128]
+            assert marks_of(cells) == [of_set.words[curve] for _ in longer if of_set.words]
+        assert len(verdicts) == bool(of_set.words)
+        for curve, _, *cells in verdicts[0][2:] if verdicts else []:
+            assert {cell.split()[0] for cell in cells} == {of_set.words[curve]}
+            assert sum("window" in cell for cell in cells) == (
+                section.startswith("same") and "near" in section[:40] and curve == "rope"
+            )
+
+
+def test_no_table_for_a_paper_mixes_two_sets(sets: Path) -> None:
+    _, *blocks = (sets / "table.tex").read_text().split(r"\begin{table}")
+    assert len(blocks) == len(SETS) == len(set(re.findall(r"\\label\{.*?\}", "".join(blocks))))
+    for block, of_set in zip(blocks, SETS, strict=True):
+        assert re.findall("[a-f]{2}00....", block) == [of_set.targets_hash] * 2  # in its caption and its label
+        head, *lines = latex_rows(block)
+        assert [cell.strip("*") for cell in head[1:]] == list(map(str, of_set.lengths))
+        found = [number for line in lines for cell in line[1:] for number in numbers(cell)]
+        assert len(found) >= 2 * len(of_set.lengths) and all(map(of_set.owns, found))
+
+
+def test_no_line_of_verdicts_csv_mixes_two_sets(sets: Path) -> None:
+    lines = list(csv.DictReader((sets / "verdicts.csv").read_text().splitlines()))
+    assert sorted((r["targets_hash"], r["stride"], r["curve"], int(r["length"]), r["word"]) for r in lines) == sorted(
+        (of_set.targets_hash, str(of_set.stride or ""), curve, length, word)
+        for of_set in SETS
+        for curve, word in of_set.words.items()
+        for length in of_set.lengths
+        if length > 128
+    )
+    growth = {(of_set.targets_hash, curve): value for of_set in SETS for curve, value in of_set.growth.items()}
+    for line in lines:
+        if line["control"] == "cropped":
+            change = math.log2(int(line["length"]) / 128) * math.log(growth[line["targets_hash"], line["curve"]])
+            assert float(line["difference"]) == pytest.approx(change, abs=1e-6)
+
+
+def test_no_picture_mixes_two_sets(sets: Path) -> None:
+    first, second = ((sets / name).read_text() for name in ("curves.svg", "others.svg"))
+    hashes = [" ".join(re.findall("[a-f]{2}00....", " ".join(picture_words(svg)))) for svg in (first, second)]
+    assert hashes == ["aa00near", " ".join(of_set.targets_hash for of_set in SETS[1:])]
+    assert hollow(first) == 2 * 2  # rope at 256 and 512, of which both the change and the level are drawn
+    assert hollow(second) == 3  # alibi on the far set, at 256, 512 and 1024
+    found = tables(MIXED_SETS, labels(MIXED_SETS))
+    for axes, of_set in zip(curves.draw(found[1:], looks(found)).axes, SETS[1:], strict=True):
+        drawn = points_of(axes, looks(found))
+        assert set(drawn) == set(of_set.growth) and {tuple(points) for points in drawn.values()} == {of_set.lengths}
+        assert all(of_set.owns(10**level) for points in drawn.values() for level in points.values())
+
+
+def points_of(axes: Any, look_of: dict[str, Any]) -> dict[str, dict[float, float]]:
+    """The points of each curve in a panel: level by length."""
+    curve_of = {look.colour: curve for curve, look in look_of.items()}
+    lines = [line for line in axes.lines if line.get_linestyle() != "None" and line.get_transform() == axes.transData]
+    found = [(curve_of.get(str(line.get_color())), line.get_data()) for line in lines]
+    return {curve: dict(zip(*data, strict=True)) for curve, data in found if curve}
+
+
+def data_of(folder: Path) -> dict[str, Any]:
+    """What the scripts of page.html read."""
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', (folder / "page.html").read_text())
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_nothing_in_the_page_mixes_two_sets(sets: Path) -> None:
+    data = data_of(sets)
+    assert len(data["tables"]) == len({table["key"] for table in data["tables"]}) == len(SETS)
+    for table, of_set in zip(data["tables"], SETS, strict=True):
+        assert re.findall("[a-f]{2}00....", json.dumps([table["key"], table["facts"]])) == [of_set.targets_hash] * 2
+        assert table["lengths"] == list(of_set.lengths)
+        assert all(of_set.owns(math.exp(cell["nll"])) for line in table["cells"] for cell in line)
+        assert all(of_set.owns(cell[side]) for line in table["cells"] for cell in line for side in ("low", "high"))
+        verdicts = {(v["curve"], v["length"], v["word"]) for v in table["verdicts"]}
+        assert verdicts == {(c, n, word) for c, word in of_set.words.items() for n in of_set.lengths if n > 128}
+        assert {v["targets_hash"] for v in table["verdicts"]} <= {of_set.targets_hash}
+        assert {one["curve"] for one in table["usable"]} == set(of_set.words)
+
+
+def test_the_answer_is_about_the_headline_alone(sets: Path) -> None:
+    told = data_of(sets)["answer"]
+    assert re.findall(r"At (\S+) times", told) == ["4"]  # the far set has 8
+    assert re.search(r"rope is 88 % worse .*; alibi is 9\.8 % better", told)
+    assert (sets / "table.md").read_text().split("\n\n")[1] == told
+    assert (sets / "printed").read_text().startswith(told[:100])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_was_measured_a_column_and_a_difference_are_of_one_set(seed: int) -> None:
+    """Of rows with any runs, lengths, strides and targets: all that share them have one loss, which no others have."""
+    draw, loss_of = Random(seed), {}
+    rows = []
+    for number in range(250):
+        protocol = draw.choice(["same_targets", "same_targets", "nonoverlapping", "sliding", "last_k", "bygone"])
+        length, stride = draw.choice([64, 128, 256, 512]), draw.choice([None, 32])
+        hash_ = draw.choice("ab") + (str(length) if protocol == "last_k" else "")
+        loss = loss_of.setdefault((protocol, stride, hash_), 1 + len(loss_of) / 2)
+        place = {"protocol": protocol, "stride": stride, "targets_hash": hash_, "documents": 8}
+        rows.append(row(f"{draw.choice(['rope', 'alibi'])}-s{number % 2}-aa", length, math.exp(loss), **place))
+    pairs = paired(rows)
+    verdicts = pairs.verdicts()
+    found = tables(rows, labels(rows), PPL, verdicts, pairs.changes())
+    for table in found:
+        for length in table.lengths:
+            of_column = {round(cell.nll or 0, 6) for (_, n), cell in table.cells.items() if n == length}
+            assert len(of_column) == 1
+        if table.protocol != "last_k":
+            assert {round(cell.nll or 0, 6) for cell in table.cells.values()} == of_column
+            assert len(table.targets_hashes) == 1
+        for one in table.verdicts:
+            assert (one.place.targets_hash, one.place.stride) == (table.targets_hashes[0], table.stride)
+            assert one.difference and one.difference.value == pytest.approx(0, abs=1e-6)
+        assert all(cell.change.value == pytest.approx(0, abs=1e-6) for cell in table.cells.values() if cell.change)
+    assert verdicts and sum(len(table.verdicts) for table in found) == len(verdicts)
+    cells = {(r["protocol"], r["stride"], r["targets_hash"], r["scheme"], r["length"]) for r in rows}
+    assert sum(len(table.cells) for table in found) == len(cells)
+
+
+def test_the_terminal_shows_the_headline_and_a_line_for_each_other_table(tmp_path: Path) -> None:
+    shown, page, _ = written(MIXED_SETS, tmp_path, pairs=paired(MIXED_SETS))
+    headline, rest = shown.split("\nAlso measured, in table.md and by posexp report --all:\n")
+    near, _, *_ = pipes(page)
+    for line in near[2:]:
+        assert all(cell.split(" [")[0] in headline for cell in line), line
+    assert headline.count(beyond.HEADING) == 1 and headline.count("breaks +30.0 %") == 1
+    assert not re.search("(bb|cc|dd|ee|ff)00", headline)
+    lines = rest.split("\n")
+    assert [line.partition(" targets ")[2][:8] for line in lines[:5]] == [of_set.targets_hash for of_set in SETS[1:]]
+    assert lines[0] == (
+        "same_targets · 64 to 1,024 · 900 targets bb00far0 in 3 documents · 2 seeds · perplexity 85.74 to 219.7"
+    )
+    assert lines[4].startswith("sliding · 128 to 512 · 900 targets ff00slid in 8 documents · stride 32 · 2 seeds")
+    assert all(line.startswith(str(tmp_path)) for line in lines[5:-1]) and beyond.HEADING not in rest
+
+
+def test_with_all_sets_the_terminal_shows_every_table_in_full(sets: Path) -> None:
+    shown = (sets / "printed").read_text()
+    assert "Also measured" not in shown and shown.count(beyond.HEADING) == 3
+    assert shown.count("Each cell is a perplexity") == 1
+    for table in pipes((sets / "table.md").read_text()):
+        for line in table[2:]:
+            for cell in line[1:]:
+                first = re.split(r" \[|<br>", cell)[0]
+                assert first in shown, cell
+    assert [*re.findall(" targets ([a-f]{2}00....)", shown)] == [of_set.targets_hash for of_set in SETS]
+
+
+def test_one_table_has_no_others(tmp_path: Path) -> None:
+    written(MIXED_SETS, tmp_path)
+    assert {"others.png", "others.svg"} <= {path.name for path in tmp_path.iterdir()}
+    shown, _, _ = written(SEEDS, tmp_path)
+    assert "Also measured" not in shown and not list(tmp_path.glob("others.*"))
+
+
+def test_a_task_among_other_tables_is_told_by_its_exact_match() -> None:
+    rows = [*SEEDS, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.2), task("alibi-s0-bb", 32, None)]
+    *_, line = on_screen(tables(rows, labels(rows))).strip().split("\n")
+    assert line.startswith("exact_match · 16 to 32 · ") and line.endswith("exact match in percent 20.0 to 80.0")
+    *_, line = on_screen(tables([*SEEDS, task("rope-s0-aa", 16, None)], {})).strip().split("\n")
+    assert line.endswith("no values")
+
+
+def told(*verdicts: Verdict, rows: list[dict] | None = None) -> str:
+    """The answer of a table with these verdicts; the rows are those that they need."""
+    if rows is None:
+        places = {(verdict.place.curve, n) for verdict in verdicts for n in (128, verdict.place.length)}
+        rows = [row(f"{curve}-s0-aa", n, 20.0, documents=8) for curve, n in sorted(places)]
+    (table,) = tables(rows, {r["run"]: r["run"].split("-s0")[0] for r in rows}, PPL, verdicts)
+    return answer(table)
+
+
+AT_4 = "At 4 times {} training length, against that length alone, {}. Intervals are over 1 seed and 8 documents."
+
+
+@pytest.mark.parametrize(
+    ("word", "ratio", "said"),
+    [
+        ("breaks", 1.36, "rope is 36 % worse (95 %: 35 to 37 %)"),
+        ("breaks", 30.88, "rope is 2,988 % worse (95 %: 2,957 to 3,019 %)"),
+        ("breaks", 1.03, "rope is 3.0 % worse (95 %: 2.0 to 4.0 %)"),
+        ("breaks", 1e9, "rope is 1.0e+11 % worse (95 %: 9.9e+10 to 1.0e+11 %)"),
+        ("uses", 0.9, "rope is 10 % better (95 %: 9.1 to 11 %)"),
+        ("uses", 0.97, "rope is 3.0 % better (95 %: 2.0 to 4.0 %)"),
+        ("ignores", 1.0, "rope is unchanged (−1.0 to +1.0 %)"),
+        ("unclear", 0.995, "rope is undecided (−1.5 to +0.5 %)"),
+        ("unclear", 1.0096, "rope is undecided (0.0 to +2.0 %)"),
+    ],
+)
+def test_the_answer_says_in_percent_what_becomes_of_a_curve(word: str, ratio: float, said: str) -> None:
+    assert told(verdict("rope", 512, word, math.log(ratio))) == AT_4.format("its", said)
+
+
+def test_the_answer_names_what_kept_a_curve_from_having_a_value() -> None:
+    assert told(verdict("learned", 512, "undefined")) == AT_4.format("its", "learned has no value (undefined)")
+    both = told(verdict("learned", 512, "undefined"), verdict("b", 512, "out of memory"))
+    assert "b has no value (out of memory)" in both and "learned has no value (undefined)" in both
+
+
+def test_without_an_interval_the_answer_claims_none() -> None:
+    alone = Estimate(0.4, None, None, None, None, 1, 1)
+    place = Place("rope", 512, "ab12cd34ef56", None)
+    rows = [row("rope-s0-aa", n, 20.0, documents=1) for n in (128, 512)]
+    assert told(Verdict(place, "unclear", "cropped", alone, None), rows=rows) == (
+        "At 4 times its training length, against that length alone, rope is undecided. "
+        "Intervals are over 1 seed and 1 document."
+    )
+
+
+def test_the_answer_goes_from_the_worst_over_the_best_to_what_nothing_is_known_of() -> None:
+    said = told(
+        verdict("a", 512, "undefined"),
+        verdict("b", 512, "unclear", 0.0),
+        verdict("c", 512, "ignores", 0.0),
+        verdict("d", 512, "uses", math.log(0.9)),
+        verdict("e", 512, "uses", math.log(0.8)),
+        verdict("f", 512, "breaks", math.log(1.2)),
+        verdict("g", 512, "breaks", math.log(2.0)),
+    )
+    assert re.findall(r"\b([a-g]) (?:is|has)", said) == ["g", "f", "e", "d", "c", "b", "a"]
+    assert said.startswith("At 4 times the training length, ") and said.count("; ") == 6
+
+
+def test_every_multiple_that_is_the_longest_of_a_curve_has_a_sentence_the_longest_first() -> None:
+    rows = [row("alibi-s0-aa", n, 20.0, train_length=64) for n in (64, 128, 512)]
+    rows += [row("rope-s0-aa", n, 20.0) for n in (128, 256, 512)] + [row("nope-s0-aa", n, 20.0) for n in (128, 192)]
+    found = told(
+        verdict("alibi", 128, "breaks", 0.1),  # further ones are known
+        verdict("alibi", 512, "uses", -0.1),
+        verdict("nope", 192, "ignores", 0.0),
+        verdict("rope", 256, "uses", -0.1),
+        verdict("rope", 512, "breaks", 0.3),
+        rows=rows,
+    )
+    assert re.findall(r"At (\S+) times its training length, against that length alone, (\w+) is (\S+)", found) == [
+        ("8", "alibi", "9.5"),
+        ("4", "rope", "35"),
+        ("1.5", "nope", "unchanged"),
+    ]
+    assert "worse" in found and found.count("better") == 1 and found.endswith("Intervals are over 1 seed.")
+
+
+def test_more_than_six_curves_of_a_word_share_a_phrase_with_the_range_of_their_changes() -> None:
+    for count in (6, 7):
+        worse = [verdict(f"c{n}", 512, "breaks", math.log(1.1 + n / 10)) for n in range(count)]
+        same = [verdict(f"d{n}", 512, "ignores", 0.0) for n in range(count)]
+        lost = [verdict(f"e{n}", 512, "undefined") for n in range(count)]
+        found = told(*worse, *same, *lost, verdict("f", 512, "uses", math.log(0.9)))
+        assert ("c6, c5, c4, c3, c2, c1 and c0 are 10 to 70 % worse; f is 10 % better" in found) == (count == 7)
+        assert ("d0, d1, d2, d3, d4, d5 and d6 are unchanged; " in found) == (count == 7)
+        assert ("e0, e1, e2, e3, e4, e5 and e6 have no value (undefined)." in found) == (count == 7)
+        assert found.count("c3 is 40 % worse (95 %") == (count == 6)
+
+
+def test_without_verdicts_there_is_no_answer(tmp_path: Path) -> None:
+    assert told(rows=SEEDS) == ""
+    shown, page, _ = written(SEEDS, tmp_path)
+    assert "Intervals are over" not in shown + page
+
+
+def test_the_answers_interval_is_that_of_the_paired_losses(tmp_path: Path) -> None:
+    rows = [row(f"rope-s{s}-aa", n, 20.0 * 1.5 ** (n > 128) + s, documents=8) for s in (0, 1, 2) for n in (128, 512)]
+    by_length = [[kept(made) for made in rows if made["length"] == n] for n in (512, 128)]
+    one = estimate(*differences(list(zip(*by_length, strict=True))))  # type: ignore[arg-type]
+    assert one.low is not None and one.high is not None and one.low < one.value < one.high
+    shown, page, _ = written(rows, tmp_path, pairs=paired(rows))
+    said = (
+        f"At 4 times its training length, against that length alone, rope is {percent(one.value):.0f} % worse "
+        f"(95 %: {percent(one.low):.0f} to {percent(one.high):.0f} %). Intervals are over 3 seeds and 8 documents."
+    )
+    assert said in shown and page.split("\n\n")[1] == said
+    assert f"{percent(one.low):.0f} to {percent(one.high):.0f}" == "42 to 53"
+
+
+def test_names_in_the_answer_are_text_and_never_markup(tmp_path: Path) -> None:
+    names = ["[bold]x[/bold]", "<b>&amp;", "$10^4$", "a|b*c*_d_", "</script>", "x\n\n# y"]
+    rows = [row(f"r{i}-s0-aa", n, 20.0 + n, documents=8) for i in range(len(names)) for n in (128, 256)]
+    curve_of = {f"r{i}-s0-aa": name for i, name in enumerate(names)}
+    pairs, make = paired(rows, curve_of), lambda shown: page_of("odd", shown, [], {})
+    shown, page, _ = written(rows, tmp_path, curve_of=curve_of, pairs=pairs, page=make)
+    said = page.split("\n\n")[1]
+    lines = [" ".join(name.split()) for name in names]
+    assert all(f"{name} is 86 % worse" in " ".join(shown.split()) for name in lines)
+    assert all(f"{name} is 86 % worse" in re.sub(r"\\(.)", r"\1", said) for name in lines)
+    assert not re.search(r"(?<!\\)[\[<$|*_&#]", said)
+    assert all(f"{name} is 86 % worse" in data_of(tmp_path)["answer"] for name in lines)
+
+
+def test_a_change_is_drawn_where_its_value_is_and_read_back_from_there() -> None:
+    values = [0.0, 0.1, -0.3, 0.999, 1.0, -1.0, 1.001, -7.5, 48.1, -100.0, 2988.0, 1e12, 1e306]
+    for value in values:
+        assert CHANGE.at(CHANGE.level(value)) == pytest.approx(value, rel=1e-9)
+        assert CHANGE.level(CHANGE.at(value / 400)) == pytest.approx(value / 400, rel=1e-9) or abs(value) > 1e5
+    levels = [CHANGE.level(value) for value in sorted(values)]
+    assert levels == sorted(levels) and len(set(levels)) == len(levels)
+    assert (CHANGE.level(0.5), CHANGE.level(10), CHANGE.level(-1000)) == pytest.approx((0.5, 2, -4))
+    assert CHANGE.level(-1 - 1e-12) == pytest.approx(CHANGE.level(-1))  # without a step
+    assert all(math.isnan(CHANGE.level(value)) for value in (None, math.inf, -math.inf))
+    for measure in MEASURES.values():
+        assert [measure.at(measure.level(value)) for value in (0.5, 20.0, 99.0)] == pytest.approx([0.5, 20.0, 99.0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "written_"),
+    [
+        (-0.4, 0.3, ["−0.4", "−0.2", "0", "+0.2"]),
+        (-1.5, 1.5, ["−1", "0", "+1"]),
+        (-6, 12, ["−5", "−2", "−1", "0", "+1", "+2", "+5", "+10"]),
+        (-1.5, 400, ["−1", "0", "+1", "+2", "+5", "+10", "+20", "+50", "+100", "+200"]),
+        (-1.5, 2000, ["−1", "0", "+1", "+3", "+10", "+30", "+100", "+300", "+1,000"]),
+        (-20, 5000, ["−10", "−1", "0", "+1", "+10", "+100", "+1,000"]),
+        (-1.2, 2e6, ["−1", "0", "+1", "+10", "+100", "+1,000", "+10,000", "+100,000", "+10⁶"]),
+    ],
+)
+def test_the_axis_of_changes_has_signs_and_is_logarithmic_on_both_sides(
+    low: float, high: float, written_: list[str]
+) -> None:
+    ticks = ticks_of(CHANGE, low, high, 7)
+    assert tick_labels(ticks, CHANGE) == written_
+    assert ticks == sorted(ticks) and all(low <= tick <= high for tick in ticks)
+
+
+@pytest.mark.parametrize("high", [10.0**e for e in (3, 7, 9, 12, 40, 150, 306)])
+def test_the_axis_of_changes_has_a_handful_of_labels_however_far_one_explodes(high: float) -> None:
+    ticks = both_sides(-90, high, 1)
+    assert 4 <= len(ticks) <= 10 and 0 in ticks and ticks[-1] > high**0.4
+
+
+def panels(rows: list[dict]) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """What is drawn in the two panels of the headline's picture, and the figure."""
+    table, look_of = shown_of(rows)
+    figure = change.draw_both(table, look_of)
+    moved, level = (points_of(axes, look_of) for axes in figure.axes)
+    return moved, level, figure
+
+
+def shown_of(rows: list[dict]) -> tuple[Table, dict[str, Any]]:
+    pairs = paired(rows)
+    shown = tables(rows, labels(rows), PPL, pairs.verdicts(), pairs.changes())
+    return shown[0], looks(shown)
+
+
+def bands(axes: Any) -> dict[float, list[tuple[float, float]]]:
+    """(low, high) of the bands of a panel at each length, in order of their curves."""
+    found: dict[float, list[tuple[float, float]]] = {}
+    for band in axes.collections:
+        ys: dict[float, list[float]] = {}
+        for path in band.get_paths():
+            for x, y in path.vertices:
+                ys.setdefault(float(x), []).append(float(y))
+        for x, of_x in ys.items():
+            found.setdefault(x, []).append((min(of_x), max(of_x)))
+    return found
+
+
+CHANGING = [
+    row(f"{curve}-s{seed}-aa", n, 20.0 * (1 + seed) * growth ** math.log2(n / 128), documents=8)
+    for curve, growth in (("alibi", 0.97), ("rope", 3.0))
+    for seed in (0, 1)
+    for n in (64, 128, 256, 512)
+]
+
+
+def test_the_headline_is_drawn_as_the_change_from_the_own_training_length_beside_the_level() -> None:
+    moved, level, figure = panels(CHANGING)
+    at = {
+        curve: {n: CHANGE.level(100 * (growth ** math.log2(n / 128) - 1)) for n in (64, 128, 256, 512)}
+        for curve, growth in (("alibi", 0.97), ("rope", 3.0))
+    }
+    assert {curve: points for curve, points in moved.items()} == {
+        curve: pytest.approx(points, abs=1e-5) for curve, points in at.items()
+    }
+    assert moved["rope"][128] == moved["alibi"][128] == 0
+    mean = math.log10(20 * math.sqrt(2))  # of the two seeds
+    assert level["rope"] == pytest.approx({n: mean + math.log10(3) * math.log2(n / 128) for n in (64, 128, 256, 512)})
+    left, right = figure.axes
+    assert left.get_position().width > 1.8 * right.get_position().width
+    assert left.get_position().x1 < right.get_position().x0
+    assert left.get_ylabel() == CHANGE.axis and right.get_ylabel() == "perplexity (log scale)"
+    grey = [tuple(patch.get_extents().transformed(left.transData.inverted()).intervaly) for patch in left.patches]
+    assert grey[0] == pytest.approx((-1, 1)) and CHANGE.at(1) == 1  # within 1 %
+
+
+def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_training_length() -> None:
+    """Documents differ by more than a factor of two in perplexity, and seeds by two, which all lengths share."""
+    _, _, figure = panels(CHANGING)
+    changes = paired(CHANGING).changes()
+    drawn = bands(figure.axes[0])
+    for n in (64, 256, 512):
+        for curve, (low, high) in zip(("alibi", "rope"), drawn[n], strict=True):
+            one = changes[Place(curve, n, "ab12cd34ef56", None)]
+            assert one.low is not None and one.high is not None
+            assert (low, high) == pytest.approx((CHANGE.level(percent(one.low)), CHANGE.level(percent(one.high))))
+            assert high - low < 0.5
+    assert drawn[128] == [(0, 0), (0, 0)]
+    of_seeds = bands(figure.axes[1])  # of the level, on a logarithmic axis
+    assert {n: [high - low for low, high in pair] for n, pair in of_seeds.items()} == {
+        n: pytest.approx([math.log10(2)] * 2) for n in (64, 128, 256, 512)
+    }
+
+
+def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_room() -> None:
+    single = [r | {"ci_low": 1.0, "ci_high": 9e5} for r in CHANGING if r["seed"] == 0]
+    _, _, figure = panels(single)
+    assert bands(figure.axes[1]) == {} and bands(figure.axes[0])
+    bottom, top = figure.axes[1].get_ylim()
+    assert bottom > 0 and top < math.log10(20 * 9) + 0.2
+    words = picture_words(change.pictures(*shown_of(single))[1].decode())
+    assert any("band: 95 % over seeds and documents" in text for text in words)
+    assert not any("range of the seeds" in text for text in words)
+    (table,) = tables(single, labels(single))
+    figure = curves.draw([table], looks([table]))
+    assert bands(figure.axes[0]) == {}
+    shares = [task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.2)]
+    (table,) = tables(shares, labels(shares))
+    assert bands(curves.draw([table], looks([table])).axes[0])[16] == [pytest.approx((49.02, 94.33), abs=0.01)]
+
+
+def test_changes_within_one_percent_look_small() -> None:
+    rows = [row(f"{c}-s0-aa", n, 20.0 + i * n / 1e5) for i, c in enumerate(("alibi", "rope")) for n in (128, 256)]
+    _, _, figure = panels(rows)
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom < -1 and top > 1
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["−1", "0", "+1"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [task(f"{curve}-s0-aa", n, 0.5) for curve in ("alibi", "rope") for n in (16, 32)],
+        [row(f"{curve}-s0-aa", n, 20.0) for curve in ("alibi", "rope") for n in (256, 512)],
+        [row(f"{curve}-s0-aa", 128, 20.0) for curve in ("alibi", "rope")],
+        [row(f"{curve}-s0-aa", n, 20.0, protocol="nonoverlapping") for curve in ("alibi", "rope") for n in (128, 256)],
+        [row("rope-s0-aa", 128, None, "non-finite"), row("rope-s0-aa", 256, 20.0)],
+    ],
+    ids=["task", "not at the training length", "only at it", "another protocol", "failed at it"],
+)
+def test_where_nothing_can_be_paired_the_headline_is_drawn_as_its_level(rows: list[dict], tmp_path: Path) -> None:
+    _, _, svg = written(rows, tmp_path, pairs=paired(rows))
+    words = picture_words(svg)
+    (table,) = tables(rows, labels(rows))
+    assert table.title in words and table.measure.label in words
+    assert CHANGE.axis not in words and not any("within 1 %" in text for text in words)
+
+
+def test_without_kept_losses_the_change_is_drawn_without_a_band_where_the_seeds_are_the_same(tmp_path: Path) -> None:
+    rows = [row("rope-s0-aa", 128, 20.0), row("rope-s0-aa", 256, 30.0), row("nope-s0-aa", 128, 20.0)]
+    rows += [row("nope-s1-aa", 128, 20.0), row("nope-s0-aa", 256, 40.0)]
+    _, _, svg = written(rows, tmp_path)
+    words = picture_words(svg)
+    assert CHANGE.axis in words and not any("band" in text for text in words)
+    (table,) = tables(rows, labels(rows))
+    changes = {key: cell.change and round(percent(cell.change.value)) for key, cell in table.cells.items()}
+    assert changes == {("rope", 128): 0, ("rope", 256): 50, ("nope", 128): 0, ("nope", 256): None}
+
+
+def test_a_curve_looks_the_same_in_every_picture_and_is_named_where_it_is_drawn(tmp_path: Path) -> None:
+    rows = [row(f"{curve}-s0-aa", n, 20.0) for curve in ("alibi", "kerple", "rope") for n in (128, 256)]
+    rows += [row("rope-s0-aa", n, 30.0, protocol="sliding") for n in (128, 256)]
+    written(rows, tmp_path)
+    colour = looks(tables(rows, labels(rows)))["rope"].colour.lower()
+    others = (tmp_path / "others.svg").read_text()
+    assert f"stroke: {colour}" in others and "rope" in picture_words(others)
+    assert not {"alibi", "kerple"} & set(picture_words(others))
+
+
+def test_names_at_the_right_of_the_change_have_room_beside_the_level() -> None:
+    names = {f"r{i}-s0-aa": f"rope (base={10**i}, fraction=0.25, windows=16)" for i in range(9)}
+    rows = [row(run, n, 20.0 + n, documents=8) for run in names for n in (128, 256)]
+    pairs = paired(rows, names)
+    (table,) = tables(rows, names, PPL, pairs.verdicts(), pairs.changes())
+    figure = change.draw_both(table, looks([table]))
+    figure.canvas.draw()
+    left, right = figure.axes
+    edge = max(text.get_window_extent().x1 for text in left.texts if text.get_text() in names.values())
+    assert edge < right.yaxis.get_tightbbox().x0

@@ -30,6 +30,7 @@ from posexp.config import (
     WandbMode,
 )
 from posexp.errors import Misuse, RunFailed, Stopped
+from posexp.evaluation.scoring import token_losses
 from posexp.identity import digest
 from posexp.labels import curve_labels
 from posexp.log import Wandb, wandb_id
@@ -105,7 +106,31 @@ def test_the_loss_falls_and_the_run_is_evaluated(corpus, tmp_path):
 def test_evaluation_on_training_text_agrees_with_training(corpus, tmp_path):
     run = train(tiny(corpus, tmp_path, tokens=64 * 300, lr=1e-2))
     check = next(row for row in jsonl.read(run.metrics, print) if "check" in row)
-    assert check["agrees"], check
+    assert check["agrees"] and check["evaluation_loss"] == pytest.approx(check["training_loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_short_run_is_not_told_to_be_suspect(corpus, tmp_path, capsys, steps):
+    """Both losses are of one text, so that neither noise nor what the last steps learned comes between them."""
+    run = train(tiny(corpus, tmp_path, tokens=64 * steps, lr=1e-2))
+    (check,) = [row for row in run.history(print) if "check" in row]
+    assert check["agrees"] and "distrust" not in capsys.readouterr().err
+
+
+def test_an_evaluation_that_scores_something_else_is_told(corpus, tmp_path, capsys, monkeypatch):
+    def higher(model, ids, windows_W3, *other):
+        return token_losses(model, ids, windows_W3, *other) + 0.2
+
+    monkeypatch.setattr("posexp.train.token_losses", higher)
+    run = train(tiny(corpus, tmp_path, tokens=64 * 20))
+    (check,) = [row for row in run.history(print) if "check" in row]
+    assert not check["agrees"] and "distrust this run" in capsys.readouterr().err
+
+
+def test_dropout_is_not_compared(corpus, tmp_path):
+    config = tiny(corpus, tmp_path, tokens=64 * 5)
+    config.model.dropout = 0.5
+    assert not [row for row in train(config).history(print) if "check" in row]
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(corpus, tmp_path):

@@ -126,12 +126,15 @@ def tables(
 
 
 def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estimate]) -> Table:
-    """The table with the verdicts on its own cells, and their changes."""
+    """The table with the verdicts on its own cells, and their changes. Statuses alone are no verdicts where other
+    curves have none, as without their losses."""
     if table.protocol != PROTOCOL:
         return table
     cells = {key: replace(cell, change=change_of(table, *key, changes)) for key, cell in table.cells.items()}
     places = {table.place(*key) for key in table.cells}
-    return replace(table, cells=cells, verdicts=tuple(verdict for verdict in verdicts if verdict.place in places))
+    own = tuple(verdict for verdict in verdicts if verdict.place in places)
+    every = {verdict.place.curve for verdict in own} == set(table.curves)
+    return replace(table, cells=cells, verdicts=own if every or any(verdict.difference for verdict in own) else ())
 
 
 def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estimate]) -> Estimate | None:
