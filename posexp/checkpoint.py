@@ -52,7 +52,18 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     except Exception as error:  # safetensors raises its own kind when the disk is full
         aside.unlink(missing_ok=True)
         raise RunFailed(f"cannot save {stem}.safetensors: {reason(error)}; earlier checkpoints are kept") from error
+    set_aside(folder, step)
     tidy(folder)
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Renames the checkpoints of later steps than `step`, which was saved after them. They are damaged: training went
+    back before them. Under their names they would count among the last two."""
+    for later in steps(folder):
+        if later > step:
+            for suffix in (".json", ".safetensors"):
+                path = folder / f"step-{later:08d}{suffix}"
+                path.replace(path.with_name(f"damaged-{path.name}"))
 
 
 def tidy(folder: Path) -> None:

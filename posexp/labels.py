@@ -13,7 +13,7 @@ from posexp.identity import flat, plain
 from posexp.runs import Run
 
 # Keys that tell no curve from another, and beginnings of such keys.
-UNTOLD = {"seed", "group", "results", "label", "device", "sha256", "tokenizer_sha256"}
+UNTOLD = {"seed", "group", "results", "label", "device", "sha256", "config_sha256", "tokenizer_sha256"}
 UNTOLD_GROUPS = ("eval.", "trainer.", "wandb.")
 PATHS = {"data.paths", "data.valid", "data.test"}
 

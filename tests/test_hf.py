@@ -283,6 +283,24 @@ def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
         assert f"{run.name} is a checkpoint from elsewhere, not a run that posexp trained" in refused
 
 
+def test_the_same_weights_with_an_edited_config_are_another_model(made, tmp_path_factory, tmp_path):
+    folder = world(tmp_path_factory, tmp_path)
+    shutil.copytree(made("llama"), folder / "ck")
+    words = ["eval", "--lengths", "64", "hf=ck", *WORDS]
+    assert here(*words, cwd=folder).code == 0
+    config = json.loads((folder / "ck" / "config.json").read_text())
+    said = config | {"_name_or_path": "elsewhere", "transformers_version": "5.99"}
+    (folder / "ck" / "config.json").write_text(json.dumps(said))
+    assert "measured already" in here(*words, cwd=folder).err, "where it lay, and who saved it, changes nothing"
+    for key in ("rope_theta", "rms_norm_eps"):
+        (folder / "ck" / "config.json").write_text(json.dumps(config | {key: 0.5, "rope_parameters": None}))
+        answer = here(*words, cwd=folder)
+        assert answer.code == 0 and "measured already" not in answer.err, key
+    runs = (folder / "results" / "default").glob("hf-ck-*")
+    rows = [json.loads((run / "rows.jsonl").read_text().splitlines()[0]) for run in runs]
+    assert len(rows) == 3 == len({row["nll"] for row in rows})
+
+
 def cards_of(folder: Path) -> dict[str, dict]:
     """What the page tells of each run, by its name."""
     page = (folder / "results" / "default" / "report" / "page.html").read_text()

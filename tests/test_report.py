@@ -675,6 +675,17 @@ def test_verdicts_are_told_in_percent_of_perplexity_with_their_control() -> None
     assert "shuffled +5.0 % [+4.0, +6.1]" in narrow and narrow.count("512+?") == 2  # a piece a length
 
 
+def test_statuses_alone_are_no_verdicts_where_other_curves_have_none() -> None:
+    """As without kept losses: an answer about the curve that has no value would leave out all that have one."""
+    rows = [row("learned-s0-aa", n, 20.0 if n == 128 else None, "ok" if n == 128 else "undefined") for n in (128, 256)]
+    status = verdict("learned", 256, "undefined")
+    assert judged(rows, [status])[0].verdicts == (status,)
+    rows += [row("rope-s0-aa", n, 20.0) for n in (128, 256)]
+    assert judged(rows, [status])[0].verdicts == ()
+    both = (status, verdict("rope", 256, "breaks", 0.4))
+    assert judged(rows, list(both))[0].verdicts == both
+
+
 def test_changes_of_perplexity_stay_short_however_large() -> None:
     shown = [in_percent(math.log(x)) for x in (1.0, 1.0004, 0.9996, 1.0006, 0.5, 1.9994, 1.9996, 12.0, 1000.4, 1e9)]
     assert shown[:4] == ["0.0 %", "0.0 %", "0.0 %", "+0.1 %"]
@@ -1452,6 +1463,15 @@ def test_without_kept_losses_the_change_is_drawn_without_a_band_where_the_seeds_
     (table,) = tables(rows, labels(rows))
     changes = {key: cell.change and round(percent(cell.change.value)) for key, cell in table.cells.items()}
     assert changes == {("rope", 128): 0, ("rope", 256): 50, ("nope", 128): 0, ("nope", 256): None}
+
+
+def test_a_change_is_drawn_even_where_every_length_is_a_training_length_of_some_curve(tmp_path: Path) -> None:
+    rows = [row(f"{c}-s0-aa", n, 20.0 + n, train_length=t) for c, t in (("a", 128), ("b", 256)) for n in (128, 256)]
+    _, _, svg = written(rows, tmp_path, pairs=paired(rows))
+    assert CHANGE.axis in picture_words(svg)
+    (moved, _, _), (table, _) = panels(rows), shown_of(rows)
+    assert moved["a"][128] == moved["b"][256] == 0 and moved["a"][256] > 1 and moved["b"][128] < -1
+    assert table.cells["b", 128].change is not None
 
 
 def test_a_curve_looks_the_same_in_every_picture_and_is_named_where_it_is_drawn(tmp_path: Path) -> None:

@@ -297,6 +297,24 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(corpus, tmp_pat
     assert weights_digest(run) == good
 
 
+def test_a_step_that_is_saved_after_later_ones_were_damaged_is_kept(corpus, tmp_path):
+    """Damaged checkpoints have higher numbers than the step at which a run that began anew is stopped."""
+    run = train(tiny(corpus, tmp_path))
+    folder = run.folder / "checkpoint"
+    for path in folder.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in (8, 16, 24):
+        model(torch.ones(2)).sum().backward()
+        optimizer.step()
+        checkpoint.save(folder, step, model, optimizer)
+        assert checkpoint.steps(folder)[0] == step
+    assert checkpoint.steps(folder) == [24, 16]
+    aside = sorted(path.name for path in folder.glob("damaged-*"))
+    assert aside == [f"damaged-step-000000{step}.{kind}" for step in (56, 60) for kind in ("json", "safetensors")]
+
+
 def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_survives(corpus, tmp_path, monkeypatch):
     """The kernel's limit on file size stands for the full disk: writing past it fails in the same place."""
     config = tiny(corpus, tmp_path)

@@ -19,13 +19,15 @@ from posexp.untrusted import visible
 
 FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
 NOT_FETCHED = ["*/*", "consolidated*"]  # other formats of the same weights
+UNSHAPING = {"_name_or_path", "transformers_version", "posexp_run"}  # keys of config.json
 
 
 @dataclass(frozen=True)
 class Source:
     """`given` is what the user named, `name` what tables call it; `commit` that of the hub, None for a folder.
 
-    `sha256` is of all the weights, `config` what config.json holds.
+    `sha256` is of all the weights, `config` what config.json holds: the same weights with another config are another
+    model.
     """
 
     folder: Path
@@ -34,6 +36,12 @@ class Source:
     commit: str | None
     sha256: str
     config: dict[str, Any]
+
+    @property
+    def config_sha256(self) -> str:
+        """Of all that config.json says of the model; not of where it was saved, by which version."""
+        about = {key: value for key, value in self.config.items() if key not in UNSHAPING}
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def find(given: str) -> Source:

@@ -1,7 +1,7 @@
 """A checkpoint that transformers loads, as something to evaluate beside posexp's own runs.
 
 <results>/<group>/hf-<name>-<digest>/
-    checkpoint.json   what it is: source, hashes of weights and tokenizer, sizes, training length
+    checkpoint.json   what it is: source, hashes of weights, config and tokenizer, sizes, training length
     rows.jsonl        as of every run; losses/ holds the token losses
 """
 
@@ -80,6 +80,7 @@ class Checkpoint:
             "source": source.given,
             "commit": source.commit,
             "sha256": source.sha256,
+            "config_sha256": source.config_sha256,
             "tokenizer_sha256": whole.sha256(tokenizer),
             "class": type(loaded).__name__,
             "parameters": sum(weight.numel() for weight in loaded.parameters()),
@@ -156,11 +157,11 @@ def train_length_of(config: Any, command: EvalCommand) -> int:
 
 
 def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Run:
-    """Where the rows of a checkpoint live: a folder of its own for other weights, tokens or training length.
+    """Where the rows of a checkpoint live: a folder of its own for other weights, config, tokens or training length.
 
     Raises Misuse where it cannot be written, RunFailed for a full disk.
     """
-    identity = [about[key] for key in ("sha256", "tokenizer_sha256", "train_length")]
+    identity = [about[key] for key in ("sha256", "config_sha256", "tokenizer_sha256", "train_length")]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     run = Run(Path(command.results).expanduser() / command.group / f"hf-{source.name}-{digest}")
     try:

@@ -22,7 +22,9 @@ NAMES, LEVEL = 2.6, 3.1  # widths of the curves' names and of the level's panel
 
 def pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     """(PNG, SVG) of the headline; the levels alone where nothing is paired, as of a task."""
-    changed = any(cell.change and length not in headline.train_lengths for (_, length), cell in headline.cells.items())
+    changed = any(
+        cell.change and length != min(headline.trained[curve]) for (curve, length), cell in headline.cells.items()
+    )
     one, two = lambda: draw([headline], look_of), lambda: draw_both(headline, look_of)
     return rendered(two if changed else one, headline.title)
 

@@ -20,7 +20,14 @@ from posexp.report.rows import Table
 from posexp.runs import Run, find
 from posexp.tables import console
 
-ORIGIN = ("source", "commit", "sha256", "tokenizer_sha256", "packages")  # of a checkpoint: the rest is what it is
+ORIGIN = (
+    "source",
+    "commit",
+    "sha256",
+    "config_sha256",
+    "tokenizer_sha256",
+    "packages",
+)  # of a checkpoint: the rest is what it is
 
 
 def report(command: ReportCommand) -> None:
