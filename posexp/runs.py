@@ -181,7 +181,7 @@ class Run:
         if trained_on != store.key:
             raise RunFailed(
                 f"{self.name} was trained on token store {trained_on}, but its data config now gives {store.key}: "
-                "the corpus (or the Python whose library it is) has changed"
+                "the corpus (or the Python whose library it is, or how posexp splits that) has changed"
             )
         tokens = store.split(Split.train).sha256
         if about.get("train_sha256", tokens) != tokens:
