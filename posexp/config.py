@@ -156,7 +156,7 @@ class EvalConfig:
         None,
         "which targets are scored with which context; left out: same_targets, nonoverlapping; of a task exact_match",
     )
-    stride: int | None = knob(None, "protocols of sliding windows: tokens scored at a time; left out: 32", least=1)
+    stride: int | None = knob(None, "protocols of sliding windows: tokens scored at a time; default 32", least=1)
     targets: int | None = knob(8192, "bound on the tokens scored per length; null: all there are", least=1)
     controls: bool = knob(True, "same_targets: also with attention cut, and far text shuffled, at the training length")
     split: Split = knob(Split.valid, "train, valid or test")

@@ -16,7 +16,7 @@ from posexp.evaluation.targets import Measurement, documents_of, targets_of
 from posexp.knobs import check_lengths
 
 OWN_FACTORS = (1, 2, 4, 8, 16)
-STRIDE = 32  # tokens, where eval.stride is left out
+STRIDE = 32  # tokens, the default of eval.stride
 WINDOW = "tokens in a window"
 CONTEXT = "tokens of context before a target"
 SPAN = "tokens from the beginning of a span to the end of its copy"

@@ -116,8 +116,8 @@ class Pairs:
     def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
         """By curve and length, on every set of targets.
 
-        A length without a control for each of its runs has no verdict. Where losses are not kept or targets differ it
-        has none either, and `say` is told why in a line.
+        A length without a control for each of its runs has no verdict. A length whose losses are not kept, or whose
+        targets differ, has no verdict either, and `say` receives the reason as one line.
         """
         found: list[Verdict] = []
         refused: dict[tuple[str, str], set[int]] = {}

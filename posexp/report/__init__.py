@@ -42,7 +42,8 @@ def write(
     follow, and page.html where `page` makes one of the tables. Prints the answer, the headline and a line for each
     other table, or with `all_sets` all of them; returns the paths.
 
-    `curve_of` maps run folder names to curve labels; `pairs` has the verdicts, and `say` is told which there are not.
+    `curve_of` maps run folder names to curve labels; `pairs` has the verdicts, and `say` receives
+    the reasons for missing ones.
     The same input gives the same bytes. Raises Misuse without rows, or where none has `measure`; RunFailed where
     `folder` cannot be written.
     """
