@@ -886,6 +886,19 @@ def test_the_command_judges_by_the_kept_losses_and_writes_the_page(tmp_path: Pat
     assert len((folder / "verdicts.csv").read_text().splitlines()) == 1
 
 
+def test_all_of_the_command_prints_every_table(tmp_path: Path, capsys: Any) -> None:
+    from posexp import jsonl
+
+    measured_run(tmp_path, {128: 3.0, 256: 3.0})
+    (folder,) = (tmp_path / "g").glob("rope-*")
+    jsonl.append(folder / "rows.jsonl", row(folder.name, 128, 321.0, seed=0, protocol="sliding", stride=32))
+    for everything in (False, True):
+        report(ReportCommand(results=str(tmp_path), group="g", all=everything))
+        shown = capsys.readouterr().out
+        assert ("Also measured" in shown) == (not everything) and "20.09 =" in shown
+        assert shown.count("128*") == 1 + everything and shown.count("353.1") == everything  # its upper bound
+
+
 @dataclass(frozen=True)
 class Targets:
     """A set on which perplexities are about `ppl`, far from those on any other; `growth` is what a curve's is times at
@@ -1404,6 +1417,9 @@ def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_tra
             assert (low, high) == pytest.approx((CHANGE.level(percent(one.low)), CHANGE.level(percent(one.high))))
             assert high - low < 0.5
     assert drawn[128] == [(0, 0), (0, 0)]
+    words = picture_words(change.pictures(*shown_of(CHANGING))[1].decode())
+    assert any("band: 95 % over seeds and documents" in text for text in words)
+    assert not any("range of the seeds" in text for text in words)
     of_seeds = bands(figure.axes[1])  # of the level, on a logarithmic axis
     assert {n: [high - low for low, high in pair] for n, pair in of_seeds.items()} == {
         n: pytest.approx([math.log10(2)] * 2) for n in (64, 128, 256, 512)
