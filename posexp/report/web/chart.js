@@ -60,6 +60,8 @@ function drawChart(table, measure, relative, off) {
   }));
   const failing = lines.filter(({points}) => points.some((point) => point.cell.failure));
   const banded = lines.length <= BANDED;
+  // an interval over documents says how much those differ, which all curves share: no band
+  const bounded = (point) => point.low !== undefined && (relative || measure.share || point.cell.spread);
 
   const left = narrow ? 46 : 62, right = width - 14, top = 50, strip = failing.length ? failing.length * ROW + 8 : 0;
   const floor = top + strip + (narrow ? 280 : 400) + (lines.length > MANY ? 140 : 0), height = floor + 50;
@@ -71,7 +73,7 @@ function drawChart(table, measure, relative, off) {
 
   const level = (value) => (measure.log ? Math.log10(value) : value);
   const levels = lines.flatMap(({points}) => points)
-    .flatMap((point) => (point.value === null ? [] : [point.value, ...(banded && point.low !== undefined ? [point.low, point.high] : [])]))
+    .flatMap((point) => (point.value === null ? [] : [point.value, ...(banded && bounded(point) ? [point.low, point.high] : [])]))
     .map(level).concat(relative ? [level(measure.log ? 1 : 0)] : measure.share ? [0, 100] : []);
   const some = levels.length > 0;
   const air = some ? Math.max(0.05 * (Math.max(...levels) - Math.min(...levels)), measure.log ? 0.004 : 0.01) : 0;
@@ -122,7 +124,7 @@ function drawChart(table, measure, relative, off) {
     });
     const at = (point, value) => `${x(point.length).toFixed(2)} ${y(value).toFixed(2)}`;
     for (const piece of pieces) {
-      const within = piece.filter((point) => point.low !== undefined);
+      const within = piece.filter(bounded);
       if (within.length === 1) {
         group.append(shape("path", {class: "stem", "clip-path": "url(#within)", d: `M${at(within[0], within[0].low)}L${at(within[0], within[0].high)}`}));
       } else if (within.length) {

@@ -72,10 +72,10 @@ function noteOf(table, measure, relative, why) {
   const shown = table.curves.filter((curve) => !view.off.has(curve));
   const lost = shown.filter((curve) => table.lengths.some((length) => cellOf(table, curve, length)?.nll !== undefined) &&
     table.lengths.every((length) => (pointOf(table, curve, length, measure, relative) || {value: null}).value === null));
-  const bands = shown.some((curve) => table.lengths.some((length) => (pointOf(table, curve, length, measure, relative) || {}).low !== undefined));
+  const bands = shown.some((curve) => table.lengths.some((length) => measure.share || cellOf(table, curve, length)?.spread));
   return [
     why ? `${why}.` : "",
-    relative ? intervalNote(measure, true) : bands ? `Band: ${intervalNote(measure, false)}` : "",
+    relative ? intervalNote(measure, true) : bands ? `Band: ${measure.share ? intervalNote(measure, false) : "the lowest and the highest seed."}` : "",
     lost.length ? `Not drawn, for want of ${relative ? "a value at the training length" : "this measure"}: ${lost.join(", ")}.` : "",
     table.curves.some((curve) => table.lengths.some((length) => cellOf(table, curve, length)?.failure)) ? "× marks what has no value." : "",
     shown.some((curve) => table.lengths.some((length) => verdictOf(table, curve, length)?.word === "breaks")) ? "Hollow points: breaks." : "",
