@@ -170,7 +170,7 @@ def test_wandb_killed_in_the_middle_of_training_is_one_line_and_the_run_goes_on(
     count = times(1, 5)
     for n in range(count):
         log = world / f"wandb-{n}.txt"
-        words = [*TRAIN, "wandb.mode=offline", f"results=wandb-{n}", "train.tokens=25600"]
+        words = [*TRAIN, "wandb.mode=offline", f"results=wandb-{n}", "train.tokens=102400"]
         with log.open("w") as out:
             process = subprocess.Popen([str(SCRIPT), *words], cwd=world, stdout=out, stderr=out)
         killed: set[int] = set()
@@ -184,8 +184,8 @@ def test_wandb_killed_in_the_middle_of_training_is_one_line_and_the_run_goes_on(
         said = log.read_text()
         assert killed and "Traceback" not in said, said
         assert said.count("wandb is left out; metrics.jsonl has everything") == 1, said
-        assert Run(only(world / f"wandb-{n}")).status()["step"] == 100
-        assert [step for step, _ in losses_of(only(world / f"wandb-{n}"))][-1] == 100
+        assert Run(only(world / f"wandb-{n}")).status()["step"] == 400
+        assert [step for step, _ in losses_of(only(world / f"wandb-{n}"))][-1] == 400
     tally("wandb's process killed in the middle of training", count, "wandb's copy, as a line says; the run goes on")
 
 
