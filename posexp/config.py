@@ -150,7 +150,7 @@ class TrainConfig:
 class EvalConfig:
     lengths: list[int] | None = knob(
         None,
-        "tokens of context; left out: 1, 2, 4, 8, 16 times train.length, within the reach of the text; of a task sizes",
+        "tokens of context; default 1, 2, 4, 8, 16 times train.length, within the reach of the text; of a task, sizes",
     )
     protocols: list[str] | None = knob(
         None,

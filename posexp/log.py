@@ -270,7 +270,7 @@ def disconnect() -> None:
 
 def curve_name(row: dict[str, Any], targets: str) -> str:
     """eval/same_targets 1a2b3c4d, and behind that /sliding 64/yarn or /control window. `targets` names the set of
-    targets, of which a curve has only one."""
+    targets; a curve never has two."""
     seen = row.get("control_of") or row["window"]
     window = seen if seen != row["trained_window"] else ""
     control = f"control {row['control']}" if row.get("control") else ""

@@ -17,7 +17,7 @@ from posexp.data.quiet import quiet
 from posexp.errors import Misuse
 
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
-STRATUM = 20  # documents of similar length, some of which are held out
+STRATUM = 20  # documents of similar length
 HELD_OUT = {Split.valid: 1, Split.test: 1}  # documents of each stratum: 5 % each
 # Of the standard library more: 20 documents and more of its validation split then hold targets behind 8,192 tokens.
 STDLIB_HELD_OUT = {Split.valid: 4, Split.test: 1}
