@@ -71,8 +71,8 @@ def train(config: TrainCommand) -> Run:
             saved = checkpoint.restore(run.folder / "checkpoint", say)
             step = ranks.same_step(saved["step"] if saved else 0)
             if step < config.train.steps:
-                compute_loss = fit(run, config, parts, saved)
-                compare_losses(run, config, parts, compute_loss)
+                # No name for what fit returns: a module spread over processes must be gone before they part.
+                compare_losses(run, config, parts, fit(run, config, parts, saved))
             elif ranks.first:
                 say(f"{run.name}: already trained, {step} steps")
                 if run.status()["status"] != "done":  # killed between its last checkpoint and this line
