@@ -103,7 +103,11 @@ def joint(corpus, tmp_path_factory) -> Path:  # noqa: F811
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=300)[1] for process in started]
+    try:
+        said = [process.communicate(timeout=900)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
     assert [process.returncode for process in started] == [0, 0], said
     told_twice = [line for line in said[1].splitlines() if "find_unused_parameters" not in line]  # PyTorch's own
     assert told_twice == [], "the second process leaves talking to the first"
