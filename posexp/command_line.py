@@ -54,7 +54,7 @@ def translate(command: str, words: list[str]) -> list[str]:
             found += [f"+transform@transform.{name}={name}" for name in value.strip("[]").split(",")]
             continue
         if flag not in OWN_FLAGS:
-            found.append(word)
+            found.append(word.removeprefix("hf.") if command == "eval" else word)  # hf= itself names the checkpoint
             continue
         if command not in OWN_FLAGS[flag]:
             raise Misuse(f"posexp {command} has no flag {flag}")

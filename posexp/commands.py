@@ -5,6 +5,7 @@ from typing import Any
 
 from posexp.config import (
     AttentionPath,
+    Bos,
     DataConfig,
     Device,
     EvalConfig,
@@ -17,6 +18,7 @@ from posexp.config import (
     WandbConfig,
 )
 from posexp.errors import Misuse
+from posexp.identity import plain
 from posexp.knobs import check_least, check_lengths, check_name, knob
 
 FULL_WINDOW = {"_target_": "posexp.windows.Window"}
@@ -57,6 +59,7 @@ class EvalCommand:
     window: Any = knob(None, "what a token sees, instead of what it saw in training: window=<name>")
     hf: str | None = knob(None, "instead of runs, a checkpoint that transformers loads: a folder or a hub id")
     train_length: int | None = knob(None, "hf: the training length, where its config does not say it", least=1)
+    bos: Any = knob("auto", "hf: begin each window with the beginning token; auto: as the tokenizer does; true, false")
     data: DataConfig | None = knob(None, "other text than the run's own, in the run's tokens: data=files data.paths=…")
     eval: Any = knob(dict, "what is chosen; a run goes on as its own eval.* say", choices_of=EvalConfig)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
@@ -70,8 +73,14 @@ class EvalCommand:
         check_least(self, "")
         check_name("group", self.group)
         self.eval_config(EvalConfig())  # checks what was chosen
+        try:
+            self.bos = Bos(str(plain(self.bos)).lower())  # YAML and Hydra read `true` as a boolean
+        except ValueError:
+            raise Misuse(f"hf.bos={self.bos} must be auto, true or false") from None
         if self.hf is None and self.train_length is not None:
             raise Misuse(f"train_length={self.train_length} is for hf=…: runs of posexp know theirs")
+        if self.hf is None and self.bos is not Bos.auto:
+            raise Misuse(f"hf.bos={self.bos.value} is for hf=…: runs of posexp never see a beginning token")
         if self.hf is not None and self.runs != "*":
             raise Misuse("--runs chooses among runs of posexp, and hf=… is a checkpoint: say one of the two")
 

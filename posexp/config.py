@@ -51,6 +51,12 @@ class AttentionPath(Enum):
     dense = "dense"
 
 
+class Bos(Enum):
+    auto = "auto"
+    true = "true"
+    false = "false"
+
+
 class Strategy(Enum):
     ddp = "ddp"
     fsdp = "fsdp"

@@ -56,7 +56,7 @@ class Log:
         self.last_line = self.last_row = self.started
         self.last_step = step
         self.wandb = Wandb(run, config.wandb, plain(config), config.group, config.label)
-        self.bar = progress_bar(run.name, self.steps, step)
+        self.bar = progress(run.name, self.steps, done=step, lines=False)
 
     def __enter__(self) -> "Log":
         self.bar.__enter__()
@@ -65,7 +65,7 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.__exit__(kind, error, trace)
+        self.bar.__exit__()
         self.wandb.finish()
 
     def note(self, line: str) -> None:
@@ -99,7 +99,7 @@ class Log:
         jsonl.append(self.run.metrics, row)
         self.wandb.log({f"train/{key}": value for key, value in row.items() if key != "time"})
         left = (self.steps - step) * (now - self.started) / max(step - self.first_step, 1)
-        self.bar.update(step, loss, speed, left)
+        self.bar.update(step, f"loss {loss:.3f}  {speed:,.0f} tokens/s  ETA {clock(left)}")
         if now - self.last_line > self.seconds_between_lines or step == self.steps:
             self.last_line = now
             line = f"step {step}/{self.steps}  loss {loss:.4f}  {speed:,.0f} tokens/s  ETA {clock(left)}"
@@ -133,38 +133,55 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class progress_bar:  # noqa: N801 - used like a function
-    """A rich progress bar on a terminal; elsewhere nothing (`visible` is False)."""
+class progress:  # noqa: N801 - used like a function
+    """`with progress(…) as bar:` shows a rich progress bar on a terminal while the block lasts. Elsewhere, unless
+    `lines` is false, a plain line is said at most every `seconds_between_lines`. The block may be entered again."""
 
-    def __init__(self, name: str, steps: int, step: int):
-        self.visible = sys.stderr.isatty()
-        self.progress: Any = None
+    seconds_between_lines = 10.0
+
+    def __init__(self, name: str, total: int, unit: str = "", done: int = 0, lines: bool = True):
+        self.name, self.total, self.unit, self.done = name, total, unit, done
+        self.began = self.last_line = time.monotonic()
+        self.visible, self.lines = sys.stderr.isatty() and not silent, lines
+        self.bar: Any = None
         if self.visible:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            self.progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}"),
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}", markup=False))
+            self.bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                *columns,
                 console=Console(stderr=True),
+                transient=lines,
+                redirect_stdout=sys.stdout.isatty(),
+                refresh_per_second=2,
             )
-            self.task = self.progress.add_task(name, total=steps, completed=step, state="")
+            self.task = self.bar.add_task(visible(name), total=total, completed=done, state=unit)
 
-    def __enter__(self) -> "progress_bar":
-        if self.progress:
-            self.progress.start()
+    def __enter__(self) -> "progress":
+        if self.bar:
+            self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.progress:
-            self.progress.stop()
+        if self.bar:
+            self.bar.stop()
 
-    def update(self, step: int, loss: float, speed: float, left: float) -> None:
-        if self.progress:
-            state = f"loss {loss:.3f}  {speed:,.0f} tokens/s  ETA {clock(left)}"
-            self.progress.update(self.task, completed=step, state=state)
+    def advance(self, count: int = 1) -> None:
+        """`count` more units are done."""
+        self.done += count
+        now = time.monotonic()
+        left = (self.total - self.done) * (now - self.began) / self.done
+        self.update(self.done, f"{self.unit}  ETA {clock(left)}")
+        if self.lines and not self.visible and now - self.last_line >= self.seconds_between_lines:
+            self.last_line = now
+            say(f"{self.name}: {self.done:,} of {self.total:,} {self.unit}, ETA {clock(left)}")
+
+    def update(self, done: int, state: str) -> None:
+        """The bar alone: how much is done, and what stands behind it."""
+        if self.bar:
+            self.bar.update(self.task, completed=done, state=state)
 
 
 class Wandb:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import posexp
 from posexp.bench.contenders import Contender, Settings
-from posexp.log import say
+from posexp.log import progress, say
 
 OK = "ok"
 TURN = 0.3  # seconds that a turn lasts at least
@@ -119,9 +119,11 @@ def measure(
     found += timed(contenders, settings, "evaluation", lengths, rounds)
     yield found
     say("memory: each contender and length in a process of its own")
-    for one in found:
-        if one.status == OK:
-            remember(one, settings)
+    with progress("memory", len(found), "processes") as bar:
+        for one in found:
+            if one.status == OK:
+                remember(one, settings)
+            bar.advance()
     yield found
 
 
@@ -139,27 +141,29 @@ def timed(
                 found.append(row)
                 if row.status != OK:
                     tell(row)
-            take_turns(row_of, rounds)
+            with progress(f"{what} at {length:,} tokens", (rounds + 1) * len(row_of), "turns") as bar:
+                take_turns(row_of, rounds, bar.advance)
     return found
 
 
-def take_turns(row_of: dict[Worker, Measured], rounds: int) -> None:
-    """Fills the rows. The first round warms up and finds out how many passes make a turn."""
+def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[], object]) -> None:
+    """Fills the rows, and calls `advance` after each turn. The first round warms up and finds out how many passes make
+    a turn."""
     repeat: dict[Worker, int | None] = dict.fromkeys(row_of)
     for index in range(rounds + 1):
         for worker, row in row_of.items():
-            if row.status != OK:
-                continue
-            answer = worker.ask(do="turn", length=row.length, repeat=repeat[worker])
-            if answer["status"] != OK:
-                row.status = answer["status"]
-                tell(row)
-            elif index == 0:
-                repeat[worker] = math.ceil(TURN / answer["seconds"])
-                row.tokens, row.flops_per_token = answer["tokens"], answer["flops_per_token"]
-            else:
-                row.seconds[index] = answer["seconds"]
-                row.matmul_peaks.append(answer["matmul_peak"])
+            if row.status == OK:
+                answer = worker.ask(do="turn", length=row.length, repeat=repeat[worker])
+                if answer["status"] != OK:
+                    row.status = answer["status"]
+                    tell(row)
+                elif index == 0:
+                    repeat[worker] = math.ceil(TURN / answer["seconds"])
+                    row.tokens, row.flops_per_token = answer["tokens"], answer["flops_per_token"]
+                else:
+                    row.seconds[index] = answer["seconds"]
+                    row.matmul_peaks.append(answer["matmul_peak"])
+            advance()
 
 
 def remember(row: Measured, settings: Settings) -> None:

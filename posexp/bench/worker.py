@@ -162,7 +162,7 @@ def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question
 def reason(error: Exception) -> str:
     """One line."""
     said = " ".join(str(error).split())[:200]
-    if is_out_of_memory(error) or "bad_alloc" in said:
+    if is_out_of_memory(error):
         return OUT_OF_MEMORY
     return said if isinstance(error, PosexpError) else f"{type(error).__name__}: {said}"
 

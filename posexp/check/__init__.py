@@ -6,6 +6,7 @@ from pathlib import Path
 from posexp.commands import CheckCommand
 from posexp.config import config_dir
 from posexp.errors import Misuse, RunFailed
+from posexp.log import progress
 from posexp.refusal import did_you_mean
 
 
@@ -23,9 +24,12 @@ def check(command: CheckCommand) -> None:
     from posexp.schemes import from_config
 
     screen, broken = console(), []
+    bar = progress("check", len(paths), "schemes")
     for name, path in paths.items():
         own = path.parent.resolve() == (config_dir() / "scheme").resolve()
-        report = examine(name, partial(from_config, read_options(path)), command.lengths, with_authors=own)
+        with bar:
+            report = examine(name, partial(from_config, read_options(path)), command.lengths, with_authors=own)
+            bar.advance()
         screen.print(show(report))
         if report.broken:
             broken.append(name)

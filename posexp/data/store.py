@@ -44,13 +44,16 @@ class DamageError(Exception):
 @dataclass(frozen=True)
 class Tokens:
     """One split. ids: [N] uint16 or uint32; starts: int64 [documents + 1]; bytes: of the split's text in UTF-8; store:
-    where it is from."""
+    where it is from. `bos`: the token that a model reads in place of the first of every window, None to leave the text
+    as it is; `prefix`: the token that a document may be read behind, None where the tokenizer has no such token."""
 
     ids: np.memmap | np.ndarray
     starts: np.ndarray
     bytes: int
     sha256: str
     store: "Store | None" = None
+    bos: int | None = None
+    prefix: int | None = None
 
 
 class Store:

@@ -32,7 +32,7 @@ from posexp.evaluation.targets import Measurement, documents_of, targets_hash, t
 from posexp.evaluation.trained import Trained
 from posexp.evaluation.variants import Variant
 from posexp.locks import Taken
-from posexp.log import Wandb, say
+from posexp.log import Wandb, progress, say
 from posexp.restore import finished_runs, for_each
 from posexp.runs import Run
 from posexp.transforms import NotApplicable
@@ -145,7 +145,7 @@ class Evaluator:
     def __init__(self, subject: Subject, device: torch.device):
         self.subject, self.config, self.device = subject, subject.eval, device
         self.precision = choose_precision(self.config.precision, device)
-        self.tokens = subject.store.split(self.config.split)
+        self.tokens = subject.tokens
         self.token_bytes = subject.store.token_bytes()
         self.lengths = own_lengths(self.tokens, subject.train_length, self.config)
         self.passes: dict[tuple, Passes] = {}
@@ -179,6 +179,7 @@ class Evaluator:
         hash_ = targets_hash(tokens, target_N, measurement.by)
         target_N, context_N = target_N[measurement.chosen], context_N[measurement.chosen]
         document_N = documents_of(tokens, target_N)
+        begin_N = target_N - context_N + (tokens.bos is not None)  # of the text that the model reads
         row = {
             **self.subject.about,
             "length": measurement.length,
@@ -190,7 +191,7 @@ class Evaluator:
             "targets": len(target_N),
             "targets_hash": hash_,
             **dict.fromkeys(("nll", "ppl", "bits_per_byte", "accuracy", "exact_match", "ci_low", "ci_high")),
-            "crossing_share": float((target_N - context_N < tokens.starts[document_N]).mean()),
+            "crossing_share": float((begin_N < tokens.starts[document_N]).mean()),
             "tokens_per_second": None,
             "peak_memory": None,
             "kernel_path": view.kernel_path,
@@ -235,13 +236,19 @@ class Evaluator:
 
     def scorer(self, job: Job, view: View) -> Callable[[list[Read]], list[Scores]]:
         change = shuffled_beyond(self.subject.train_length) if job.measurement.control == "shuffled" else None
-        scorer = Scorer(view.model, self.config.batch_tokens, self.device, self.precision, change)
-        ids = (job.measurement.tokens or self.tokens).ids
+        tokens = job.measurement.tokens or self.tokens
+        name = f"{self.subject.run.name}: {job.measurement.protocol} {job.measurement.length}"
 
         def score(reads: list[Read]) -> list[Scores]:
             torch.manual_seed(0)  # a scheme that draws positions draws the same ones in every evaluation
-            with measured(self.device) as self.spent:
-                return scorer(ids, reads)
+            with (
+                progress(name, sum(read.inputs for read in reads), "tokens") as bar,
+                measured(self.device) as self.spent,
+            ):
+                scorer = Scorer(
+                    view.model, self.config.batch_tokens, self.device, self.precision, change, tokens.bos, bar.advance
+                )
+                return scorer(tokens.ids, reads)
 
         return score
 

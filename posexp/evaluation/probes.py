@@ -20,8 +20,8 @@ COUNTED = 1 << 24  # tokens counted at a time
 
 def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """A span of s random tokens, then text, then the span again: loss on the copy but its first token, which nothing
-    foretells. What foretells the others is L+1-s tokens back (Olsson et al. 2022, arXiv 2209.11895, section on
-    repeated random tokens).
+    foretells. What foretells the others is L+1-s tokens back, one less behind a beginning token (Olsson et al. 2022,
+    arXiv 2209.11895, section on repeated random tokens).
 
     The span is drawn from the tokens of the split one by one, so it has their frequencies and no order. The text
     between is the split's own, and ends alike at every length, as do the copies: all lengths score the same targets.
@@ -29,7 +29,7 @@ def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bou
     text_MT, span_MS = trials(tokens, lengths, longest, stride, bound)
     found = []
     for length in lengths:
-        begin = text_MT.shape[1] - (length + 1)
+        begin = text_MT.shape[1] - (length + 1) + begun(tokens)
         repeated_MT = text_MT.copy()
         repeated_MT[:, begin : begin + stride] = span_MS
         found.append(
@@ -55,7 +55,7 @@ def trials(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(text [M, T], span [M, S]): stretches of the split, each as long as the longest length and its last target, which
     end in their span."""
-    if stride < 2 or min(lengths) + 1 < 2 * stride:
+    if stride < 2 or min(lengths) + 1 - begun(tokens) < 2 * stride:
         raise Misuse(
             f"induction repeats eval.stride={stride} tokens: it must be at least 2, and every length at least twice as "
             f"long; the shortest is {min(lengths)}"
@@ -78,10 +78,15 @@ def copies(text_MT: np.ndarray, length: int, stride: int) -> np.ndarray:
     return np.stack((stop_M - 1 - length, stop_M - stride + 1, stop_M), axis=1)
 
 
+def begun(tokens: Tokens) -> int:
+    """How many tokens of a window are not text: its first, where the model reads a beginning token there."""
+    return int(tokens.bos is not None)
+
+
 def laid(text_MT: np.ndarray, tokens: Tokens) -> Tokens:
     """A document for each trial."""
     M, T = text_MT.shape
-    return Tokens(text_MT.ravel(), np.arange(M + 1) * T, 0, "", tokens.store)
+    return Tokens(text_MT.ravel(), np.arange(M + 1) * T, 0, "", tokens.store, tokens.bos)
 
 
 def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
@@ -93,7 +98,10 @@ def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
     """
     windows_W3 = inside(tokens, longest, bound)
     target_N, _ = targets_of(windows_W3)
-    gap_N = np.concatenate([since_last(tokens.ids[start:stop])[1:] for start, _, stop in windows_W3.tolist()])
+    text = begun(tokens)
+    gap_N = np.concatenate(
+        [np.pad(since_last(tokens.ids[start + text : stop]), (text, 0))[1:] for start, _, stop in windows_W3.tolist()]
+    )
     gap_N[~rare(tokens)[tokens.ids[target_N]]] = 0
     if not gap_N.any():
         raise Misuse(f"no rare token comes twice within {longest} tokens of a document: repeats has nothing to score")

@@ -22,6 +22,8 @@ from posexp.device import autocast
 if TYPE_CHECKING:
     from posexp.evaluation.subject import LanguageModel
 
+# How PyTorch and allocators word that memory ran out, where it is no OutOfMemoryError. "illegal memory access" is not.
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "bad_alloc", "ALLOC_FAILED")
 HEAD_TOKENS = {"cpu": 512, "cuda": 16384}  # tokens whose logits are alive at a time: a vocabulary of floats each
 
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -50,7 +52,8 @@ class Read:
 
 class Scorer:
     """A model, and how it reads: about `batch_tokens` inputs at a time. `change` alters inputs before they are read,
-    text [B, T+1] of windows that start at tokens [B]; the targets are left as they are."""
+    text [B, T+1] of windows that start at tokens [B]; the targets are left as they are. The model reads `bos` in place
+    of the first token of each window. `progress` is called with the number of inputs that a batch read."""
 
     def __init__(
         self,
@@ -59,9 +62,12 @@ class Scorer:
         device: torch.device,
         precision: Precision,
         change: Change | None = None,
+        bos: int | None = None,
+        progress: Callable[[int], object] = lambda inputs: None,
     ):
         self.model, self.batch_tokens = model, batch_tokens
-        self.device, self.precision, self.change = device, precision, change
+        self.device, self.precision, self.change, self.bos = device, precision, change, bos
+        self.progress = progress
 
     @torch.no_grad()
     def __call__(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
@@ -97,6 +103,8 @@ class Scorer:
         right_BS = torch.from_numpy(np.take_along_axis(text_BT1, target_BS, axis=1)).to(self.device)
         if self.change is not None:
             text_BT1 = self.change(text_BT1, start_B)
+        if self.bos is not None:
+            text_BT1[:, 0] = self.bos
         T = text_BT1.shape[1] - 1
         last = T - int(target_BS.min() - 1)  # tokens from the first that is asked for what follows it
         with autocast(self.precision, self.device):
@@ -111,14 +119,15 @@ class Scorer:
                 hits.append(logits.argmax(-1) == right)
         nll_BS = torch.cat(nlls).view(right_BS.shape).float().cpu().numpy()
         hit_BS = torch.cat(hits).view(right_BS.shape).cpu().numpy()
+        self.progress(T * len(reads))
         return [Scores(nll, hit) for nll, hit in zip(nll_BS, hit_BS, strict=True)]
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether `error` is how Python, PyTorch or an allocator says so."""
+    """Whether Python, PyTorch or an allocator raised `error` because memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("memory", "bad_alloc"))
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def token_losses(

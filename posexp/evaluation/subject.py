@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from posexp.commands import EvalCommand
 from posexp.config import EvalConfig
-from posexp.data import Store
+from posexp.data import Store, Tokens
 from posexp.evaluation.variants import Variant
 from posexp.runs import Run
 
@@ -44,11 +44,13 @@ class View:
 
 
 class Subject(Protocol):
-    """`run` holds the rows; `store` the text, in the model's own tokens; `eval` how it is evaluated; `about` the
-    columns that every row of it has: run, scheme, seed, train_length, trained_window, weights."""
+    """`run` holds the rows; `store` the text in the model's own tokens, of which `tokens` are measured; `eval` how it
+    is evaluated; `about` the columns that every row of it has: run, scheme, seed, train_length, trained_window,
+    weights."""
 
     run: Run
     store: Store
+    tokens: Tokens
     eval: EvalConfig
     about: dict[str, Any]
     train_length: int

@@ -26,6 +26,7 @@ class Trained:
             self.store = load(in_tokens_of(restored.store, command), say)
         self.scheme = self.model.scheme  # as trained
         self.eval = command.eval_config(restored.config.eval)
+        self.tokens = self.store.split(self.eval.split)
         self.model.path = self.eval.attention
         self.train_length = restored.config.train.length
         self.about = {

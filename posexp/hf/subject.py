@@ -8,6 +8,7 @@
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from posexp.evaluation.trained import named
 from posexp.evaluation.variants import Variant, variants
 from posexp.hf import model as models
 from posexp.hf import source as sources
+from posexp.hf.beginning import beginning
 from posexp.hf.changes import own_window, reads_length, rebuilt, windows_count, with_frequencies, with_window
 from posexp.hf.model import CausalLM, maxima_of, text_config
 from posexp.hf.source import Source
@@ -46,8 +48,11 @@ class Checkpoint:
         data.tokenizer = str(tokenizer)
         loaded = models.load(source, command.trust)
         text = text_config(loaded.config)
+        begin = beginning(source, tokenizer, command.bos, command.trust)
+        say(begin.line)
         self.store = load_store(data, say)
-        largest = int(self.store.split(self.eval.split).ids.max())
+        self.tokens = replace(self.store.split(self.eval.split), bos=begin.bos, prefix=begin.prefix)
+        largest = max(int(self.tokens.ids.max()), begin.bos or 0)
         if largest >= text.vocab_size:
             raise Misuse(
                 f"hf={source.given}: its tokenizer makes token {largest} of the text, and its model knows "
@@ -60,7 +65,7 @@ class Checkpoint:
         self.window = own_window(loaded.config, self.dims, self.windowed)
         self.source, self.plain = source, CausalLM(loaded.to(device))
         self.twins: dict[str, CausalLM] = {}  # of other configs
-        about = self.describe(tokenizer)
+        about = self.describe(tokenizer) | ({"bos": begin.text} if begin.text else {})
         self.run = folder_of(command, source, about)
         self.about = {
             "run": self.run.name,
@@ -69,6 +74,7 @@ class Checkpoint:
             "train_length": self.train_length,
             "trained_window": self.window.fingerprint(),
             "weights": source.sha256[:12],
+            "bos": begin.text,
             "corpus": "" if command.data is None else named(self.store, self.eval.split),
         }
 
@@ -157,11 +163,13 @@ def train_length_of(config: Any, command: EvalCommand) -> int:
 
 
 def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Run:
-    """Where the rows of a checkpoint live: a folder of its own for other weights, config, tokens or training length.
+    """Where the rows of a checkpoint live: a folder of its own for other weights, config, tokens, training length or
+    beginning token.
 
     Raises Misuse where it cannot be written, RunFailed for a full disk.
     """
     identity = [about[key] for key in ("sha256", "config_sha256", "tokenizer_sha256", "train_length")]
+    identity += [about["bos"]] if "bos" in about else []  # folders from before posexp knew such tokens stay right
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     run = Run(Path(command.results).expanduser() / command.group / f"hf-{source.name}-{digest}")
     try:
