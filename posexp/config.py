@@ -108,6 +108,7 @@ class DataConfig:
     task_examples: int = knob(50_000, "task: number of training examples", least=1)
     tokenizer: str = knob("bpe", "bpe (learned on the training split), bytes, or the path of a tokenizer.json")
     vocab_size: int = knob(2048, "entries of the learned bpe", least=257)
+    hold_out: bool = knob(True, "take validation and test documents from the training ones where the corpus has none")
     cross_documents: bool = knob(False, "let training windows run from one document into the next")
     cache: str = knob("~/.cache/posexp", "folder of the token stores", identity=False)
     store: str | None = knob(
@@ -163,7 +164,11 @@ class EvalConfig:
         "which targets are scored with which context; left out: same_targets, nonoverlapping; of a task exact_match",
     )
     stride: int | None = knob(None, "protocols of sliding windows: tokens scored at a time; default 32", least=1)
-    targets: int | None = knob(8192, "bound on the tokens scored per length; null: all there are", least=1)
+    targets: int | None = knob(
+        8192,
+        "bound on the tokens scored per length, loose where whole windows are scored; null: all there are",
+        least=1,
+    )
     controls: bool = knob(True, "same_targets: also with attention cut, and far text shuffled, at the training length")
     split: Split = knob(Split.valid, "train, valid or test")
     batch_tokens: int = knob(16384, "tokens evaluated at a time", least=1)

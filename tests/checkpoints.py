@@ -38,6 +38,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mpt": ("MptConfig", {"vocab_size": V, "d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 64}),
     "mamba": ("MambaConfig", {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2}),
     "llama": ("LlamaConfig", LLAMA),
+    "llama-more": ("LlamaConfig", {**LLAMA, "vocab_size": V + 1}),  # a token beside the bytes
     "mistral": ("MistralConfig", {**LLAMA, "sliding_window": None}),
     "mistral-one": ("MistralConfig", {**LLAMA, "sliding_window": None, "num_hidden_layers": 1}),
     "mistral-sliding": ("MistralConfig", {**LLAMA, "sliding_window": 24}),

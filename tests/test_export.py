@@ -120,7 +120,7 @@ def test_an_exported_run_is_evaluated_to_the_rows_of_the_run(finished):
     run = run_of(finished)
     answer = here("export", "rope-s0-*", cwd=finished)
     assert answer.code == 0 and answer.out.strip() == f"results/default/{run.name}/export", answer.err
-    data = ["data=files", "data.paths=text", "data.cache=cache", "wandb.mode=disabled"]
+    data = ["data=files", "data.paths=text", "data.cache=cache", "wandb.mode=disabled", "eval.split=valid"]
     answer = here("eval", "--lengths", "8,16,64", f"hf={answer.out.strip()}", *data, cwd=finished)
     assert answer.code == 0, answer.err
     (copied,) = (finished / "results" / "default").glob(f"hf-{run.name}-*")

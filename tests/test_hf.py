@@ -16,9 +16,14 @@ from checkpoints import V, checkpoint, own_losses, reference, slid, whole
 from command import here, posexp, world, write_texts
 
 from posexp.commands import EvalCommand
-from posexp.config import DataConfig, EvalConfig, Precision, Source
+from posexp.config import DataConfig, Precision, Source, Split
+from posexp.data import tokenizer
+from posexp.evaluation.evaluate import Evaluator
+from posexp.evaluation.losses import read as read_losses
+from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.subject import Subject
+from posexp.evaluation.targets import targets_of
 from posexp.hf import open_checkpoint
 from posexp.hf.model import CausalLM, load, position_limit
 from posexp.hf.source import find
@@ -316,8 +321,92 @@ def test_without_a_tokenizer_json_one_is_made_of_the_other_files(made, text, tmp
     (folder / "vocab.json").write_text(json.dumps(layout["model"]["vocab"]))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
-    ids = opened(folder, text).store.split(EvalConfig().split).ids
-    assert (np.asarray(ids) == np.asarray(opened(made("llama"), text).store.split(EvalConfig().split).ids)).all()
+    ids = opened(folder, text).tokens.ids
+    assert (np.asarray(ids) == np.asarray(opened(made("llama"), text).tokens.ids)).all()
+
+
+def beginning(made, into: Path, **says) -> Path:
+    """A checkpoint whose tokenizer knows <bos>, and `says` of it what tokenizer_config.json holds."""
+    from tokenizers.processors import TemplateProcessing
+
+    folder = Path(shutil.copytree(made("llama-more"), into))
+    own = tokenizer.single_bytes()
+    own.add_special_tokens(["<bos>"])
+    if says.get("add_bos_token"):
+        own.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", V)])
+    own.save(str(folder / "tokenizer.json"))
+    says = {"tokenizer_class": "PreTrainedTokenizerFast", **says}
+    (folder / "tokenizer_config.json").write_text(json.dumps(says))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("says", "asked", "bos"),
+    [
+        ({"bos_token": "<bos>", "add_bos_token": True}, "auto", V),
+        ({"bos_token": "<bos>", "add_bos_token": True}, False, None),
+        ({"bos_token": "<bos>"}, "auto", None),
+        ({"bos_token": "<bos>"}, True, V),
+        ({}, "auto", None),
+    ],
+)
+def test_windows_begin_with_the_token_that_the_tokenizer_begins_texts_with(made, text, tmp_path, says, asked, bos):
+    folder = beginning(made, tmp_path / "ck", **says)
+    subject = opened(folder, text, bos=asked, eval={"lengths": [64], "targets": 64, "protocols": ["nonoverlapping"]})
+    assert subject.tokens.bos == bos and subject.about["bos"] == ("" if bos is None else "<bos>")
+    evaluator = Evaluator(subject, CPU)
+    (row,) = evaluator.rows(evaluator.jobs(subject.variants(EvalCommand())[0]))
+    (windows,) = (row.windows for row in plan(subject.tokens, subject.eval, [64]))
+    expected = []
+    for start, first, stop in windows[:20].tolist():
+        ids = np.array(subject.tokens.ids[start:stop])
+        ids[0] = ids[0] if bos is None else bos
+        expected.append(own_losses(reference(folder), ids, np.array([[0, first - start, stop - start]])))
+    kept = read_losses(subject.run.folder, row)
+    assert np.abs(kept.nll[: 20 * 64] - np.concatenate(expected)).max() < 1e-5
+    assert (kept.context == targets_of(windows)[1]).all(), "the token is one of the window's"
+
+
+def test_rows_with_and_without_a_beginning_token_lie_apart_and_the_first_line_says_which(made, text, tmp_path):
+    beginning(made, tmp_path / "ck", bos_token="<bos>", add_bos_token=True)
+    words = ["eval", "--lengths", "16", f"hf={tmp_path}/ck", *WORDS, f"results={tmp_path}/results"]
+    words.append("eval.protocols=[nonoverlapping,rolling]")
+    said = [here(*words, *more, cwd=text) for more in ([], ["hf.bos=false"], ["hf.bos=true"])]
+    assert all(answer.code == 0 for answer in said), said
+    first = [answer.err.splitlines()[0].partition("/ck: ")[2] for answer in said]
+    assert first == [
+        "every window begins with the special token <bos> (BOS), as the tokenizer does it",
+        "windows begin without a BOS, hf.bos=false",
+        "every window begins with the special token <bos> (BOS), hf.bos=true",
+    ]
+    assert "measured already" in said[2].err, "the same model, whoever asked for the token"
+    runs = list((tmp_path / "results" / "default").glob("hf-ck-*"))
+    rows = [[json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()] for run in runs]
+    assert {tuple(row["bos"] for row in of_run) for of_run in rows} == {("<bos>", "<bos>"), ("", "")}
+    one, other = ({row["protocol"]: row for row in of_run} for of_run in rows)
+    assert one["nonoverlapping"]["nll"] != other["nonoverlapping"]["nll"]
+    assert one["nonoverlapping"]["targets_hash"] == other["nonoverlapping"]["targets_hash"]
+    assert one["rolling"]["nll"] == other["rolling"]["nll"], "which has a rule of its own"
+    assert one["rolling"]["bits_per_byte"] and not one["rolling"]["crossing_share"]
+    table = here("report", f"results={tmp_path}/results", cwd=text).out
+    assert "ck (bos=<bos>)" in table
+
+
+def test_a_checkpoint_is_measured_on_all_documents_unless_some_are_chosen(made, text, tmp_path):
+    store = opened(made("llama"), text)
+    assert (len(store.tokens.starts) - 1, store.eval.split) == (60, Split.train)
+    assert len(opened(made("llama"), text, eval={"split": Split.valid}).tokens.starts) - 1 == 3
+    (text / "more").mkdir(exist_ok=True)
+    (text / "more" / "one.txt").write_text("one two three " * 60)
+    data = DataConfig(Source.files, paths=str(text / "text"), valid=str(text / "more"), cache=str(text / "cache"))
+    command = EvalCommand(hf=str(made("llama")), data=data, results=str(tmp_path / "results"))
+    assert len(open_checkpoint(command, CPU).tokens.starts) - 1 == 1
+    words = ["eval", "--lengths", "16", f"hf={made('llama')}", *WORDS, "data.paths=more", f"results={tmp_path}/results"]
+    answer = here(*words, "eval.protocols=[per_document]", cwd=text)
+    assert answer.code == 0 and "all: 1 document," in answer.err and "train" not in answer.err, answer.err
+    (run,) = (tmp_path / "results" / "default").glob("hf-llama-*/rows.jsonl")
+    row = json.loads(run.read_text())
+    assert (row["split"], row["documents_in_split"], row["corpus"]) == ("all", 1, "one.txt")
 
 
 def wrong(made, into: Path, name: str) -> Path:
@@ -369,6 +458,9 @@ def wrong(made, into: Path, name: str) -> Path:
         ("llama", ["+transform=logn"], "logn(from=64) has no equivalent in transformers"),
         ("llama", ["train_length=0"], "train_length=0 must be at least 1"),
         ("llama", ["--runs", "rope-*"], "and hf=… is a checkpoint: say one of the two"),
+        ("llama", ["hf.bos=true"], "has no beginning token (BOS); leave hf.bos out"),
+        ("llama", ["hf.bos=yes"], "hf.bos=yes must be auto, true or false"),
+        ("llama", ["eval.protocols=[rolling]"], "this tokenizer has neither: choose per_document"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_one_line(made, text, tmp_path, name, words, says):

@@ -1,5 +1,7 @@
 """Every protocol's exact targets, and how much text before each the model sees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ V = 23  # entries of the vocabulary of texts that count 0, 1, … 22, 0, …
 def text(*sizes: int) -> Tokens:
     """Documents of these sizes, whose tokens count on modulo V."""
     starts = np.concatenate(([0], np.cumsum(sizes)))
-    return Tokens(np.arange(starts[-1]) % V, starts, int(starts[-1]), "")
+    return Tokens(np.arange(starts[-1]) % V, starts, int(starts[-1]), "", prefix=0)
 
 
 def planned(tokens: Tokens, protocol: str, lengths: list[int], stride: int | None = None, targets: int | None = None):
@@ -27,7 +29,7 @@ def planned(tokens: Tokens, protocol: str, lengths: list[int], stride: int | Non
 
 
 def hash_of(tokens: Tokens, row) -> str:
-    return targets_hash(tokens, targets_of(row.windows)[0], row.by)
+    return targets_hash(row.tokens or tokens, targets_of(row.windows)[0], row.by)
 
 
 def listed(measurement) -> list[list[tuple[int, int]]]:
@@ -131,6 +133,53 @@ def test_per_document_on_a_hand_made_case():
     assert listed(bound) == [[(n + k, k) for k in range(1, 6)] for n in (0, 5, 50, 55)]
 
 
+def windows_of_lm_eval(ids: list[int], prefix: int, size: int) -> list[tuple[list[int], list[int]]]:
+    """(what the model reads, what is scored) of each window of a document, by lm_eval/utils.py: its
+    get_rolling_token_windows(ids, prefix, size, context_len=1), then make_disjoint_window."""
+    first = ids[:size]
+    pairs = [([prefix, *first[:-1]], first)]
+    done = len(first)
+    while done < len(ids):
+        end = done + min(len(ids) - done, size)
+        pairs.append((ids[end - size - 1 : end - 1], ids[done:end]))
+        done = end
+    disjoint = [(a[: len(a) - (len(b) - 1)], b) for a, b in pairs]
+    return [(a + b[:-1], b) for a, b in disjoint]
+
+
+def test_rolling_is_that_of_lm_evaluation_harness():
+    tokens = replace(text(5, 1, 12, 9), prefix=V)
+    for row in planned(tokens, "rolling", [3, 4, 9]):
+        assert row.tokens is not None and row.tokens.bytes == tokens.bytes
+        read = [row.tokens.ids[start : stop - 1].tolist() for start, _, stop in row.windows]
+        scored = [row.tokens.ids[first:stop].tolist() for _, first, stop in row.windows]
+        documents = [tokens.ids[a:b].tolist() for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)]
+        expected = [pair for document in documents for pair in windows_of_lm_eval(document, V, row.length)]
+        assert list(zip(read, scored, strict=True)) == expected
+    with pytest.raises(Misuse, match="this tokenizer has neither: choose per_document"):
+        planned(replace(tokens, prefix=None), "rolling", [3])
+
+
+def test_a_bound_that_is_kept_loosely_is_said_with_the_tokens_to_read():
+    tokens = text(*[300] * 20)
+    (line,) = announcement(tokens, EvalConfig(protocols=["nonoverlapping"], targets=500), [16, 64])
+    assert line.endswith("documents; eval.targets=500 bounds whole windows loosely: 4,096 tokens are read at length 64")
+    (line,) = announcement(tokens, EvalConfig(protocols=["nonoverlapping"], targets=None), [16, 64])
+    assert "eval.targets" not in line
+
+
+def test_behind_a_beginning_token_a_span_is_whole_and_nothing_repeats_what_is_not_read():
+    tokens = replace(text(2000), bos=V)
+    (row,) = PROTOCOLS["induction"].cut(tokens, [31], 31, 8, 64)
+    assert row.tokens is not None and row.tokens.bos == V
+    start, first, stop = row.windows[0].tolist()
+    copy = row.tokens.ids[first - 1 : stop]
+    assert len(copy) == 8 and (row.tokens.ids[start + 1 : start + 9] == copy).all()
+    assert PROTOCOLS["repeats"].cut(replace(tokens, bos=None), [V], V, 1, None), "0 to 22 and 0 again"
+    with pytest.raises(Misuse, match="no rare token comes twice"):
+        PROTOCOLS["repeats"].cut(tokens, [V], V, 1, None)
+
+
 MOVING = {name for name, protocol in PROTOCOLS.items() if protocol.moving}
 
 
@@ -149,7 +198,7 @@ def test_every_window_has_text_to_read_and_targets_within_it(protocol):
         for row in planned(tokens, protocol, [8, 16, 32], stride=4, targets=bound):
             start_W, first_W, stop_W = row.windows.T
             assert (start_W >= 0).all() and (start_W < first_W).all() and (first_W < stop_W).all()
-            assert stop_W.max() <= len(tokens.ids) and row.inputs <= 32
+            assert stop_W.max() <= len((row.tokens or tokens).ids) and row.inputs <= 32
             assert row.inputs == row.length or protocol == "per_position"
 
 

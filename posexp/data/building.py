@@ -61,7 +61,7 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
             folder, split.value, corpus.texts(rows), built, dtype, config.tokenizer in {"bpe", "bytes"}
         )
         counts = (f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items())
-        say(f"{split.value}: {', '.join(counts)}")
+        say(f"{split.value if len(source.splits) > 1 else 'all'}: {', '.join(counts)}")
     files = {
         path.name: {"size": path.stat().st_size, "sha256": whole.sha256(path)} for path in sorted(folder.iterdir())
     }

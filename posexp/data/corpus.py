@@ -66,7 +66,8 @@ def read(config: DataConfig, cache: Path) -> Corpus:
         elif config.source is Source.files:
             found = files.find_files(config)
             parts = {split: files.read(paths, config.field, cache) for split, paths in found.items()}
-            corpus = Corpus({}, ", ".join(f"{split.value}: {describe(paths)}" for split, paths in found.items()))
+            several = ", ".join(f"{split.value}: {describe(paths)}" for split, paths in found.items())
+            corpus = Corpus({}, several if len(found) > 1 else describe(found[Split.train]))
         elif config.source is Source.task:
             made = task.read(config)
             parts = {split: [(datasets.Dataset.from_dict({"text": held}), False)] for split, held in made.items()}
@@ -81,7 +82,7 @@ def read(config: DataConfig, cache: Path) -> Corpus:
             if not len(rows):
                 raise Misuse(f"the {split.value} split holds no document: all texts are empty")
         held_out = STDLIB_HELD_OUT if config.source is Source.stdlib else HELD_OUT
-        corpus.splits = hold_out(splits, corpus.notes, held_out)
+        corpus.splits = hold_out(splits, corpus.notes, held_out) if config.hold_out else splits
     return corpus
 
 

@@ -43,9 +43,13 @@ class DamageError(Exception):
 
 @dataclass(frozen=True)
 class Tokens:
-    """One split. ids: [N] uint16 or uint32; starts: int64 [documents + 1]; bytes: of the split's text in UTF-8; store:
-    where it is from. `bos`: the token that a model reads in place of the first of every window, None to leave the text
-    as it is; `prefix`: the token that a document may be read behind, None where the tokenizer has no such token."""
+    """One split.
+
+    ids: [N] uint16 or uint32; starts: int64 [documents + 1]; bytes: of the split's text in UTF-8, 0 of tokens that are
+    no text of a split; store: where it is from; bos: the token that a model reads in place of the first of every
+    window, None to leave the text as it is; prefix: the token that a document may be read behind, None where the
+    tokenizer has no such token.
+    """
 
     ids: np.memmap | np.ndarray
     starts: np.ndarray
@@ -158,6 +162,7 @@ def meta_digest(meta: dict[str, Any]) -> str:
 def key_of(config: DataConfig) -> str:
     """16 hex digits of all that decides the store's content. Reads the raw input once; Misuse if it is missing."""
     parts = [FORMAT, corpus.content(config), tokenizer.content(config.tokenizer, config.vocab_size)]
+    parts += [] if config.hold_out else ["nothing held out"]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

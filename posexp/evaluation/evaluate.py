@@ -197,7 +197,7 @@ class Evaluator:
             "kernel_path": view.kernel_path,
             "status": "undefined",
             "transform_settings": view.settings,
-            "split": self.config.split.value,
+            "split": self.config.split.value if len(self.subject.store.meta["splits"]) > 1 else "all",
             "documents": len(np.unique(document_N)),
             "documents_in_split": len(tokens.starts) - 1,
             "precision": self.precision.value,
@@ -280,7 +280,7 @@ class Evaluator:
         nll_N, document_N, hit_N = scores.nll[about_N], document_N[about_N], scores.hit[about_N]
         if not np.isfinite(nll_N).all():
             return {"status": "non-finite", **speed}
-        bytes_ = self.bytes_of(target_N[about_N]) if measurement.tokens is None else None
+        bytes_ = self.bytes_of(tokens.ids[target_N[about_N]]) if tokens.bytes else None
         summary = summarize(nll_N, document_N, bytes_, measurement.weights()[about_N])
         found = {**vars(summary), "accuracy": float(hit_N.mean()), **speed, "status": "ok"}
         if measurement.task:
@@ -288,8 +288,8 @@ class Evaluator:
             found["exact_match"] = float((wrong_D[np.unique(document_N)] == 0).mean())
         return found
 
-    def bytes_of(self, target_N: np.ndarray) -> float:
-        """UTF-8 bytes that the targets stand for; where a token's are not knowable, the split's mean."""
+    def bytes_of(self, ids_N: np.ndarray) -> float:
+        """UTF-8 bytes that the tokens stand for; where a token's are not knowable, the split's mean."""
         if self.token_bytes is None:
-            return len(target_N) * self.tokens.bytes / len(self.tokens.ids)
-        return float(self.token_bytes[self.tokens.ids[target_N]].sum())
+            return len(ids_N) * self.tokens.bytes / len(self.tokens.ids)
+        return float(self.token_bytes[ids_N].sum())

@@ -53,6 +53,7 @@ PROTOCOLS = {
         Protocol(protocols.truncated, "of truncated documents", moving=True, reach=head_reach),
         Protocol(protocols.document_heads, "in pieces of the documents' beginnings", reach=head_reach),
         Protocol(protocols.per_document, "in windows of one document each"),
+        Protocol(protocols.rolling, "in rolling windows of one document each"),
         Protocol(protocols.per_position, "by position", CONTEXT, drawn_only=True, reach=None),
         Protocol(probes.induction, "on the second copy of a random span", SPAN),
         Protocol(probes.induction_absent, "on a random span that has no first copy", SPAN),
@@ -114,17 +115,22 @@ def announcement(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list
             continue
         reached = protocol.reach(tokens)
         for longest, of_set in sets_of(protocol, tokens, lengths):
-            target_N, _ = targets_of(cut(protocol, tokens, of_set[-1:], longest, config)[0].windows)
-            documents = len(np.unique(documents_of(tokens, target_N)))
-            scored = f"{len(target_N):,} targets in {documents} of {len(tokens.starts) - 1} documents"
+            (measurement,) = cut(protocol, tokens, of_set[-1:], longest, config)
+            text, (target_N, _) = measurement.tokens or tokens, targets_of(measurement.windows)
+            documents = len(np.unique(documents_of(text, target_N)))
+            scored = f"{len(target_N):,} targets in {documents} of {len(text.starts) - 1} documents"
+            loose = ""
+            if config.targets is not None and len(target_N) > config.targets:
+                read = f"{measurement.read:,} tokens are read at length {measurement.length}"
+                loose = f"; eval.targets={config.targets} bounds whole windows loosely: {read}"
             if longest == reached:
-                lines.append(f"{name}: reach {reached} tokens, up to which all lengths score the same {scored}")
+                lines.append(f"{name}: reach {reached} tokens, up to which all lengths score the same {scored}{loose}")
             else:
                 beyond = ", ".join(str(n) for n in of_set if n > max(reached, longest // 2))
                 beside = "" if protocol.moving else ", with the shorter lengths beside,"
                 lines.append(
                     f"{name}: {beyond} is beyond the reach of {reached} tokens: measured{beside} on {scored} of its "
-                    "own, and reported apart"
+                    f"own, and reported apart{loose}"
                 )
     return lines
 

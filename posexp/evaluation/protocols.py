@@ -192,17 +192,47 @@ def document_heads(
 
 
 def per_document(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
-    """Every document is cut into windows of L by itself, so that none sees another (rolling likelihoods of
-    lm-evaluation-harness). A bound takes as many tokens from the beginning of each, at least the longest length."""
-    first_D, end_D = tokens.starts[:-1], tokens.starts[1:] - 1
-    if not (end_D > first_D).any():
+    """Every document is cut into windows of L by itself, so that none sees another; its first token is not scored.
+
+    A bound takes as many tokens from the beginning of each document, at least the longest length.
+    """
+    first_D, stop_D = beginnings(tokens, longest, bound)
+    if not (stop_D > first_D + 1).any():
         raise Misuse("no document has two tokens: per_document has nothing to score")
+    stretches_M2 = np.stack((first_D, stop_D - 1), axis=1)
+    return [Measurement("per_document", length, None, cut(stretches_M2, length)) for length in lengths]
+
+
+def rolling(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+    """The rolling likelihoods of lm-evaluation-harness: every document by itself, behind BOS or else EOS, so that its
+    first token is scored too.
+
+    The windows of a document share no target. Its last window begins earlier, so that the model reads L tokens there
+    too (`get_rolling_token_windows` and `make_disjoint_window` of lm_eval/utils.py). A bound acts as in `per_document`.
+    """
+    if tokens.prefix is None:
+        raise Misuse("rolling reads documents behind BOS or EOS, and this tokenizer has neither: choose per_document")
+    first_D, stop_D = beginnings(tokens, longest, bound)
+    documents = [np.append(tokens.prefix, tokens.ids[n:stop]) for n, stop in zip(first_D, stop_D, strict=True)]
+    starts = np.concatenate(([0], np.cumsum([len(document) for document in documents])))
+    text = Tokens(np.concatenate(documents), starts, tokens.bytes, "", tokens.store)
+    found = []
+    for length in lengths:
+        windows_W3 = cut(np.stack((starts[:-1], starts[1:] - 1), axis=1), length)
+        earliest_W = starts[:-1][np.searchsorted(starts, windows_W3[:, 1], side="right") - 1]
+        windows_W3[:, 0] = np.maximum(earliest_W, windows_W3[:, 2] - 1 - length)
+        found.append(Measurement("rolling", length, None, windows_W3, tokens=text))
+    return found
+
+
+def beginnings(tokens: Tokens, longest: int, bound: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """[first token, stop) of every document, int64 [D] each; with a bound, of the beginnings of some."""
+    first_D, stop_D = tokens.starts[:-1], tokens.starts[1:]
     if bound is not None:
         chosen = evenly(len(first_D), max(MIN_WINDOWS, bound // longest))
-        first_D, end_D = first_D[chosen], end_D[chosen]
-        end_D = np.minimum(end_D, first_D + max(longest, bound // len(chosen)))
-    stretches_M2 = np.stack((first_D, end_D), axis=1)
-    return [Measurement("per_document", length, None, cut(stretches_M2, length)) for length in lengths]
+        first_D, stop_D = first_D[chosen], stop_D[chosen]
+        stop_D = np.minimum(stop_D, first_D + max(longest, bound // len(chosen)) + 1)
+    return first_D, stop_D
 
 
 def per_position(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:

@@ -42,6 +42,11 @@ class Measurement:
         return int((self.windows[:, 2] - 1 - self.windows[:, 0]).max())
 
     @property
+    def read(self) -> int:
+        """Tokens of all inputs."""
+        return int((self.windows[:, 2] - 1 - self.windows[:, 0]).sum())
+
+    @property
     def chosen(self) -> np.ndarray:
         """Which of the windows' targets the row is about, bool [N]."""
         if self.by is None:

@@ -1,12 +1,13 @@
 """A trained run of posexp as something to evaluate."""
 
-import copy
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from posexp.attention import kernel_path
 from posexp.commands import EvalCommand
-from posexp.config import DataConfig, Split
+from posexp.config import DataConfig, EvalConfig, Split
 from posexp.data import Store, load
 from posexp.evaluation.subject import View
 from posexp.evaluation.variants import Variant, variants
@@ -22,10 +23,10 @@ class Trained:
     def __init__(self, run: Run, command: EvalCommand, device: torch.device):
         restored = restore(run, command.cache, command.trust, device)
         self.run, self.store, self.model, self.device = run, restored.store, restored.model, device
-        if command.data is not None:
-            self.store = load(in_tokens_of(restored.store, command), say)
-        self.scheme = self.model.scheme  # as trained
         self.eval = command.eval_config(restored.config.eval)
+        if command.data is not None:
+            self.store, self.eval = other_text(command, command.data, restored.store.tokenizer_path, self.eval)
+        self.scheme = self.model.scheme  # as trained
         self.tokens = self.store.split(self.eval.split)
         self.model.path = self.eval.attention
         self.train_length = restored.config.train.length
@@ -56,12 +57,16 @@ class Trained:
         return Variant(variant.name, variant.transform, Sliding(self.scheme.dims, self.train_length))
 
 
-def in_tokens_of(own: Store, command: EvalCommand) -> DataConfig:
-    """Other text, cut into the tokens that the run knows."""
-    data = copy.copy(command.data)
-    assert data is not None
-    data.tokenizer, data.cache = str(own.tokenizer_path), command.cache or data.cache
-    return data
+def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: EvalConfig) -> tuple[Store, EvalConfig]:
+    """Text that the model was not trained on, in the tokens of a tokenizer.json, and `how` with the split to measure.
+
+    All documents are measured, unless eval.split, data.valid or a validation split of the corpus's own chooses some.
+    """
+    splits = "split" in command.eval or data.valid is not None or data.store is not None
+    cache = command.cache or data.cache
+    store = load(replace(data, tokenizer=str(tokenizer), cache=cache, hold_out=data.hold_out and splits), say)
+    chosen = how.split if splits or how.split.value in store.meta["splits"] else Split.train
+    return store, replace(how, split=chosen)
 
 
 def named(store: Store, split: Split) -> str:

@@ -5,7 +5,6 @@
     rows.jsonl        as of every run; losses/ holds the token losses
 """
 
-import copy
 import hashlib
 import json
 from dataclasses import replace
@@ -18,10 +17,9 @@ import torch
 from posexp import seal, whole
 from posexp.commands import EvalCommand
 from posexp.config import DataConfig, EvalConfig
-from posexp.data import load as load_store
 from posexp.errors import Misuse
 from posexp.evaluation.subject import View
-from posexp.evaluation.trained import named
+from posexp.evaluation.trained import named, other_text
 from posexp.evaluation.variants import Variant, variants
 from posexp.hf import model as models
 from posexp.hf import source as sources
@@ -41,16 +39,13 @@ class Checkpoint:
     def __init__(self, command: EvalCommand, device: torch.device):
         assert command.hf is not None
         source = sources.find(command.hf)
-        self.eval = command.eval_config(EvalConfig())
-        data = copy.copy(command.data or DataConfig())
-        data.cache = command.cache or data.cache
-        tokenizer = sources.tokenizer_file(source, Path(data.cache).expanduser(), command.trust)
-        data.tokenizer = str(tokenizer)
+        data = command.data or DataConfig()
+        tokenizer = sources.tokenizer_file(source, Path(command.cache or data.cache).expanduser(), command.trust)
         loaded = models.load(source, command.trust)
         text = text_config(loaded.config)
         begin = beginning(source, tokenizer, command.bos, command.trust)
         say(begin.line)
-        self.store = load_store(data, say)
+        self.store, self.eval = other_text(command, data, tokenizer, command.eval_config(EvalConfig()))
         self.tokens = replace(self.store.split(self.eval.split), bos=begin.bos, prefix=begin.prefix)
         largest = max(int(self.tokens.ids.max()), begin.bos or 0)
         if largest >= text.vocab_size:
