@@ -26,7 +26,7 @@ from posexp.config import (
 from posexp.data import load, tokenizer
 from posexp.evaluation import losses
 from posexp.evaluation.evaluate import evaluate
-from posexp.evaluation.scoring import token_losses
+from posexp.evaluation.scoring import is_out_of_memory, token_losses
 from posexp.evaluation.statistics import summarize
 from posexp.model import build
 from posexp.report import COLUMNS
@@ -239,6 +239,28 @@ def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
     assert bytes_ > row["targets"] and row["bits_per_byte"] == pytest.approx(
         row["nll"] * row["targets"] / math.log(2) / bytes_
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 80 bytes."), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("misaligned address in shared memory"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_only_memory_that_ran_out_is_taken_for_it(error, is_one):
+    assert is_out_of_memory(error) == is_one
 
 
 @pytest.mark.parametrize(("memory", "status"), [(False, "non-finite"), (True, "out of memory")])

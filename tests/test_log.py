@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from posexp.config import EvalConfig, WandbConfig, WandbMode
 from posexp.evaluation.plan import set_name
-from posexp.log import Wandb
+from posexp.log import Wandb, progress, silence
 from posexp.runs import Run
 
 BLOCK = 32768  # the file is a header of 7 bytes, then LevelDB's log format
@@ -125,3 +126,26 @@ def test_two_sets_of_targets_are_never_one_curve(tmp_path: Path) -> None:
         == 2
         == names.count("eval/last_k 500 valid targets, stride 32/ppl")
     )
+
+
+def test_progress_is_a_line_every_ten_seconds_and_a_bar_on_a_terminal(monkeypatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr("posexp.log.time.monotonic", lambda: now[0])
+    with progress("rope-s0: sliding 512", 4000, "tokens") as bar:
+        for _ in range(4):
+            now[0] += 6
+            bar.advance(1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "rope-s0: sliding 512: 2,000 of 4,000 tokens, ETA 0:12",
+        "rope-s0: sliding 512: 4,000 of 4,000 tokens, ETA 0:00",
+    ]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("check [all]", 2, "schemes") as bar:
+        bar.advance()
+    drawn = capsys.readouterr().err
+    assert "check [all]" in drawn and "1/2" in drawn
+    with silence(), progress("check", 2, "schemes") as bar:
+        now[0] += 60
+        bar.advance()
+    assert capsys.readouterr().err == ""

@@ -52,13 +52,14 @@ def names(source: Source, own: Any, trust: bool) -> tuple[str | None, str | None
     from transformers import AutoTokenizer
 
     try:
-        with quiet():
+        with quiet(), tokenizer.refused("transformers cannot load the tokenizer"):
             made = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust, local_files_only=True)
             added, plain = (made(TRIED, add_special_tokens=special)["input_ids"] for special in (True, False))
             first = str(made.convert_ids_to_tokens(added[0])) if begins(added, plain) else None
             return first, made.bos_token, made.eos_token
-    except Exception:  # whatever a tokenizer's files, or their absence, make of it
-        added, plain = (own.encode(TRIED, add_special_tokens=special).ids for special in (True, False))
+    except Misuse:
+        with tokenizer.refused(f"hf={source.given}: its tokenizer cannot encode text"):
+            added, plain = (own.encode(TRIED, add_special_tokens=special).ids for special in (True, False))
         return (own.id_to_token(added[0]) if begins(added, plain) else None), None, None
 
 
