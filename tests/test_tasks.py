@@ -204,7 +204,7 @@ class Solving:
 
     def __init__(self, tmp_path, store, errs: int, max_length: int | None = None):
         self.run, self.store, self.max_length = Run(tmp_path), store, max_length
-        self.tokens = store.split(self.eval.split)
+        self.tokens = store.split(EvalConfig().split)
         self.model = Solver(errs)
         names = ("run", "scheme", "trained_window", "weights", "corpus")
         self.about = {**dict.fromkeys(names, ""), "seed": 0, "train_length": 16}
