@@ -13,6 +13,7 @@ from posexp.errors import Misuse
 from posexp.parts import from_node, lean, options_of
 from posexp.schemes import Dims, Scheme, build
 from posexp.schemes.alibi import alibi_slopes
+from posexp.schemes.wrapper import Wrapper
 
 DIMS = Dims(d_model=32, n_head=4, n_layer=2, train_length=8)
 CPU = torch.device("cpu")
@@ -145,3 +146,49 @@ def test_an_option_that_came_later_changes_no_run_s_name() -> None:
     assert "layout" not in lean(inside)["inner"]
     old = {key: value for key, value in node.items() if key != "layout"}
     assert from_node("scheme", Scheme, old, DIMS).fingerprint() == build("rope", DIMS).fingerprint()
+
+
+WRAPPED: list[tuple[str, dict]] = [
+    ("randomized", {"at_evaluation": False}),
+    ("offset", {}),
+    ("pose", {}),
+    ("drope", {}),
+    ("alternate", {"other": "rope"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), WRAPPED, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_promise_that_the_inner_scheme_takes_back_is_taken_back_by_what_wraps_it(name: str, options: dict) -> None:
+    scheme = build("offset", DIMS, inner=build(name, DIMS, inner="rope", **options))
+    assert (scheme.relative, scheme.prefix_stable, scheme.max_length) == (True, True, None)
+    inner = scheme.inner.inner
+    inner.relative, inner.prefix_stable, inner.max_length = False, False, 5
+    assert (scheme.relative, scheme.prefix_stable, scheme.max_length) == (False, False, 5)
+
+
+def test_positions_that_are_no_longer_dropped_promise_again_what_they_did() -> None:
+    scheme = build("drope", DIMS, inner="learned", keep=0.5).eval()
+    scheme.progress(1.0)
+    assert scheme.relative and scheme.max_length is None
+    scheme.progress(0.0)  # the twin that resumes from a checkpoint
+    assert not scheme.relative and scheme.max_length == 8
+    drawn_always = build("drope", DIMS, inner="randomized").eval()
+    drawn_always.progress(1.0)
+    assert drawn_always.max_length is None and drawn_always.positions(1, 200, CPU).shape == (1, 200)
+
+
+def test_a_wrapper_of_a_user_s_own_sets_its_promises_as_any_scheme() -> None:
+    class OfInstance(Wrapper):
+        def __init__(self, dims: Dims, inner: Scheme):
+            super().__init__(dims, inner)
+            self.relative = False
+            self.max_length = min(self.max_length or 7, 7)
+
+    class OfClass(Wrapper):
+        relative = False
+        max_length = 7
+
+    for kind in (OfInstance, OfClass):
+        scheme = kind(DIMS, build("rope", DIMS))
+        assert not scheme.relative and scheme.max_length == 7 and scheme.prefix_stable
+        assert not build("pose", DIMS, inner=scheme).relative

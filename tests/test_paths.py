@@ -13,11 +13,12 @@ import torch
 from test_attention import PerDistance, PerPosition, inputs
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from posexp import windows
 from posexp.attention import attention, distance, flex, kernel_path
-from posexp.config import AttentionPath
+from posexp.config import AttentionPath, config_dir
 from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme, build
 from posexp.windows import Window
@@ -212,6 +213,74 @@ def test_a_path_can_be_forced_and_says_so() -> None:
 def test_a_path_that_cannot_do_it_is_refused(scheme: str, window: str, path: str, reason: str) -> None:
     with pytest.raises(Misuse, match=reason):
         kernel_path(build(scheme, DIMS), DIMS, windows.build(window, DIMS), AttentionPath(path))
+
+
+class Calls(TorchFunctionMode):
+    """Notes the operations that anything asks PyTorch for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.append(getattr(func, "__name__", str(func)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((config_dir() / "scheme").glob("*.yaml"))])
+def test_naming_the_path_of_a_scheme_computes_nothing(name: str) -> None:
+    scheme, drawn = build(name, DIMS), torch.get_rng_state()
+    with Calls() as calls:
+        kernel_path(scheme, DIMS, device=torch.device("cpu"))
+    assert set(calls.names) <= {"device", "__get__"}  # attributes of a tensor, which cost nothing
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+class Sometimes(Scheme):
+    """Each hook does nothing, or what the scheme inside it does; it does not say which."""
+
+    def __init__(self, dims: Dims, inner: Scheme):
+        super().__init__(dims)
+        self.inner, self.calls = inner, []
+
+    def rotate(self, *given):
+        self.calls.append("rotate")
+        return self.inner.rotate(*given)
+
+    def distance_bias(self, *given):
+        self.calls.append("distance_bias")
+        return self.inner.distance_bias(*given)
+
+    def bias(self, *given):
+        self.calls.append("bias")
+        return self.inner.bias(*given)
+
+    def attend(self, *given):
+        self.calls.append("attend")
+        return self.inner.attend(*given)
+
+
+@pytest.mark.parametrize("inner", ["none", "rope", "alibi", "fire", "stick_breaking"])
+@torch.no_grad()
+def test_a_hook_that_gives_none_does_nothing_and_is_called_to_compute_alone(inner: str) -> None:
+    (q, k, v), pos_BT, x_BTD, _ = inputs(20)
+    plain = build(inner, DIMS)
+    scheme = Sometimes(DIMS, plain)
+    assert kernel_path(scheme, DIMS) == "scheme" and scheme.calls == []
+    got, wanted = (attention(each, q, k, v, pos_BT, x_BTD) for each in (scheme, plain))
+    assert torch.equal(got, wanted)
+
+
+class Silent(Sometimes):
+    def acts(self, hook: str) -> bool:
+        return self.inner.acts(hook)
+
+
+@pytest.mark.parametrize("inner", ["none", "rope", "alibi", "fire", "stick_breaking"])
+def test_a_scheme_says_which_of_its_hooks_act(inner: str) -> None:
+    scheme = Silent(DIMS, build(inner, DIMS))
+    assert kernel_path(scheme, DIMS) == kernel_path(scheme.inner, DIMS)
+    assert scheme.calls == []
 
 
 def test_flex_on_a_cpu_refuses_to_train() -> None:

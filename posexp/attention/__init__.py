@@ -1,10 +1,10 @@
 """Causal attention with whatever a scheme adds to it and a window hides, in memory linear in the length of the input.
 
-Several paths compute the same: `choose_path` takes the fastest that does what scheme, window and device ask for.
-Shape suffixes: B batch, T tokens, H heads, C channels of a head, D width of the residual stream.
+Several paths compute the same: `paths` names those that do what scheme, window and device ask for, the fastest first.
+Shape suffixes: B batch, T tokens, H heads, C channels of a head, D width of the residual stream, N distances.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,7 +16,11 @@ from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme, bias_between
 from posexp.windows import Window
 
-__all__ = ["attention", "bias_between", "biased", "choose_path", "kernel_path"]
+__all__ = ["attention", "bias_between", "biased", "kernel_path"]
+
+# What computes a path, from q, k, v, pos_BT, x_BTD and the scale of logits: [B, H, T, C], or None where the scheme's
+# hook gives None.
+Compute = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor | None]
 
 
 def attention(
@@ -38,8 +42,14 @@ def attention(
     scheme and window ask for.
     """
     window = window or Window(scheme.dims)
-    _, compute = choose_path(scheme, q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window, path, last)
-    mixed_BHTC = compute()
+    scale = q_BHTC.shape[-1] ** -0.5
+    if window.far is None:  # far keys are rotated to two places, on their own path
+        q_BHTC, k_BHTC = scheme.rotate(q_BHTC, k_BHTC, pos_BT)
+    for _, compute in paths(scheme, window, path, q_BHTC.device, last):
+        mixed_BHTC = compute(q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, scale)
+        if mixed_BHTC is not None:
+            break
+    assert mixed_BHTC is not None  # the last path calls no hook
     return mixed_BHTC if last is None else mixed_BHTC[:, :, -last:]
 
 
@@ -52,64 +62,67 @@ def kernel_path(
 ) -> str:
     """The name of the path that `attention` takes for `scheme` (of each block, if they differ), as rows record it.
 
-    `device` is where it computes; a scheme with parameters knows that by itself.
+    Computes nothing. `device` is where `attention` would; a scheme with parameters knows that by itself. Raises Misuse
+    as `attention` does.
     """
     window = window or Window(dims)
     device = device or next(iter([*scheme.parameters(), *scheme.buffers()]), torch.empty(0)).device
-    qkv_BHTC = torch.zeros(1, dims.n_head, 2, dims.head_dim, device=device)
-    x_BTD = qkv_BHTC.new_zeros(1, 2, dims.d_model)
-    with torch.no_grad():
-        pos_BT = scheme.positions(1, 2, device)
-        paths = [
-            choose_path(scheme.layer(i), qkv_BHTC, qkv_BHTC, qkv_BHTC, pos_BT, x_BTD, window.layer(i), path)[0]
-            for i in range(dims.n_layer)
-        ]
-    return ", ".join(dict.fromkeys(paths))
+    names = [next(paths(scheme.layer(i), window.layer(i), path, device))[0] for i in range(dims.n_layer)]
+    return ", ".join(dict.fromkeys(names))
 
 
-def choose_path(
-    scheme: Scheme,
-    q_BHTC: Tensor,
-    k_BHTC: Tensor,
-    v_BHTC: Tensor,
-    pos_BT: Tensor,
-    x_BTD: Tensor,
-    window: Window,
-    path: AttentionPath = AttentionPath.auto,
-    last: int | None = None,
-) -> tuple[str, Callable[[], Tensor]]:
-    """The name of a path, and what computes it. In this order: the scheme's own attention, two positions for each
-    token, a bias by distance, a general bias, none. Of the last tokens, where the path can leave out the others."""
-    T, device, scale = q_BHTC.shape[2], q_BHTC.device, q_BHTC.shape[-1] ** -0.5
-    q, k = scheme.rotate(q_BHTC, k_BHTC, pos_BT)
-    own = scheme.attend(q, k, v_BHTC, pos_BT, x_BTD, window)
-    if (own is not None or window.far is not None) and path is not AttentionPath.auto:
-        what = type(scheme).__name__ if own is not None else f"window {window.fingerprint()!r}"
+def paths(
+    scheme: Scheme, window: Window, path: AttentionPath, device: torch.device, last: int | None = None
+) -> Iterator[tuple[str, Compute]]:
+    """The name of a path, and what computes it. The next one serves where the hook of those before gives None.
+
+    In this order: the scheme's own attention, two positions for each token, a bias by distance, a general bias, none.
+    Of the last tokens, where the path can leave out the others.
+    """
+    own, far = scheme.acts("attend"), window.far is not None
+    if (own or far) and path is not AttentionPath.auto:
+        what = type(scheme).__name__ if own else f"window {window.fingerprint()!r}"
         raise Misuse(f"attention={path.value}: {what} has one way to compute attention, its own; leave attention out")
-    if own is not None:
-        if window.far is not None:
-            raise Misuse(
-                f"window {window.fingerprint()!r} changes distances, and {type(scheme).__name__} reads content "
-                "instead: choose a window that only hides, such as sliding"
-            )
-        return "scheme", lambda: own
-    if window.far is not None:
-        return "two positions", lambda: two_positions.attend(q_BHTC, k_BHTC, v_BHTC, scheme, pos_BT, window)
+    if own and far:
+        raise Misuse(
+            f"window {window.fingerprint()!r} changes distances, and {type(scheme).__name__} reads content "
+            "instead: choose a window that only hides, such as sliding"
+        )
+    if own:
+        yield "scheme", lambda q, k, v, pos, x, scale: scheme.attend(q, k, v, pos, x, window)
+    if far:
+        yield "two positions", lambda q, k, v, pos, x, scale: two_positions.attend(q, k, v, scheme, pos, window)
+        return
     if path is AttentionPath.dense:
-        return "dense", lambda: dense.attend(q, k, v_BHTC, scheme, pos_BT, window, scale)
-    with torch.autocast(device.type, enabled=False):
-        bias_HN = scheme.distance_bias(torch.arange(T, device=device))
-        if bias_HN is None and scheme.bias(pos_BT[:, :1], pos_BT[:, :1]) is not None:
-            if path is AttentionPath.flex:
-                raise Misuse(
-                    f"attention=flex: the bias of {type(scheme).__name__} is more than a function of distance; "
-                    "leave attention out"
-                )
-            return "sdpa bias blocks", lambda: position.attend(q, k, v_BHTC, scheme, pos_BT, window, scale)
-    plain = bias_HN is None and window.full
-    if path is AttentionPath.flex or (path is AttentionPath.auto and not plain and flex.serves(q)):
-        return "flex", lambda: flex.attend(q, k, v_BHTC, bias_HN, window, scale)
-    if plain and last is None:
-        return "sdpa causal", lambda: sdpa(q, k, v_BHTC, scale, is_causal=True)
-    vector_HN = torch.zeros(1, T, device=device) if bias_HN is None else bias_HN
-    return "sdpa distance view", lambda: distance.attend(q, k, v_BHTC, vector_HN, window, scale, last)
+        yield "dense", lambda q, k, v, pos, x, scale: dense.attend(q, k, v, scheme, pos, window, scale)
+        return
+    flexible = path is AttentionPath.flex or (path is AttentionPath.auto and flex.serves(device, scheme.dims.head_dim))
+    if scheme.acts("distance_bias"):
+
+        def by_distance(q: Tensor, k: Tensor, v: Tensor, pos: Tensor, x: Tensor, scale: float) -> Tensor | None:
+            with torch.autocast(q.device.type, enabled=False):
+                bias_HN = scheme.distance_bias(torch.arange(q.shape[2], device=q.device))
+            if bias_HN is None:
+                return None
+            if flexible:
+                return flex.attend(q, k, v, bias_HN, window, scale)
+            return distance.attend(q, k, v, bias_HN, window, scale, last)
+
+        yield "flex" if flexible else "sdpa distance view", by_distance
+    if scheme.acts("bias"):
+        if path is AttentionPath.flex:
+            raise Misuse(
+                f"attention=flex: the bias of {type(scheme).__name__} is more than a function of distance; "
+                "leave attention out"
+            )
+        yield "sdpa bias blocks", lambda q, k, v, pos, x, scale: position.attend(q, k, v, scheme, pos, window, scale)
+    if path is AttentionPath.flex or (flexible and not window.full):
+        yield "flex", lambda q, k, v, pos, x, scale: flex.attend(q, k, v, None, window, scale)
+    elif window.full and last is None:
+        yield "sdpa causal", lambda q, k, v, pos, x, scale: sdpa(q, k, v, scale, is_causal=True)
+    else:
+
+        def hidden_alone(q: Tensor, k: Tensor, v: Tensor, pos: Tensor, x: Tensor, scale: float) -> Tensor:
+            return distance.attend(q, k, v, torch.zeros(1, q.shape[2], device=q.device), window, scale, last)
+
+        yield "sdpa distance view", hidden_alone

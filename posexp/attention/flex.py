@@ -17,7 +17,7 @@ from posexp.errors import Misuse
 from posexp.windows import Window
 
 BLOCK = 128  # tokens of a block, the kernel's own default
-NARROWEST = 16  # channels of a head that the kernel takes at least
+NARROWEST = 16  # channels of queries, keys and values that the kernel takes at least
 SHAPES = 256  # that may be compiled in one process: batch sizes times lengths; PyTorch gives up after 8
 COPIES = 64  # of a learned bias, see `spread`
 # What is looked up goes through shared memory like keys and values, in as many stages as they; with PyTorch's own
@@ -26,9 +26,9 @@ NARROW_HALF = {"fwd_BLOCK_M": 128, "fwd_BLOCK_N": 64, "fwd_num_stages": 3, "bwd_
 ONE_STAGE = {"num_stages": 1}
 
 
-def serves(q_BHTC: Tensor) -> bool:
-    """Whether this path is the fastest for such queries."""
-    return q_BHTC.is_cuda and q_BHTC.shape[-1] >= NARROWEST
+def serves(device: torch.device, head_dim: int) -> bool:
+    """Whether this path is the fastest there for heads of `head_dim` channels (values; a scheme may widen queries)."""
+    return device.type == "cuda" and head_dim >= NARROWEST
 
 
 def attend(

@@ -14,7 +14,6 @@ from torch import Tensor
 from posexp.config import ModelConfig
 from posexp.model import Block, Decoder
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme
-from posexp.windows import Window
 
 Make = Callable[[Dims], Scheme]
 
@@ -46,15 +45,7 @@ class Probe:
 
     def reads_content(self) -> bool:
         """Whether a block's attention is the scheme's own."""
-        with self.precision():
-            zeros_1HTC = torch.zeros(1, DIMS.n_head, 2, DIMS.head_dim, dtype=self.dtype)
-            zeros_1TD = zeros_1HTC.new_zeros(1, 2, DIMS.d_model)
-            pos_1T = torch.arange(2)[None]
-            return any(
-                part.attend(*part.rotate(zeros_1HTC, zeros_1HTC, pos_1T), zeros_1HTC, pos_1T, zeros_1TD, Window(DIMS))
-                is not None
-                for _, part in self.parts()
-            )
+        return any(part.acts("attend") for _, part in self.parts())
 
     @contextmanager
     def precision(self) -> Iterator[None]:

@@ -40,7 +40,7 @@ class Scheme(nn.Module):
     A subclass takes `dims` first and then its hyper-parameters, typed and without defaults: those
     live in configs/scheme/<name>.yaml. Hooks are functions of positions; none keeps a table between
     calls. Positions, angles, distances and biases are int64 or float32 whatever autocast does, and
-    float64 where activations are.
+    float64 where activations are. The four promises are attributes of the class or the instance, or properties.
     """
 
     max_length: int | None = None  # longest input the scheme is defined for
@@ -51,6 +51,13 @@ class Scheme(nn.Module):
     def __init__(self, dims: Dims):
         super().__init__()
         self.dims = dims
+
+    def acts(self, hook: str) -> bool:
+        """Whether the hook of that name does anything, told without a call: whether the scheme overrides it.
+
+        `kernel_path` goes by this. A scheme whose hook sometimes does nothing says here when.
+        """
+        return overrides(self, hook, Scheme)
 
     def layer(self, index: int) -> "Scheme":
         """The scheme of block `index`, for schemes with parameters or rules of their own per layer."""
@@ -92,6 +99,11 @@ class Scheme(nn.Module):
     def fingerprint(self) -> str:
         """One line that describes what was really built; recorded with every run."""
         return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def overrides(scheme: Scheme, hook: str, base: type[Scheme]) -> bool:
+    """Whether the scheme has a hook of its own in place of that of `base`."""
+    return getattr(getattr(scheme, hook), "__func__", None) is not getattr(base, hook)
 
 
 def build(name: str, dims: Dims, **hyper: Any) -> Scheme:

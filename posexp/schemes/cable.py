@@ -4,10 +4,11 @@ Shape suffixes: B batch, T tokens, D width of the residual stream, H heads.
 """
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Dims
 from posexp.schemes.fox import ForgetGate
+from posexp.schemes.per_layer import PerLayer
 
 
 class Steps(ForgetGate):
@@ -17,7 +18,7 @@ class Steps(ForgetGate):
         return -F.softplus(self.gate(x_BTD))
 
 
-class Cable(Scheme):
+class Cable(PerLayer):
     """A step for every token, head and block, read from the content and summed along the way.
 
     -softplus(u) is log sigmoid(-u): with its weights negated this is FoX with a gate bias of 0, and it starts from the
@@ -25,11 +26,5 @@ class Cable(Scheme):
     logits unscaled; here they are scaled by C^-0.5, as in every scheme.
     """
 
-    relative = True
-
     def __init__(self, dims: Dims):
-        super().__init__(dims)
-        self.layers = nn.ModuleList(Steps(dims, gate_bias=0.0) for _ in range(dims.n_layer))
-
-    def layer(self, index: int) -> Scheme:
-        return self.layers[index]  # type: ignore[return-value]
+        super().__init__(dims, lambda: Steps(dims, gate_bias=0.0))

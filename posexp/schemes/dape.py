@@ -4,6 +4,7 @@ Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, N pairs of a qu
 stream, H heads, G twice as many (content, then bias), W width of the MLP, C channels of a head.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, bias_between, exact_type, inner_scheme
+from posexp.schemes import Dims, Scheme, bias_between, inner_scheme
+from posexp.schemes.per_layer import Block, BlockwiseAttention
 from posexp.schemes.wrapper import Wrapper
-from posexp.windows import Window, at_least
+from posexp.windows import at_least
 
 
 class HeadMixer(nn.Module):
@@ -35,7 +37,7 @@ class HeadMixer(nn.Module):
         return mixed_BHN.unflatten(2, both_BGQK.shape[2:])
 
 
-class AdaptedBias(Wrapper):
+class AdaptedBias(BlockwiseAttention, Wrapper):
     """One block of it: logits A + B + MLP([A; B]), where A is q.k / sqrt(C) and B the bias of `inner`."""
 
     def __init__(self, dims: Dims, inner: Scheme, mixer: HeadMixer):
@@ -48,21 +50,15 @@ class AdaptedBias(Wrapper):
     def bias(self, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:
         return None
 
-    def attend(
-        self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window
-    ) -> Tensor:
-        kind, T, device, scale = exact_type(q_BHTC), q_BHTC.shape[2], q_BHTC.device, self.dims.head_dim**-0.5
-        out = []
-        with torch.autocast(device.type, enabled=False):
-            for rows, keys, visible_QK in window.blocks(T, device):
-                content_BHQK = q_BHTC[:, :, rows].to(kind) * scale @ k_BHTC[:, :, keys].to(kind).mT
-                bias_BHQK = bias_between(self.inner, pos_BT[:, rows], pos_BT[:, keys])
-                assert bias_BHQK is not None
-                bias_BHQK = bias_BHQK.to(kind).expand_as(content_BHQK)
-                more_BHQK = self.mixer(torch.cat((content_BHQK, bias_BHQK), dim=1))
-                logits_BHQK = (content_BHQK + bias_BHQK + more_BHQK).masked_fill(~visible_QK, -torch.inf)
-                out.append(logits_BHQK.softmax(-1) @ v_BHTC[:, :, keys].to(kind))
-        return torch.cat(out, dim=2).type_as(q_BHTC)
+    def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
+        for block in blocks:
+            content_BHQK = block.q * self.dims.head_dim**-0.5 @ block.k.mT
+            bias_BHQK = bias_between(self.inner, pos_BT[:, block.rows], pos_BT[:, block.keys])
+            assert bias_BHQK is not None
+            bias_BHQK = bias_BHQK.to(content_BHQK.dtype).expand_as(content_BHQK)
+            more_BHQK = self.mixer(torch.cat((content_BHQK, bias_BHQK), dim=1))
+            logits_BHQK = (content_BHQK + bias_BHQK + more_BHQK).masked_fill(~block.visible, -torch.inf)
+            yield logits_BHQK.softmax(-1) @ block.v
 
 
 class Dape(Wrapper):

@@ -1,17 +1,17 @@
 """Positions that are dropped before training ends (DroPE). Gelberg et al. 2025, arXiv 2512.12167.
 
-Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, H heads, C channels of a head, D width of the
-residual stream, N distances.
+Shape suffixes: B batch, T tokens.
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from posexp.errors import Misuse
-from posexp.schemes import Dims, inner_scheme
+from posexp.schemes import Dims, Scheme, inner_scheme
+from posexp.schemes.none import NoPositions
 from posexp.schemes.wrapper import Wrapper
-from posexp.windows import Window
 
 
 class Drope(Wrapper):
@@ -23,29 +23,19 @@ class Drope(Wrapper):
         super().__init__(dims, inner_scheme(inner, dims))
         self.keep = keep
         self.dropped = False
+        self.none = NoPositions(dims)
+
+    @property
+    def acting(self) -> Scheme:
+        return self.none if self.dropped else self.inner
 
     def progress(self, share: float) -> None:
-        super().progress(share)
+        self.inner.progress(share)
         self.dropped = share >= self.keep
-        if self.dropped:
-            self.max_length, self.relative, self.reads_positions, self.prefix_stable = None, True, False, True
 
-    def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
-        return x_BTD if self.dropped else self.inner.embed(x_BTD, pos_BT)
-
-    def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
-        return (q_BHTC, k_BHTC) if self.dropped else self.inner.rotate(q_BHTC, k_BHTC, pos_BT)
-
-    def distance_bias(self, gap_N: Tensor) -> Tensor | None:
-        return None if self.dropped else self.inner.distance_bias(gap_N)
-
-    def bias(self, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:
-        return None if self.dropped else self.inner.bias(pos_BQ, pos_BK)
-
-    def attend(
-        self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window
-    ) -> Tensor | None:
-        return None if self.dropped else self.inner.attend(q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window)
+    def positions(self, B: int, T: int, device: torch.device) -> Tensor:
+        # In training, random ones are drawn also when nothing reads them: dropout then draws what it always has.
+        return (self.inner if self.training else self.acting).positions(B, T, device)
 
     def extra_repr(self) -> str:
         return f"after {self.keep:g} of training"

@@ -4,23 +4,26 @@ Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, D width of the 
 C channels of a head.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posexp.attention.kernel import biased
 from posexp.model import INIT_STD
-from posexp.schemes import Dims, Scheme, exact_type
-from posexp.windows import Window
+from posexp.schemes import Dims, exact_type
+from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
 
 
-class ForgetGate(Scheme):
+class ForgetGate(BlockwiseAttention):
     """One block's gates: token t leaves f_t = sigmoid(w.x_t + b) of all that came before it, in each head.
 
     The logit of key j for query i gets the sum of log f_t over t = j+1 .. i.
     """
 
     relative = True
+    exact = False  # the fused kernel takes half precision
 
     def __init__(self, dims: Dims, gate_bias: float):
         super().__init__(dims)
@@ -32,37 +35,25 @@ class ForgetGate(Scheme):
         """[B, T, H], log f, at most 0."""
         return F.logsigmoid(self.gate(x_BTD))
 
-    def attend(
-        self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window
-    ) -> Tensor:
-        T, device, scale = q_BHTC.shape[2], q_BHTC.device, self.dims.head_dim**-0.5
-        out = []
-        with torch.autocast(device.type, enabled=False):
-            sum_BHT = self.log_kept(x_BTD.to(self.gate.weight.dtype)).transpose(1, 2).double().cumsum(-1)
-            for rows, keys, visible_QK in window.blocks(T, device):
-                # Sums from the input's beginning are large; in float32 their differences lose the nearest keys.
-                bias_BHQK = (sum_BHT[:, :, rows, None] - sum_BHT[:, :, None, keys]).to(exact_type(q_BHTC))
-                bias_BHQK = bias_BHQK.masked_fill(~visible_QK, -torch.inf)
-                out.append(biased(q_BHTC[:, :, rows], k_BHTC[:, :, keys], v_BHTC[:, :, keys], bias_BHQK, scale))
-        return torch.cat(out, dim=2)
+    def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
+        sum_BHT = self.log_kept(x_BTD.to(self.gate.weight.dtype)).transpose(1, 2).double().cumsum(-1)
+        for block in blocks:
+            # Sums from the input's beginning are large; in float32 their differences lose the nearest keys.
+            bias_BHQK = sum_BHT[:, :, block.rows, None] - sum_BHT[:, :, None, block.keys]
+            bias_BHQK = bias_BHQK.to(exact_type(block.q)).masked_fill(~block.visible, -torch.inf)
+            yield biased(block.q, block.k, block.v, bias_BHQK, self.dims.head_dim**-0.5)
 
 
-class Fox(Scheme):
+class Fox(PerLayer):
     """A forget gate for every head and block; no rotation.
 
     Weights start as the decoder's matrices do, and biases at `gate_bias`: 0 in the authors' code, so that half is
     forgotten with every token (zhixuan-lin/forgetting-transformer); 5 in x-transformers, which keeps 0.993 of it.
     """
 
-    relative = True
-
     def __init__(self, dims: Dims, gate_bias: float):
-        super().__init__(dims)
+        super().__init__(dims, lambda: ForgetGate(dims, gate_bias))
         self.gate_bias = gate_bias
-        self.layers = nn.ModuleList(ForgetGate(dims, gate_bias) for _ in range(dims.n_layer))
-
-    def layer(self, index: int) -> Scheme:
-        return self.layers[index]  # type: ignore[return-value]
 
     def extra_repr(self) -> str:
         return f"gate_bias={self.gate_bias:g}"

@@ -4,18 +4,21 @@ Shape suffixes: B batch, T tokens, Q query tokens of a block, K keys that the bl
 D width of the residual stream, H heads, C channels of a head.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posexp.model import INIT_STD
-from posexp.schemes import Dims, Scheme, exact_type
-from posexp.windows import Window, at_least
+from posexp.schemes import Dims, exact_type
+from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
+from posexp.windows import at_least
 
 KERNEL = 3  # tokens of the convolution
 
 
-class Transitions(Scheme):
+class Transitions(BlockwiseAttention):
     """One block's transitions H_t = I - beta_t w_t w_t^T; the logit of i and j is q_i.(H_i .. H_(j+1) k_j) / sqrt(C).
 
     w is a low-rank projection of the input, with `conv` a causal depthwise convolution and a SiLU over it, then made of
@@ -43,47 +46,36 @@ class Transitions(Scheme):
         w_BHTC = w_BHTC * torch.rsqrt(w_BHTC.square().sum(-1, keepdim=True) + 1e-6)
         return w_BHTC, 2 * self.beta(x_BTD).sigmoid().transpose(1, 2)[..., None]
 
-    def attend(
-        self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window
-    ) -> Tensor:
-        """Block by block. Within one, with W, Q and K as rows and u_tj what transition t takes from key j along w_t:
+    def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
+        """Within a block, with W, Q and K as rows and u_tj what transition t takes from key j along w_t:
         (I + beta tril(W W^T, -1)) U = beta tril(W K^T, -1), and the logits are Q K^T - tril(Q W^T) U. Keys of earlier
         blocks come with the transitions up to the block's beginning applied to them.
         """
-        kind, T, device, scale = exact_type(q_BHTC), q_BHTC.shape[2], q_BHTC.device, self.dims.head_dim**-0.5
-        out, moved_BHEC = [], k_BHTC[:, :, :0].to(kind)
-        with torch.autocast(device.type, enabled=False):
-            w_BHTC, beta_BHT1 = (part.to(kind) for part in self.directions(x_BTD.to(self.up.weight.dtype)))
-            for rows, keys, visible_QK in window.blocks(T, device):
-                q_BHQC, k_BHQC = q_BHTC[:, :, rows].to(kind) * scale, k_BHTC[:, :, rows].to(kind)
-                w_BHQC, beta_BHQ1 = w_BHTC[:, :, rows], beta_BHT1[:, :, rows]
-                moved_BHEC = moved_BHEC[:, :, keys.start - rows.start + moved_BHEC.shape[2] :]
-                w_BHCQ = w_BHQC.mT
-                mixed_BHQQ = beta_BHQ1 * (w_BHQC @ w_BHCQ)  # read below the diagonal alone
-                taken_BHQQ = beta_BHQ1.mT * torch.linalg.solve_triangular(
-                    mixed_BHQQ, (q_BHQC @ w_BHCQ).tril(), upper=False, left=False, unitriangular=True
+        w_BHTC, beta_BHT1 = (part.to(exact_type(part)) for part in self.directions(x_BTD.to(self.up.weight.dtype)))
+        moved_BHEC = w_BHTC[:, :, :0]
+        for block in blocks:
+            q_BHQC, k_BHQC = block.q * self.dims.head_dim**-0.5, block.own_k
+            w_BHQC, beta_BHQ1 = w_BHTC[:, :, block.rows], beta_BHT1[:, :, block.rows]
+            moved_BHEC = moved_BHEC[:, :, block.keys.start - block.rows.start + moved_BHEC.shape[2] :]
+            w_BHCQ = w_BHQC.mT
+            mixed_BHQQ = beta_BHQ1 * (w_BHQC @ w_BHCQ)  # read below the diagonal alone
+            taken_BHQQ = beta_BHQ1.mT * torch.linalg.solve_triangular(
+                mixed_BHQQ, (q_BHQC @ w_BHCQ).tril(), upper=False, left=False, unitriangular=True
+            )
+            within_BHQQ = (w_BHQC @ k_BHQC.mT).tril(-1)
+            near_BHQQ = q_BHQC @ k_BHQC.mT - taken_BHQQ @ within_BHQQ
+            far_BHQE = (q_BHQC - taken_BHQQ @ w_BHQC) @ moved_BHEC.mT
+            logits_BHQK = torch.cat((far_BHQE, near_BHQQ), dim=-1)
+            yield logits_BHQK.masked_fill(~block.visible, -torch.inf).softmax(-1) @ block.v
+            if block.rows.stop < x_BTD.shape[1]:
+                back_BHQC = beta_BHQ1 * torch.linalg.solve_triangular(
+                    mixed_BHQQ.mT, w_BHQC, upper=True, unitriangular=True
                 )
-                within_BHQQ = (w_BHQC @ k_BHQC.mT).tril(-1)
-                near_BHQQ = q_BHQC @ k_BHQC.mT - taken_BHQQ @ within_BHQQ
-                far_BHQE = (q_BHQC - taken_BHQQ @ w_BHQC) @ moved_BHEC.mT
-                logits_BHQK = torch.cat((far_BHQE, near_BHQQ), dim=-1)
-                weight_BHQK = logits_BHQK.masked_fill(~visible_QK, -torch.inf).softmax(-1)
-                out.append(weight_BHQK @ v_BHTC[:, :, keys].to(kind))
-                if rows.stop < T:
-                    back_BHQC = beta_BHQ1 * torch.linalg.solve_triangular(
-                        mixed_BHQQ.mT, w_BHQC, upper=True, unitriangular=True
-                    )
-                    moved_BHEC = torch.cat(
-                        (
-                            moved_BHEC - moved_BHEC @ (w_BHCQ @ back_BHQC),
-                            k_BHQC - within_BHQQ.mT @ back_BHQC,
-                        ),
-                        dim=2,
-                    )
-        return torch.cat(out, dim=2).type_as(q_BHTC)
+                moved_BHEC = moved_BHEC - moved_BHEC @ (w_BHCQ @ back_BHQC)
+                moved_BHEC = torch.cat((moved_BHEC, k_BHQC - within_BHQQ.mT @ back_BHQC), dim=2)
 
 
-class Path(Scheme):
+class Path(PerLayer):
     """Every token turns all keys before it on their way to the query, by a reflection read from the content.
 
     `rank` is that of the projection to w: 32 in the authors' layer (flash-linear-attention, layers/path_attn.py). That
@@ -92,16 +84,10 @@ class Path(Scheme):
     convolution as torch's: at 0.02, w would be as small as the 1e-6 under its square root.
     """
 
-    relative = True
-
     def __init__(self, dims: Dims, rank: int, conv: bool):
-        super().__init__(dims)
-        self.conv = conv
-        self.rank = at_least("scheme.rank", rank, 1)
-        self.layers = nn.ModuleList(Transitions(dims, rank, conv) for _ in range(dims.n_layer))
-
-    def layer(self, index: int) -> Scheme:
-        return self.layers[index]  # type: ignore[return-value]
+        at_least("scheme.rank", rank, 1)
+        super().__init__(dims, lambda: Transitions(dims, rank, conv))
+        self.rank, self.conv = rank, conv
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, conv={self.conv}"

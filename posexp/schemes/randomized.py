@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posexp.errors import Misuse
 from posexp.schemes import Dims, inner_scheme
-from posexp.schemes.wrapper import Resampled
+from posexp.schemes.wrapper import Resampled, promise
 
 
 class Randomized(Resampled):
@@ -28,9 +28,15 @@ class Randomized(Resampled):
         super().__init__(dims, inner_scheme(inner, replace(dims, train_length=count)))
         self.count = count
         self.at_evaluation = at_evaluation
-        if at_evaluation:
-            self.max_length = min(self.count, self.max_length or self.count)
-            self.prefix_stable = False
+
+    @promise
+    def max_length(self) -> int | None:
+        limit = super().max_length
+        return min(self.count, limit or self.count) if self.at_evaluation else limit
+
+    @promise
+    def prefix_stable(self) -> bool:
+        return not self.at_evaluation and super().prefix_stable
 
     def sampling(self) -> bool:
         return self.training or self.at_evaluation

@@ -1,28 +1,75 @@
-"""A scheme around another one: hands every hook on to it, layer by layer.
+"""Schemes made of other ones: what they promise together, and a wrapper that hands every hook on, layer by layer.
 
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, H heads, C channels of a head, D width of the
 residual stream, N distances.
 """
 
 import copy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from posexp.schemes import Dims, Scheme, bias_between
+from posexp.schemes import Dims, Scheme, bias_between, overrides
 from posexp.windows import Window
 
 
-class Wrapper(Scheme):
+class promise:  # noqa: N801, used as `property` is
+    """A property that an attribute of the instance replaces, as a user's own wrapper may set one."""
+
+    def __init__(self, read: Callable[[Any], Any]):
+        self.read = read
+
+    def __get__(self, scheme: Scheme | None, owner: type) -> Any:
+        return self if scheme is None else self.read(scheme)
+
+
+class Composite(Scheme):
+    """A scheme made of other ones, which promises what all of them keep, as they are now."""
+
+    def parts(self) -> Sequence[Scheme]:
+        """The schemes that act."""
+        raise NotImplementedError
+
+    @promise
+    def max_length(self) -> int | None:
+        return min((part.max_length for part in self.parts() if part.max_length is not None), default=None)
+
+    @promise
+    def relative(self) -> bool:
+        return all(part.relative for part in self.parts())
+
+    @promise
+    def reads_positions(self) -> bool:
+        return any(part.reads_positions for part in self.parts())
+
+    @promise
+    def prefix_stable(self) -> bool:
+        return all(part.prefix_stable for part in self.parts())
+
+    def progress(self, share: float) -> None:
+        for part in self.parts():
+            part.progress(share)
+
+
+class Wrapper(Composite):
     """Does what `inner` does and promises what it promises; a subclass changes one thing."""
 
     def __init__(self, dims: Dims, inner: Scheme):
         super().__init__(dims)
         self.inner = inner
-        self.max_length = inner.max_length
-        self.relative = inner.relative
-        self.reads_positions = inner.reads_positions
-        self.prefix_stable = inner.prefix_stable
+
+    @property
+    def acting(self) -> Scheme:
+        """The scheme that every hook is handed on to."""
+        return self.inner
+
+    def parts(self) -> Sequence[Scheme]:
+        return [self.acting]
+
+    def acts(self, hook: str) -> bool:
+        return overrides(self, hook, Wrapper) or self.acting.acts(hook)
 
     def layer(self, index: int) -> Scheme:
         part = self.inner.layer(index)
@@ -35,24 +82,24 @@ class Wrapper(Scheme):
         return twin
 
     def positions(self, B: int, T: int, device: torch.device) -> Tensor:
-        return self.inner.positions(B, T, device)
+        return self.acting.positions(B, T, device)
 
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
-        return self.inner.embed(x_BTD, pos_BT)
+        return self.acting.embed(x_BTD, pos_BT)
 
     def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inner.rotate(q_BHTC, k_BHTC, pos_BT)
+        return self.acting.rotate(q_BHTC, k_BHTC, pos_BT)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor | None:
-        return self.inner.distance_bias(gap_N)
+        return self.acting.distance_bias(gap_N)
 
     def bias(self, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:
-        return self.inner.bias(pos_BQ, pos_BK)
+        return self.acting.bias(pos_BQ, pos_BK)
 
     def attend(
         self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window
     ) -> Tensor | None:
-        return self.inner.attend(q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window)
+        return self.acting.attend(q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window)
 
     def progress(self, share: float) -> None:
         self.inner.progress(share)
@@ -67,6 +114,13 @@ class Resampled(Wrapper):
 
     def sampling(self) -> bool:
         return self.training
+
+    def acts(self, hook: str) -> bool:
+        if hook == "distance_bias":
+            return not self.sampling() and self.inner.acts(hook)
+        if hook == "bias":
+            return self.inner.acts(hook) or (self.sampling() and self.inner.acts("distance_bias"))
+        return super().acts(hook)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor | None:
         return None if self.sampling() else self.inner.distance_bias(gap_N)
