@@ -5,6 +5,7 @@ import functools
 import io
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -72,6 +73,18 @@ def here(*words: str, cwd: Path) -> Answer:
         finally:
             signal.signal(signal.SIGTERM, handler)
     return Answer(code, out.getvalue(), err.getvalue())
+
+
+def publish(*words: str, cwd: Path) -> tuple[int, str]:
+    """scripts/publish in this process: its exit code and stderr."""
+    path = str(Path(__file__).parent.parent / "scripts" / "publish")
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [path, *words])
+        patch.setattr(sys, "path", list(sys.path))
+        code = runpy.run_path(path)["main"]()
+    return code, said.getvalue()
 
 
 def write_texts(folder: Path) -> None:

@@ -7,10 +7,8 @@ import io
 import json
 import os
 import pickle
-import re
 import resource
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
@@ -20,7 +18,7 @@ from pathlib import Path
 import hostile
 import numpy as np
 import pytest
-from command import Answer, here, posexp
+from command import Answer, here, posexp, publish
 
 from posexp import checkpoint, jsonl, seal, untrusted, whole
 from posexp.data.store import DamageError, Store
@@ -170,13 +168,6 @@ def test_no_source_file_runs_what_it_reads(path):
 )
 def test_the_check_of_the_source_sees_each_way(source):
     assert list(offences(source, "some.py"))
-
-
-def test_publish_quotes_what_it_is_given():
-    text = (REPOSITORY / "scripts" / "publish").read_text()
-    bare = re.sub(r"\$\([^()]*\)", "", text)
-    bare = re.sub(r'"[^"]*"', "", "".join(line for line in bare.splitlines(True) if not line.startswith("#")))
-    assert "set -euo pipefail" in text and "eval " not in text and not re.search(r"\$[\w{@*]", bare)
 
 
 # ---- code in files
@@ -452,31 +443,29 @@ def test_a_file_is_not_written_through_a_link_where_it_is_written_aside(tmp_path
 
 
 def test_publishing_follows_no_link_and_stays_in_its_folders(group, tmp_path):
-    script = str(REPOSITORY / "scripts" / "publish")
     assert here("report", cwd=group).code == 0
-    (group / "results" / "studies").mkdir()
+    for words in (["default", ".."], ["../results/default", "a"], ["default", "a/../.."], ["--unpack", "../default"]):
+        code, said = publish(*words, cwd=group)
+        assert code == 2 and "must be a plain folder name" in said
+    assert publish("default", "study", cwd=group)[0] == 0
     (tmp_path / "secret").write_text("s3cret")
-
-    def publish(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["bash", script, *words], cwd=group, capture_output=True, text=True)
-
-    for words in (
-        ["default", ".."],
-        ["../results/default", "a"],
-        ["default", "a/../.."],
-        ["default", "-rf"],
-        ["$(x)", "a"],
-    ):
-        done = publish(*words)
-        assert done.returncode == 2 and "is no plain name" in done.stderr
-    assert publish("default", "study").returncode == 0
     rows = run_of(group) / "rows.jsonl"
     rows.unlink()
     rows.symlink_to(tmp_path / "secret")
-    done = publish("default", "again")
-    assert (
-        done.returncode == 2 and "is a symbolic link" in done.stderr and not (group / "results/studies/again").exists()
-    )
+    code, said = publish("default", "again", cwd=group)
+    assert code == 1 and "is a symbolic link" in said and not (group / "results/studies/again").exists()
+
+
+def test_unpacking_writes_over_nothing_and_outside_of_nothing(group):
+    assert here("report", cwd=group).code == 0 and publish("default", "study", cwd=group)[0] == 0
+    (group / "results" / "study" / run_of(group).name).mkdir(parents=True)
+    code, said = publish("--unpack", "study", cwd=group)
+    assert code == 2 and "is there already" in said
+    lines = group / "results" / "studies" / "study" / "runs.jsonl"
+    name = {**untrusted.parsed(lines.read_bytes().splitlines()[0]), "name": "../../escape"}
+    lines.write_bytes(jsonl.line_of({key: value for key, value in name.items() if key != seal.KEY}))
+    code, said = publish("--unpack", "study", "elsewhere", cwd=group)
+    assert code == 2 and "no plain folder name" in said and not (group / "elsewhere").exists()
 
 
 # ---- what is printed and drawn
