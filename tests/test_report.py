@@ -38,7 +38,7 @@ from posexp.report.latex import escape
 from posexp.report.measure import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
 from posexp.report.page import page as page_of
 from posexp.report.style import looks
-from posexp.report.table import markdown, print_tables
+from posexp.report.table import how_to_read, markdown, print_tables
 from posexp.report.ticks import both_sides, log_ticks, plain, tick_labels, ticks_of, y_ticks
 
 
@@ -634,6 +634,19 @@ def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
     assert "▼" not in printed + page and "Context beyond" not in printed + page
 
 
+def test_the_marks_of_every_table_that_is_shown_are_explained_once() -> None:
+    (headline,), (marked,) = judged(LONGER, []), judged(LONGER, VERDICTS)
+    both = on_screen([headline, marked, marked], all_sets=True)
+    assert both.count(beyond.LEGEND) == markdown([headline, marked, marked]).count(beyond.LEGEND) == 1
+    assert beyond.LEGEND not in on_screen([headline, marked])
+
+
+def test_no_range_is_explained_where_there_is_none() -> None:
+    alone = [row("rope-s0-aa", 128, 20.0, ci_low=None, ci_high=None)]
+    assert "Its range" in markdown(tables(SEEDS, labels(SEEDS)))
+    assert "Its range" not in markdown(tables(alone, labels(alone)))
+
+
 def test_a_verdict_marks_the_table_of_its_own_targets_alone() -> None:
     """A group is often measured again with more targets, another stride or other text."""
     others: list[dict[str, Any]] = [
@@ -1216,7 +1229,9 @@ def test_the_answer_says_in_percent_what_becomes_of_a_curve(word: str, ratio: fl
 
 
 def test_the_answer_names_what_kept_a_curve_from_having_a_value() -> None:
-    assert told(verdict("learned", 512, "undefined")) == AT_4.format("its", "learned has no value (undefined)")
+    assert told(verdict("learned", 512, "undefined")) == (
+        "At 4 times its training length, against that length alone, learned has no value (undefined)."
+    )
     both = told(verdict("learned", 512, "undefined"), verdict("b", 512, "out of memory"))
     assert "b has no value (out of memory)" in both and "learned has no value (undefined)" in both
 
@@ -1226,9 +1241,10 @@ def test_without_an_interval_the_answer_claims_none() -> None:
     place = Place("rope", 512, "ab12cd34ef56", None)
     rows = [row("rope-s0-aa", n, 20.0, documents=1) for n in (128, 512)]
     assert told(Verdict(place, "unclear", "cropped", alone, None), rows=rows) == (
-        "At 4 times its training length, against that length alone, rope is undecided. "
-        "Intervals are over 1 seed and 1 document."
+        "At 4 times its training length, against that length alone, rope is undecided."
     )
+    (judgement,) = judged(rows, [Verdict(place, "unclear", "cropped", alone, None)])
+    assert "interval over seeds" not in " ".join(how_to_read(judgement))
 
 
 def test_the_answer_goes_from_the_worst_over_the_best_to_what_nothing_is_known_of() -> None:

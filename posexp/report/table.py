@@ -43,14 +43,22 @@ def how_to_read(table: Table) -> list[str]:
     if table.drawn_only:
         return []
     measure = table.measure
-    found = [
-        f"Each cell is {measure.meaning}. In brackets: the lowest and the highest seed where two or more have a value, "
-        f"otherwise the 95 % interval over {measure.over}, by {measure.by}. * marks the training length; – was not "
-        "measured."
-    ]
+    found = [f"Each cell is {measure.meaning}. * marks the training length; – was not measured."]
+    if any(interval(table, key) for key in table.values):
+        found.append(
+            "Its range: the lowest and the highest seed where two or more have a value, otherwise the 95 % interval "
+            f"over {measure.over}, by {measure.by}."
+        )
     if any(word in beyond.MARKS for word in table.words.values()):
         found.append(beyond.LEGEND)
-    return found + (beyond.how_to_read() if table.verdicts else [])
+    return found + beyond.how_to_read(table.verdicts)
+
+
+def unexplained(table: Table, explained: set[str]) -> list[str]:
+    """The lines on how to read a table that are not yet among `explained`, where they are added."""
+    found = [line for line in how_to_read(table) if line not in explained]
+    explained.update(found)
+    return found
 
 
 def print_tables(shown: list[Table], console: "Console", all_sets: bool = False) -> None:
@@ -61,12 +69,13 @@ def print_tables(shown: list[Table], console: "Console", all_sets: bool = False)
     headline, *others = shown
     if words := answer(headline):
         console.print(Text(f"{words}\n"))
-    print_table(headline, console)
-    for line in how_to_read(headline):
-        console.print(Text(line, style="dim"))
-    for table in others if all_sets else []:
-        console.print()
+    explained: set[str] = set()
+    for table in shown if all_sets else [headline]:
+        if table is not headline:
+            console.print()
         print_table(table, console)
+        for line in unexplained(table, explained):
+            console.print(Text(line, style="dim"))
     if others and not all_sets:
         console.print(Text("\nAlso measured, in table.md and by posexp report --all:", style="bold"))
         for table in others:
@@ -192,13 +201,11 @@ def failure(table: Table, key: tuple[str, int]) -> str:
 def markdown(shown: list[Table]) -> str:
     """The same as GitHub shows it: the answer, the headline, then every other set of targets and protocol under a
     heading of its own."""
-    headline, *others = shown
-    parts = [f"# {headline.measure.title} by evaluation length", escape(answer(headline)), *markdown_table(headline)]
-    parts += [escape(line) for line in how_to_read(headline)]
-    for table in others:
-        parts += markdown_table(table)
-        if table.measure != headline.measure:
-            parts += [escape(line) for line in how_to_read(table)[:1]]
+    headline = shown[0]
+    parts = [f"# {headline.measure.title} by evaluation length", escape(answer(headline))]
+    explained: set[str] = set()
+    for table in shown:
+        parts += [*markdown_table(table), *map(escape, unexplained(table, explained))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
