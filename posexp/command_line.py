@@ -74,6 +74,10 @@ def named_schemes(words: list[str]) -> list[str]:
     return [f"schemes=[{','.join(map(quoted, words))}]"]
 
 
+def named_parts(words: list[str]) -> list[str]:
+    return [f"names=[{','.join(map(quoted, words))}]"]
+
+
 def named_run(words: list[str]) -> list[str]:
     """A run's name, a glob, or the path of its folder. Raises Misuse for more than one."""
     if len(words) > 1:
@@ -91,6 +95,7 @@ def named_curves(words: list[str]) -> list[str]:
 POSITIONAL = {
     "check": named_schemes,
     "bench": named_schemes,
+    "schemes": named_parts,
     "inspect": named_run,
     "export": named_run,
     "compare": named_curves,

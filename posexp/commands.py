@@ -142,6 +142,8 @@ class RunsCommand:
 class SchemesCommand:
     """posexp schemes"""
 
+    names: list[str] = knob([], "show all of these schemes, windows, transforms and models; left out: a line for each")
+
 
 @dataclass
 class CheckCommand:

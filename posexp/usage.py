@@ -26,7 +26,7 @@ EXAMPLES = {
     "compare": "posexp compare <base> <curve, or a quoted glob> … [key=value …]",
     "power": "posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]",
     "runs": "posexp runs [--group 'glob']",
-    "schemes": "posexp schemes",
+    "schemes": "posexp schemes [name …]",
     "check": "posexp check [scheme …] [key=value …]",
     "bench": "posexp bench [scheme …] [--peers] [key=value …]",
     "inspect": "posexp inspect [run, or a glob …] [key=value …]",

@@ -11,6 +11,7 @@ from command import SCRIPT, TINY, Answer, files_of, here, posexp, run_of, world,
 from posexp.cli import TASKS
 from posexp.config import config_dir
 from posexp.report import COLUMNS
+from posexp.tables import fitted
 
 SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
 FOO = '''
@@ -255,14 +256,34 @@ def test_runs_shows_how_far_each_run_is(finished):
     assert "interrupted" in learned and "done" in rope and "8/8" in rope and "8, 16, 64" in rope
 
 
-def test_schemes_shows_every_scheme_with_its_paper_and_options(tmp_path):
-    answer = posexp("schemes", cwd=tmp_path)
+def test_schemes_is_a_line_for_each_that_fits_the_width(own):
+    answer = here("schemes", "--config-dir", "own", cwd=own)
+    kinds = [sorted(path.stem for path in (config_dir() / kind).glob("*.yaml")) for kind in ("window", "transform")]
+    names = [line.split()[0] for line in answer.out.splitlines() if line.startswith("  ")]
+    assert names[: len(SCHEMES) + 1] == sorted([*SCHEMES, "foo"])
+    assert names[len(SCHEMES) + 1 :] == [*kinds[0], *kinds[1], "base", "bench", "small", "tiny"]
+    assert "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864" in answer.out
+    about = "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864"
+    assert [fitted(about, width) for width in (70, 50, 40, 30)] == [
+        about,
+        "rotated queries and keys (RoPE) · Su et al. 2021",
+        "rotated queries and keys (RoPE)",
+        "rotated queries and keys …",
+    ]
+
+
+def test_schemes_tells_all_of_what_is_named(tmp_path):
+    answer = posexp("schemes", "rope", "dape", "offset", "yarn", "small", cwd=tmp_path)
     assert answer.code == 0 and not list(tmp_path.iterdir())
-    shown = [line.split("│")[1].strip() for line in answer.out.splitlines() if line.startswith("│")]
-    names = [sorted(path.stem for path in (config_dir() / kind).glob("*.yaml")) for kind in ("window", "transform")]
-    assert [name for name in shown if name] == [*SCHEMES, *names[0], *names[1]]
-    assert "2104.09864" in answer.out and "base=10000.0" in answer.out and "distance_bias" in answer.out
-    assert "not prefix-stable" in answer.out and "beta_fast=32.0" in answer.out and "inner=Rope" in answer.out
+    heads = [line.split() for line in answer.out.splitlines() if line.split()[:1] and " ─" not in line]
+    assert [words for words in heads if words[0] in ("scheme", "transform", "model")] == [
+        *(["scheme", name] for name in ("rope", "dape", "offset")),
+        *(["transform", "offset"], ["transform", "yarn"], ["model", "small"]),
+    ]
+    assert "2104.09864" in answer.out and "base=10000.0" in answer.out and "bias" in answer.out
+    assert "relative" in answer.out and "beta_fast=32.0" in answer.out and "inner=Sinusoidal" in answer.out
+    refused = here("schemes", "rop", cwd=tmp_path).refusal()
+    assert "nothing is called 'rop', did you mean 'rope'?; posexp schemes lists all" in refused
 
 
 @pytest.mark.parametrize(

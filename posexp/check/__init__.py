@@ -26,7 +26,7 @@ def check(command: CheckCommand) -> None:
     for name, path in paths.items():
         own = path.parent.resolve() == (config_dir() / "scheme").resolve()
         report = examine(name, partial(from_config, read_options(path)), command.lengths, with_authors=own)
-        screen.print(show(report))
+        screen.print(show(report, screen.width))
         if report.broken:
             broken.append(name)
     screen.print(LEGEND)
