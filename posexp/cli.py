@@ -22,14 +22,13 @@ from posexp.command_line import group_options, hydra_arguments, line_to_complete
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError
-from posexp.knobs import meanings
 from posexp.launchers import present_launchers, threads
 from posexp.log import say
 from posexp.ranks import place
 from posexp.refusal import one_line
 from posexp.stopping import STOPPING, in_a_job, stop
 from posexp.typed import schema_of, typed
-from posexp.usage import EXAMPLES, USAGE
+from posexp.usage import EXAMPLES, USAGE, help_of
 
 
 class Failed(BaseException):
@@ -256,16 +255,10 @@ def register() -> None:
         store.store(name=f"{command}_schema", node=schema_of(schema))
     sweepers.present()
     OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
-    OmegaConf.register_new_resolver("posexp_knobs", knobs, replace=True)
+    OmegaConf.register_new_resolver("posexp_help", help_of, replace=True)
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)
     OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
     present_launchers(store)
-
-
-def knobs(command: str) -> str:
-    rows = list(meanings(COMMANDS[command]))
-    width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in rows)
 
 
 def label() -> str:

@@ -15,6 +15,7 @@ from posexp.cells import Cell, cell
 from posexp.commands import RunsCommand, SchemesCommand
 from posexp.errors import Misuse, PosexpError
 from posexp.grid import print_grid
+from posexp.hints import searched
 from posexp.log import clock, say
 from posexp.refusal import did_you_mean
 from posexp.runs import Run, find, groups
@@ -101,19 +102,12 @@ def options_of(node: dict[str, Any]) -> str:
 
 def choices(kind: str) -> list[Path]:
     """The YAML files of one kind in posexp's configs, and in the user's own that --config-dir names, by name."""
-    return sorted((path for folder in config_folders(kind) for path in folder.glob("*.yaml")), key=lambda p: p.stem)
-
-
-def config_folders(kind: str) -> list[Path]:
-    from hydra.core.hydra_config import HydraConfig
-
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) / kind for source in sources if source.schema == "file"]
+    return sorted((path for folder in searched() for path in folder.glob(f"{kind}/*.yaml")), key=lambda p: p.stem)
 
 
 def scheme_folders() -> list[Path]:
     """scheme/ in posexp's configs, and in the user's own that --config-dir names."""
-    return config_folders("scheme")
+    return [folder / "scheme" for folder in searched()]
 
 
 def hooks_of(scheme: Any) -> list[str]:

@@ -93,6 +93,53 @@ def test_misuse_is_one_line_with_what_to_type_and_leaves_nothing_behind(tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("train rope", "'rope' is not key=value: say +scheme=rope"),
+        ("train -m rope,alibi", "'rope,alibi' is not key=value: say +scheme=rope,alibi"),
+        ("train small", "say model=small"),
+        ("train rop", "did you mean +scheme=rope?"),
+        ("train xyzzy", "posexp train --help lists what there is, and posexp train --cfg job shows what would run"),
+        ("report small", "'small' is not key=value: say group=small or --runs 'small*'"),
+        ("runs small", "say group=small"),
+        ("report nll", "say measure=nll"),
+        ("report html", "say html=true"),
+        ("eval rope", "say group=rope or --runs 'rope*'"),
+        ("eval yarn", "say +transform=yarn"),
+        ("train +scheme=rope lr=0.001", "no key 'lr': say train.lr=0.001"),
+        ("train +scheme=rope +lr=0.001", "no key 'lr': say train.lr=0.001"),
+        ("train +scheme=rope model.lr=0.001", "no key 'model.lr': say train.lr=0.001"),
+        ("train +scheme=rope base=500", "no key 'base': say scheme.base=500"),
+        ("train +scheme=rope precision=float32", "say train.precision=float32 or eval.precision=float32"),
+        ("train +scheme=rope train.lrr=1", "no key 'train.lrr', did you mean 'train.lr'?"),
+        ("train +scheme=rope wandb=disabled", "wandb is a section, not a value: say wandb.mode=disabled"),
+        ("train +scheme=rope trainer=fsdp", "say trainer.strategy=fsdp"),
+        ("train +scheme=rope train=100", "train is a section, not a value: say train.length=… or train.tokens=… or"),
+        ("eval eval=100", "eval is a section, not a value: say eval.lengths=…"),
+        ("report --group small", "posexp report has no flag --group: say group=small"),
+        ("train --scheme rope", "no flag --scheme: say +scheme=rope"),
+        ("train +scheme=rope --lr=0.1", "no flag --lr: say train.lr=0.1"),
+        ("eval --trust", "no flag --trust: say trust=true"),
+        (
+            "train +scheme=rope --dry-run",
+            "no flag --dry-run; posexp train --help lists what there is, and posexp train",
+        ),
+        (
+            "train +scheme=rope hydra.run.dir=foo",
+            "hydra.run.dir=foo has no effect: posexp chooses its folders by itself",
+        ),
+        ("train -m +scheme=rope hydra.sweep.dir=foo", "say results=… (folder of all groups) or group=…"),
+        ("bench hydra.run.dir=foo", "say folder=… (where the bench gets a folder of its own)"),
+        ("check hydra.output_subdir=foo", "posexp check writes no files"),
+        ("report hydra/job_logging=default", "hydra/job_logging=default has no effect"),
+    ],
+)
+def test_what_was_meant_is_said_in_one_line(tmp_path, line, says):
+    assert says in here(*line.split(), cwd=tmp_path).refusal()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_traceback_is_shown_only_when_asked_for(tmp_path):
     words = ["train", "+scheme=rope", *TINY]
     assert "no file text" in posexp(*words, cwd=tmp_path).refusal()
@@ -104,8 +151,24 @@ def test_help_lists_choices_and_knobs_in_a_fresh_process_without_torch(tmp_path)
     answer = posexp("train", "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in answer.err.splitlines()}
     assert answer.code == 0 and "hydra" in imported and not {"torch", "datasets", "wandb"} & imported
-    for word in (f"scheme: {', '.join(SCHEMES)}", "train.tokens", "training budget, in tokens", "n_layer: 5"):
-        assert word in answer.out
+    shown = " ".join(answer.out.split())
+    for word in (f"+scheme {', '.join(SCHEMES)}", "train.lr peak learning rate (float, default 0.003)", "n_layer: 5"):
+        assert word in shown
+    for word in (
+        "eval.lengths",
+        "(list of int or null, default null)",
+        "(ddp | fsdp, default ddp)",
+        "+experiment alibi",
+    ):
+        assert word in shown
+    assert "transform" not in shown and max(map(len, answer.out.splitlines())) <= 88
+
+
+def test_help_shows_the_groups_of_the_command_alone_and_those_of_ones_own(own):
+    assert "Named choices" not in here("compare", "--help", cwd=own).out
+    shown = here("eval", "--help", cwd=own).out
+    assert "+transform" in shown and "experiment" not in shown and "+scheme" not in shown
+    assert "foo, fox" in here("train", "--help", "--config-dir", "own", cwd=own).out
 
 
 @pytest.mark.parametrize("command", TASKS)
