@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -187,9 +188,17 @@ def test_cfg_and_info_show_what_would_run(tmp_path):
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
-    line = f"set -o pipefail; {shlex.quote(str(SCRIPT))} train --info all +scheme=rope 2>err | head -n 1"
-    subprocess.run(["bash", "-c", line], cwd=tmp_path, stdout=subprocess.DEVNULL, check=False)
-    assert (tmp_path / "err").read_text() == ""
+    """Each ends as programs do that SIGPIPE ends, whether it notices while it prints or when all is printed."""
+    for words in ("schemes", "report --help"):
+        line = f"{{ sleep 0.1; exec {shlex.quote(str(SCRIPT))} {words}; }} 2>err | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, check=False)
+        assert ((tmp_path / "err").read_text(), done.returncode) == ("", 128 + signal.SIGPIPE), words
+
+
+def test_a_job_whose_reader_leaves_ends_like_any_command(finished):
+    line = f"{{ sleep 0.1; exec {shlex.quote(str(SCRIPT))} runs; }} 2>err | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=finished, check=False)
+    assert ((finished / "err").read_text(), done.returncode) == ("", 128 + signal.SIGPIPE)
 
 
 def test_flags_may_stand_anywhere(tmp_path):

@@ -23,6 +23,7 @@ from rich.console import Console
 from posexp.command_line import translate
 from posexp.commands import ReportCommand
 from posexp.config import Measure as Choice
+from posexp.config import config_dir
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
@@ -37,7 +38,7 @@ from posexp.report.curves import wrapped
 from posexp.report.latex import escape
 from posexp.report.measure import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
 from posexp.report.page import page as page_of
-from posexp.report.style import looks
+from posexp.report.style import looks, looks_of
 from posexp.report.table import how_to_read, markdown, print_tables
 from posexp.report.ticks import both_sides, log_ticks, plain, tick_labels, ticks_of, y_ticks
 
@@ -395,6 +396,19 @@ def test_panels_agree_on_the_look_of_a_curve_and_no_two_curves_look_alike() -> N
     found = looks(tables(rows + more, {}))
     assert len(set(found.values())) == 40
     assert found == looks(tables(more + rows, {}))
+
+
+def test_a_curve_keeps_its_look_whatever_stands_beside_it() -> None:
+    schemes = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
+    found = looks_of(schemes)
+    assert len(set(found.values())) == len(schemes) == 28
+    assert all(looks_of([label])[label] == look for label, look in found.items())
+    ten = ("none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log", "fire", "cope")
+    assert len({found[label].colour for label in ten}) == 10
+    # a colour stays even where looks are so many that some labels take other markers and dashes
+    many = [f"rope (base={n})" for n in range(200)]
+    assert all(look.colour == looks_of([label])[label].colour for label, look in looks_of(many).items())
+    assert len(set(looks_of(many).values())) == 200
 
 
 def test_numbers_keep_four_digits_and_huge_ones_two() -> None:
@@ -1087,9 +1101,9 @@ def test_no_picture_mixes_two_sets(sets: Path) -> None:
 
 def points_of(axes: Any, look_of: dict[str, Any]) -> dict[str, dict[float, float]]:
     """The points of each curve in a panel: level by length."""
-    curve_of = {look.colour: curve for curve, look in look_of.items()}
+    curve_of = {(look.colour, look.marker): curve for curve, look in look_of.items()}
     lines = [line for line in axes.lines if line.get_linestyle() != "None" and line.get_transform() == axes.transData]
-    found = [(curve_of.get(str(line.get_color())), line.get_data()) for line in lines]
+    found = [(curve_of.get((str(line.get_color()), str(line.get_marker()))), line.get_data()) for line in lines]
     return {curve: dict(zip(*data, strict=True)) for curve, data in found if curve}
 
 
