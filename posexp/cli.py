@@ -6,13 +6,14 @@ and --help, --cfg and TAB answer without torch.
 
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -22,14 +23,13 @@ from posexp.command_line import group_options, hydra_arguments, line_to_complete
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
 from posexp.errors import Misuse, PosexpError
-from posexp.knobs import meanings
 from posexp.launchers import present_launchers, threads
 from posexp.log import say
 from posexp.ranks import place
 from posexp.refusal import one_line
 from posexp.stopping import STOPPING, in_a_job, stop
 from posexp.typed import schema_of, typed
-from posexp.usage import EXAMPLES, USAGE
+from posexp.usage import EXAMPLES, USAGE, help_of
 
 
 class Failed(BaseException):
@@ -170,27 +170,43 @@ def main() -> int:
             return 0
         command, tail = command_of(words)
         if command is None:
-            print(USAGE, end="")
+            print(USAGE, end="", flush=True)
             return 0 if words else 2
         if command == "train":
             log.silent = place().rank > 0
         run_hydra(command, translate(command, tail))
+        sys.stdout.flush()  # here a reader that left is noticed, and not while the interpreter ends
         return 0
     except KeyboardInterrupt as end:
         say(f"posexp: {end}" if str(end) else "posexp: interrupted; repeat the command to go on")
         return 128 + getattr(end, "signum", signal.SIGINT)
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich notices first that the reader left
+            return left_alone()
         return end.code if isinstance(end.code, int) else 1
-    except BrokenPipeError:  # the reader of our output (head, less) left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (Exception, Failed) as raised:
         error = raised.__cause__ if isinstance(raised, Failed) else raised
         assert isinstance(error, Exception)
+        if isinstance(error, BrokenPipeError) and (unread(sys.stdout) or unread(sys.stderr)):
+            return left_alone()
         if wants_traceback:
             raise error from None
         say(f"posexp: error: {one_line(error, words[0])}")
         return exit_code(error)
+
+
+def unread(stream: TextIO) -> bool:
+    """Whether `stream` is a pipe whose reader (head, less) left."""
+    asked = select.poll()
+    asked.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
+
+
+def left_alone() -> int:
+    """Ends without a word, as a program that SIGPIPE ends: nobody reads what is still to be written."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def command_of(words: list[str]) -> tuple[str | None, list[str]]:
@@ -256,16 +272,10 @@ def register() -> None:
         store.store(name=f"{command}_schema", node=schema_of(schema))
     sweepers.present()
     OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
-    OmegaConf.register_new_resolver("posexp_knobs", knobs, replace=True)
+    OmegaConf.register_new_resolver("posexp_help", help_of, replace=True)
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)
     OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
     present_launchers(store)
-
-
-def knobs(command: str) -> str:
-    rows = list(meanings(COMMANDS[command]))
-    width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in rows)
 
 
 def label() -> str:

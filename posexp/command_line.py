@@ -6,11 +6,11 @@ Uses Hydra's internal config loader and argument parser, both unchanged in 1.3 a
 import argparse
 import re
 from dataclasses import fields
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
+from posexp import hints
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
 from posexp.errors import Misuse
@@ -30,6 +30,10 @@ SWITCHES = {"--html": "html", "--all": "all", "--peers": "peers", "--detach": "h
 VALUE_FLAGS = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
 VALUE_FLAGS |= {"--package", "-p", "--info", "-i", "--cfg", "-c"}
 DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # nothing is run with these
+
+
+DECIDED = re.compile(r"hydra[./](run|sweep|output_subdir|job_logging)([.]|$)|hydra[.]job[.]chdir$")
+PLACES = ("results", "group", "folder")  # the knobs that say where files go
 
 
 def translate(command: str, words: list[str]) -> list[str]:
@@ -57,7 +61,8 @@ def translate(command: str, words: list[str]) -> list[str]:
             found.append(word.removeprefix("hf.") if command == "eval" else word)  # hf= itself names the checkpoint
             continue
         if command not in OWN_FLAGS[flag]:
-            raise Misuse(f"posexp {command} has no flag {flag}")
+            hint = hints.of_flag(command, flag, value_of(value, rest), [])
+            raise Misuse(f"posexp {command} has no flag {flag}{hint}")
         if flag in SWITCHES:
             found.append(f"{SWITCHES[flag]}={value if equals else 'true'}")
             continue
@@ -70,8 +75,17 @@ def translate(command: str, words: list[str]) -> list[str]:
     return found + POSITIONAL[command](bare) if bare else found
 
 
+def value_of(value: str, rest: list[str]) -> str | None:
+    """The value of a flag: behind its "=", or the next word where that is no flag and no override."""
+    return value or next((word for word in rest[:1] if not word.startswith("-") and "=" not in word), None)
+
+
 def named_schemes(words: list[str]) -> list[str]:
     return [f"schemes=[{','.join(map(quoted, words))}]"]
+
+
+def named_parts(words: list[str]) -> list[str]:
+    return [f"names=[{','.join(map(quoted, words))}]"]
 
 
 def named_run(words: list[str]) -> list[str]:
@@ -91,6 +105,7 @@ def named_curves(words: list[str]) -> list[str]:
 POSITIONAL = {
     "check": named_schemes,
     "bench": named_schemes,
+    "schemes": named_parts,
     "inspect": named_run,
     "export": named_run,
     "compare": named_curves,
@@ -118,7 +133,7 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
 
     Raises Misuse for an unknown flag, a launcher without -m, or a missing scheme.
     """
-    flags, overrides = split_flags(words)
+    flags, overrides = split_flags(command, words)
     sweeps = bool({"-m", "--multirun"} & set(flags))
     if sweeps and DRY_FLAGS & set(flags):
         raise Misuse("-m runs a sweep, and --help, --cfg and --info only show: take one of them away")
@@ -128,6 +143,7 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
             raise Misuse(f"{'--detach' if key.endswith('detach') else word} only acts in a sweep: add -m")
         if key == "hydra/launcher":
             check_launcher(value)
+        check_key(command, word, key, value)
     overrides, choices = settle_groups(command, overrides, flags)
     check_chosen(command, overrides, choices)
     if "hydra/sweeper=optuna" in overrides:
@@ -140,6 +156,18 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
     return overrides + flags
 
 
+def check_key(command: str, word: str, key: str, value: str) -> None:
+    """Raises Misuse for what posexp decides in Hydra's place, and for a plain value in the place of a section."""
+    if DECIDED.match(key):
+        places = [place for place in fields(COMMANDS[command]) if place.name in PLACES]
+        known = [f"{place.name}=… ({place.metadata['meaning']})" for place in places]
+        where = f"say {' or '.join(known)}" if known else f"posexp {command} writes no files"
+        raise Misuse(f"{word} has no effect: posexp chooses its folders by itself; {where}")
+    group = key in {name.lstrip("+") for name in hints.groups_of(command)}
+    if not group and not value.startswith("{") and (hint := hints.of_section(command, key, value)):
+        raise Misuse(hint)
+
+
 def check_chosen(command: str, overrides: list[str], choices: set[str]) -> None:
     """Raises Misuse for a key of a section that is left out, as data.paths of posexp eval is without data=files."""
     for section in fields(COMMANDS[command]):
@@ -148,7 +176,7 @@ def check_chosen(command: str, overrides: list[str], choices: set[str]) -> None:
             raise Misuse(f"{keys[0]}: no {section.name} is chosen, which would be {section.metadata['meaning']}")
 
 
-def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
+def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
     """(flags with their values, overrides). Hydra 1.3 refuses overrides that flags interrupt."""
     from hydra._internal.utils import get_args_parser
 
@@ -159,10 +187,10 @@ def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("-"):
             overrides.append(word)
             continue
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if name not in options:
-            close = get_close_matches(name, [*options, *OWN_FLAGS], n=1)
-            raise Misuse(f"no flag {name}" + (f"; did you mean {close[0]}?" if close else ""))
+            known = [*options, *(flag for flag, commands in OWN_FLAGS.items() if command in commands)]
+            raise Misuse(f"no flag {name}{hints.of_flag(command, name, value_of(value, rest), known)}")
         flags.append(word)
         action = options[name]
         if equals or isinstance(action, (argparse._StoreTrueAction, argparse._VersionAction)):
@@ -184,7 +212,7 @@ def line_to_complete(command: str, words: list[str], last: str) -> tuple[list[st
     """
     before = words[:-1] if last else words
     try:
-        flags, overrides = split_flags(translate(command, before))
+        flags, overrides = split_flags(command, translate(command, before))
     except Misuse:
         return None, []
     folders = [part for pair in pairwise(flags) if pair[0] in ("--config-dir", "-cd") for part in pair]

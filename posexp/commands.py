@@ -151,6 +151,8 @@ class RunsCommand:
 class SchemesCommand:
     """posexp schemes"""
 
+    names: list[str] = knob([], "show all of these schemes, windows, transforms and models; left out: a line for each")
+
 
 @dataclass
 class CheckCommand:
@@ -227,6 +229,7 @@ class ExportCommand:
     results: str = knob("results", "folder of all groups")
     group: str = knob("default", "folder of the runs that belong together")
     cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
+    trust: bool = knob(False, "run a scheme's code from outside posexp that a run folder names")
 
     def __post_init__(self) -> None:
         check_name("group", self.group)

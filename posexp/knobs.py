@@ -1,7 +1,6 @@
 """What a field of a config dataclass says of itself, and what its values must keep."""
 
-from collections.abc import Iterator
-from dataclasses import field, fields, is_dataclass
+from dataclasses import field, fields
 from typing import Any
 
 from posexp.errors import Misuse
@@ -69,13 +68,3 @@ def is_name(name: str, most: int = LONGEST_NAME) -> bool:
     """Whether `name` is one folder's, on any system and in any terminal: no path, not hidden, all of it printed."""
     parts = "/" in name or "\\" in name or name.startswith(".")
     return bool(name) and not parts and name.isprintable() and len(name.encode()) <= most
-
-
-def meanings(section: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, meaning) of every knob of a config dataclass, for --help."""
-    for knob_ in fields(section):
-        nested: Any = knob_.metadata["choices_of"] or knob_.default_factory
-        if isinstance(nested, type) and is_dataclass(nested):
-            yield from meanings(nested, f"{prefix}{knob_.name}.")
-        else:
-            yield prefix + knob_.name, knob_.metadata["meaning"]

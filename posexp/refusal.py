@@ -4,10 +4,8 @@ import errno
 import re
 from difflib import get_close_matches
 
-from posexp.commands import COMMANDS
-from posexp.config import config_dir
+from posexp import hints
 from posexp.errors import PosexpError
-from posexp.knobs import meanings
 from posexp.launchers import NO_SLURM, lacking
 
 
@@ -30,7 +28,10 @@ def one_line(error: Exception, command: str) -> str:
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not key=value; special characters need quotes, as in \"key='a (b)'\""
+        word = str(error.override)
+        if re.fullmatch(r"[\w.,*-]+", word):
+            return f"{word!r} is not key=value{hints.of_word(command, word)}"
+        return f"{word!r} is not key=value; special characters need quotes, as in \"key='a (b)'\""
     text = str(error)
     if twice := re.search(r"Multiple values for (\S+)\. To override", text):
         return f"{twice[1]} is chosen twice, here or by an experiment: name it once"
@@ -47,9 +48,9 @@ def one_line(error: Exception, command: str) -> str:
         return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
-        names = [name for name, _ in meanings(COMMANDS.get(command, COMMANDS["train"]))] + scheme_options()
         if "not in" in text or "No match" in text:
-            return f"no key {key!r}{did_you_mean(key, names)}; posexp {command} --help lists all"
+            given = re.search(r"To append to your config use \+[^=\s]+=(.*)", text)
+            return f"no key {key!r}{hints.of_key(command, key, given[1] if given else '…')}"
     if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)'\n", text):
         key, value = ambiguous.groups()
         return f"{key}={value} names several values: add -m to run each, or write a list, {key}=[{value}]"
@@ -60,12 +61,6 @@ def one_line(error: Exception, command: str) -> str:
         text = re.sub(r"Error merging override \S+", "", text.replace(full_key[0], ""))
         return f"{key}: {squeezed(text)}"
     return squeezed(text)
-
-
-def scheme_options() -> list[str]:
-    """`scheme.<option>` for every option of every scheme that posexp has."""
-    files = (config_dir() / "scheme").glob("*.yaml")
-    return sorted({f"scheme.{name}" for file in files for name in re.findall(r"^([a-z]\w*):", file.read_text(), re.M)})
 
 
 def did_you_mean(word: str, options: list[str]) -> str:

@@ -136,6 +136,8 @@ def for_each(runs: list[Run], work: Callable[[Run], object], done: str) -> None:
         except Taken:
             queue.append(run)
             continue
+        except BrokenPipeError:  # nobody reads what is printed
+            raise
         except PosexpError as error:
             errors.append(type(error)(f"{run.name}: {error}"))
         except OSError as error:

@@ -1,55 +1,95 @@
-"""posexp schemes and posexp runs: what there is, as tables."""
+"""posexp schemes and posexp runs: what there is, as lists and tables."""
 
 import sys
 from collections import Counter
 from pathlib import Path
 from shutil import get_terminal_size
-from textwrap import wrap
+from textwrap import shorten, wrap
 from time import localtime, strftime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from posexp.cells import Cell, cell
 from posexp.commands import RunsCommand, SchemesCommand
 from posexp.errors import Misuse, PosexpError
+from posexp.grid import print_grid
+from posexp.hints import searched
 from posexp.log import clock, say
+from posexp.refusal import did_you_mean
 from posexp.runs import Run, find, groups
 from posexp.slurm import Queue, queue
 from posexp.untrusted import visible
 
 MOST_SHOWN = 40  # lengths
+KINDS = {
+    "scheme": "Positional schemes: +scheme=<name>",
+    "window": "Windows, in training and evaluation: window=<name>",
+    "transform": "Transforms, at evaluation: +transform=<name>",
+    "model": "Models: model=<name>",
+}
 
 
 def print_schemes(command: SchemesCommand) -> None:
-    """Every scheme of configs/: its first comment, where it acts, what it promises, its options; then windows and
-    transforms."""
+    """A line for each scheme, window, transform and model of configs/; of those that are named, all that is known.
+
+    Raises Misuse for a name that none of them has.
+    """
+    screen = console()
+    there = {kind: choices(kind) for kind in KINDS}
+    if not command.names:
+        for kind, title in KINDS.items():
+            width = max(len(path.stem) for path in there[kind])
+            screen.print(Text(title, style="bold"))
+            for path in there[kind]:
+                screen.print(Text(f"  {path.stem:<{width}}  {fitted(about(path), screen.width - width - 4)}"))
+        screen.print(Text("posexp schemes <name> … shows the options of each"))
+        return
+    every = list(dict.fromkeys(path.stem for paths in there.values() for path in paths))
+    for name in command.names:
+        if name not in every:
+            raise Misuse(f"nothing is called {name!r}{did_you_mean(name, every)}; posexp schemes lists all")
+        for kind, paths in there.items():
+            for path in paths:
+                if path.stem == name:
+                    known = {"what it is": about(path), **details(kind, path)}
+                    print_grid("", (kind, name), [[key, value] for key, value in known.items() if value], screen)
+
+
+def fitted(text: str, width: int) -> str:
+    """`text` without its last parts, if it is too long: source first, then words."""
+    parts = text.split(" · ")
+    whole = [joined for n in range(len(parts), 0, -1) if len(joined := " · ".join(parts[:n])) <= width]
+    return whole[0] if whole else shorten(parts[0], width, placeholder=" …")
+
+
+def details(kind: str, path: Path) -> dict[str, str]:
+    """Options with their defaults; of a scheme also where it acts and what it promises."""
     from posexp.parts import read_options
     from posexp.schemes import Dims, from_config
 
-    table = Table("scheme", "what it is", "hooks", "promises", "options", title="Positional schemes")
-    for path in choices("scheme"):
-        node = read_options(path)
-        scheme = from_config(node, Dims(d_model=128, n_head=4, n_layer=2, train_length=128))
-        promises = {
-            "relative": scheme.relative,
-            "no positions": not scheme.reads_positions,
-            "not prefix-stable": not scheme.prefix_stable,
-            f"ends at {scheme.max_length} if trained at 128": scheme.max_length is not None,
-        }
-        holds = ", ".join(name for name, true in promises.items() if true)
-        table.add_row(path.stem, about(path), ", ".join(hooks_of(scheme)), holds, options_of(node))
-    console().print(table)
-    for kind, title in (("window", "Windows, in training and evaluation"), ("transform", "Transforms, at evaluation")):
-        table = Table(kind, "what it is", "options", title=title)
-        for path in choices(kind):
-            table.add_row(path.stem, about(path), options_of(read_options(path)))
-        console().print(table)
+    node = read_options(path)
+    if kind != "scheme":
+        return {"options": options_of(node)}
+    scheme = from_config(node, Dims(d_model=128, n_head=4, n_layer=2, train_length=128))
+    promises = {
+        "relative": scheme.relative,
+        "no positions": not scheme.reads_positions,
+        "not prefix-stable": not scheme.prefix_stable,
+        f"ends at {scheme.max_length} if trained at 128": scheme.max_length is not None,
+    }
+    return {
+        "hooks": ", ".join(hooks_of(scheme)),
+        "promises": ", ".join(name for name, true in promises.items() if true),
+        "options": options_of(node),
+    }
 
 
 def about(path: Path) -> str:
-    return path.read_text().splitlines()[0].removeprefix("# ")
+    """Its first comment."""
+    comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+    return comments[0].removeprefix("# ") if comments else ""
 
 
 def options_of(node: dict[str, Any]) -> str:
@@ -62,19 +102,12 @@ def options_of(node: dict[str, Any]) -> str:
 
 def choices(kind: str) -> list[Path]:
     """The YAML files of one kind in posexp's configs, and in the user's own that --config-dir names, by name."""
-    return sorted((path for folder in config_folders(kind) for path in folder.glob("*.yaml")), key=lambda p: p.stem)
-
-
-def config_folders(kind: str) -> list[Path]:
-    from hydra.core.hydra_config import HydraConfig
-
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) / kind for source in sources if source.schema == "file"]
+    return sorted((path for folder in searched() for path in folder.glob(f"{kind}/*.yaml")), key=lambda p: p.stem)
 
 
 def scheme_folders() -> list[Path]:
     """scheme/ in posexp's configs, and in the user's own that --config-dir names."""
-    return config_folders("scheme")
+    return [folder / "scheme" for folder in searched()]
 
 
 def hooks_of(scheme: Any) -> list[str]:

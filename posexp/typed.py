@@ -6,18 +6,18 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from posexp.commands import COMMANDS
 from posexp.errors import Misuse
-from posexp.knobs import meanings
-from posexp.refusal import did_you_mean
+from posexp.hints import of_key
 
 
 def typed(config: DictConfig) -> object:
     """The command's dataclass. Raises Misuse for a key that `+` has smuggled in, or a value out of range."""
     schema = OmegaConf.get_type(config)
     assert schema is not None
-    names = [name for name, _ in meanings(schema)]
+    (command,) = (name for name, each in COMMANDS.items() if each is schema)
     for key in smuggled(config):
-        raise Misuse(f"no key {key!r}{did_you_mean(key, names)}")
+        raise Misuse(f"no key {key!r}{of_key(command, key, str(OmegaConf.select(config, key)))}")
     values = {knob_.name: value_of(config, knob_) for knob_ in fields(schema)}
     return schema(**values)
 

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from command import SCRIPT, TINY, Answer, files_of, here, posexp, run_of, world,
 from posexp.cli import TASKS
 from posexp.config import config_dir
 from posexp.report import COLUMNS
+from posexp.tables import fitted
 
 SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
 FOO = '''
@@ -92,6 +94,53 @@ def test_misuse_is_one_line_with_what_to_type_and_leaves_nothing_behind(tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("train rope", "'rope' is not key=value: say +scheme=rope"),
+        ("train -m rope,alibi", "'rope,alibi' is not key=value: say +scheme=rope,alibi"),
+        ("train small", "say model=small"),
+        ("train rop", "did you mean +scheme=rope?"),
+        ("train xyzzy", "posexp train --help lists what there is, and posexp train --cfg job shows what would run"),
+        ("report small", "'small' is not key=value: say group=small or --runs 'small*'"),
+        ("runs small", "say group=small"),
+        ("report nll", "say measure=nll"),
+        ("report html", "say html=true"),
+        ("eval rope", "say group=rope or --runs 'rope*'"),
+        ("eval yarn", "say +transform=yarn"),
+        ("train +scheme=rope lr=0.001", "no key 'lr': say train.lr=0.001"),
+        ("train +scheme=rope +lr=0.001", "no key 'lr': say train.lr=0.001"),
+        ("train +scheme=rope model.lr=0.001", "no key 'model.lr': say train.lr=0.001"),
+        ("train +scheme=rope base=500", "no key 'base': say scheme.base=500"),
+        ("train +scheme=rope precision=float32", "say train.precision=float32 or eval.precision=float32"),
+        ("train +scheme=rope train.lrr=1", "no key 'train.lrr', did you mean 'train.lr'?"),
+        ("train +scheme=rope wandb=disabled", "wandb is a section, not a value: say wandb.mode=disabled"),
+        ("train +scheme=rope trainer=fsdp", "say trainer.strategy=fsdp"),
+        ("train +scheme=rope train=100", "train is a section, not a value: say train.length=… or train.tokens=… or"),
+        ("eval eval=100", "eval is a section, not a value: say eval.lengths=…"),
+        ("report --group small", "posexp report has no flag --group: say group=small"),
+        ("train --scheme rope", "no flag --scheme: say +scheme=rope"),
+        ("train +scheme=rope --lr=0.1", "no flag --lr: say train.lr=0.1"),
+        ("eval --trust", "no flag --trust: say trust=true"),
+        (
+            "train +scheme=rope --dry-run",
+            "no flag --dry-run; posexp train --help lists what there is, and posexp train",
+        ),
+        (
+            "train +scheme=rope hydra.run.dir=foo",
+            "hydra.run.dir=foo has no effect: posexp chooses its folders by itself",
+        ),
+        ("train -m +scheme=rope hydra.sweep.dir=foo", "say results=… (folder of all groups) or group=…"),
+        ("bench hydra.run.dir=foo", "say folder=… (where the bench gets a folder of its own)"),
+        ("check hydra.output_subdir=foo", "posexp check writes no files"),
+        ("report hydra/job_logging=default", "hydra/job_logging=default has no effect"),
+    ],
+)
+def test_what_was_meant_is_said_in_one_line(tmp_path, line, says):
+    assert says in here(*line.split(), cwd=tmp_path).refusal()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_traceback_is_shown_only_when_asked_for(tmp_path):
     words = ["train", "+scheme=rope", *TINY]
     assert "no file text" in posexp(*words, cwd=tmp_path).refusal()
@@ -103,8 +152,24 @@ def test_help_lists_choices_and_knobs_in_a_fresh_process_without_torch(tmp_path)
     answer = posexp("train", "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in answer.err.splitlines()}
     assert answer.code == 0 and "hydra" in imported and not {"torch", "datasets", "wandb"} & imported
-    for word in (f"scheme: {', '.join(SCHEMES)}", "train.tokens", "training budget, in tokens", "n_layer: 5"):
-        assert word in answer.out
+    shown = " ".join(answer.out.split())
+    for word in (f"+scheme {', '.join(SCHEMES)}", "train.lr peak learning rate (float, default 0.003)", "n_layer: 5"):
+        assert word in shown
+    for word in (
+        "eval.lengths",
+        "(list of int or null, default null)",
+        "(ddp | fsdp, default ddp)",
+        "+experiment alibi",
+    ):
+        assert word in shown
+    assert "transform" not in shown and max(map(len, answer.out.splitlines())) <= 88
+
+
+def test_help_shows_the_groups_of_the_command_alone_and_those_of_ones_own(own):
+    assert "Named choices" not in here("compare", "--help", cwd=own).out
+    shown = here("eval", "--help", cwd=own).out
+    assert "+transform" in shown and "experiment" not in shown and "+scheme" not in shown
+    assert "foo, fox" in here("train", "--help", "--config-dir", "own", cwd=own).out
 
 
 @pytest.mark.parametrize("command", TASKS)
@@ -123,9 +188,17 @@ def test_cfg_and_info_show_what_would_run(tmp_path):
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
-    line = f"set -o pipefail; {shlex.quote(str(SCRIPT))} train --info all +scheme=rope 2>err | head -n 1"
-    subprocess.run(["bash", "-c", line], cwd=tmp_path, stdout=subprocess.DEVNULL, check=False)
-    assert (tmp_path / "err").read_text() == ""
+    """Each ends as programs do that SIGPIPE ends, whether it notices while it prints or when all is printed."""
+    for words in ("schemes", "report --help"):
+        line = f"{{ sleep 0.1; exec {shlex.quote(str(SCRIPT))} {words}; }} 2>err | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, check=False)
+        assert ((tmp_path / "err").read_text(), done.returncode) == ("", 128 + signal.SIGPIPE), words
+
+
+def test_a_job_whose_reader_leaves_ends_like_any_command(finished):
+    line = f"{{ sleep 0.1; exec {shlex.quote(str(SCRIPT))} runs; }} 2>err | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=finished, check=False)
+    assert ((finished / "err").read_text(), done.returncode) == ("", 128 + signal.SIGPIPE)
 
 
 def test_flags_may_stand_anywhere(tmp_path):
@@ -255,14 +328,34 @@ def test_runs_shows_how_far_each_run_is(finished):
     assert "interrupted" in learned and "done" in rope and "8/8" in rope and "8, 16, 64" in rope
 
 
-def test_schemes_shows_every_scheme_with_its_paper_and_options(tmp_path):
-    answer = posexp("schemes", cwd=tmp_path)
+def test_schemes_is_a_line_for_each_that_fits_the_width(own):
+    answer = here("schemes", "--config-dir", "own", cwd=own)
+    kinds = [sorted(path.stem for path in (config_dir() / kind).glob("*.yaml")) for kind in ("window", "transform")]
+    names = [line.split()[0] for line in answer.out.splitlines() if line.startswith("  ")]
+    assert names[: len(SCHEMES) + 1] == sorted([*SCHEMES, "foo"])
+    assert names[len(SCHEMES) + 1 :] == [*kinds[0], *kinds[1], "base", "bench", "small", "tiny"]
+    assert "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864" in answer.out
+    about = "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864"
+    assert [fitted(about, width) for width in (70, 50, 40, 30)] == [
+        about,
+        "rotated queries and keys (RoPE) · Su et al. 2021",
+        "rotated queries and keys (RoPE)",
+        "rotated queries and keys …",
+    ]
+
+
+def test_schemes_tells_all_of_what_is_named(tmp_path):
+    answer = posexp("schemes", "rope", "dape", "offset", "yarn", "small", cwd=tmp_path)
     assert answer.code == 0 and not list(tmp_path.iterdir())
-    shown = [line.split("│")[1].strip() for line in answer.out.splitlines() if line.startswith("│")]
-    names = [sorted(path.stem for path in (config_dir() / kind).glob("*.yaml")) for kind in ("window", "transform")]
-    assert [name for name in shown if name] == [*SCHEMES, *names[0], *names[1]]
-    assert "2104.09864" in answer.out and "base=10000.0" in answer.out and "distance_bias" in answer.out
-    assert "not prefix-stable" in answer.out and "beta_fast=32.0" in answer.out and "inner=Rope" in answer.out
+    heads = [line.split() for line in answer.out.splitlines() if line.split()[:1] and " ─" not in line]
+    assert [words for words in heads if words[0] in ("scheme", "transform", "model")] == [
+        *(["scheme", name] for name in ("rope", "dape", "offset")),
+        *(["transform", "offset"], ["transform", "yarn"], ["model", "small"]),
+    ]
+    assert "2104.09864" in answer.out and "base=10000.0" in answer.out and "bias" in answer.out
+    assert "relative" in answer.out and "beta_fast=32.0" in answer.out and "inner=Sinusoidal" in answer.out
+    refused = here("schemes", "rop", cwd=tmp_path).refusal()
+    assert "nothing is called 'rop', did you mean 'rope'?; posexp schemes lists all" in refused
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from posexp.cli import command_of, register
 from posexp.command_line import hydra_arguments, translate
 from posexp.commands import COMMANDS
 from posexp.config import config_dir
-from posexp.knobs import meanings
+from posexp.hints import knobs_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -34,7 +34,7 @@ def test_every_command_is_taken_by_hydra(line):
 
 
 def test_every_knob_that_is_named_exists():
-    known = {name for schema in COMMANDS.values() for name, _ in meanings(schema)}
+    known = {knob.key for schema in COMMANDS.values() for knob in knobs_of(schema)}
     named = set(re.findall(r"`((?:train|eval|data|model|wandb)\.[a-z_]+)", README))
     assert named
     assert named <= known

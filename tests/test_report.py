@@ -23,6 +23,7 @@ from rich.console import Console
 from posexp.command_line import translate
 from posexp.commands import ReportCommand
 from posexp.config import Measure as Choice
+from posexp.config import config_dir
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
@@ -37,8 +38,8 @@ from posexp.report.curves import wrapped
 from posexp.report.latex import escape
 from posexp.report.measure import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
 from posexp.report.page import page as page_of
-from posexp.report.style import looks
-from posexp.report.table import markdown, print_tables
+from posexp.report.style import looks, looks_of
+from posexp.report.table import how_to_read, markdown, print_tables
 from posexp.report.ticks import both_sides, log_ticks, plain, tick_labels, ticks_of, y_ticks
 
 
@@ -397,6 +398,19 @@ def test_panels_agree_on_the_look_of_a_curve_and_no_two_curves_look_alike() -> N
     assert found == looks(tables(more + rows, {}))
 
 
+def test_a_curve_keeps_its_look_whatever_stands_beside_it() -> None:
+    schemes = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
+    found = looks_of(schemes)
+    assert len(set(found.values())) == len(schemes) == 28
+    assert all(looks_of([label])[label] == look for label, look in found.items())
+    ten = ("none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log", "fire", "cope")
+    assert len({found[label].colour for label in ten}) == 10
+    # a colour stays even where looks are so many that some labels take other markers and dashes
+    many = [f"rope (base={n})" for n in range(200)]
+    assert all(look.colour == looks_of([label])[label].colour for label, look in looks_of(many).items())
+    assert len(set(looks_of(many).values())) == 200
+
+
 def test_numbers_keep_four_digits_and_huge_ones_two() -> None:
     shown = [digits(x) for x in (1.0, 21.4, 9.99996, 174.0, 1532.4, 9999.4, 9999.6, 123456.0, 1e300)]
     assert shown == ["1.000", "21.40", "10.000", "174.0", "1532", "9999", "1.0e+04", "1.2e+05", "1.0e+300"]
@@ -632,6 +646,19 @@ def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
     shown = judged(LONGER, [])
     page, printed = markdown(shown), on_screen(shown)
     assert "▼" not in printed + page and "Context beyond" not in printed + page
+
+
+def test_the_marks_of_every_table_that_is_shown_are_explained_once() -> None:
+    (headline,), (marked,) = judged(LONGER, []), judged(LONGER, VERDICTS)
+    both = on_screen([headline, marked, marked], all_sets=True)
+    assert both.count(beyond.LEGEND) == markdown([headline, marked, marked]).count(beyond.LEGEND) == 1
+    assert beyond.LEGEND not in on_screen([headline, marked])
+
+
+def test_no_range_is_explained_where_there_is_none() -> None:
+    alone = [row("rope-s0-aa", 128, 20.0, ci_low=None, ci_high=None)]
+    assert "Its range" in markdown(tables(SEEDS, labels(SEEDS)))
+    assert "Its range" not in markdown(tables(alone, labels(alone)))
 
 
 def test_a_verdict_marks_the_table_of_its_own_targets_alone() -> None:
@@ -1074,9 +1101,9 @@ def test_no_picture_mixes_two_sets(sets: Path) -> None:
 
 def points_of(axes: Any, look_of: dict[str, Any]) -> dict[str, dict[float, float]]:
     """The points of each curve in a panel: level by length."""
-    curve_of = {look.colour: curve for curve, look in look_of.items()}
+    curve_of = {(look.colour, look.marker): curve for curve, look in look_of.items()}
     lines = [line for line in axes.lines if line.get_linestyle() != "None" and line.get_transform() == axes.transData]
-    found = [(curve_of.get(str(line.get_color())), line.get_data()) for line in lines]
+    found = [(curve_of.get((str(line.get_color()), str(line.get_marker()))), line.get_data()) for line in lines]
     return {curve: dict(zip(*data, strict=True)) for curve, data in found if curve}
 
 
@@ -1216,7 +1243,9 @@ def test_the_answer_says_in_percent_what_becomes_of_a_curve(word: str, ratio: fl
 
 
 def test_the_answer_names_what_kept_a_curve_from_having_a_value() -> None:
-    assert told(verdict("learned", 512, "undefined")) == AT_4.format("its", "learned has no value (undefined)")
+    assert told(verdict("learned", 512, "undefined")) == (
+        "At 4 times its training length, against that length alone, learned has no value (undefined)."
+    )
     both = told(verdict("learned", 512, "undefined"), verdict("b", 512, "out of memory"))
     assert "b has no value (out of memory)" in both and "learned has no value (undefined)" in both
 
@@ -1226,9 +1255,10 @@ def test_without_an_interval_the_answer_claims_none() -> None:
     place = Place("rope", 512, "ab12cd34ef56", None)
     rows = [row("rope-s0-aa", n, 20.0, documents=1) for n in (128, 512)]
     assert told(Verdict(place, "unclear", "cropped", alone, None), rows=rows) == (
-        "At 4 times its training length, against that length alone, rope is undecided. "
-        "Intervals are over 1 seed and 1 document."
+        "At 4 times its training length, against that length alone, rope is undecided."
     )
+    (judgement,) = judged(rows, [Verdict(place, "unclear", "cropped", alone, None)])
+    assert "interval over seeds" not in " ".join(how_to_read(judgement))
 
 
 def test_the_answer_goes_from_the_worst_over_the_best_to_what_nothing_is_known_of() -> None:

@@ -285,16 +285,19 @@ def test_a_part_from_outside_posexp_is_not_imported_unless_it_is_trusted(alone, 
     for answer in all_commands(alone, [*READERS[3:], *DRAWERS]):
         assert not (alone / "ran").exists(), answer
     assert "evil" not in sys.modules
-    answer = here("eval", "--lengths", "24", "wandb.mode=disabled", cwd=alone)
-    assert answer.code and ("say trust=true" in answer.err or "cannot be read" in answer.err)
+    for words in (["eval", "--lengths", "24", "wandb.mode=disabled"], ["export"]):
+        answer = here(*words, cwd=alone)
+        assert answer.code and ("say trust=true" in answer.err or "cannot be read" in answer.err)
 
 
 def test_a_trusted_part_is_imported(alone):
     (alone / "evil.py").write_text(EVIL)
     for run in runs_of(alone):
         edit(run / "config.yaml", (run / "config.yaml").read_text().split("_target_: ")[1].split("\n")[0], "evil.Evil")
-    posexp("eval", "--lengths", "24", "wandb.mode=disabled", "trust=true", cwd=alone)
-    assert (alone / "ran").exists()
+    for words in (["eval", "--lengths", "24", "wandb.mode=disabled"], ["export"]):
+        posexp(*words, "trust=true", cwd=alone)
+        assert (alone / "ran").exists()
+        (alone / "ran").unlink()
 
 
 @pytest.mark.parametrize("target", hostile.TARGETS)

@@ -54,12 +54,13 @@ def bench(command: BenchCommand) -> None:
             raise RunFailed(f"no contender could be measured; the first: {rows[0]['status']}")
         note["matmul_gflops"] = round(max(peaks) / 1e9, 1)
         folder, shown = write(command, rows, note, any(contender.peer for contender in contenders))
-    from posexp.bench.table import LEGEND, rich
+    from posexp.bench.table import LEGEND
+    from posexp.grid import print_grid
     from posexp.tables import console
 
     screen = console()
     for table in shown:
-        screen.print(rich(table))
+        print_grid(table.title, table.headings, table.lines, screen)
     screen.print(LEGEND)
     screen.print(str(folder), soft_wrap=True, markup=False)
 

@@ -5,7 +5,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from posexp.bench.rows import Row
-from posexp.report.style import COLOURS, DASHES, MARKERS, QUIET, STYLE
+from posexp.report.style import COLOURS, QUIET, STYLE, looks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,8 @@ def draw_bars(axes: "Axes", rows: list[Row]) -> None:
 def draw_lines(axes: "Axes", rows: list[Row]) -> None:
     """Filled markers are posexp's, hollow ones of peers."""
     names = list(dict.fromkeys((row["kind"], row["contender"]) for row in rows))
-    for index, (kind, name) in enumerate(names):
+    look_of = looks_of(name for _, name in names)
+    for kind, name in names:
         points = [
             (row["length"], row["tokens_per_second"])
             for row in rows
@@ -75,13 +76,13 @@ def draw_lines(axes: "Axes", rows: list[Row]) -> None:
         ]
         if not points:
             continue
-        colour = COLOURS[index % len(COLOURS)]
+        look = look_of[name]
         axes.plot(
             *zip(*sorted(points), strict=True),
-            color=colour,
-            marker=MARKERS[index % len(MARKERS)],
-            markerfacecolor="white" if kind == "peer" else colour,
-            linestyle=DASHES[index // len(COLOURS) % len(DASHES)],
+            color=look.colour,
+            marker=look.marker,
+            markerfacecolor="white" if kind == "peer" else look.colour,
+            linestyle=look.dash,
             label=name,
         )
     lengths = sorted({row["length"] for row in rows})

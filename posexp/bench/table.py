@@ -4,8 +4,6 @@ import csv
 import io
 from dataclasses import dataclass
 
-from rich.table import Table as RichTable
-
 from posexp.bench.rows import COLUMNS, Row
 from posexp.bench.turns import OK
 
@@ -52,15 +50,6 @@ def tables(rows: list[Row], with_peers: bool) -> list[Table]:
         shown.append(
             Table(f"Evaluation at {L:,} tokens", ["contender", "path", "tokens/s", "× none", "MiB", "MFU"], lines)
         )
-    return shown
-
-
-def rich(table: Table) -> RichTable:
-    shown = RichTable(title=table.title, title_justify="left")
-    for index, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index >= 4)
-    for line in table.lines:
-        shown.add_row(*line)
     return shown
 
 

@@ -30,7 +30,7 @@ def check(command: CheckCommand) -> None:
         with bar:
             report = examine(name, partial(from_config, read_options(path)), command.lengths, with_authors=own)
             bar.advance()
-        screen.print(show(report))
+        screen.print(show(report, screen.width))
         if report.broken:
             broken.append(name)
     screen.print(LEGEND)

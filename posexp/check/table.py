@@ -1,13 +1,14 @@
 """A report on a scheme as a table and a line."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from posexp.check.measure import Reach
 from posexp.check.verdict import SHIFTS, Report, name_of
+from posexp.grid import grids
 
 LEGEND = (
     "error, shift, prefix: largest change of a log attention weight (of the output, where attention is the scheme's "
@@ -16,19 +17,17 @@ LEGEND = (
 )
 
 
-def show(report: Report) -> Group:
-    """One row for each type and length, and what it comes to."""
-    parts: list[Table | Text] = []
+def show(report: Report, width: int) -> Group:
+    """One row for each type and length in at most `width` characters, and what it comes to."""
+    parts: list[Any] = []
     if report.rows:
-        table = Table("type", title=f"{report.name}: {report.fingerprint}", title_justify="left")
-        shifts = [f"shift {shift:,}" for shift in SHIFTS]
-        for heading in ("tokens", "error", "angle", *shifts, "prefix"):
-            table.add_column(heading, justify="right", no_wrap=True)
+        heads = ["type", "tokens", "error", "angle", *(f"shift {shift:,}" for shift in SHIFTS), "prefix"]
+        rows = []
         for row in report.rows:
             moved = row.shifts or (None,) * len(SHIFTS)
             figures = (row.error, row.angle, *moved, row.prefix)
-            table.add_row(name_of(row.dtype), f"{row.length:,}", *map(short, figures))
-        parts.append(table)
+            rows.append([name_of(row.dtype), f"{row.length:,}", *map(short, figures)])
+        parts += [Text(f"{report.name}: {report.fingerprint}", style="bold"), *grids(heads, rows, width, names=2)]
     mark, style = ("✗", "bold red") if report.broken else ("✓", "bold green")
     parts.append(Text.assemble((f"{mark} {report.name} ", style), "; ".join(summary(report))))
     return Group(*parts, Text())

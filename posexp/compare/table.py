@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from posexp.compare.pairs import Comparison, Key
 from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
+from posexp.grid import print_grid
 from posexp.report.table import escape, line_of, number
 
 if TYPE_CHECKING:
@@ -49,26 +50,16 @@ def print_comparisons(found: list[Comparison], notes: list[str], console: "Conso
     from rich.text import Text
 
     for title, members in sections(found):
-        print_grid(title, ("curve", *HEAD), [[c.other, *cells(c)] for c in members], console)
+        print_table(title, ("curve", *HEAD), [[c.other, *cells(c)] for c in members], console)
     for line in [*footer(found), *notes]:
-        console.print(Text(line, style="dim"), soft_wrap=True)
+        console.print(Text(line, style="dim"))
 
 
-def print_grid(title: str, head: tuple[str, ...], lines: list[list[str]], console: "Console") -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(head):
-        last_or_first = index in (0, len(head) - 1)
-        grid.add_column(name, justify="left" if last_or_first else "right", overflow="fold")
-    before = None
-    for line in lines:
-        grid.add_row(*(Text("" if i == 0 and cell == before else cell) for i, cell in enumerate(line)))
-        before = line[0]
-    console.print(Text(title, style="bold"), soft_wrap=True)
-    console.print(grid)
+def print_table(title: str, heads: tuple[str, ...], lines: list[list[str]], console: "Console") -> None:
+    """A curve is named once, in its first line, and in every table that the first columns stand in."""
+    shown = ["" if i and lines[i - 1][0] == line[0] else line[0] for i, line in enumerate(lines)]
+    rows = [[name, *line[1:]] for name, line in zip(shown, lines, strict=True)]
+    print_grid(title, heads, rows, console, names=2)
 
 
 def markdown(found: list[Comparison], notes: list[str]) -> str:
@@ -211,7 +202,7 @@ def print_power(
     if any(p.documents == 1 for p in found):
         lines.append("One document: says nothing about other text.")
     for line in [*lines, *notes]:
-        console.print(Text(line, style="dim"), soft_wrap=True)
+        console.print(Text(line, style="dim"))
 
 
 def power_cells(p: Power, difference: float) -> list[str]:

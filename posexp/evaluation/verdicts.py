@@ -46,6 +46,11 @@ class Verdict:
     shuffled: Estimate | None
     documents: int | None = None
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the difference has an interval."""
+        return self.difference is not None and self.difference.low is not None
+
 
 @dataclass(frozen=True)
 class Usable:

@@ -20,8 +20,7 @@ from posexp import untrusted, whole
 from posexp.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
 from posexp.model import BASE_WIDTH, Block, Decoder, SwiGLU
-from posexp.parts import is_own, targets
-from posexp.restore import finished_runs, for_each, own_store, restore_model
+from posexp.restore import check_targets, finished_runs, for_each, own_store, restore_model
 from posexp.runs import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
@@ -47,9 +46,7 @@ def export(command: ExportCommand) -> list[Path]:
 
 
 def export_run(run: Run, command: ExportCommand) -> Path:
-    trained = run.config()
-    if others := [target for target in targets([trained.scheme, trained.window]) if not is_own(target)]:
-        raise Inapplicable(f"{others[0]} has no equal in transformers: {EXPORTS}")
+    check_targets(run.config(), command.trust)
     trained, model, _ = restore_model(run)
     contents: dict[str, str | bytes] = {
         "config.json": text_of(config_of(run, trained, model)),

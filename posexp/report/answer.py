@@ -19,7 +19,7 @@ def answer(table: Table) -> str:
     for curve, verdict in longest.items():
         by_multiple.setdefault(verdict.place.length / max(1, min(table.trained[curve])), []).append(verdict)
     sentences = [sentence(times, found) for times, found in sorted(by_multiple.items(), reverse=True)]
-    return " ".join([*sentences, basis(table)]) if sentences else ""
+    return " ".join([*sentences, *basis(table)])
 
 
 def sentence(times: float, found: "list[Verdict]") -> str:
@@ -72,9 +72,11 @@ def written(value: float) -> str:
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
-def basis(table: Table) -> str:
-    """What the intervals are over."""
+def basis(table: Table) -> list[str]:
+    """A sentence on what the intervals are over, if there are any."""
+    if not any(verdict.bounded for verdict in table.verdicts):
+        return []
     counts = tuple(sorted(set(table.seeds.values())))
     seeds = "1 seed" if counts == (1,) else f"{span(counts)} seeds"
     documents = f" and {span(table.documents)} document{'s' * (table.documents != (1,))}" if table.documents else ""
-    return f"Intervals are over {seeds}{documents}."
+    return [f"Intervals are over {seeds}{documents}."]

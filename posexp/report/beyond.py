@@ -21,13 +21,17 @@ CSV = (
 )
 
 
-def how_to_read() -> list[str]:
+def how_to_read(verdicts: "Sequence[Verdict]") -> list[str]:
+    """What the cells of verdicts are; [] without verdicts."""
     from posexp.evaluation.verdicts import MARGIN
 
+    if not verdicts:
+        return []
+    bounded = "with its 95 % interval over seeds and documents, " if any(v.bounded for v in verdicts) else ""
     return [
-        "Each cell: how much what lies beyond the training length changes the perplexity on the same targets, with its "
-        "95 % interval over seeds and documents, against the better of two controls: cropped, the input cut to the "
-        "training length, or window, attention cut to it. Below: how much shuffling what lies beyond changes it.",
+        "Each verdict: how much what lies beyond the training length changes the perplexity on the same targets, "
+        f"{bounded}against the better of two controls: cropped, the input cut to the training length, or window, "
+        "attention cut to it. Below: how much shuffling what lies beyond changes it.",
         f"ignores: the interval lies within {100 * MARGIN:g} %; else uses: it lies below 0; breaks: above 0; unclear: "
         "neither. Usable length: the longest evaluated one up to which nothing breaks, + where that is the longest, ? "
         "where one of those lengths is unclear.",

@@ -147,7 +147,7 @@ EXACT_MATCH = Measure(
 CHANGE = Measure(
     "change",
     "Change of perplexity",
-    "change against the own training length in percent",
+    "change against its own training length in percent",
     "a change of perplexity against the curve's own training length",
     change,
     signed,

@@ -21,7 +21,7 @@ from posexp.report.answer import answer
 from posexp.report.beyond import MARKS
 from posexp.report.cell import Cell
 from posexp.report.rows import Table, facts
-from posexp.report.style import COLOURS, DASHES, MARKERS, looks
+from posexp.report.style import looks
 from posexp.report.table import trained_at
 
 SCRIPTS = ("elements.js", "chart.js", "tables.js", "runs.js", "page.js")  # in this order
@@ -114,14 +114,11 @@ def content(
 
 
 def looks_of(shown: list[Table], others: list[str]) -> dict[str, dict[str, Any]]:
-    """Of every curve that is named anywhere: the picture's look, and a plain one for the `others` it lacks."""
-    known = looks(shown)
-    found = {}
-    for curve in sorted({*known, *others}):
-        look = known.get(curve)
-        colour, marker, dash = (look.colour, look.marker, look.dash) if look else (COLOURS[-1], MARKERS[0], DASHES[0])
-        found[curve] = {"colour": colour, "marker": marker, "dash": [] if dash == "-" else dash[1]}
-    return found
+    """Of every curve that is named anywhere, as the pictures draw it."""
+    return {
+        curve: {"colour": look.colour, "marker": look.marker, "dash": [] if look.dash == "-" else look.dash[1]}
+        for curve, look in looks(shown, others).items()
+    }
 
 
 def table_of(table: Table) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """How pictures look: colours, markers, the style of a figure, and its files."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from posexp.report.rows import Table
@@ -10,10 +11,13 @@ from posexp.report.rows import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that vanishes on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D")
+# Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that vanishes on white; the last three
+# are Tol's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D", "#332288", "#882255", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+# With it all schemes of configs/ look different, and the ten of most papers have a colour each (tests/test_report.py).
+SALT = 10063
 INK, QUIET = "#222222", "#6b6b6b"
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -45,13 +49,27 @@ class Look:
     dash: Any
 
 
-def looks(shown: list[Table]) -> dict[str, Look]:
-    """The look of each curve, the same in every panel: given out along the sorted labels."""
-    curves = sorted({curve for table in shown for curve in table.curves})
-    return {
-        curve: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i // len(COLOURS) % len(DASHES)])
-        for i, curve in enumerate(curves)
-    }
+def looks(shown: list[Table], others: Iterable[str] = ()) -> dict[str, Look]:
+    """The look of each curve, the same in every panel, and of `others`."""
+    return looks_of({*others, *(curve for table in shown for curve in table.curves)})
+
+
+def looks_of(labels: Iterable[str]) -> dict[str, Look]:
+    """The look of each label, in every report the same: its colour is of the label alone, and so are its marker and
+    dashes unless another label has exactly its look. Then the later one in order takes the next marker or dashes that
+    are free.
+    """
+    found: dict[str, Look] = {}
+    taken: set[tuple[int, int]] = set()
+    lines = len(MARKERS) * len(DASHES)
+    for label in sorted(set(labels)):
+        number = int.from_bytes(sha256(f"{SALT}{label}".encode(errors="surrogatepass")).digest()[:8], "big")
+        line, colour = divmod(number, len(COLOURS))
+        wanted = [(colour, (line + step) % lines) for step in range(lines)]
+        colour, line = next((look for look in wanted if look not in taken), wanted[0])
+        taken.add((colour, line))
+        found[label] = Look(COLOURS[colour], MARKERS[line % len(MARKERS)], DASHES[line // len(MARKERS)])
+    return found
 
 
 def size_of(marker: str) -> float:

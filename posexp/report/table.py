@@ -3,6 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
+from posexp.grid import print_grid
 from posexp.report import beyond
 from posexp.report.answer import answer
 from posexp.report.measure import EXACT_MATCH, digits
@@ -10,7 +11,6 @@ from posexp.report.rows import MOST_LENGTHS, Table, facts, listed, one_line, spa
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as Grid
     from rich.text import Text
 
 
@@ -43,14 +43,22 @@ def how_to_read(table: Table) -> list[str]:
     if table.drawn_only:
         return []
     measure = table.measure
-    found = [
-        f"Each cell is {measure.meaning}. In brackets: the lowest and the highest seed where two or more have a value, "
-        f"otherwise the 95 % interval over {measure.over}, by {measure.by}. * marks the training length; – was not "
-        "measured."
-    ]
+    found = [f"Each cell is {measure.meaning}. * marks the training length; – was not measured."]
+    if any(interval(table, key) for key in table.values):
+        found.append(
+            "Its range: the lowest and the highest seed where two or more have a value, otherwise the 95 % interval "
+            f"over {measure.over}, by {measure.by}."
+        )
     if any(word in beyond.MARKS for word in table.words.values()):
         found.append(beyond.LEGEND)
-    return found + (beyond.how_to_read() if table.verdicts else [])
+    return found + beyond.how_to_read(table.verdicts)
+
+
+def unexplained(table: Table, explained: set[str]) -> list[str]:
+    """The lines on how to read a table that are not yet among `explained`, where they are added."""
+    found = [line for line in how_to_read(table) if line not in explained]
+    explained.update(found)
+    return found
 
 
 def print_tables(shown: list[Table], console: "Console", all_sets: bool = False) -> None:
@@ -61,33 +69,32 @@ def print_tables(shown: list[Table], console: "Console", all_sets: bool = False)
     headline, *others = shown
     if words := answer(headline):
         console.print(Text(f"{words}\n"))
-    print_table(headline, console)
-    for line in how_to_read(headline):
-        console.print(Text(line, style="dim"))
-    for table in others if all_sets else []:
-        console.print()
+    explained: set[str] = set()
+    for table in shown if all_sets else [headline]:
+        if table is not headline:
+            console.print()
         print_table(table, console)
+        for line in unexplained(table, explained):
+            console.print(Text(line, style="dim"))
     if others and not all_sets:
         console.print(Text("\nAlso measured, in table.md and by posexp report --all:", style="bold"))
         for table in others:
-            console.print(Text(f"{table.protocol} · {summary(table)}"), soft_wrap=True)
+            console.print(Text(f"{table.protocol} · {summary(table)}"))
 
 
 def print_table(table: Table, console: "Console") -> None:
     from rich.text import Text
 
-    console.print(Text.assemble((table.protocol, "bold"), f" · {about(table)}"), soft_wrap=True)
+    console.print(Text.assemble((table.protocol, "bold"), f" · {about(table)}"))
     if table.drawn_only:
         console.print(Text(DRAWN, style="dim"))
         return
-    for grid in grids(table, console.width):
-        console.print(grid)
+    heads, rows = value_rows(table)
+    print_grid("", heads, rows, console, names=len(heads) - len(table.lengths))
     for note in table.notes:
-        console.print(Text(note, style="red"), soft_wrap=True)
+        console.print(Text(note, style="red"))
     if table.verdicts and not too_many(table):
-        console.print(Text(beyond.HEADING, style="bold"))
-        for grid in beyond_grids(table, console.width):
-            console.print(grid)
+        print_grid(beyond.HEADING, *verdict_rows(table), console, names=2)
 
 
 def summary(table: Table) -> str:
@@ -103,21 +110,19 @@ def too_many(table: Table) -> bool:
     return len({verdict.place.length for verdict in table.verdicts}) > MOST_LENGTHS
 
 
-def grids(table: Table, width: int) -> list["Grid"]:
-    """The table as one rich table, or several pieces of at most `width` characters."""
-    from rich.text import Text
-
+def value_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
+    """(headings, rows): a curve, where they differ its training lengths, and its values."""
     several = len(table.train_lengths) > 1
     heads = ["curve", *(["trained at"] if several else [])]
-    rows = []
+    rows: list[list[str | Text]] = []
     for curve in table.curves:
         first = [one_line(curve), *([listed(table.trained[curve])] if several else [])]
-        cells = [terminal_cell(table, (curve, length)) for length in table.lengths]
-        rows.append(([Text(text) for text in first], cells))
-    return pieces(heads, [starred(length, table.train_lengths) for length in table.lengths], rows, width)
+        rows.append([*first, *(terminal_cell(table, (curve, length)) for length in table.lengths)])
+    return [*heads, *(starred(length, table.train_lengths) for length in table.lengths)], rows
 
 
-def beyond_grids(table: Table, width: int) -> list["Grid"]:
+def verdict_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
+    """(headings, rows): a curve, its usable length, and its verdicts."""
     from rich.text import Text
 
     def cell(lines: list[str]) -> Text:
@@ -126,42 +131,9 @@ def beyond_grids(table: Table, width: int) -> list["Grid"]:
         return Text("\n").join([Text(word, style=style), *(Text(line, style="dim") for line in others)])
 
     lengths, rows = beyond.grid(table)
-    texts = [([Text(one_line(curve)), Text(up_to)], [cell(lines) for lines in cells]) for curve, up_to, cells in rows]
-    return pieces(["curve", "usable\nlength"], list(map(str, lengths)), texts, width)
-
-
-def pieces(
-    heads: list[str], lengths: list[str], rows: list[tuple[list["Text"], list["Text"]]], width: int
-) -> list["Grid"]:
-    """Rich tables of at most `width` characters, side by side pieces of one: each row is (first cells, cells by
-    length), and the first cells stand in every piece."""
-    from rich import box
-    from rich.table import Table as Grid
-
-    names = min(max(len(name) for name in (heads[0], *(first[0].plain for first, _ in rows))), max(16, width // 3))
-    room = width - names - 4 - sum(max(map(len, head.split("\n"))) + 4 for head in heads[1:])
-    parts: list[list[int]] = [[]]
-    used = 0
-    for i, length in enumerate(lengths):
-        lines = [line for _, cells in rows for line in cells[i].plain.split("\n")]
-        need = max([len(line) for line in lines] + [len(length)]) + 3  # padding and divider
-        if parts[-1] and used + need > room:
-            parts.append([])
-            used = 0
-        parts[-1].append(i)
-        used += need
-    found = []
-    for part in parts:
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
-        grid.add_column(heads[0], max_width=names, overflow="fold")
-        for head in heads[1:]:
-            grid.add_column(head, justify="right")
-        for i in part:
-            grid.add_column(lengths[i], justify="right", overflow="fold")
-        for first, cells in rows:
-            grid.add_row(*first, *(cells[i] for i in part))
-        found.append(grid)
-    return found
+    return ["curve", "usable length", *map(str, lengths)], [
+        [one_line(curve), up_to, *map(cell, cells)] for curve, up_to, cells in rows
+    ]
 
 
 def terminal_cell(table: Table, key: tuple[str, int]) -> "Text":
@@ -192,13 +164,11 @@ def failure(table: Table, key: tuple[str, int]) -> str:
 def markdown(shown: list[Table]) -> str:
     """The same as GitHub shows it: the answer, the headline, then every other set of targets and protocol under a
     heading of its own."""
-    headline, *others = shown
-    parts = [f"# {headline.measure.title} by evaluation length", escape(answer(headline)), *markdown_table(headline)]
-    parts += [escape(line) for line in how_to_read(headline)]
-    for table in others:
-        parts += markdown_table(table)
-        if table.measure != headline.measure:
-            parts += [escape(line) for line in how_to_read(table)[:1]]
+    headline = shown[0]
+    parts = [f"# {headline.measure.title} by evaluation length", escape(answer(headline))]
+    explained: set[str] = set()
+    for table in shown:
+        parts += [*markdown_table(table), *map(escape, unexplained(table, explained))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

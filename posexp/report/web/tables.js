@@ -19,12 +19,15 @@ function drawNumbers(table, measure, relative) {
   byId("numbers-caption").textContent = `${title} · ${table.name} · ${table.facts}`;
   const notes = [
     "* marks the training length; – was not measured.",
-    relative ? intervalNote(measure, true) : `In brackets: ${intervalNote(measure, false)}`,
+    relative ? intervalNote(measure, true) : bounded(table, measure) ? `In brackets: ${intervalNote(measure, false)}` : "",
     table.verdicts.length ? `Marks: ${Object.entries(DATA.marks).map(([word, mark]) => `${mark} ${word}`).join(", ")}, as in Verdicts.` : "",
     ...table.notes,
   ];
   byId("numbers-notes").replaceChildren(...notes.filter(Boolean).map((note) => element("li", {}, note)));
 }
+
+const bounded = (table, measure) => table.curves.some((curve) => table.lengths.some((length) =>
+  pointOf(table, curve, length, measure, false)?.low !== undefined));
 
 function intervalNote(measure, relative) {
   if (relative && measure.share) return "The control is the curve’s own value at its training length on the same targets.";
