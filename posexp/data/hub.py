@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from posexp.config import DataConfig, Split
-from posexp.data.files import file_digest, text_column
+from posexp.data.files import file_digest
 from posexp.data.quiet import raise_disk_error, reason
+from posexp.data.readers import batch_rows, text_lengths
 from posexp.errors import Misuse
 from posexp.network import reachable
 
@@ -51,6 +52,36 @@ def read(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
     if Split.train not in splits:
         raise Misuse(f"{config.dataset} has no split named train; its splits: {', '.join(found)}")
     return splits, " ".join(f"{name}:{rows._fingerprint}" for name, rows in found.items())
+
+
+def text_column(rows: Any, field: str, name: str) -> Any:
+    """`rows` with the column `field` alone, as `text`.
+
+    Raises Misuse, with `name`, if the column or the text of a row is missing.
+    """
+    import datasets
+    import pyarrow
+
+    if field not in rows.column_names:
+        raise Misuse(
+            f"{name} has no field {field!r}; its fields: {', '.join(rows.column_names)} (choose with data.field)"
+        )
+    column = rows.select_columns([field])
+    if field != "text":
+        column = column.rename_column(field, "text")
+    dtype = getattr(column.features["text"], "dtype", "nested")
+    if dtype not in {"string", "large_string", "string_view"}:
+        raise Misuse(f"{name}: the field {field!r} is {dtype}, not text")
+    for index, length in enumerate(text_lengths(column)):
+        if length is None:
+            raise Misuse(f"{name}: row {index + 1} has no text in the field {field!r}: it is null or missing")
+    try:
+        for batch in column.with_format("arrow").iter(batch_size=batch_rows(column)):
+            batch.validate(full=True)
+    except pyarrow.ArrowInvalid as error:  # neither reader checks that strings are UTF-8
+        raise Misuse(f"{name} is not UTF-8: {reason(error)}") from error
+    # One type for all, so that they can be joined.
+    return column if dtype == "string" else column.cast_column("text", datasets.Value("string"))
 
 
 def fetch(config: DataConfig, cache: Path) -> Any:
