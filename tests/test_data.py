@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from posexp.config import DataConfig, Source, Split
-from posexp.data import Store, files, load, stdlib, tokenizer
+from posexp.data import Store, files, hub, load, stdlib, tokenizer
 from posexp.data.batch import Windows
 from posexp.data.store import key_of, meta_digest
 from posexp.errors import Misuse
@@ -585,11 +585,28 @@ def test_a_local_folder_serves_as_a_hub_dataset(tmp_path):
     setting = config(tmp_path, None, source=Source.hub, dataset=str(folder), field="body")
     store = load(setting, quietly)
     assert everything(store) == {"train": texts(6), "valid": texts(2, seed=1)}
-    with pytest.raises(Misuse, match=r"\(train\) has no field 'text'; its fields: id, body"):
+    with pytest.raises(Misuse, match=r"train.jsonl: row 1 has no field 'text'; its fields: id, body"):
         load(config(tmp_path, None, source=Source.hub, dataset=str(folder)), quietly)
+    bodies = ["2020-01-01", "1", "2", "3"]
+    rows = [json.dumps({"body": body, "other": other}) for body, other in zip(bodies, (1, "x", None, {}), strict=True)]
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    assert everything(load(setting, quietly))["train"] == bodies
     (folder / "validation.jsonl").unlink()
     assert key_of(setting) != store.key
     assert set(everything(load(setting, quietly))) == {"train", "valid", "test"}
+
+
+def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_said():
+    import datasets
+    import pyarrow as pa
+
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        rows = datasets.Dataset(pa.table({"body": pa.array(["a", "é"], pa.string()).cast(kind)}))
+        assert hub.text_column(rows, "body", "set")["text"][:] == ["a", "é"], kind
+    for value, complaint in (({"b": 1}, "set: the field 'a' is nested"), (None, "set: row 2 has no text in the field")):
+        rows = datasets.Dataset.from_dict({"a": [value, value] if value else ["x", None]})
+        with pytest.raises(Misuse, match=complaint):
+            hub.text_column(rows, "a", "set")
 
 
 def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
