@@ -98,7 +98,7 @@ class DataConfig:
     paths: Any = knob(None, "files: a path, glob, folder, or list of these; the training documents, or all of them")
     valid: Any = knob(None, "files: the same for the validation split; left out, documents are split by hash")
     test: Any = knob(None, "files: the same for the test split")
-    field: str = knob("text", "name of the text field or column of jsonl, parquet and hub rows")
+    field: str = knob("text", "name of the text field of rows: jsonl, json, csv, tsv, parquet, arrow and hub")
     document_start: str = knob("", "regular expression; a line that matches begins a new document")
     dataset: str = knob("", "hub: repository id of the dataset")
     subset: str = knob("", "hub: name of the dataset's configuration")

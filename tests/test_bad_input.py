@@ -98,7 +98,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["data.paths=empty.txt"], "empty.txt is an empty file"),
         (["data.paths=latin.txt"], "latin.txt is not UTF-8: byte 0xe9 at 3"),
         (["data.paths=short.txt", "data.tokenizer=bytes"], "shorter than one window of 16 tokens"),
-        (["data.paths=rows.jsonl"], "rows.jsonl has no field 'text'; its fields: body"),
+        (["data.paths=rows.jsonl"], "rows.jsonl: row 1 has no field 'text'; its fields: body"),
         (["data.tokenizer=array.txt"], "array.txt"),
         (["--lengths", "16,100000"], "no document is long enough for evaluation length 100000: the longest possible"),
         (["scheme=binary", "scheme.bits=3"], "Binary(bits=3) ends at 8 tokens: train.length=16 is longer"),

@@ -1,4 +1,7 @@
+import bz2
+import csv
 import gzip
+import io
 import json
 import lzma
 import os
@@ -7,20 +10,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zstandard
 
 from posexp.config import DataConfig, Source, Split
-from posexp.data import Store, files, load, stdlib, tokenizer
+from posexp.data import Store, files, hub, load, stdlib, tokenizer
 from posexp.data.batch import Windows
 from posexp.data.store import key_of, meta_digest
 from posexp.errors import Misuse
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = Path(os.environ.get("POSEXP_CORPORA", ROOT.parent / "shared" / "data"))
-PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+PACK = {
+    **{"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress},
+    **dict.fromkeys((".zst", ".zstd"), lambda data: zstandard.compress(data[:999]) + zstandard.compress(data[999:])),
+}
 
 
 def texts(count: int = 40, seed: int = 0) -> list[str]:
@@ -78,10 +85,57 @@ def test_every_kind_of_file_and_packing_gives_the_same_documents(tmp_path, packi
     rows = tmp_path / f"rows.jsonl{packing}"
     rows.write_bytes(pack(jsonl(expected, "body")))
     array = tmp_path / f"array.json{packing}"
-    array.write_bytes(pack(json.dumps([{"body": text} for text in expected]).encode()))
-    for paths in (folder, rows, array, [str(rows), str(rows)]):
+    array.write_bytes(pack(json.dumps([{"body": text} for text in expected], indent=1).encode()))
+    table = tmp_path / f"table.tsv{packing}"
+    table.write_bytes(pack(separated(expected, "body", "\t")))
+    for paths in (folder, rows, array, table, [str(rows), str(rows)]):
         store = load(config(tmp_path, paths, field="body"), quietly)
         assert all_of(store) == sorted(expected)
+
+
+def separated(documents: list[str], field: str = "text", delimiter: str = ",") -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=delimiter).writerows([("id", field), *enumerate(documents)])
+    return file.getvalue().encode()
+
+
+def test_rows_are_known_by_their_suffixes_and_json_lines_without_one_by_content(tmp_path):
+    expected = [*texts(5), "NA", "2020-01-01", "null", "long " * 50_000]
+    for name, data in {
+        "a.ndjson": jsonl(expected),
+        "b.jsonlines": jsonl(expected),
+        "c.CSV": separated(expected),
+        "d": jsonl(expected),
+        "e.dump.bz2": bz2.compress(jsonl(expected)),
+        "f.json": json.dumps(expected).encode(),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        assert all_of(load(config(tmp_path, tmp_path / name), quietly)) == sorted(expected), name
+
+
+def test_only_the_field_that_is_asked_for_is_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    expected = ["2020-01-01", *texts(5)]
+    others: list[object] = [None, 1, "n/a", {"a": 1}, {"a": "x", "b": []}, "2020-01-01"]
+    lines = [json.dumps({"text": text, "other": other}) for text, other in zip(expected, others, strict=True)]
+    lines[3] = lines[3].replace('"other"', '"new"').replace("1}", "9" * 5000 + "}")
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    headers = pa.array([[("a", "b")]] * 6, pa.map_(pa.string(), pa.string()))
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())):
+        table = pa.table({"headers": headers, "text": pa.array(expected, pa.string()).cast(kind)})
+        pa.parquet.write_table(table, tmp_path / "b.parquet")
+        pa.feather.write_feather(table, str(tmp_path / "c.arrow"), compression="uncompressed")
+        with pa.ipc.new_stream(str(tmp_path / "d.arrow"), table.schema) as stream:
+            stream.write_table(table)
+        for name in ("a.jsonl", "b.parquet", "c.arrow", "d.arrow"):
+            store = load(config(tmp_path / str(kind), tmp_path / name), quietly)
+            assert all_of(store) == sorted(expected), (name, kind)
+    pa.parquet.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
+    paths = [str(tmp_path / name) for name in ("b.parquet", "empty.parquet")]
+    assert all_of(load(config(tmp_path, paths), quietly)) == sorted(expected), "an empty shard adds nothing"
 
 
 def test_parquet_and_files_of_other_suffixes_are_read(tmp_path):
@@ -208,6 +262,76 @@ def test_a_tokenizer_from_elsewhere_is_used_as_it_is(tmp_path):
     store = load(setting, quietly)
     assert store.split(Split.train).ids.tolist() == [1, 2, 0] * 10
     assert store.vocab_size == 70001 and store.meta["dtype"] == "uint32" and store.token_bytes() is None
+
+
+def test_dropout_of_a_tokenizer_is_off_and_no_store_that_was_built_with_it_is_used(tmp_path):
+    made = tokenizer.learn_bpe(["alpha beta " * 50], 270)
+    made.save(str(tmp_path / "t.json"))
+    setting = config(tmp_path, write(tmp_path / "a", ["alpha beta " * 500] * 3), tokenizer=str(tmp_path / "t.json"))
+    ids = load(setting, quietly).split(Split.train).ids.tolist()
+    made.model.dropout = 0.5
+    made.save(str(tmp_path / "t.json"))
+    digest = files.file_digest(tmp_path / "t.json")
+    assert tokenizer.content(setting.tokenizer, 0) == ["file", digest, "without dropout"]
+    store = load(setting, quietly)
+    assert store.split(Split.train).ids.tolist() == ids
+    assert tokenizer.load(store.tokenizer_path).model.dropout is None
+
+
+def test_a_bpe_learns_from_text_without_blanks_in_time_linear_in_its_length(monkeypatch):
+    draw = random.Random(0)
+    text = "".join(draw.choices("ACGT", k=400_000))
+    started = time.process_time()
+    learned = tokenizer.learn_bpe([text], 300)
+    assert time.process_time() - started < 10, "it takes minutes where a word may be of any length"
+    assert learned.decode(learned.encode(text[:9000]).ids) == text[:9000]
+    ordinary = learned.to_str(), tokenizer.learn_bpe(texts(), 400).to_str()
+    monkeypatch.setattr(tokenizer, "LONGEST_WORD", 1 << 30)
+    assert tokenizer.learn_bpe(texts(), 400).to_str() == ordinary[1], "words of ordinary length are not cut"
+
+
+def from_elsewhere(first: Any, normalizer: Any = None, symbols: list[str] | None = None) -> Any:
+    """A byte-level BPE behind a pre-tokenizer of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Sequence([first, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    made.decoder = decoders.ByteLevel()
+    if normalizer:
+        made.normalizer = normalizer
+    alphabet = tokenizer.byte_chars() if symbols is None else symbols
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator(texts(10), trainer)
+    return made
+
+
+def test_bytes_of_tokens_are_counted_or_scaled_to_the_text_or_are_its_mean(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    plain = pre_tokenizers.Digits()
+    vocabulary = {"<unk>": 0, "▁alpha": 1, "▁": 2, **{f"<0x{byte:02X}>": byte + 3 for byte in range(256)}}
+    fallback = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    fallback.normalizer = normalizers.Replace(" ", "▁")
+    fallback.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "alpha": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    for name, made, how in (
+        ("digits", from_elsewhere(plain), "exact"),
+        ("composed", from_elsewhere(plain, normalizers.NFC()), "exact"),
+        ("few symbols", from_elsewhere(plain, symbols=[]), "exact"),
+        ("fallback", fallback, "exact"),
+        ("drops", from_elsewhere(pre_tokenizers.Whitespace()), "scaled"),
+        ("widens", from_elsewhere(pre_tokenizers.Metaspace()), "scaled"),
+        ("lower", from_elsewhere(plain, normalizers.Replace("数学", "?")), "scaled"),
+        ("words", words, "mean"),
+    ):
+        made.save(str(tmp_path / f"{name}.json"))
+        folder = write(tmp_path / "a", texts(10))
+        tokens = load(config(tmp_path, folder, tokenizer=str(tmp_path / f"{name}.json")), quietly).split(Split.train)
+        counts, found = tokens.token_bytes()
+        assert found == how and counts[tokens.ids].sum() == pytest.approx(tokens.bytes, rel=1e-12), name
 
 
 def test_the_key_knows_content_and_vocabulary_but_not_place_and_time(tmp_path):
@@ -369,15 +493,26 @@ BAD_FILES = {
     "plain.txt.xz": (b"not packed", "plain.txt.xz cannot be unpacked"),
     "plain.txt.zst": (b"not packed", "plain.txt.zst cannot be unpacked"),
     "short.jsonl.xz": (lzma.compress(jsonl(texts()))[:-20], "short.jsonl.xz cannot be unpacked"),
-    "words.jsonl": (b'{"text": "a"}\nhello\n', "words.jsonl cannot be read: JSON parse error"),
+    "words.jsonl": (b'{"text": "a"}\nhello\n', "words.jsonl cannot be read: line 2 is not JSON: Expecting value"),
     "byte.jsonl": (b'{"text": "a\xff"}\n', "byte.jsonl is not UTF-8"),
     "half.jsonl": (b'{"text": "a"}\n{"body": "b"}\n', "half.jsonl: row 2 has no field 'text'; its fields: body"),
-    "none.jsonl": (b'{"body": "b", "id": 3}\n', "none.jsonl has no field 'text'; its fields: body, id"),
-    "null.jsonl": (b'{"text": null, "id": 3}\n', "null.jsonl: row 1 has no field 'text'; its fields: id"),
-    "number.jsonl": (b'{"text": 3}\n', "number.jsonl: the field 'text' is int64, not text"),
-    "list.jsonl": (b'{"text": ["a"]}\n', "list.jsonl: the field 'text' is .*, not text"),
+    "none.jsonl": (b'{"body": "b", "id": 3}\n', "none.jsonl: row 1 has no field 'text'; its fields: body, id"),
+    "null.jsonl": (b'{"text": null, "id": 3}\n', "null.jsonl: row 1: the field 'text' is null, not text"),
+    "number.jsonl": (b'{"text": 3}\n', "number.jsonl: row 1: the field 'text' is a number, not text"),
+    "list.jsonl": (b'{"text": ["a"]}\n', "list.jsonl: row 1: the field 'text' is a list, not text"),
     "blank.jsonl": (b"\n", "blank.jsonl"),
     "hollow.jsonl": (b'{"text": ""}\n', "the train split holds no document"),
+    "bare.jsonl": (b'{"text": "a"}\n3\n', "bare.jsonl: row 2 is a number, not an object with the field 'text'"),
+    "half a pair.jsonl": (b'{"text": "\\ud83d"}', r"row 1: the field 'text' holds half a character, '\\ud83d'"),
+    "ragged.csv": (b"id,text\n1,a,b\n", "ragged.csv cannot be read: line 2 has 3 columns, the first line 2"),
+    "heads.tsv": (b"id\ttext\n", "heads.tsv holds no rows"),
+    "other.csv": (b"id,body\n1,a\n", "other.csv: row 1 has no field 'text'; its fields: id, body"),
+    "cut.txt.zst": (zstandard.compress(bytes(range(128)) * 99)[:-9], "cut.txt.zst cannot be unpacked: .* ends before"),
+    "pack.zip": (b"PK\3\4\0\0", "pack.zip is neither text nor of a known suffix .*: unpack or convert it"),
+    "pack.tar.gz": (gzip.compress(b"a.txt" + bytes(507)), "pack.tar.gz is neither text nor of a known suffix"),
+    "image": (b"\x89PNG\0", "image is neither text nor of a known suffix"),
+    "wrong.dump.gz": (b"not packed", "wrong.dump.gz cannot be unpacked"),
+    "junk.arrow": (b"ARROW1junk", "junk.arrow cannot be read"),
     "junk.parquet": (b"PAR1junk", "junk.parquet cannot be read"),
     "packed.parquet.gz": (b"x", "packed.parquet.gz: parquet is packed inside already"),
 }
@@ -450,11 +585,28 @@ def test_a_local_folder_serves_as_a_hub_dataset(tmp_path):
     setting = config(tmp_path, None, source=Source.hub, dataset=str(folder), field="body")
     store = load(setting, quietly)
     assert everything(store) == {"train": texts(6), "valid": texts(2, seed=1)}
-    with pytest.raises(Misuse, match=r"\(train\) has no field 'text'; its fields: id, body"):
+    with pytest.raises(Misuse, match=r"train.jsonl: row 1 has no field 'text'; its fields: id, body"):
         load(config(tmp_path, None, source=Source.hub, dataset=str(folder)), quietly)
+    bodies = ["2020-01-01", "1", "2", "3"]
+    rows = [json.dumps({"body": body, "other": other}) for body, other in zip(bodies, (1, "x", None, {}), strict=True)]
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    assert everything(load(setting, quietly))["train"] == bodies
     (folder / "validation.jsonl").unlink()
     assert key_of(setting) != store.key
     assert set(everything(load(setting, quietly))) == {"train", "valid", "test"}
+
+
+def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_said():
+    import datasets
+    import pyarrow as pa
+
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        rows = datasets.Dataset(pa.table({"body": pa.array(["a", "é"], pa.string()).cast(kind)}))
+        assert hub.text_column(rows, "body", "set")["text"][:] == ["a", "é"], kind
+    for value, complaint in (({"b": 1}, "set: the field 'a' is nested"), (None, "set: row 2 has no text in the field")):
+        rows = datasets.Dataset.from_dict({"a": [value, value] if value else ["x", None]})
+        with pytest.raises(Misuse, match=complaint):
+            hub.text_column(rows, "a", "set")
 
 
 def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
@@ -553,8 +705,18 @@ def test_proofs_are_rows_of_jsonl(tmp_path):
     assert store.split(Split.train).bytes == 1_188_816 == store.split(Split.train).starts[-1]
 
 
-def test_hidden_files_and_other_suffixes_in_a_folder_are_left_out(tmp_path):
-    for name in ("b.txt", "a/z.jsonl.gz", "a/.hidden.txt", ".git/c.txt", "d.py", "e.txt.bz2"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    assert files.expand("data.paths", str(tmp_path)) == [tmp_path / "a/z.jsonl.gz", tmp_path / "b.txt"]
+def test_a_folder_gives_its_files_of_known_suffix_and_a_line_names_the_others(tmp_path):
+    for name in ("b.txt", "a/z.jsonl.gz", "a/.hidden.txt", ".git/c.txt", "d.py", "e.txt.bz2", "f.csv", "g.txt.7z"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    found = files.expand("data.paths", str(tmp_path / "in"))
+    assert [path.relative_to(tmp_path / "in").as_posix() for path in found] == [
+        *("a/z.jsonl.gz", "b.txt", "e.txt.bz2", "f.csv")
+    ]
+    for name in ("a/z.jsonl.gz", "e.txt.bz2", "f.csv"):
+        (tmp_path / "in" / name).unlink()
+    said: list[str] = []
+    store = load(config(tmp_path, tmp_path / "in", valid=str(tmp_path / "in")), said.append)
+    names = ".git/c.txt, a/.hidden.txt, d.py and 1 more"
+    line = f"skipped in {tmp_path / 'in'}, because hidden or of no known suffix: {names}"
+    assert said[:2] == store.notes[:2] == [f"data.paths: {line}", f"data.valid: {line}"]

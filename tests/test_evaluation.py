@@ -239,6 +239,20 @@ def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
     assert bytes_ > row["targets"] and row["bits_per_byte"] == pytest.approx(
         row["nll"] * row["targets"] / math.log(2) / bytes_
     )
+    assert row["byte_count"] == "exact"
+
+
+def test_a_row_says_that_its_bytes_are_scaled_where_the_tokens_do_not_sum_to_the_text(tmp_path, capsys):
+    from tokenizers import normalizers
+
+    halves = tokenizer.single_bytes()
+    halves.normalizer = normalizers.Replace("e", "ee")
+    halves.save(str(tmp_path / "t.json"))
+    run = finished_run(tmp_path, ROPE, [16], tokenizer=str(tmp_path / "t.json"))
+    row, tokens = plain_rows_of(run)[0], load(run.config().data, print).split(run.config().eval.split)
+    a_byte = tokens.bytes / len(tokens.ids)  # each token is one byte of the text that was read, and so less of the file
+    assert a_byte < 0.99 and row["bits_per_byte"] == pytest.approx(row["nll"] / math.log(2) / a_byte)
+    assert row["byte_count"] == "scaled" and "bits per byte: the tokens do not add up" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(

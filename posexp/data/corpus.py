@@ -14,6 +14,7 @@ from typing import Any
 from posexp.config import DataConfig, Source, Split
 from posexp.data import files, hub, stdlib, task
 from posexp.data.quiet import quiet
+from posexp.data.readers import batch_rows, text_lengths
 from posexp.errors import Misuse
 
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
@@ -68,6 +69,7 @@ def read(config: DataConfig, cache: Path) -> Corpus:
             parts = {split: files.read(paths, config.field, cache) for split, paths in found.items()}
             several = ", ".join(f"{split.value}: {describe(paths)}" for split, paths in found.items())
             corpus = Corpus({}, several if len(found) > 1 else describe(found[Split.train]))
+            corpus.notes += files.skipped(config)
         elif config.source is Source.task:
             made = task.read(config)
             parts = {split: [(datasets.Dataset.from_dict({"text": held}), False)] for split, held in made.items()}
@@ -100,7 +102,7 @@ def check_pattern(pattern: str) -> None:
 
 def texts(rows: Any) -> Iterator[str]:
     """The column `text`, read in batches of about 4 MB."""
-    for batch in rows.iter(batch_size=files.batch_rows(rows)):
+    for batch in rows.iter(batch_size=batch_rows(rows)):
         yield from batch["text"]
 
 
@@ -118,7 +120,7 @@ def documents(parts: list[tuple[Any, bool]], start: str, cache: Path) -> Any:
         )
     else:
         rows = datasets.concatenate_datasets([rows for rows, _ in parts])
-    kept = [index for index, length in enumerate(files.text_lengths(rows)) if length]
+    kept = [index for index, length in enumerate(text_lengths(rows)) if length]
     return rows if len(kept) == len(rows) else rows.select(kept)
 
 
@@ -173,7 +175,7 @@ def hold_out(splits: dict[Split, Any], notes: list[str], held_out: dict[Split, i
     rows = splits[Split.train]
     missing = [split for split in (Split.valid, Split.test) if split not in splits]
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts(rows)]
-    lengths = dict(zip(hashes, files.text_lengths(rows), strict=True))
+    lengths = dict(zip(hashes, text_lengths(rows), strict=True))
     if len(lengths) < 3:
         return splits | cut(rows, missing, notes)
     ranked = sorted(lengths, key=lambda name: (-(lengths[name] or 0), name))

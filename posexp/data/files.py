@@ -1,30 +1,36 @@
-"""Documents from the user's own files: text, jsonl and parquet, plain or packed."""
+"""The user's own files: which ones a setting names, and how each is read."""
 
 import glob
-from collections.abc import Iterator
+import json
+import tempfile
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from posexp import whole
 from posexp.config import DataConfig, Split
-from posexp.data.quiet import raise_disk_error, reason, root
+from posexp.data.readers import BINARY, PACKED, complaint, opened, texts, write
 from posexp.errors import Misuse
 
-KINDS = {".txt": "text", ".md": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-PACKED = {".gz", ".xz", ".zst"}
+KINDS = {
+    **dict.fromkeys((".txt", ".md"), "text"),
+    **dict.fromkeys((".jsonl", ".json", ".ndjson", ".jsonlines"), "json"),
+    **{f".{name}": name for name in ("csv", "tsv", "parquet", "arrow")},
+}
+READABLE = f"{', '.join(KINDS)}; packed with {', '.join(PACKED)}"
 
 
 def find_files(config: DataConfig) -> dict[Split, list[Path]]:
     """The files of each split that is named in the config, in reading order. Raises Misuse naming what is missing."""
     if not config.paths:
         raise Misuse("data=files needs data.paths=<file, glob or folder>")
-    named = {
-        Split.train: ("paths", config.paths),
-        Split.valid: ("valid", config.valid),
-        Split.test: ("test", config.test),
-    }
-    return {split: expand(f"data.{key}", value) for split, (key, value) in named.items() if value}
+    return {split: expand(f"data.{key}", value) for split, (key, value) in named(config).items()}
+
+
+def named(config: DataConfig) -> dict[Split, tuple[str, Any]]:
+    """(name of the setting, its value) of each split that the config names."""
+    settings = {Split.train: "paths", Split.valid: "valid", Split.test: "test"}
+    return {split: (key, value) for split, key in settings.items() if (value := getattr(config, key))}
 
 
 def expand(key: str, value: Any) -> list[Path]:
@@ -39,8 +45,8 @@ def expand(key: str, value: Any) -> list[Path]:
     for path in found.values():
         if path.stat().st_size == 0:
             raise Misuse(f"{path} is an empty file")
-        if kind(path) == "parquet" and packing(path):
-            raise Misuse(f"{path}: parquet is packed inside already; unpack the {packing(path)}")
+        if kind(path) in BINARY and packing(path):
+            raise Misuse(f"{path}: {kind(path)} is packed inside already; unpack the {packing(path)}")
     return list(found.values())
 
 
@@ -48,31 +54,57 @@ def expand_one(key: str, pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
-    if path.is_dir():
-        if files := in_folder(path):
-            return files
-        raise Misuse(f"{key}: the folder {path} holds no file with a known suffix ({', '.join(KINDS)})")
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    if files := [match for match in matches if match.is_file()]:
+    folders = folders_of(pattern)
+    if not folders and (files := [match for match in matches(path) if match.is_file()]):
         return files
-    # A glob that matches folders only means what is in them.
-    if files := [file for match in matches for file in in_folder(match)]:
+    if files := [file for folder in folders for file in sorted_files(folder) if is_known(folder, file)]:
         return files
+    if folders:
+        raise Misuse(f"{key}: the folder {folders[0]} holds no file with a known suffix ({READABLE})")
     raise Misuse(f"{key}: {'no file matches' if glob.has_magic(pattern) else 'there is no file'} {path}")
 
 
-def in_folder(folder: Path) -> list[Path]:
-    """All files below `folder` with a known suffix, hidden ones left out, in the order of their names."""
-    found = []
-    for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and inner_suffix(path) in KINDS and not any(part.startswith(".") for part in parts):
-            found.append(path)
+def matches(path: Path) -> list[Path]:
+    return [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+
+
+def folders_of(pattern: str) -> list[Path]:
+    """The folder that `pattern` names, or those that it matches where it matches folders only."""
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        return [path]
+    found = matches(path)
+    return found if all(match.is_dir() for match in found) else []
+
+
+def sorted_files(folder: Path) -> list[Path]:
+    """All below `folder` that is not searched further, in the order of names."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
+def is_known(folder: Path, path: Path) -> bool:
+    """Whether the file of a folder is read: it has a known suffix and is not hidden."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.is_file() and inner_suffix(path) in KINDS and not hidden
+
+
+def skipped(config: DataConfig) -> list[str]:
+    """A line for each folder that the config names with files that are not read."""
+    lines = []
+    for key, value in named(config).values():
+        for folder in (
+            one for pattern in ([value] if isinstance(value, str) else value) for one in folders_of(pattern)
+        ):
+            names = [str(path.relative_to(folder)) for path in sorted_files(folder) if not is_known(folder, path)]
+            if names:
+                some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+                lines.append(f"data.{key}: skipped in {folder}, because hidden or of no known suffix: {some}")
+    return lines
+
+
 def packing(path: Path) -> str:
-    """.gz, .xz, .zst or nothing."""
+    """.gz, .zst and so on, or nothing."""
     suffix = path.suffix.lower()
     return suffix if suffix in PACKED else ""
 
@@ -82,8 +114,26 @@ def inner_suffix(path: Path) -> str:
 
 
 def kind(path: Path) -> str:
-    """text, json or parquet: the name of the reader in `datasets`. A file of unknown suffix is text."""
-    return KINDS.get(inner_suffix(path), "text")
+    """The name of the file's reader. Raises Misuse for a binary file of unknown suffix."""
+    return KINDS.get(inner_suffix(path)) or kind_by_content(path)
+
+
+def kind_by_content(path: Path) -> str:
+    """json where the first line is a JSON object, else text. Raises Misuse for a binary file."""
+    try:
+        with opened(path, packing(path)) as file:
+            head = file.read(4096)
+            if b"\0" in head:
+                raise Misuse(f"{path} is neither text nor of a known suffix ({READABLE}): unpack or convert it")
+            line = head.split(b"\n")[0] if b"\n" in head else head + file.readline()
+    except Misuse:
+        raise
+    except Exception as error:  # whatever unpacks it raises its own
+        raise Misuse(f"{path} {complaint(error)}") from error
+    try:
+        return "json" if isinstance(json.loads(line), dict) else "text"
+    except ValueError:
+        return "text"
 
 
 def content(files: dict[Split, list[Path]]) -> list[list[str]]:
@@ -105,108 +155,19 @@ def read(paths: list[Path], field: str, cache: Path) -> list[tuple[Any, bool]]:
     """(dataset with the column `text`, whether its rows are pieces of one stream) for runs of like files.
 
     Each text file is one row, whose line ends are \\n and whose byte order mark is dropped; row files come one by one.
-    `cache` is where `datasets` may keep its own files. Raises Misuse naming the file that cannot be read.
+    `cache` is where the datasets are written. Raises Misuse naming the file that cannot be read.
     """
-    read_: list[tuple[Any, bool]] = []
+    parts: list[tuple[Any, bool]] = []
     for name, run in groupby(paths, key=kind):
         if name == "text":
-            read_.append((read_texts(list(run), cache), False))
+            parts.append((write_files(list(run), field, cache), False))
         else:
-            read_ += [(read_rows(name, path, field, cache), True) for path in run]
-    return read_
+            parts += [(write_files([path], field, cache), True) for path in run]
+    return parts
 
 
-def read_texts(paths: list[Path], cache: Path) -> Any:
-    options = {"sample_by": "document", "encoding": "utf-8-sig"}
-    try:
-        rows = load_dataset("text", paths, cache, **options)
-    except Exception as error:  # datasets wraps whatever the file raised
-        raise_disk_error(error)
-        for path in paths:
-            try:
-                load_dataset("text", [path], cache, **options)
-            except Exception as own:
-                raise Misuse(f"{path} {complaint(own)}") from own
-        raise Misuse(f"cannot read the text files: {reason(error)}") from error
-    for path, length in zip(paths, text_lengths(rows), strict=True):
-        if not length:
-            raise Misuse(f"{path} is an empty file")
-    return rows
-
-
-def read_rows(name: str, path: Path, field: str, cache: Path) -> Any:
-    try:
-        rows = load_dataset(name, [path], cache)
-    except StopIteration as error:  # how datasets 5 says that a json file has no rows
-        raise Misuse(f"{path} is an empty file") from error
-    except Exception as error:  # datasets wraps whatever the file raised
-        raise_disk_error(error)
-        raise Misuse(f"{path} {complaint(error)}") from error
-    if not len(rows):
-        raise Misuse(f"{path} holds no rows")
-    return text_column(rows, field, str(path))
-
-
-def load_dataset(name: str, paths: list[Path], cache: Path, **options: Any) -> Any:
-    import datasets
-
-    # glob.escape, because datasets takes file names for globs.
-    files = {"train": [glob.escape(str(path.resolve())) for path in paths]}
-    return datasets.load_dataset(name, data_files=files, split="train", cache_dir=str(cache), **options)
-
-
-def complaint(error: BaseException) -> str:
-    inner = root(error)
-    module, text = type(inner).__module__, reason(inner)
-    if isinstance(inner, UnicodeDecodeError):
-        return f"is not UTF-8: byte 0x{inner.object[inner.start]:02x} at {inner.start}"
-    if isinstance(inner, EOFError) or module in {"gzip", "_lzma", "lzma", "zlib"} or text.startswith("zstd"):
-        return f"cannot be unpacked: {text}"
-    return f"cannot be read: {text}"
-
-
-def text_column(rows: Any, field: str, name: str) -> Any:
-    """`rows` with the column `field` alone, as `text`. Raises Misuse, with `name`, if it or a row's text is missing."""
-    import datasets
-    import pyarrow
-
-    if field not in rows.column_names:
-        raise Misuse(
-            f"{name} has no field {field!r}; its fields: {', '.join(rows.column_names)} (choose with data.field)"
-        )
-    column = rows.select_columns([field])
-    if field != "text":
-        column = column.rename_column(field, "text")
-    for index, length in enumerate(text_lengths(column)):
-        if length is None:
-            present = [key for key, value in rows[index].items() if value is not None]
-            raise Misuse(f"{name}: row {index + 1} has no field {field!r}; its fields: {', '.join(present) or 'none'}")
-    try:
-        for batch in column.with_format("arrow").iter(batch_size=batch_rows(column)):
-            batch.validate(full=True)
-    except pyarrow.ArrowInvalid as error:  # neither reader checks that strings are UTF-8
-        raise Misuse(f"{name} is not UTF-8: {reason(error)}") from error
-    dtype = getattr(column.features["text"], "dtype", "nested")
-    if dtype not in {"string", "large_string"}:
-        raise Misuse(f"{name}: the field {field!r} is {dtype}, not text")
-    # One type for all, so that they can be joined.
-    return column if dtype == "string" else column.cast_column("text", datasets.Value("string"))
-
-
-def text_lengths(rows: Any) -> Iterator[int | None]:
-    """UTF-8 bytes of each text; None for a row without one."""
-    import pyarrow
-    import pyarrow.compute
-
-    for batch in rows.with_format("arrow").iter(batch_size=batch_rows(rows)):
-        column = batch["text"]
-        if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
-            yield from pyarrow.compute.binary_length(column).to_pylist()
-        else:  # the caller refuses the type; here only whether something is there matters
-            yield from (1 if there else None for there in column.is_valid().to_pylist())
-
-
-def batch_rows(rows: Any) -> int:
-    """How many rows make about 4 MB, at most 1000."""
-    mean = rows.data.nbytes / max(1, len(rows.data)) + 1
-    return min(1000, max(1, int(4e6 / mean)))
+def write_files(paths: list[Path], field: str, cache: Path) -> Any:
+    """One dataset of the texts of all files, in a new file in `cache`."""
+    cache.mkdir(parents=True, exist_ok=True)
+    found = (text for path in paths for text in texts(path, kind(path), packing(path), field))
+    return write(found, Path(tempfile.mkdtemp(dir=cache), "texts.arrow"))

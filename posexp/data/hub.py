@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from posexp.config import DataConfig, Split
-from posexp.data.files import file_digest, text_column
+from posexp.data import files
 from posexp.data.quiet import raise_disk_error, reason
+from posexp.data.readers import batch_rows, text_lengths
 from posexp.errors import Misuse
 from posexp.network import reachable
 
@@ -34,7 +35,7 @@ def content(config: DataConfig) -> list[str]:
         return [config.dataset, config.subset, config.revision]
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {files.file_digest(path)}\n".encode())
     return ["folder", config.subset, digest.hexdigest()]
 
 
@@ -43,14 +44,66 @@ def read(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
 
     Raises Misuse if the hub cannot be reached and no copy is at hand, or if there is no such dataset, split or column.
     """
-    found = fetch(config, cache)
+    folder = local_folder(config)
+    own = read_folder(config, folder, cache) if folder else {}
+    found = own or fetch(config, cache)
     splits = {}
     for split, names in NAMES.items():
         if name := next((name for name in names if name in found), None):
-            splits[split] = text_column(found[name], config.field, f"{config.dataset} ({name})")
+            field = "text" if own else config.field
+            splits[split] = text_column(found[name], field, f"{config.dataset} ({name})")
     if Split.train not in splits:
         raise Misuse(f"{config.dataset} has no split named train; its splits: {', '.join(found)}")
     return splits, " ".join(f"{name}:{rows._fingerprint}" for name, rows in found.items())
+
+
+def read_folder(config: DataConfig, folder: Path, cache: Path) -> dict[str, Any]:
+    """The splits that `datasets` finds in a folder of JSON or parquet, of which only the wanted field is read; none of
+    other files."""
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(str(folder), config.subset or None, cache_dir=str(cache))
+    except Exception:  # `fetch` says why
+        return {}
+    found = {str(split): [Path(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
+    if any(files.kind(path) not in {"json", "parquet"} for paths in found.values() for path in paths):
+        return {}
+    return {
+        split: datasets.concatenate_datasets([rows for rows, _ in files.read(paths, config.field, cache)])
+        for split, paths in found.items()
+    }
+
+
+def text_column(rows: Any, field: str, name: str) -> Any:
+    """`rows` with the column `field` alone, as `text`.
+
+    Raises Misuse, with `name`, if the column or the text of a row is missing.
+    """
+    import datasets
+    import pyarrow
+
+    if field not in rows.column_names:
+        raise Misuse(
+            f"{name} has no field {field!r}; its fields: {', '.join(rows.column_names)} (choose with data.field)"
+        )
+    column = rows.select_columns([field])
+    if field != "text":
+        column = column.rename_column(field, "text")
+    dtype = getattr(column.features["text"], "dtype", "nested")
+    if dtype not in {"string", "large_string", "string_view"}:
+        raise Misuse(f"{name}: the field {field!r} is {dtype}, not text")
+    if dtype != "string":  # one type for all, so that they can be joined
+        column = column.cast_column("text", datasets.Value("string"))
+    for index, length in enumerate(text_lengths(column)):
+        if length is None:
+            raise Misuse(f"{name}: row {index + 1} has no text in the field {field!r}: it is null or missing")
+    try:
+        for batch in column.with_format("arrow").iter(batch_size=batch_rows(column)):
+            batch.validate(full=True)
+    except pyarrow.ArrowInvalid as error:  # neither reader checks that strings are UTF-8
+        raise Misuse(f"{name} is not UTF-8: {reason(error)}") from error
+    return column
 
 
 def fetch(config: DataConfig, cache: Path) -> Any:

@@ -59,6 +59,21 @@ class Tokens:
     bos: int | None = None
     prefix: int | None = None
 
+    def token_bytes(self) -> tuple[np.ndarray, str]:
+        """(UTF-8 bytes of text that each token of the vocabulary stands for, float64 [V]; how they are known).
+
+        exact: they sum to the bytes of the split. scaled: they did not, because the tokenizer drops or rewrites
+        characters, and all were multiplied by one factor so that they do. mean: the tokenizer does not say how tokens
+        become text, and all count the same. Needs the store.
+        """
+        assert self.store is not None
+        counts_V = self.store.token_bytes()
+        parts = np.array_split(self.ids, len(self.ids) // (1 << 22) + 1)  # their counts take eight bytes each
+        total = 0 if counts_V is None else sum(int(counts_V[part].sum()) for part in parts)
+        if counts_V is None or not total:
+            return np.full(self.store.vocab_size, self.bytes / len(self.ids)), "mean"
+        return counts_V * (self.bytes / total), "exact" if total == self.bytes else "scaled"
+
 
 class Store:
     """An intact store. Raises DamageError if it is not."""
@@ -81,7 +96,7 @@ class Store:
         return Tokens(ids, starts, known["bytes"], self.meta["files"][f"{split.value}.bin"]["sha256"], self)
 
     def token_bytes(self) -> np.ndarray | None:
-        """Number of bytes of text that each token stands for, int64 [V]; None where that is not known."""
+        """UTF-8 bytes that each token adds to decoded text, int64 [V]; None where that is not known."""
         return tokenizer.token_bytes(tokenizer.load(self.tokenizer_path))
 
 

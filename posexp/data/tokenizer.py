@@ -1,6 +1,5 @@
 """Tokenizers: a byte-level BPE learned on the training split, single bytes, or a tokenizer.json from elsewhere."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
 # Here GPT-2's pattern always begins a new word, so that no token reaches across.
 WORD_GAP = re.compile(r"(?<=\S) (?=\S)")
 
+# Longer words are cut where a bpe learns: each merge moves the rest of its word. No ordinary text has such words.
+LONGEST_WORD = 4096  # bytes
+
 MOST_IDS = 1 << 24  # tokens of a vocabulary; the largest known ones have a million
 
 
@@ -32,7 +34,16 @@ def content(spec: str, vocab_size: int) -> list[str | int]:
     path = Path(spec).expanduser()
     if not path.is_file():
         raise Misuse(f"data.tokenizer={spec} is neither bpe nor bytes, nor a tokenizer.json: there is no such file")
-    return ["file", file_digest(path)]
+    # Stores from before dropout was turned off hold what it drew.
+    return ["file", file_digest(path), *(["without dropout"] if has_dropout(path) else [])]
+
+
+def has_dropout(path: Path) -> bool:
+    """Whether the tokenizer.json has BPE dropout, which splits the same text differently each time."""
+    try:
+        return bool(untrusted.parsed(untrusted.read_bytes(path))["model"].get("dropout"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # `load` says what is wrong with it
+        return False
 
 
 def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
@@ -59,8 +70,11 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         special_tokens=[],
         show_progress=False,
     )
+    words = tokenizer.pre_tokenizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(LONGEST_WORD)])
     # In pieces, because the trainer holds 256 texts at a time.
     tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer=trainer)
+    tokenizer.pre_tokenizer = words
     return tokenizer
 
 
@@ -81,13 +95,15 @@ def byte_level(model: "Model") -> "Tokenizer":
 
 
 def load(path: Path) -> "Tokenizer":
-    """The tokenizer of a tokenizer.json, without truncation and padding. Raises Misuse if it is none."""
+    """The tokenizer of a tokenizer.json, without truncation, padding and dropout. Raises Misuse if it is none."""
     from tokenizers import Tokenizer
 
     with refused(f"{path} is not a tokenizer.json"):
         tokenizer = Tokenizer.from_buffer(untrusted.read_bytes(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        if getattr(tokenizer.model, "dropout", None):
+            tokenizer.model.dropout = None
         ids = tokenizer.get_vocab(with_added_tokens=True).values()
         if not ids or max(ids) >= MOST_IDS:
             raise ValueError(f"its largest token is {max(ids, default='none')}, of at most {MOST_IDS}")
@@ -112,47 +128,38 @@ def byte_chars() -> list[str]:
     return [chr(value if value in printable else next(others)) for value in range(256)]
 
 
-def is_byte_level(tokenizer: "Tokenizer") -> bool:
-    """Whether tokens are runs of bytes, and text is neither normalised nor prefixed before it is cut into them."""
-    layout = json.loads(tokenizer.to_str())
-    steps = layout["pre_tokenizer"] or {}
-    steps = steps.get("pretokenizers", [steps])
-    last = steps[-1] if steps else {}
-    return (
-        layout["normalizer"] is None
-        and (layout["decoder"] or {}).get("type") == "ByteLevel"
-        and last.get("type") == "ByteLevel"
-        and not last.get("add_prefix_space")
-        and layout["model"].get("type") == "BPE"
-        and not layout["model"].get("continuing_subword_prefix")
-        and not layout["model"].get("end_of_word_suffix")
-    )
-
-
 def vocabulary_size(tokenizer: "Tokenizer") -> int:
     """One more than the largest id."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def token_bytes(tokenizer: "Tokenizer") -> np.ndarray | None:
-    """Number of bytes of text that each token stands for, int64 [V]; None if that is not known of every token.
+    """UTF-8 bytes that each token adds to decoded text, int64 [V]; None without a decoder, which alone can tell.
 
-    An id without a token counts 0.
+    An id without a token counts 0. Of text that was normalised, or that the vocabulary cannot hold in full, the tokens
+    may add up to another number of bytes than the text has. Raises Misuse for a decoder that fails.
     """
-    if not is_byte_level(tokenizer):
+    from tokenizers import decoders
+
+    decoder = tokenizer.decoder
+    if decoder is None:
         return None
     known = set(byte_chars())
+
+    def of_bytes(token: str) -> int:
+        return len(token) if known.issuperset(token) else len(token.encode())
+
+    def between_letters(token: str) -> int:
+        text = decoder.decode(["a", token, "a"])
+        lone_bytes = text.count("\ufffd") - token.count("\ufffd")  # each stands for one byte, in three
+        return max(0, len(text.encode()) - 2 * lone_bytes - len(decoder.decode(["a", "a"])))
+
+    count = of_bytes if isinstance(decoder, decoders.ByteLevel) else between_letters
     added = tokenizer.get_added_tokens_decoder()
-    if not known <= tokenizer.get_vocab().keys() or any(token.lstrip or token.rstrip for token in added.values()):
-        return None  # bytes outside the vocabulary vanish; such added tokens take the blanks around them
     counts_V = np.zeros(vocabulary_size(tokenizer), dtype=np.int64)
-    for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
-        if index in added:
-            counts_V[index] = len(added[index].content.encode())
-        elif known.issuperset(token):
-            counts_V[index] = len(token)
-        else:
-            return None
+    with refused("the tokenizer's decoder fails"):
+        for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
+            counts_V[index] = len(added[index].content.encode()) if index in added else count(token)
     return counts_V
 
 

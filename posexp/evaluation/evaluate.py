@@ -93,7 +93,7 @@ def evaluate_subject(
     """`announced` holds what was said of the targets of other runs, and need not be said again."""
     run, announced = subject.run, set() if announced is None else announced
     evaluator = Evaluator(subject, device)
-    for line in announcement(evaluator.tokens, evaluator.config, evaluator.lengths):
+    for line in [*announcement(evaluator.tokens, evaluator.config, evaluator.lengths), *evaluator.warnings()]:
         if line not in announced:
             say(line)
         announced.add(line)
@@ -146,10 +146,18 @@ class Evaluator:
         self.subject, self.config, self.device = subject, subject.eval, device
         self.precision = choose_precision(self.config.precision, device)
         self.tokens = subject.tokens
-        self.token_bytes = subject.store.token_bytes()
+        self.token_bytes, self.byte_count = self.tokens.token_bytes()
         self.lengths = own_lengths(self.tokens, subject.train_length, self.config)
         self.passes: dict[tuple, Passes] = {}
         self.spent = Cost()  # by the latest pass
+
+    def warnings(self) -> list[str]:
+        """A line where the bytes of single targets are estimated."""
+        how = {
+            "scaled": "the tokens do not add up to the text; their bytes are scaled so that they do",
+            "mean": "the tokenizer has no decoder; each token counts as the mean of the split",
+        }
+        return [f"bits per byte: {how[self.byte_count]}"] if self.byte_count in how else []
 
     @property
     def read(self) -> int:
@@ -280,16 +288,12 @@ class Evaluator:
         nll_N, document_N, hit_N = scores.nll[about_N], document_N[about_N], scores.hit[about_N]
         if not np.isfinite(nll_N).all():
             return {"status": "non-finite", **speed}
-        bytes_ = self.bytes_of(tokens.ids[target_N[about_N]]) if tokens.bytes else None
+        bytes_ = float(self.token_bytes[tokens.ids[target_N[about_N]]].sum()) if tokens.bytes else None
         summary = summarize(nll_N, document_N, bytes_, measurement.weights()[about_N])
         found = {**vars(summary), "accuracy": float(hit_N.mean()), **speed, "status": "ok"}
+        if bytes_:
+            found["byte_count"] = self.byte_count
         if measurement.task:
             wrong_D = np.bincount(document_N, weights=~hit_N)
             found["exact_match"] = float((wrong_D[np.unique(document_N)] == 0).mean())
         return found
-
-    def bytes_of(self, ids_N: np.ndarray) -> float:
-        """UTF-8 bytes that the tokens stand for; where a token's are not knowable, the split's mean."""
-        if self.token_bytes is None:
-            return len(ids_N) * self.tokens.bytes / len(self.tokens.ids)
-        return float(self.token_bytes[ids_N].sum())

@@ -19,7 +19,7 @@ KNOWN = {
     **dict.fromkeys(
         ("scheme", "status", "transform", "control", "control_of", "trained_window", "corpus", "weights"), is_text
     ),
-    **dict.fromkeys(("transform_settings", "precision", "kernel_path", "bos"), is_text),
+    **dict.fromkeys(("transform_settings", "precision", "kernel_path", "bos", "byte_count"), is_text),
     **dict.fromkeys(("stride", "targets", "documents"), is_count),
     **dict.fromkeys(("nll", "bits_per_byte"), is_loss),
     **dict.fromkeys(("ppl", "ci_low", "ci_high"), is_perplexity),
