@@ -30,6 +30,7 @@ from posexp.refusal import one_line
 from posexp.stopping import STOPPING, in_a_job, stop
 from posexp.typed import schema_of, typed
 from posexp.usage import EXAMPLES, USAGE, help_of
+from posexp.values import read_typed
 
 
 class Failed(BaseException):
@@ -271,6 +272,7 @@ def register() -> None:
     for command, schema in COMMANDS.items():
         store.store(name=f"{command}_schema", node=schema_of(schema))
     sweepers.present()
+    read_typed()
     OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
     OmegaConf.register_new_resolver("posexp_help", help_of, replace=True)
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)

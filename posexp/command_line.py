@@ -16,6 +16,7 @@ from posexp.config import config_dir
 from posexp.errors import Misuse
 from posexp.launchers import check_launcher
 from posexp.sweepers import check_study, swept_by_config
+from posexp.values import NAME, count, quoted, settle, settled
 
 OWN_FLAGS = {
     "--lengths": {"train", "eval", "check", "bench"},
@@ -116,16 +117,10 @@ POSITIONAL = {
 def numbers(text: str) -> str:
     """`512,2048` as Hydra writes a list."""
     try:
-        lengths = [int(part) for part in text.split(",")]
+        lengths = [count(part.strip()) or int(part) for part in text.split(",")]
     except ValueError:
         raise Misuse(f"--lengths takes whole numbers, as in --lengths 512,2048,8192; not {text!r}") from None
     return str(lengths).replace(" ", "")
-
-
-def quoted(text: str) -> str:
-    """For Hydra's override grammar, to which `=`, `,` and brackets are syntax."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def hydra_arguments(command: str, words: list[str]) -> list[str]:
@@ -144,7 +139,7 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
         if key == "hydra/launcher":
             check_launcher(value)
         check_key(command, word, key, value)
-    overrides, choices = settle_groups(command, overrides, flags)
+    overrides, choices = settle_groups(command, settle(command, overrides), flags)
     check_chosen(command, overrides, choices)
     if "hydra/sweeper=optuna" in overrides:
         check_study(overrides)
@@ -249,7 +244,10 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
         group = key.lstrip("+").partition("@")[0]
         plain_group = re.fullmatch(r"\+?[a-z_]+(@[\w.]+)?", key) and loader.get_group_options(group)
         if equals and plain_group:
-            chosen[index] = (key.lstrip("+"), value)
+            if value.startswith("["):
+                names = value.strip("[]").replace(" ", "")
+                raise Misuse(f"{word} is a list, and a run has one {group}: to train each, type -m +{group}={names}")
+            chosen[index] = (key.lstrip("+"), settled(word, NAME).partition("=")[2])
     if not chosen and "scheme" not in knob_names(command):
         return overrides, set()
     others = [word for index, word in enumerate(overrides) if index not in chosen]
@@ -264,12 +262,12 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
             raise Misuse(f"{key}=null chooses nothing: there are {', '.join(loader.get_group_options(key))}")
         brought = choices([*others, f"+{key}={value}"])
         known |= {other: choice for other, choice in brought.items() if other != key}
-    settled = [
+    words = [
         f"{'' if chosen[index][0] in known else '+'}{chosen[index][0]}={chosen[index][1]}" if index in chosen else word
         for index, word in enumerate(overrides)
     ]
     picked = {key for key, value in known.items() if value is not None}
-    return settled, picked | {key for key, _ in chosen.values()}
+    return words, picked | {key for key, _ in chosen.values()}
 
 
 def knob_names(command: str) -> set[str]:

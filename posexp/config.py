@@ -77,8 +77,8 @@ class WandbMode(Enum):
 
 @dataclass
 class ModelConfig:
-    d_model: int = knob(128, "width of the residual stream", least=1)
-    n_layer: int = knob(5, "number of blocks", least=1)
+    d_model: int = knob(128, "width of the residual stream", least=1, most=1 << 20)
+    n_layer: int = knob(5, "number of blocks", least=1, most=1 << 16)
     n_head: int = knob(4, "attention heads; must divide d_model", least=1)
     mlp: Mlp = knob(Mlp.swiglu, "swiglu or gelu, at equal parameter count")
     qk_norm: bool = knob(False, "RMS-normalise queries and keys of each head")
@@ -95,19 +95,23 @@ class ModelConfig:
 @dataclass
 class DataConfig:
     source: Source = knob(Source.stdlib, "stdlib, files, hub or task")
-    paths: Any = knob(None, "files: a path, glob, folder, or list of these; the training documents, or all of them")
-    valid: Any = knob(None, "files: the same for the validation split; left out, documents are split by hash")
-    test: Any = knob(None, "files: the same for the test split")
+    paths: Any = knob(
+        None, "files: a path, glob, folder, or list of these; the training documents, or all of them", text=True
+    )
+    valid: Any = knob(
+        None, "files: the same for the validation split; left out, documents are split by hash", text=True
+    )
+    test: Any = knob(None, "files: the same for the test split", text=True)
     field: str = knob("text", "name of the text field of rows: jsonl, json, csv, tsv, parquet, arrow and hub")
     document_start: str = knob("", "regular expression; a line that matches begins a new document")
     dataset: str = knob("", "hub: repository id of the dataset")
     subset: str = knob("", "hub: name of the dataset's configuration")
     revision: str = knob("main", "hub: branch, tag or commit")
     task: str = knob("", "task: copy, reverse, addition, induction or passkey")
-    task_size: int = knob(8, "task: largest size of an example in training", least=1)
-    task_examples: int = knob(50_000, "task: number of training examples", least=1)
+    task_size: int = knob(8, "task: largest size of an example in training", least=1, most=1 << 20)
+    task_examples: int = knob(50_000, "task: number of training examples", least=1, most=1 << 30)
     tokenizer: str = knob("bpe", "bpe (learned on the training split), bytes, or the path of a tokenizer.json")
-    vocab_size: int = knob(2048, "entries of the learned bpe", least=257)
+    vocab_size: int = knob(2048, "entries of the learned bpe", least=257, most=1 << 24)
     hold_out: bool = knob(True, "take validation and test documents from the training ones where the corpus has none")
     cross_documents: bool = knob(False, "let training windows run from one document into the next")
     cache: str = knob("~/.cache/posexp", "folder of the token stores", identity=False)
@@ -130,7 +134,7 @@ class TrainConfig:
     lr: float = knob(3e-3, "peak learning rate", least=0)
     warmup: float = knob(0.1, "share of the steps in which the learning rate rises", least=0)
     weight_decay: float = knob(0.1, "AdamW decay of matrices", least=0)
-    clip: float = knob(1.0, "largest gradient norm", least=0)
+    clip: float = knob(1.0, "largest gradient norm; 0: gradients are left as they are", least=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     compile: bool = knob(True, "torch.compile the model on a GPU")
     attention: AttentionPath = knob(
@@ -171,7 +175,7 @@ class EvalConfig:
     )
     controls: bool = knob(True, "same_targets: also with attention cut, and far text shuffled, at the training length")
     split: Split = knob(Split.valid, "train, valid or test")
-    batch_tokens: int = knob(16384, "tokens evaluated at a time", least=1)
+    batch_tokens: int = knob(16384, "tokens evaluated at a time", least=1, most=1 << 26)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     attention: AttentionPath = knob(
         AttentionPath.auto, "how attention is computed; auto: the fastest way; blocks, flex or dense to compare them"

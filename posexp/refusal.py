@@ -5,6 +5,7 @@ import re
 from difflib import get_close_matches
 
 from posexp import hints
+from posexp.config import config_dir
 from posexp.errors import PosexpError
 from posexp.launchers import NO_SLURM, lacking
 
@@ -53,7 +54,9 @@ def one_line(error: Exception, command: str) -> str:
             return f"no key {key!r}{hints.of_key(command, key, given[1] if given else '…')}"
     if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)'\n", text):
         key, value = ambiguous.groups()
-        return f"{key}={value} names several values: add -m to run each, or write a list, {key}=[{value}]"
+        is_group = (config_dir() / key.lstrip("+").partition("@")[0]).is_dir()
+        listed = "" if is_group else f", or write a list, {key}=[{value}]"
+        return f"{key}={value} names several values: add -m to run each{listed}"
     text = re.sub(r"To append to your (config|default list) use \+\S+", "", text)
     text = re.sub(r"(reference_type|object_type)=\S+", "", text)
     if full_key := re.search(r"full_key: (\S+)", text):

@@ -36,21 +36,22 @@ def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> R
     """
     trained = run.config()
     check_targets(trained, trust)
-    store = own_store(run, trained, cache)
+    store = own_store(run, trained, cache, trust)
     _, model, weights = restore_model(run)
     return Restored(trained, store, model.to(device), weights)
 
 
-def own_store(run: Run, trained: TrainCommand, cache: str | None) -> Store:
+def own_store(run: Run, trained: TrainCommand, cache: str | None, trust: bool = False) -> Store:
     """The token store that the run was trained on, by its name: the text may have changed since, or lie elsewhere.
 
     Kept in `cache`; or where the run had it, if there is a cache of posexp: a run from elsewhere makes no folder.
-    Raises Misuse if it is neither there nor can be built, RunFailed if it is another one of that name.
+    Raises Misuse if it is neither there nor can be built (without `trust` only within posexp/data/bounds.py), RunFailed
+    if it is another one of that name.
     """
     theirs = (Path(trained.data.cache).expanduser() / "tokens").is_dir()
     place = cache or (trained.data.cache if theirs else DataConfig().cache)
     name = run.provenance().get("store")
-    store = load(replace(trained.data, cache=place, store=name if isinstance(name, str) else None), say)
+    store = load(replace(trained.data, cache=place, store=name if isinstance(name, str) else None), say, trust)
     run.check_store(store)
     return store
 
@@ -77,7 +78,8 @@ def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Deco
     sizes differ, or nothing can be built of it.
     """
     embedding_VD = tensors.get("model.embedding.weight", torch.empty(0, 0))
-    if embedding_VD.ndim != 2 or not len(embedding_VD) or trained.model.n_layer > len(tensors):
+    sizes = embedding_VD.shape[1:] == (trained.model.d_model,) and trained.model.n_layer <= len(tensors)
+    if not sizes or not len(embedding_VD):
         raise RunFailed("the checkpoint does not fit the model: its config.yaml is of another one")
     try:
         with torch.device("meta"):

@@ -91,7 +91,7 @@ class Run:
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainCommand), stored))
         except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
             said = str(error).strip() or type(error).__name__
-            raise RunFailed(f"{path} cannot be read: {said.splitlines()[0]}: {remedy}") from error
+            raise RunFailed(f"{path} cannot be read: {said.splitlines()[0][:300]}: {remedy}") from error
         assert isinstance(config, TrainCommand)
         return config
 
@@ -113,9 +113,14 @@ class Run:
                     "choose another group or label"
                 )
             return
+        text = seal.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+        try:
+            untrusted.yaml_of(text.encode())
+        except ValueError as error:
+            raise Misuse(f"config.yaml could not be read again, since {error}: name many files by a glob") from error
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            whole.write(path, seal.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain(config)))))
+            whole.write(path, text)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 

@@ -4,6 +4,7 @@ Shape suffixes: B windows of a batch, T tokens of a window.
 """
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from posexp.errors import Diverged, Misuse, RunFailed, Stopped
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.evaluation.scoring import token_losses
+from posexp.knobs import check_room
 from posexp.log import Log, NoLog, say
 from posexp.model import Decoder, build_model
 from posexp.runs import Run
@@ -123,6 +125,7 @@ def usable(config: TrainCommand, device: torch.device) -> tuple[Store, Windows]:
 
     Raises Misuse otherwise; nothing but the token store is written.
     """
+    check_room("results", Run.of(config).folder)
     check_protocols(config.eval.protocols or [])
     check_parts(config, device)
     store = load(config.data, say)
@@ -175,7 +178,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | No
                     loss = compute_loss(x_BT, y_BT) / config.train.accumulate
                 loss.backward()
                 total += loss.detach()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             counted += 1

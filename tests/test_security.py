@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import sys
@@ -19,8 +20,12 @@ import hostile
 import numpy as np
 import pytest
 from command import Answer, here, posexp, publish
+from omegaconf import OmegaConf
 
 from posexp import checkpoint, jsonl, seal, untrusted, whole
+from posexp.commands import TrainCommand
+from posexp.config import DataConfig, Source
+from posexp.data import bounds
 from posexp.data.store import DamageError, Store
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.evaluation import losses
@@ -545,12 +550,112 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("", "it is cut off|it holds no keys"),
         ("a: 1\na: 2\n", "not valid YAML"),
         ("#" * (2 << 20), "has 2,097,152 bytes"),
+        ("device: " + "1:" * 4000 + "1", "Invalid value .1:1:1.*remove it and repeat"),
+        ("seed: " + "1:" * 40_000 + "1", "80,001 characters"),
+        ("device: auto\nscheme: {" + "".join(f"k{n}: 1, " for n in range(70_000)) + "}\n", "more than 4,000 keys"),
+        ("device: auto\ntrain: {tokens: 1:1:1}\n", "could not be converted to Integer"),
+        ("device: auto\nmodel: {d_model: 1000000000}\nlabel: a\nscheme: a\n", "must be at most 1048576"),
+        ("device: auto\ndata: {task_size: 900719925474}\nlabel: a\nscheme: a\n", "must be at most 1048576"),
+        (
+            f"device: auto\neval: {{lengths: {list(range(1, 1500))}}}\nlabel: a\nscheme: a\n",
+            "at most 1000 are evaluated",
+        ),
     ],
 )
-def test_a_config_is_bounded(group, text, says):
-    (run_of(group) / "config.yaml").write_text(text)
+def test_a_config_is_bounded(tmp_path, text, says):
+    (tmp_path / "config.yaml").write_text(text)
+    start = time.process_time()
     with pytest.raises(RunFailed, match=says):
-        Run(run_of(group)).config()
+        Run(tmp_path).config()
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("text", ["1:1", "0x10", "0b1", "1_000", "017", "2024-11-28", "yes", "Null", "9" * 40])
+def test_a_number_of_a_stored_config_is_decimal_and_all_else_is_text(text):
+    assert untrusted.yaml_of(f"a: {text}".encode()) == {"a": text}
+
+
+def test_a_stored_config_reads_back_what_is_written():
+    values = [
+        0,
+        -7,
+        10**15,
+        1.5,
+        1e-05,
+        1e16,
+        1e300,
+        float("inf"),
+        True,
+        False,
+        None,
+        "",
+        "1e3",
+        "1:1",
+        "on",
+        "~",
+        "a: b",
+    ]
+    made = {"values": values, "label": "1_0", "paths": ["2024", "x"], "tokens": 5}
+    assert untrusted.yaml_of(OmegaConf.to_yaml(OmegaConf.create(made)).encode()) == made
+
+
+def test_a_config_that_could_not_be_read_again_is_not_written(tmp_path):
+    paths = [f"{n}.txt" for n in range(5000)]
+    config = TrainCommand(
+        scheme={}, label="a", results=str(tmp_path), data=DataConfig(source=Source.files, paths=paths)
+    )
+    with pytest.raises(Misuse, match="could not be read again, since it holds more than 4,000 keys and values"):
+        Run.of(config).create(config)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- the text that a stored config names
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"source": Source.files, "paths": "/**/*.nothing"}, "searches folders for '/**/*.nothing'"),
+        ({"source": Source.files, "paths": "/*/*/*/*"}, "searches folders for '/*/*/*/*'"),
+        ({"source": Source.files, "paths": ["here", "big"]}, "reads 5 GiB of text"),
+        ({"source": Source.files, "paths": "here", "valid": "many/*"}, "searches more than 10 files and folders"),
+        ({"source": Source.files, "paths": "here", "document_start": "(a+)+$"}, "regular expression of its own"),
+        ({"source": Source.files, "paths": "here", "document_start": "^(a|a)(a|a)b"}, "regular expression of its own"),
+        ({"source": Source.task, "task": "copy", "task_size": 1 << 20}, "makes examples of 2.6e+10 characters"),
+        ({"source": Source.hub, "dataset": "somebody/huge"}, "loads the dataset 'somebody/huge' from the hub"),
+        ({"source": Source.files, "paths": "here/*.txt", "document_start": "^= "}, None),
+        ({"source": Source.files, "paths": ["here"], "document_start": "^ = [^=].* = $"}, None),
+        ({"source": Source.hub, "dataset": "Salesforce/wikitext"}, None),
+        ({"source": Source.task, "task": "copy"}, None),
+        ({}, None),
+    ],
+)
+def test_text_that_may_take_long_is_not_read_for_a_stored_config(tmp_path, monkeypatch, data, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bounds, "MOST_ENTRIES", 10)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.txt").write_text("a text\n")
+    (tmp_path / "big").mkdir()
+    with (tmp_path / "big" / "a.txt").open("wb") as file:
+        file.truncate(5 << 30)  # without taking room
+    for n in range(12):
+        (tmp_path / "many" / f"{n}" / "in").mkdir(parents=True)
+    config = DataConfig(**data)
+    if says is None:
+        bounds.check_bounds(config)
+        return
+    with pytest.raises(Misuse, match=re.escape(says)):
+        bounds.check_bounds(config)
+
+
+def test_text_beyond_the_bounds_is_read_with_trust_alone(alone):
+    edit(run_of(alone) / "config.yaml", "document_start: ''", "document_start: (the )+of")
+    runs = ["--lengths", "24", "wandb.mode=disabled", f"runs={run_of(alone).name}", "cache=new"]
+    refused = here("eval", *runs, cwd=alone).refusal()
+    assert "regular expression of its own" in refused and "trust=true" in refused
+    assert not list((alone / "new").glob("tokens/*"))
+    read = here("eval", *runs, "trust=true", cwd=alone).refusal()  # the text is read, and is not what it was trained on
+    assert "no token store new/tokens" in read and "the text that is here gives" in read
 
 
 @pytest.mark.parametrize(

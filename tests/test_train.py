@@ -347,6 +347,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_reason(corpus, tmp_pat
     assert "finite" in status["reason"]
 
 
+def test_without_clipping_a_run_trains_as_with_a_bound_that_is_never_reached(corpus, tmp_path):
+    rows = []
+    for clip in (0, 1e9):
+        config = tiny(corpus, tmp_path, clip=clip, tokens=64 * 12)
+        train(config)
+        rows.append([row for row in Run.of(config).history(print) if "grad_norm" in row])
+    for off, far in zip(*rows, strict=True):
+        assert off["loss"] == far["loss"] and off["grad_norm"] == far["grad_norm"] > 0
+    assert rows[0][-1]["loss"] < rows[0][0]["loss"]
+
+
 def test_a_second_process_is_told_who_holds_the_run(corpus, tmp_path):
     config = tiny(corpus, tmp_path)
     run = Run.of(config)

@@ -12,9 +12,11 @@ from posexp.log import say
 __all__ = ["Store", "Tokens", "load"]
 
 
-def load(config: DataConfig, say: Callable[[str], None] = say) -> Store:
+def load(config: DataConfig, say: Callable[[str], None] = say, trust: bool = True) -> Store:
     """The token store of `config`, verified; `say` is told in one line each what is built, repaired or waited for.
 
-    Raises Misuse for input that cannot be used as given, RunFailed where the disk gives out.
+    Without `trust`, as for a configuration that may be somebody else's, text is only read within the bounds of
+    posexp/data/bounds.py. Raises Misuse for text beyond them and for input that cannot be used as given, RunFailed
+    where the disk gives out.
     """
-    return find_or_build(config, say)
+    return find_or_build(config, say, trust)

@@ -17,18 +17,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from posexp import locks, untrusted, whole
 from posexp.config import DataConfig, Split
 from posexp.data import corpus, task, tokenizer
+from posexp.data.bounds import check_bounds
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.identity import identity
-
-if TYPE_CHECKING:
-    pass
+from posexp.knobs import check_room
 
 FORMAT = 1
 UNSHAPING = {"paths", "valid", "test", "vocab_size", "cross_documents"}  # the vocabulary is the tokenizer's
@@ -202,15 +201,20 @@ def different(store: Store, config: DataConfig) -> list[str] | None:
     return sorted(f"data.{name}" for name in known.keys() | here.keys() if known.get(name) != here.get(name))
 
 
-def find_or_build(config: DataConfig, say: Say) -> Store:
+def find_or_build(config: DataConfig, say: Say, trust: bool = True) -> Store:
     """The store of `config`, built if it is not there or damaged. Safe to call from several processes at once.
 
-    One that data.store names is taken without its text. Raises Misuse for input that cannot be used or a cache folder
-    that cannot be written, RunFailed for a full disk.
+    One that data.store names is taken without its text. Raises Misuse for input that cannot be used, or needs `trust`
+    (posexp/data/bounds.py), or a cache folder that cannot be written, RunFailed for a full disk.
     """
+    if not config.store and not trust:
+        check_bounds(config)
     folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
+    check_room("data.cache", folder)
     store = find(folder, say)
     if config.store and (store is None or different(store, config) != []):
+        if not trust:
+            check_bounds(config)
         check_text(config, folder, store)
     if store:
         return store

@@ -27,6 +27,7 @@ from posexp.hf.beginning import beginning
 from posexp.hf.changes import own_window, reads_length, rebuilt, windows_count, with_frequencies, with_window
 from posexp.hf.model import CausalLM, maxima_of, text_config
 from posexp.hf.source import Source
+from posexp.knobs import check_room
 from posexp.log import say
 from posexp.runs import Run, cannot_write
 from posexp.schemes import Dims
@@ -167,6 +168,7 @@ def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Ru
     identity += [about["bos"]] if "bos" in about else []  # folders from before posexp knew such tokens stay right
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     run = Run(Path(command.results).expanduser() / command.group / f"hf-{source.name}-{digest}")
+    check_room("results", run.folder)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         run.refuse_links()

@@ -17,6 +17,8 @@ class Sinusoidal(Scheme):
         super().__init__(dims)
         if dims.d_model % 2:
             raise Misuse(f"sinusoidal positions need an even model.d_model, not {dims.d_model}")
+        if not base > 0:
+            raise Misuse(f"scheme.base={base} must be above 0")
         self.base = base
 
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:

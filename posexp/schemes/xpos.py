@@ -6,6 +6,7 @@ Shape suffixes: B batch, T tokens, H heads, C channels of a head, I rotated pair
 import torch
 from torch import Tensor
 
+from posexp.errors import Misuse
 from posexp.schemes import Dims, exact_type
 from posexp.schemes.rope import Layout, Rope, rotate_pairs
 
@@ -38,6 +39,10 @@ class XPos(Rope):
         layout: Layout = Layout.half,
     ):
         super().__init__(dims, base, fraction, layout)
+        if not gamma >= 0:
+            raise Misuse(f"scheme.gamma={gamma} must be at least 0")
+        if not scale_base > 0:
+            raise Misuse(f"scheme.scale_base={scale_base} must be above 0")
         self.gamma = gamma
         self.scale_base = scale_base
 

@@ -41,6 +41,12 @@ class CellSweeper(BasicSweeper):
             return []
         return list(self.split_overrides_to_chunks(left, max_batch_size))
 
+    def _parse_config(self) -> list[str]:
+        """What a config sweeps in hydra.sweeper.params, as it would be typed."""
+        from posexp.values import settle
+
+        return settle("train", super()._parse_config())
+
     def compose(self, words: list[str]) -> Any:
         from posexp.sweep import typed_cell
 
