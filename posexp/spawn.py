@@ -25,10 +25,10 @@ from posexp.device import choose_device
 from posexp.distributed import check_share
 from posexp.ends import Alone, retold, told
 from posexp.errors import Misuse, Stopped
+from posexp.meeting import HOST, loopback_store
 from posexp.ranks import place
 from posexp.stopping import STOPPING, heed, signals, stop
 
-HOST = "127.0.0.1"
 PATIENCE = 5.0  # seconds that the others get to end by themselves after one has died
 DONE, BEGUN = "done", "begun"
 
@@ -50,7 +50,7 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
     check_share(config, size)
     if choose_device(config.device).type == "cuda" and size > torch.cuda.device_count():
         raise Misuse(f"trainer.devices={size}, but there are {torch.cuda.device_count()} GPUs here")
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # on a free port
+    store = loopback_store()
     command = HydraConfig.instance().cfg  # which a run's provenance names
     with held_back():
         context = torch.multiprocessing.start_processes(
