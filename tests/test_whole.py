@@ -21,8 +21,8 @@ whole.write(Path(sys.argv[1]), "new")
 def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("old")
-    (tmp_path / ".metrics.jsonl.4242").write_text("of an earlier posexp")
     assert subprocess.run([sys.executable, "-c", DIES, path]).returncode == -signal.SIGKILL
+    (tmp_path / ".metrics.jsonl.4242").write_text("of an earlier posexp")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 3
     whole.write(path, "newer")
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == "newer"
