@@ -1,7 +1,17 @@
-"""python -m posexp"""
+"""python -m posexp, and the command `posexp`."""
 
 import sys
 
-from posexp.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """posexp.cli.main. Ctrl-C while that is imported ends in one line, too."""
+    try:
+        from posexp import cli
+    except KeyboardInterrupt:
+        print("posexp: interrupted; repeat the command to go on", file=sys.stderr)
+        return 130
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

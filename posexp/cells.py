@@ -136,10 +136,10 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     """`say` is told of damaged lines. Raises RunFailed if the run's config.yaml is damaged."""
     if run.foreign:
         return Cell(run, "checkpoint")
-    config, status, job, note = run.config(), run.status(), job_of(run, queue), noted(run, JOB, NOTE)
+    training, status, job, note = run.training(), run.status(), job_of(run, queue), noted(run, JOB, NOTE)
     rows = run.history(say)
     latest: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
-    step, steps, speed = status.get("step", 0), config.train.steps, latest.get("tokens_per_second")
+    step, steps, speed = status.get("step", 0), training.steps, latest.get("tokens_per_second")
     known = {"step": step, "steps": steps, "loss": latest.get("loss"), "speed": speed, "log": log_of(run, note)}
     state, why = status["status"], str(status.get("reason", ""))
     if state == "done":
@@ -147,7 +147,7 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     if run.locked() or (job is not None and not job.waits and state != "done"):
         begun = status.get("time", -1) >= note.get("since", 0)
         state = "evaluating" if status["status"] == "done" else "running" if begun else "starting"
-        left = (steps - step) * config.train.batch_tokens / speed if state == "running" and speed else None
+        left = (steps - step) * training.batch_tokens / speed if state == "running" and speed else None
         id_ = note.get("job") or (job.id if job else "")
         return Cell(run, state, **known, left=left, host=note.get("host", ""), job=id_, since=note.get("since"))
     if job is not None and job.waits:

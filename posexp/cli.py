@@ -27,7 +27,7 @@ from posexp.launchers import present_launchers, threads
 from posexp.log import say
 from posexp.ranks import place
 from posexp.refusal import one_line
-from posexp.stopping import STOPPING, in_a_job, stop
+from posexp.stopping import heed, in_a_job, stop
 from posexp.typed import schema_of, typed
 from posexp.usage import EXAMPLES, USAGE, help_of
 from posexp.values import read_typed
@@ -161,8 +161,7 @@ def main() -> int:
     """Runs the command of sys.argv; 0 for success, 1 for a failed run, 2 for misuse, 128 + signal when stopped."""
     words = sys.argv[1:]
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    for signum in STOPPING:
-        signal.signal(signum, stop)
+    heed(stop)
     try:
         if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
             return complete(words)
@@ -179,6 +178,7 @@ def main() -> int:
         sys.stdout.flush()  # here a reader that left is noticed, and not while the interpreter ends
         return 0
     except KeyboardInterrupt as end:
+        logging.disable()  # Hydra may have begun to set it up, and PyTorch logs when Python ends
         say(f"posexp: {end}" if str(end) else "posexp: interrupted; repeat the command to go on")
         return 128 + getattr(end, "signum", signal.SIGINT)
     except SystemExit as end:

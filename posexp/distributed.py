@@ -5,11 +5,12 @@ writes. With PyTorch's DDP each holds the whole model; with its FSDP2 they share
 Shape suffixes: B windows of a batch, T tokens of a window.
 """
 
+import gc
 import itertools
-import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from posexp import log, untrusted
+from posexp import log, meeting, untrusted
 from posexp.commands import TrainCommand
 from posexp.config import Strategy
 from posexp.ends import Alone, Lost, line_of, retold, told
@@ -138,21 +139,26 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
         if own and log.silent and not watched:
             print(f"posexp: error: {line_of(error)}", file=sys.stderr, flush=True)
         raise error
-    except BaseException:  # stopped, all at the same step
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    except BaseException as stopped:  # all at the same step
+        traceback.clear_frames(stopped.__traceback__)
+        part()
         raise
-    dist.destroy_process_group()
+    part()
+
+
+def part() -> None:
+    """Leaves the group, if there is one. A module that is spread over its processes must be gone before: one that was
+    kept let one process wait for the other for ever."""
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def meet(here: Place, chosen: torch.device) -> Ranks:
     """The group of all processes, which exchange what is on a GPU by NCCL and what is not by Gloo."""
-    if dist.is_initialized():  # that of a run before, which failed
-        dist.destroy_process_group()
+    part()  # from those of a run before, which failed
     translate_slurm()
-    if here.one_machine:
-        use_loopback()
-    store, _, _ = next(dist.rendezvous("env://"))
+    store = meeting.store(here)
     ranks = Ranks(here, dist.PrefixStore(f"posexp {next(joined_before)}", store))
     device = ranks.device(chosen)
     if device.type == "cuda":
@@ -176,14 +182,6 @@ def check_share(config: TrainCommand, size: int) -> None:
             f"{size} processes cannot share the {windows} windows of a {piece} equally: choose trainer.devices, "
             "train.batch_tokens and train.accumulate so that they can"
         )
-
-
-def use_loopback() -> None:
-    """For processes of one machine, whose name the network may not know."""
-    names = {name for _, name in socket.if_nameindex()}
-    for name in ("lo", "lo0"):
-        if name in names:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 class Objective(nn.Module):

@@ -1,5 +1,6 @@
 """What a run says: metrics.jsonl first, then train.log, the terminal and wandb, which are copies."""
 
+import errno
 import hashlib
 import os
 import sys
@@ -17,14 +18,29 @@ from posexp.network import reachable
 from posexp.runs import Run
 from posexp.untrusted import visible
 
+GONE = {errno.EIO, errno.EPIPE}  # of a closed terminal, and of a pipe whose reader has ended
 silent = False  # where one of several processes speaks for all
 NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # of a row, that wandb draws
 
 
 def say(line: str) -> None:
-    """One line to the person at the terminal, beside the command's output, whatever names and messages it repeats."""
+    """One line to the person at the terminal, beside the command's output, whatever names and messages it repeats.
+
+    Whoever listened may have left; that ends no work.
+    """
     if not silent:
-        print(visible(line), file=sys.stderr, flush=True)
+        try:
+            print(visible(line), file=sys.stderr, flush=True)
+        except OSError as error:
+            if error.errno in GONE:
+                deafen()
+
+
+def deafen() -> None:
+    """Sends what is said from now on nowhere: Python would try again at its end, and change the exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 @contextmanager
@@ -161,12 +177,14 @@ class progress:  # noqa: N801 - used like a function
 
     def __enter__(self) -> "progress":
         if self.bar:
-            self.bar.start()
+            with suppress(OSError):  # as in `say`
+                self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.bar:
-            self.bar.stop()
+            with suppress(OSError):
+                self.bar.stop()
 
     def advance(self, count: int = 1) -> None:
         """`count` more units are done."""

@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from posexp.programs import ask
+
 PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
 
 
@@ -17,7 +19,7 @@ def environment() -> dict[str, Any]:
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(checkout), *words], capture_output=True, text=True, timeout=10)
+            done = ask("git", "-C", str(checkout), *words, seconds=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

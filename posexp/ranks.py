@@ -7,6 +7,9 @@ import os
 import subprocess
 from dataclasses import dataclass
 
+from posexp.errors import Misuse
+from posexp.programs import ask
+
 FIRST_PORT, PORTS = 20_000, 20_000  # where the processes of a SLURM step meet: below what systems hand out themselves
 
 
@@ -48,7 +51,11 @@ def translate_slurm() -> None:
 
 
 def first_machine() -> str:
-    """Of a SLURM step, whose list of machines may be folded: gpu[01-04]."""
+    """Of a SLURM step, whose list of machines may be folded: gpu[01-04]. Raises Misuse if scontrol cannot unfold it."""
     folded = os.environ["SLURM_STEP_NODELIST"]
-    done = subprocess.run(["scontrol", "show", "hostnames", folded], capture_output=True, text=True, check=True)
-    return done.stdout.split()[0]
+    try:
+        return ask("scontrol", "show", "hostnames", folded, seconds=20).stdout.split()[0]
+    except (OSError, subprocess.TimeoutExpired, IndexError):
+        raise Misuse(
+            f"scontrol does not say which machines {folded} stands for: set MASTER_ADDR to the first"
+        ) from None

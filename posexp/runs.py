@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from posexp import jsonl, locks, seal, untrusted, whole
 from posexp.commands import TrainCommand
-from posexp.config import Split
+from posexp.config import Split, TrainConfig
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.identity import digest, flat, identity, plain
 from posexp.knobs import is_name
@@ -33,6 +33,7 @@ from posexp.parts import targets
 if TYPE_CHECKING:
     from posexp.data import Store
 
+Kind = TypeVar("Kind")
 MOST_CONFIG = 1 << 20  # bytes
 OWN_FOLDERS = ("losses", "checkpoint", "inspect", "export")  # in a run's
 METRICS = {
@@ -80,6 +81,15 @@ class Run:
 
     def config(self) -> TrainCommand:
         """The stored configuration. Raises RunFailed if it cannot be read."""
+        return self.stored(TrainCommand)
+
+    def training(self) -> TrainConfig:
+        """Of the stored configuration what `train` holds, for a table of many runs: to check the types of all the rest
+        takes most of the time. Raises RunFailed as `config` does."""
+        return self.stored(TrainConfig, "train")
+
+    def stored(self, kind: type[Kind], key: str | None = None) -> Kind:
+        """config.yaml, or what it holds under `key`, as a `kind`. Raises RunFailed if it cannot be read."""
         path = self.folder / "config.yaml"
         remedy = "remove it and repeat the run's train command to have it written again"
         try:
@@ -88,11 +98,14 @@ class Run:
             stored = untrusted.yaml_of(content)
             if "device" not in stored:  # the last key that is written
                 raise ValueError("it is cut off")
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainCommand), stored))
+            values = stored if key is None else stored.get(key)
+            if not isinstance(values, dict):
+                raise ValueError(f"{key} holds no keys and values")
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
         except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
             said = str(error).strip() or type(error).__name__
             raise RunFailed(f"{path} cannot be read: {said.splitlines()[0][:300]}: {remedy}") from error
-        assert isinstance(config, TrainCommand)
+        assert isinstance(config, kind)
         return config
 
     def create(self, config: TrainCommand) -> None:
@@ -150,6 +163,7 @@ class Run:
         with ExitStack() as stack:
             try:
                 stack.enter_context(locks.hold(self.folder / ".lock", self.folder / "holder.json"))
+                whole.remove_leftovers(self.folder)
             except locks.Taken as other:
                 raise RunFailed(f"{self.folder} is being worked on by {other}; wait for it or stop it") from None
             except OSError as error:

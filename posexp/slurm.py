@@ -12,19 +12,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from posexp import untrusted, whole
+from posexp.programs import ask
 from posexp.runs import Run
 
-COLUMNS = "%i|%K|%T|%r|%N|%k"  # id, place in the array, state, reason, nodes, comment
+# Id, place in the array, state, reason, nodes, comment: between ASCII's separators of records and of fields, since a
+# comment, which may be of somebody else's program, can hold lines and every sign that is printed. (squeue --json is
+# older SLURM's to lack, and newer SLURM's to change.)
+RECORD, FIELD = "\x1e", "\x1f"
+COLUMNS = RECORD + FIELD.join(("%i", "%K", "%T", "%r", "%N", "%k"))
 SUBMISSION = "submission.json"
 # A Python that is still starting dies of the signals that posexp/stopping.py will answer, and what dies by itself SLURM
-# does not put back. So the shell around it looks: 128 + SIGUSR2 goes back, and 128 + SIGTERM if the job was preempted.
+# does not put back. So the shell around it looks: 128 + SIGUSR1 or SIGUSR2 goes back, and 128 + SIGTERM if the job was
+# preempted.
 GUARD = """posexp_back() {
+  job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
   case $1 in
-    140) ;;
-    143) scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]' || return ;;
+    138|140) ;;
+    143) squeue --noheader --jobs="$job" --Format=PreemptTime | grep -q '[0-9]' || return ;;
     *) return ;;
   esac
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue "$job"
 }
 trap 'posexp_back $?' EXIT"""
 PATIENCE = 5.0  # seconds that squeue may take: a controller that is down would be waited for ten times as long
@@ -59,19 +66,18 @@ def preempted() -> bool:
     if (job := slurm_job()) is None:
         return False
     try:
-        shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, timeout=20).stdout
+        shown = ask("squeue", "--noheader", f"--jobs={job}", "--Format=PreemptTime", seconds=20).stdout  # or N/A
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return "PreemptTime=" in shown and "PreemptTime=None" not in shown
+    return any(sign.isdigit() for sign in shown)
 
 
 def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
     """This user's jobs that are not over. None if none of `runs` ever was one, or SLURM is silent: `say` is told."""
     if not any((run.folder / SUBMISSION).is_file() for run in runs):
         return None
-    words = ["squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+        done = ask("squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}", seconds=PATIENCE)
         problem = done.stderr.strip().splitlines()[0] if done.returncode and done.stderr.strip() else ""
     except subprocess.TimeoutExpired:
         problem = f"no answer within {PATIENCE:g} seconds"
@@ -81,10 +87,13 @@ def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
         say(f"SLURM's queue cannot be seen from here ({problem}): jobs that wait in it look as if they did not")
         return None
     found: Queue = {}
-    for line in done.stdout.splitlines():
-        id_, place, state, reason, node, comment = line.split("|", 5)
-        if comment:
-            found[comment.split()[-1], int(place) if place.isdigit() else 0] = Job(id_, state, reason, node)
+    for record in done.stdout.split(RECORD):
+        fields = record.split(FIELD)
+        if len(fields) != COLUMNS.count(FIELD) + 1:
+            continue  # not of a job that posexp has submitted
+        id_, place, state, reason, node, comment = fields
+        if words := comment.split():
+            found[words[-1], int(place) if place.isdecimal() else 0] = Job(id_, state, reason, node)
     return found
 
 

@@ -25,10 +25,10 @@ from posexp.device import choose_device
 from posexp.distributed import check_share
 from posexp.ends import Alone, retold, told
 from posexp.errors import Misuse, Stopped
+from posexp.meeting import HOST, loopback_store
 from posexp.ranks import place
-from posexp.stopping import signals, stop
+from posexp.stopping import STOPPING, heed, signals, stop
 
-HOST = "127.0.0.1"
 PATIENCE = 5.0  # seconds that the others get to end by themselves after one has died
 DONE, BEGUN = "done", "begun"
 
@@ -50,7 +50,7 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
     check_share(config, size)
     if choose_device(config.device).type == "cuda" and size > torch.cuda.device_count():
         raise Misuse(f"trainer.devices={size}, but there are {torch.cuda.device_count()} GPUs here")
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # on a free port
+    store = loopback_store()
     command = HydraConfig.instance().cfg  # which a run's provenance names
     with held_back():
         context = torch.multiprocessing.start_processes(
@@ -97,7 +97,7 @@ def watch(processes: list[BaseProcess], store: dist.TCPStore) -> int:
 
 
 def hand_on(process: BaseProcess, signum: int) -> None:
-    """Whatever else asks a cluster's job to stop is SIGTERM to those below."""
+    """Every signal but SIGINT is SIGTERM to those below."""
     if process.exitcode is None and process.pid is not None:
         os.kill(process.pid, signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
@@ -131,8 +131,7 @@ def cause(processes: list[BaseProcess], codes: list[int | None], ends: Ends) -> 
 def held_back() -> Iterator[None]:
     """Processes that start in this block get a signal to stop only once they can take it."""
     resource_tracker.ensure_running()  # which lets signals through when it starts
-    kinds = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, kinds)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOPPING})
     try:
         yield
     finally:
@@ -144,9 +143,9 @@ def process_main(
 ) -> None:
     """What each of the processes does."""
     os.setpgid(0, 0)  # Ctrl-C is for the one that watches, which hands it on
-    for kind in (signal.SIGUSR1, signal.SIGUSR2):  # likewise what SLURM tells all processes of a job
+    for kind in set(STOPPING) - {signal.SIGTERM, signal.SIGXCPU}:  # likewise what SLURM tells all processes of a job
         signal.signal(kind, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, stop)
+    heed(stop)
     here = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
     meeting = {"MASTER_ADDR": HOST, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     os.environ.update({name: str(value) for name, value in (here | meeting).items()})
@@ -162,7 +161,7 @@ def process_main(
         work(config)
     except BaseException as error:
         end = told(error)
-    for kind in (signal.SIGINT, signal.SIGTERM):  # it is ending
+    for kind in (signal.SIGINT, *STOPPING):  # it is ending
         signal.signal(kind, signal.SIG_IGN)
     store.set(str(rank), end)
     raise SystemExit(0 if end == json.dumps(DONE) else 1)

@@ -1,16 +1,16 @@
 """Signals: what asks a command to stop, how training does, and how a job goes back into its queue.
 
-SIGINT and SIGTERM stop. So does SIGUSR2, which SLURM sends a job of submitit's before its time limit and, where the
-cluster is set so, before preempting it; such a job is then put back into the queue. Training finishes its step and
-saves. All other work ends at once: whatever is written is whole or absent at any moment.
+SIGINT stops, and so does every signal of STOPPING. SLURM sends a job of submitit's SIGUSR2 before its time limit and,
+where the cluster is set so, before preempting it; such a job is then put back into the queue. Training finishes its
+step and saves. All other work ends at once: whatever is written is whole or absent at any moment.
 """
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -21,8 +21,20 @@ from posexp.slurm import preempted
 # Seconds that a step may take to end after a signal. A first step is compiled, for minutes, and has nothing to save;
 # SLURM kills `signal_delay_s` (configs/hydra/launcher/submitit_slurm.yaml, 120) after its signal.
 PATIENCE = 60.0
-STOPPING = (signal.SIGTERM, signal.SIGUSR2)
+# What a terminal (closed, lost, Ctrl-\), a limit on CPU seconds and schedulers send before they kill.
+STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2)
 RETRY = 0.01  # seconds until what Python dropped is raised again
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+def heed(handler: Handler, *more: int) -> dict[int, Any]:
+    """Handles the signals that stop, and `more`, by `handler`; gives their handlers from before.
+
+    A signal that is ignored stays ignored: nohup has done so, or posexp/spawn.py.
+    """
+    asked = [signum for signum in STOPPING if signal.getsignal(signum) is not signal.SIG_IGN]
+    return {signum: signal.signal(signum, handler) for signum in (*asked, *more)}
 
 
 def stop(signum: int, frame: FrameType | None) -> None:
@@ -50,27 +62,29 @@ def insist(on: Stopped) -> NoReturn:
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects signals instead of dying of them. A second SIGINT interrupts at once, as does a step without end.
+    """Collects signals instead of dying of them. A second SIGINT or SIGQUIT interrupts at once, as does a step without
+    end.
 
     Raises Stopped if the work within fails after one: schedulers signal compilers and other processes below, too.
     """
     received: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
-        if received and signum == signal.SIGINT:
+        if received and signum in (signal.SIGINT, signal.SIGQUIT):
             raise KeyboardInterrupt
-        if not received:
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        if received:
+            return
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         received.append(signum)
-        say(f"{signal.Signals(signum).name}: saving, then stopping")
+        with suppress(RuntimeError):  # the signal came while another line was being written
+            say(f"{signal.Signals(signum).name}: saving, then stopping")
 
     def enough(signum: int, frame: FrameType | None) -> None:
         name = signal.Signals(received[0]).name
         line = f"stopped by {name} {PATIENCE:g} s ago, in a step that did not end; repeat the command"
         insist(Stopped(line, received[0]))
 
-    handlers = dict.fromkeys((*STOPPING, signal.SIGINT), note) | {signal.SIGALRM: enough}
-    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    before = heed(note, signal.SIGINT) | {signal.SIGALRM: signal.signal(signal.SIGALRM, enough)}
     try:
         yield received
     except Exception as error:
@@ -88,26 +102,25 @@ def signals() -> Iterator[list[int]]:
 
 @contextmanager
 def in_a_job() -> Iterator[None]:
-    """Around the work of a launcher's job. What submitit does on SIGUSR2, it does when the work has ended.
+    """Around the work of a launcher's job. What submitit does on its signal, it does when the work has ended.
 
     Raises SystemExit instead of Stopped: 255 if the job is in its queue again, else 128 + signal.
     """
     if "SUBMITIT_EXECUTOR" not in os.environ:
         yield
         return
-    put_back: Any = signal.getsignal(signal.SIGUSR2)
-    before = {signum: signal.signal(signum, stop) for signum in STOPPING}
+    asked = signal.Signals["SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")]  # as submitit reads it
+    put_back: Any = signal.getsignal(asked)
+    before = heed(stop)
     try:
         yield
     except Stopped as end:
         say(f"posexp: {end}")
-        for signum in STOPPING:  # SLURM ends what it puts back by SIGTERM: the one that asks it to must not die of that
-            signal.signal(signum, signal.SIG_IGN)
-        if callable(put_back) and (end.signum == signal.SIGUSR2 or preempted()):
+        for each in STOPPING:  # SLURM ends what it puts back by SIGTERM: the one that asks it to must not die of that
+            signal.signal(each, signal.SIG_IGN)
+        if callable(put_back) and (end.signum == asked or preempted()):
             try:
-                put_back(
-                    signal.SIGUSR2, None
-                )  # counts time-outs, calls scontrol requeue, exits; of several ranks the first
+                put_back(asked, None)  # counts time-outs, calls scontrol requeue, exits; of several ranks the first
             except subprocess.CalledProcessError:
                 say("posexp: this job cannot be put back into its queue, or SLURM has done so itself")
             raise SystemExit(255) from None

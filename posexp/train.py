@@ -68,23 +68,27 @@ def train(config: TrainCommand) -> Run:
         device = choose_device(config.device)
     with ExitStack() as held:
         with distributed.joined(config, device) as ranks:
-            with ranks.in_turn():  # the first checks and writes
-                parts = prepare(run, config, ranks, ranks.device(device), held)
-            saved = checkpoint.restore(run.folder / "checkpoint", say)
-            step = ranks.same_step(saved["step"] if saved else 0)
-            if step < config.train.steps:
-                # No name for what fit returns: a module spread over processes must be gone before they part.
-                compare_losses(run, config, parts, fit(run, config, parts, saved))
-            elif ranks.first:
-                say(f"{run.name}: already trained, {step} steps")
-                if run.status()["status"] != "done":  # killed between its last checkpoint and this line
-                    jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
+            device = ranks.device(device)
+            train_jointly(run, config, ranks, device, held)
         if ranks.first:  # the others are free to end: however long this takes, nobody waits
             with evaluation(run, config):  # whoever trains has run the scheme's code already
-                evaluate_run(
-                    run, EvalCommand(eval=dict(vars(config.eval)), wandb=config.wandb, trust=True), parts.device
-                )
+                evaluate_run(run, EvalCommand(eval=dict(vars(config.eval)), wandb=config.wandb, trust=True), device)
     return run
+
+
+def train_jointly(run: Run, config: TrainCommand, ranks: Ranks, device: torch.device, held: ExitStack) -> None:
+    """What the processes of a run do together. Its names end with it: what is spread over them must be gone before they
+    part (distributed.part)."""
+    with ranks.in_turn():  # the first checks and writes
+        parts = prepare(run, config, ranks, device, held)
+    saved = checkpoint.restore(run.folder / "checkpoint", say)
+    step = ranks.same_step(saved["step"] if saved else 0)
+    if step < config.train.steps:
+        compare_losses(run, config, parts, fit(run, config, parts, saved))
+    elif ranks.first:
+        say(f"{run.name}: already trained, {step} steps")
+        if run.status()["status"] != "done":  # killed between its last checkpoint and this line
+            jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
 
 
 def train_below(run: Run, config: TrainCommand) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from posexp.stopping import STOPPING
+
 SCRIPT = Path(sys.executable).parent / "posexp"
 TINY = [
     *("model.d_model=32", "model.n_layer=1", "model.n_head=2"),
@@ -61,7 +63,7 @@ def here(*words: str, cwd: Path) -> Answer:
     from posexp.cli import main
 
     out, err = io.StringIO(), io.StringIO()
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {signum: signal.getsignal(signum) for signum in STOPPING}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["posexp", *words])
@@ -71,7 +73,8 @@ def here(*words: str, cwd: Path) -> Answer:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = main()
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
     return Answer(code, out.getvalue(), err.getvalue())
 
 

@@ -8,23 +8,26 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from command import SCRIPT, TINY, here, posexp, write_texts
+from sweeps import until
 from test_train import corpus, losses, tiny, weights_digest  # noqa: F401 - a fixture
 
-from posexp import checkpoint, jsonl, spawn
+from posexp import checkpoint, distributed, jsonl, spawn
 from posexp.commands import TrainCommand
 from posexp.config import EvalConfig, Strategy, TrainerConfig, config_dir
 from posexp.distributed import Ranks
 from posexp.ends import Alone
-from posexp.errors import RunFailed
+from posexp.errors import RunFailed, Stopped
 from posexp.parts import options_of
 from posexp.ranks import Place, place
 from posexp.runs import Run
@@ -150,6 +153,28 @@ def test_a_loss_that_is_not_finite_ends_all_processes_with_one_reason_and_the_ne
     assert len(reasons) == 1
     assert "no longer finite" in reasons.pop()
     assert Run.of(config_of(corpus, joint / "after a failure", "rope")).status()["status"] == "done"
+
+
+def test_what_is_spread_over_processes_is_gone_before_they_part_when_they_are_stopped(corpus, tmp_path, monkeypatch):  # noqa: F811
+    gone: list[str] = []
+
+    class Spread:
+        def __init__(self) -> None:
+            self.itself = self
+            weakref.finalize(self, gone.append, "module")
+
+    def fit() -> None:
+        module = Spread()
+        raise Stopped(f"{type(module)} stopped", signal.SIGTERM)
+
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "meet", lambda here, device: Ranks(here))
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: gone.append("group"))
+    with pytest.raises(Stopped), distributed.joined(tiny(corpus, tmp_path), torch.device("cpu")):
+        fit()
+    assert gone == ["module", "group"]
 
 
 def test_random_draws_differ_from_process_to_process():
@@ -283,6 +308,30 @@ def below(pid: int) -> list[int]:
     return sorted(found)
 
 
+def listening(pids: list[int]) -> list[tuple[str, int]]:
+    """The addresses at which processes take connections (proc(5): state 0A; an address is in the machine's order)."""
+    own = {os.readlink(path) for pid in pids for path in Path(f"/proc/{pid}/fd").iterdir()}
+    found = []
+    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in own:
+                host, port = words[1].split(":")
+                raw = b"".join(int(host[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(host), 8))
+                found.append((socket.inet_ntop(family, raw), int(port, 16)))
+    return found
+
+
+def write_rubbish(address: tuple[str, int]) -> socket.socket:
+    """A connection that has sent some, and is left open; another has sent more and was closed."""
+    for rubbish in (random.Random(0).randbytes(4096), b"GET / HTTP/1.0\r\n\r\n"):
+        connection = socket.create_connection(address, timeout=5)
+        connection.sendall(rubbish)
+        if len(rubbish) > 100:
+            connection.close()
+    return connection
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -309,8 +358,16 @@ def test_a_process_that_dies_stops_the_others_in_one_line(training):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 @pytest.mark.parametrize("target", ["one that trains", *(["the one that watches"] if ALL else [])])
-def test_a_signal_to_any_of_them_stops_all_at_one_step(training, target):
+def test_rubbish_on_their_ports_ends_nothing_and_a_signal_to_any_of_them_stops_all_at_one_step(training, target):
     process, run, ranks = training
+    found = listening([process.pid, *ranks])
+    assert len(found) >= 2 and {host for host, _ in found} == {"127.0.0.1"}, "the store's, and Gloo's"
+    left = [write_rubbish(address) for address in found]
+    step = run.status()["step"]
+    until(lambda: run.status()["step"] > step + 40, "training that goes on")
+    assert all(map(alive, ranks))
+    for connection in left:
+        connection.close()
     signum = signal.SIGINT if target == "the one that watches" else signal.SIGTERM
     os.kill(process.pid if target == "the one that watches" else ranks[1], signum)
     text = process.communicate(timeout=60)[1]

@@ -13,7 +13,7 @@ import pytest
 from command import SCRIPT, TINY, here, posexp, run_of, world
 from sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
-from posexp import jsonl
+from posexp import jsonl, slurm
 from posexp.cells import Cell, cell
 from posexp.launchers import threads
 from posexp.runs import Run
@@ -270,6 +270,30 @@ def test_the_table_fits_a_narrow_terminal():
         max(map(len, narrow)) <= 60 and "running" in narrow[1] and "10/2000" in narrow[1] and "node7" not in narrow[1]
     )
     assert " ".join(" ".join(narrow[3:]).split()).startswith("a reason of words a reason")
+
+
+def test_a_job_is_found_whatever_other_jobs_comments_hold(finished, monkeypatch, tmp_path_factory):
+    """A comment may have lines, separators, and bytes that are no UTF-8; a word of the user's own is before ours."""
+    bin_ = tmp_path_factory.mktemp("bin")
+    record, field = slurm.RECORD, slurm.FIELD
+    others = [
+        "7{f}N/A{f}RUNNING{f}None{f}vm{f}line one\nline two|\\377",
+        "8{f}N/A{f}RUNNING{f}None{f}vm{f}",
+        "",
+        "9{f}1",
+    ]
+    ours = "12_3{f}3{f}PENDING{f}Resources{f}{f}a\nb posexp-1"
+    printed = "\n".join(record + line.format(f=field) for line in [*others, ours])
+    script = f"#!/bin/sh\n[ -z \"$SQUEUE_STATES\" ] && printf '{printed}\n'\n"
+    (bin_ / "squeue").write_text(script)
+    (bin_ / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    run = Run(run_of(finished))
+    slurm.submit(run, "posexp-1", 3)
+    said: list[str] = []
+    assert slurm.job_of(run, slurm.queue([run], said.append)) == slurm.Job("12_3", "PENDING", "Resources", "")
+    assert said == [], said
 
 
 def test_a_squeue_that_hangs_is_not_waited_for(finished, monkeypatch, tmp_path_factory):
