@@ -17,8 +17,9 @@ def attend(
 ) -> Tensor | None:
     """[B, H, T, C], or None if the scheme adds no bias. In training a block's bias is made again for the gradient
     instead of kept."""
-    if scheme.bias(pos_BT[:, :1], pos_BT[:, :1]) is None:
-        return None
+    with torch.autocast(q_BHTC.device.type, enabled=False):
+        if scheme.bias(pos_BT[:, :1], pos_BT[:, :1]) is None:
+            return None
     index_T = torch.arange(q_BHTC.shape[2], device=q_BHTC.device)
 
     def block(q_BHQC: Tensor, k_BHKC: Tensor, v_BHKC: Tensor, rows: slice, keys: slice) -> Tensor:

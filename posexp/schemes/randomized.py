@@ -31,12 +31,12 @@ class Randomized(Resampled):
 
     @promise
     def max_length(self) -> int | None:
-        limit = super().max_length
+        limit = self.inner.max_length
         return min(self.count, limit or self.count) if self.at_evaluation else limit
 
     @promise
     def prefix_stable(self) -> bool:
-        return not self.at_evaluation and super().prefix_stable
+        return not self.at_evaluation and self.inner.prefix_stable
 
     def sampling(self) -> bool:
         return self.training or self.at_evaluation

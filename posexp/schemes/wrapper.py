@@ -34,7 +34,8 @@ class Composite(Scheme):
 
     @promise
     def max_length(self) -> int | None:
-        return min((part.max_length for part in self.parts() if part.max_length is not None), default=None)
+        limits = [part.max_length for part in self.parts() if part.max_length is not None]
+        return min(limits) if limits else None  # torch.compile knows no `default`
 
     @promise
     def relative(self) -> bool:
