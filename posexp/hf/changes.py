@@ -115,6 +115,8 @@ def with_frequencies(config: Any, transform: Transform, length: int, dims: Dims)
 def rope_parameters_of(config: Any) -> dict[str, Any]:
     """What a config says of its rotary frequencies. Raises NotApplicable if it says nothing, or not one thing."""
     given: dict[str, Any] | None = getattr(text_config(config), "rope_parameters", None)
+    if not given and getattr(text_config(config), "rotary_dim", None):  # GPT-J and CodeGen
+        raise NotApplicable(f"the rotary frequencies of {type(config).__name__} stand in code, not in its config")
     if not given:
         raise NotApplicable(f"{type(config).__name__} has no rotary frequencies")
     if "rope_theta" not in given:
