@@ -45,6 +45,24 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", LLAMA),
     "gemma2": ("Gemma2Config", {**LLAMA, "head_dim": 16, "sliding_window": 24, "final_logit_softcapping": 2.0}),
     "uneven": ("Qwen3Config", {**LLAMA, "num_key_value_heads": 4}),  # more than there are heads
+    "wide": ("MistralConfig", {**LLAMA, "sliding_window": 100}),  # longer than the inputs of training
+    "mixtral": ("MixtralConfig", {**LLAMA, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": None}),
+    "recurrent": ("RecurrentGemmaConfig", {
+        **SIZES, "num_hidden_layers": 3, "intermediate_size": 96, "lru_width": 32, "attention_window_size": 24,
+        "num_key_value_heads": 1,
+    }),
+    "falcon": ("FalconConfig", {**SIZES, "alibi": True, "new_decoder_architecture": False, "parallel_attn": False}),
+    "granite": ("GraniteMoeHybridConfig", {
+        **SIZES, "position_embedding_type": "nope", "layer_types": ["attention"] * 2, "num_local_experts": 0,
+        "num_experts_per_tok": 0, "intermediate_size": 48, "shared_intermediate_size": 48, "num_key_value_heads": 2,
+        "mamba_n_heads": 4, "mamba_d_head": 16,
+    }),
+    "llama4": ("Llama4TextConfig", {
+        **LLAMA, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 16, "head_dim": 16,
+        "layer_types": ["chunked_attention", "full_attention"], "moe_layers": [],
+    }),
+    "phi3": ("Phi3Config", LLAMA),
+    "pair": ("LlamaConfig", {**LLAMA, "head_dim": 2}),
     "cohere": ("CohereConfig", {**LLAMA, "logit_scale": 0.25}),
 }  # fmt: skip
 

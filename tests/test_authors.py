@@ -184,6 +184,32 @@ def test_the_sinusoids_match_the_paper_s_formula() -> None:
     torch.testing.assert_close(added_BTD[0], torch.tensor(wanted), rtol=0, atol=1e-6)
 
 
+def test_the_printed_table_of_eight_channels() -> None:
+    """Pairs turn by 1, 0.1, 0.01 and 0.001 radians per position. A much-copied table has 0.3129 for sin 0.1."""
+    printed = [
+        [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0],
+        [0.8415, 0.5403, 0.0998, 0.9950, 0.0100, 1.0000, 0.0010, 1.0000],
+        [0.9093, -0.4161, 0.1987, 0.9801, 0.0200, 0.9998, 0.0020, 1.0000],
+        [0.1411, -0.9900, 0.2955, 0.9553, 0.0300, 0.9996, 0.0030, 1.0000],
+    ]
+    got_PD = Sinusoidal(one_head(8), base=10000.0).encode(torch.arange(4)[None])[0]
+    torch.testing.assert_close(got_PD, torch.tensor(printed), rtol=0, atol=6e-5)
+
+
+@pytest.mark.parametrize("offset", [1, 7, 64, 1000])
+def test_sinusoids_a_fixed_offset_apart_are_a_turn_of_each_pair(offset: int) -> None:
+    """PE(p + k) is a linear function of PE(p) (section 3.5): one rotation for each pair, whatever p is."""
+    D, pos_P = 16, torch.tensor([0, 1, 5, 100, 2048])
+    scheme = Sinusoidal(one_head(D), base=10000.0)
+    here_PI2, there_PI2 = (
+        scheme.encode(at_P[None], torch.float64)[0].unflatten(-1, (-1, 2)) for at_P in (pos_P, pos_P + offset)
+    )
+    angle_I = offset * 10000.0 ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
+    cos_I, sin_I = angle_I.cos(), angle_I.sin()
+    turn_I22 = torch.stack((cos_I, sin_I, -sin_I, cos_I), dim=-1).unflatten(-1, (2, 2))
+    torch.testing.assert_close(torch.einsum("iab,pib->pia", turn_I22, here_PI2), there_PI2, rtol=0, atol=1e-9)
+
+
 def test_far_sinusoids_are_exact_to_float32() -> None:
     D, pos_P = 64, torch.tensor([4095, 16_383, 100_000])
     scheme = Sinusoidal(one_head(D), base=10000.0)

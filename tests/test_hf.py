@@ -25,8 +25,10 @@ from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.subject import Subject
 from posexp.evaluation.targets import targets_of
 from posexp.hf import open_checkpoint
-from posexp.hf.model import CausalLM, load, position_limit
+from posexp.hf.model import CausalLM, load, position_limit, whole_logits
 from posexp.hf.source import find
+from posexp.schemes.p_rope import highest_frequencies
+from posexp.schemes.rope import rotary_frequencies
 from posexp.transforms import NotApplicable
 
 CPU = torch.device("cpu")
@@ -125,6 +127,61 @@ def test_no_window_control_where_the_config_knows_none_or_has_one_already(made, 
     assert subject.about["trained_window"] == names.get(name, "full")
 
 
+@pytest.mark.parametrize(
+    ("name", "window"),
+    [
+        ("gpt-neo", "sliding 16 in 1 of 2 blocks"),
+        ("llama4", "chunked 16 in 1 of 2 blocks"),
+        ("recurrent", "sliding 24 in 1 of 3 blocks"),
+        ("wide", "full"),
+    ],
+)
+def test_a_window_is_named_as_the_architecture_computes_it(made, text, name, window):
+    subject = opened(made(name), text, train_length=64)
+    (plain,) = subject.variants(EvalCommand())
+    assert (subject.about["trained_window"], subject.view(plain, 64).window) == (window, window)
+    longer = {"wide": "sliding 100"}.get(name, window)
+    assert subject.view(plain, 256).window == longer, "past its size, a window that is longer than training hides"
+
+
+def test_a_window_longer_than_training_is_cut_by_the_control(made, text):
+    subject = opened(made("wide"), text)
+    (plain,) = subject.variants(EvalCommand())
+    cut = subject.cut(plain)
+    assert cut is not None and subject.view(cut, 128).window == "sliding 64"
+    within, past = (losses(subject.view(plain, n).model, whole(n)) for n in (100, 200))
+    opened_up = reference(made("wide"), sliding_window=None)
+    assert np.abs(within - own_losses(opened_up, IDS, whole(100))).max() < 1e-5
+    assert np.abs(past - own_losses(opened_up, IDS, whole(200))).max() > 0.01
+    (seen,) = subject.variants(EvalCommand(window={"_target_": "posexp.windows.Window"}))
+    full = subject.view(seen, 200)
+    assert full.window == "full"
+    assert np.abs(losses(full.model, whole(200)) - own_losses(opened_up, IDS, whole(200))).max() < 1e-5
+
+
+class TableOfItsOwn(torch.nn.Module):
+    """A model of transformers with a learned table of 96 positions that it alone has a name for."""
+
+    def __init__(self, model, slices: bool):
+        super().__init__()
+        self.model, self.config, self.slices, self.device = model, model.config, slices, CPU
+        self.places = torch.nn.Embedding(96, 32)
+
+    def forward(self, input_ids):
+        T = input_ids.shape[1]
+        where = self.places.weight[:T] if self.slices else self.places(torch.arange(T))[None]
+        return self.model(inputs_embeds=self.model.get_input_embeddings()(input_ids) + where)
+
+
+@pytest.mark.parametrize("slices", [False, True])
+def test_a_table_of_positions_is_found_under_any_name(made, slices):
+    model = TableOfItsOwn(reference(made("bloom")), slices)
+    assert position_limit(model) == 96 and position_limit(model.model) is None
+    whole_logits(model, torch.from_numpy(IDS[None, :96]))
+    with pytest.raises((IndexError, RuntimeError)):
+        whole_logits(model, torch.from_numpy(IDS[None, :97]))
+
+
 def transformed(subject: Subject, name: str, length: int, **options):
     from posexp.parts import options_of
 
@@ -144,6 +201,8 @@ TRAINED = {"original_max_position_embeddings": 64}
         ("dynamic_ntk", {"factor": 4.0}, {**SCALED, "rope_type": "dynamic"}),
         ("yarn", {}, {**SCALED, **TRAINED, "rope_type": "yarn"}),
         ("llama3", {}, {**SCALED, **TRAINED, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+        ("yarn", {"truncate": False}, {**SCALED, **TRAINED, "rope_type": "yarn", "truncate": False}),
+        ("p_rope", {"p": 0.7}, {"rope_theta": 10000.0, "rope_type": "proportional", "partial_rotary_factor": 0.7}),
         ("base", {"base": 5e5}, {"rope_type": "default", "rope_theta": 5e5}),
         (
             "longrope",
@@ -204,6 +263,63 @@ def test_a_transform_without_an_equivalent_does_not_apply(made, text, checkpoint
         transformed(subject, name, 256)
 
 
+@pytest.mark.parametrize(
+    ("checkpoint_name", "name", "says"),
+    [
+        ("falcon", "yarn", "FalconForCausalLM gives the same logits with other rotary frequencies"),
+        ("granite", "pi", "GraniteMoeHybridForCausalLM gives the same logits"),
+        ("falcon", "dynamic_ntk", "nothing to change"),
+        ("recurrent", "yarn", "transformers refuses it for RecurrentGemmaForCausalLM: .*does not support RoPE types"),
+        ("pair", "dynamic_ntk", "one pair of channels turns"),
+        ("pair", "ntk", "one pair of channels turns"),
+        ("gpt-neox", "p_rope", "part of a head turns"),
+        ("gptj", "yarn", "the rotary frequencies of GPTJConfig stand in code"),
+    ],
+)
+def test_a_transform_that_changes_no_logit_or_is_refused_does_not_apply(made, text, checkpoint_name, name, says):
+    with pytest.raises(NotApplicable, match=says):
+        transformed(opened(made(checkpoint_name), text, train_length=64), name, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "length"), [("pi", {}, 64), ("yarn", {"factor": 1.0}, 256), ("base", {"base": 1e4}, 256)]
+)
+def test_a_transform_that_says_to_change_nothing_applies(made, text, name, options, length):
+    for checkpoint_name in ("llama", "falcon") if options else ("llama",):
+        subject = opened(made(checkpoint_name), text, train_length=64)
+        plain = subject.view(subject.variants(EvalCommand())[0], length)
+        found = transformed(subject, name, length, **options)
+        assert losses(found.model, whole(length)) == pytest.approx(losses(plain.model, whole(length)), abs=1e-6)
+
+
+def test_mixtral_is_told_the_channels_of_its_heads(made, text):
+    subject = opened(made("mixtral"), text)
+    equal = {**SCALED, **TRAINED, "rope_type": "yarn", "rope_theta": 1e6}  # Mixtral's own base
+    own = reference(made("mixtral"), head_dim=16, rope_parameters=equal)
+    found = losses(transformed(subject, "yarn", 256).model, whole(256))
+    assert np.abs(found - own_losses(own, IDS, whole(256))).max() < 1e-5
+
+
+@pytest.mark.parametrize("p", [0.3, 0.5, 0.75, 1.0])
+def test_p_rope_in_transformers_has_the_frequencies_of_posexp(made, text, p):
+    view = transformed(opened(made("llama"), text), "p_rope", 256, p=p)
+    (rotary,) = (module for module in view.model.modules() if hasattr(module, "inv_freq"))
+    expected = highest_frequencies(rotary_frequencies(16, 10000.0), p)
+    torch.testing.assert_close(rotary.inv_freq, expected, rtol=1e-6, atol=0)
+
+
+def test_transforms_that_do_not_apply_take_no_rows_along(made, text, tmp_path):
+    words = ["eval", "--lengths", "64,128", f"hf={made('recurrent')}", *WORDS, "eval.protocols=[nonoverlapping]"]
+    answer = here(*words, "train_length=64", "+transform=yarn,ntk", f"results={tmp_path}", cwd=text)
+    assert answer.code == 0, answer.err
+    assert "transform yarn does not apply: transformers refuses it for RecurrentGemmaForCausalLM" in answer.err
+    assert "nonoverlapping 64: ntk(factor=1) changes nothing, losses are those without it" in answer.err
+    assert "ntk(factor=2) changes nothing" not in answer.err
+    (path,) = tmp_path.glob("default/hf-*/rows.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted((row["transform"], row["length"]) for row in rows) == [("", 64), ("", 128), ("ntk", 64), ("ntk", 128)]
+
+
 def test_frequencies_are_rescaled_once(made, text, tmp_path):
     folder = altered(made("llama"), tmp_path, rope_parameters={**SCALED, **TRAINED, "rope_type": "yarn"})
     subject = opened(folder, text)
@@ -226,6 +342,7 @@ def altered(folder: Path, into: Path, **changes) -> Path:
         ("gpt2-short", {}, 128),
         ("mpt", {}, 64),
         ("bloom", {"seq_length": 2048}, 2048),
+        ("phi3", {"original_max_position_embeddings": None}, 64),
         ("llama", {"max_position_embeddings": 256, "rope_parameters": {**SCALED, **TRAINED, "rope_type": "yarn"}}, 64),
     ],
 )
@@ -421,6 +538,9 @@ def wrong(made, into: Path, name: str) -> Path:
         (folder / "model.safetensors").write_bytes(b"nothing")
     elif name == "tokenizer":
         (folder / "tokenizer.json").unlink()
+    elif name == "model.gguf":
+        shutil.rmtree(folder)
+        folder.write_bytes(b"GGUF")
     elif name == "config":
         (folder / "config.json").unlink()
     elif name == "json":
@@ -447,6 +567,7 @@ def wrong(made, into: Path, name: str) -> Path:
         ("bin", [], "holds pytorch_model.bin: posexp loads safetensors alone"),
         ("weights", [], "transformers cannot load it"),
         ("tokenizer", [], "has no tokenizer.json, and none can be made of its files"),
+        ("model.gguf", [], "is a GGUF file, and posexp loads folders of safetensors: load it in transformers by"),
         ("config", [], "holds no config.json, so it is not a checkpoint of transformers"),
         ("json", [], "its config.json cannot be read"),
         ("future", [], "is no causal language model: in BertLMHeadModel tokens see later ones"),

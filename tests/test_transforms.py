@@ -5,6 +5,7 @@ stream, I rotated pairs of channels, P entries of a table.
 """
 
 import copy
+import dataclasses
 import inspect
 import json
 import math
@@ -20,6 +21,7 @@ from posexp import transforms, windows
 from posexp.attention import attention
 from posexp.config import config_dir
 from posexp.errors import Misuse
+from posexp.model import Decoder
 from posexp.parts import read_options
 from posexp.schemes import Dims, Scheme, build
 from posexp.schemes.rope import Rope, rotary_frequencies
@@ -456,6 +458,117 @@ def test_an_offset_uses_up_a_table() -> None:
     assert applied("offset", build("learned", DIMS), 9, by=TRAIN - 9).max_length == 9
     with pytest.raises(NotApplicable, match=f"ends at {TRAIN} tokens"):
         applied("offset", build("learned", DIMS), 9, by=TRAIN)
+
+
+# --- inputs of other lengths before
+
+LENGTHS = (9, 3 * TRAIN, 40, 4 * TRAIN)  # long after short and short after long
+
+
+def told_apart(model: Decoder) -> list[int]:
+    """Lengths at which a model that has read inputs of others gives something else than one that has read none."""
+    wrong, unread = [], copy.deepcopy(model)
+    for length in LENGTHS:
+        tokens_BT = contract.text(contract.reach(model.scheme, length))
+        if not torch.equal(contract.hidden(model, tokens_BT), contract.hidden(copy.deepcopy(unread), tokens_BT)):
+            wrong.append(length)
+    return wrong
+
+
+def decoder_with(scheme_name: str, name: str | None, **options: float) -> Decoder:
+    """Of a scheme, changed by a transform for inputs of at most 4 times the training length, if one is named."""
+    torch.manual_seed(0)
+    model = contract.decoder(lambda dims: build(scheme_name, dims))
+    if name is not None:
+        transform = transforms.build(name, model.scheme.dims, **options)
+        model.scheme, model.window = transform.apply(model.scheme, model.window, 4 * TRAIN)
+        model.scheme.eval()
+    return model
+
+
+@pytest.mark.parametrize("name", [None, *TRANSFORMS])
+@pytest.mark.parametrize("scheme_name", SCHEMES)
+def test_nothing_is_kept_from_an_input_of_another_length(scheme_name: str, name: str | None) -> None:
+    try:
+        model = decoder_with(scheme_name, name)
+    except NotApplicable:
+        return
+    assert told_apart(model) == []
+
+
+class KeepsTheFirstTable(Rope):
+    """Gives positions past the first input the angles of its last one."""
+
+    table: Tensor | None = None
+
+    def angles(self, pos_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        if self.table is None:
+            self.table = super().angles(pos_BT, dtype)[0]
+        return self.table[pos_BT.clamp(max=len(self.table) - 1)]
+
+
+class KeepsTheLongestBase(Rope):
+    """Goes by the longest input so far, as rotary modules of transformers did under dynamic NTK."""
+
+    longest = 0
+
+    def frequencies(self, tokens: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+        self.longest = max(self.longest, tokens)
+        return super().frequencies(self.longest, device, dtype)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "name", "wrong"),
+    [
+        (KeepsTheFirstTable, None, [3 * TRAIN, 40, 4 * TRAIN]),
+        (KeepsTheLongestBase, "dynamic_ntk", [40]),
+        (KeepsTheLongestBase, "longrope", [40]),
+    ],
+)
+def test_what_is_kept_from_an_input_of_another_length_is_seen(
+    mistake: type[Rope], name: str | None, wrong: list[int]
+) -> None:
+    model = contract.decoder(lambda dims: mistake(dims, 10000.0, 1.0))
+    if name is not None:
+        model.scheme, _ = transforms.build(name, model.scheme.dims).apply(model.scheme, model.window, 4 * TRAIN)
+    assert told_apart(model) == wrong
+
+
+# --- no change without an effect
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("scheme_name", SCHEMES)
+def test_a_transform_that_applies_changes_what_the_model_gives(scheme_name: str, name: str) -> None:
+    """In inputs longer than training; but for an offset, which a relative scheme does not notice."""
+    try:
+        changed = decoder_with(scheme_name, name, **({"p": 0.5} if name == "p_rope" else {}))
+    except NotApplicable:
+        return
+    plain = decoder_with(scheme_name, None)
+    if plain.scheme.relative and name == "offset":
+        return
+    if contract.reach(plain.scheme, 4 * TRAIN) < 4 * TRAIN:
+        return  # a table of the training's positions
+    tokens_BT = contract.text(contract.reach(changed.scheme, 4 * TRAIN))
+    assert contract.furthest(contract.hidden(changed, tokens_BT), contract.hidden(plain, tokens_BT)) > 1e-4
+
+
+@pytest.mark.parametrize(("name", "options"), FAR[:1] + FAR[2:3] + FAR[4:5], ids=str)
+def test_far_keys_that_the_window_hides_are_nothing_to_change(name: str, options: dict) -> None:
+    transform = transforms.build(name, DIMS, **options)
+    reach = 9 if name == "self_extend" else 10
+    for window in (windows.build("sliding", DIMS, size=reach + 1), windows.build("bca", DIMS, block=reach // 2)):
+        with pytest.raises(NotApplicable, match="nothing to change"):
+            transform.apply(build("rope", DIMS), window, 4 * TRAIN)
+    transform.apply(build("rope", DIMS), windows.build("sliding", DIMS, size=reach + 2), 4 * TRAIN)
+
+
+@pytest.mark.parametrize("name", ["ntk", "dynamic_ntk"])
+def test_ntk_has_nothing_to_change_in_a_single_pair(name: str) -> None:
+    scheme = Rope(dataclasses.replace(DIMS, d_model=4), 10000.0, 1.0)
+    with pytest.raises(NotApplicable, match="one pair of channels turns"):
+        transforms.build(name, scheme.dims).apply(scheme, Window(scheme.dims), 4 * TRAIN)
 
 
 # --- all of them

@@ -30,7 +30,7 @@ from posexp.evaluation.statistics import summarize
 from posexp.evaluation.subject import Subject, View
 from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
 from posexp.evaluation.trained import Trained
-from posexp.evaluation.variants import Variant
+from posexp.evaluation.variants import Variant, without_effect
 from posexp.locks import Taken
 from posexp.log import Wandb, progress, say
 from posexp.restore import finished_runs, for_each
@@ -99,7 +99,8 @@ def evaluate_subject(
         announced.add(line)
     asked = subject.variants(command)
     key = (*KEY, "kernel_path") if subject.eval.attention is not AttentionPath.auto else KEY  # asked for: measured so
-    done = {key_of(row, key) for row in read(run, say) if stands(run, row)}
+    known = read(run, say)
+    done = {key_of(row, key) for row in known if stands(run, row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
     for variant in asked:
@@ -118,6 +119,8 @@ def evaluate_subject(
     if new:
         if evaluator.asked > evaluator.read:
             say(f"{run.name}: {evaluator.read:,} tokens read for rows that take {evaluator.asked:,} one by one")
+        for line in without_effect([*known, *new], new):
+            say(f"{run.name}: {line}")
         copy_ = Wandb(run, command.wandb, {}, run.folder.parent.name, subject.about["scheme"])
         copy_.curve(new, lambda row: set_name(row, subject.eval))
         copy_.finish()
@@ -178,6 +181,8 @@ class Evaluator:
                 seen = self.subject.cut(variant)
             if seen is not None:
                 row = self.describe(measurement, variant, self.subject.view(seen, measurement.inputs))
+                if measurement.control:
+                    row["control_of"] = self.subject.view(variant, measurement.inputs).window
                 found.append(Job(measurement, variant, seen, row))
         return found
 
@@ -214,8 +219,6 @@ class Evaluator:
         }
         if measurement.trained is not None:
             row["train_length"] = measurement.trained
-        if measurement.control:
-            row["control_of"] = variant.window.fingerprint()
         return row
 
     def rows(self, jobs: list[Job]) -> Iterator[dict[str, Any]]:

@@ -1,14 +1,19 @@
 """Ways of evaluating one trained model: as it is, and with each of the transforms asked for, through any window."""
 
 from dataclasses import dataclass
+from math import isclose
 from typing import Any
 
 from posexp import transforms, windows
 from posexp.config import config_dir
+from posexp.evaluation.done import KEY, key_of
+from posexp.evaluation.row import Row
 from posexp.parts import read_options
 from posexp.schemes import Dims, Scheme
 from posexp.transforms import Transform
 from posexp.windows import Window
+
+UNCHANGED = 1e-6  # relative, of mean losses: rounding, where another batch held the same text
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,24 @@ def variants(dims: Dims, trained: Window, window: dict[str, Any] | None, nodes: 
         Variant(label_of(name, node), transforms.from_config(node, dims), seen) for name, node in nodes.items()
     ]
     return [Variant("", None, seen), *transformed]
+
+
+def without_effect(rows: list[Row], new: list[Row]) -> list[str]:
+    """One line for each transform of the `new` rows that leaves losses as they are without it: at which lengths.
+
+    So it is with a factor of 1, or a base that is set already. The rows without a transform are looked up in `rows`.
+    """
+    columns = tuple(column for column in KEY if not column.startswith("transform"))
+    plain = {key_of(row, columns): row.get("nll") for row in rows if not row.get("transform")}
+    lengths: dict[tuple[str, str], list[int]] = {}
+    for row in new:
+        before, after = plain.get(key_of(row, columns)), row["nll"]
+        if row["transform"] and before and after and isclose(before, after, rel_tol=UNCHANGED):
+            lengths.setdefault((row["protocol"], row["transform_settings"]), []).append(row["length"])
+    return [
+        f"{protocol} {', '.join(map(str, sorted(at)))}: {settings} changes nothing, losses are those without it"
+        for (protocol, settings), at in lengths.items()
+    ]
 
 
 def label_of(name: str, node: dict[str, Any]) -> str:

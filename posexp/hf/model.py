@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
@@ -199,19 +201,48 @@ def rest_of(model: Pretrained) -> Step:
 def position_limit(model: Pretrained) -> int | None:
     """The longest input that the model has positions for; None without a limit, as with rotary positions and ALiBi.
 
-    Found by structure: a table of positions, learned or not, or a mask, as long as the config's maximum.
+    Found by structure: a trained table that is read at the positions of the input, or a buffer, such as a mask, as long
+    as the config's maximum. Other buffers may grow with the input, as tables of sines do.
     """
+    with Lookups(model) as lookups:
+        whole_logits(model, probe(model))
     maxima = maxima_of(model.config)
-    limits = []
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and module is not model.get_input_embeddings():
-            offset = getattr(module, "offset", 0)  # rows that are not positions: OPT and its relatives
-            if isinstance(offset, int) and module.num_embeddings - offset in maxima:
-                reserved = offset if module.padding_idx is None else module.padding_idx + 1  # as in RoBERTa
-                limits.append(module.num_embeddings - reserved)
-        for buffer in module.buffers(recurse=False):
-            limits += [size for size in buffer.shape[:-1] if size in maxima]
-    return min(limits, default=None)
+    for buffer in model.buffers():
+        lookups.limits += [size for size in buffer.shape[:-1] if size in maxima]
+    return min(lookups.limits, default=None)
+
+
+class Lookups(TorchFunctionMode):
+    """Collects in `limits` how many positions the trained tables have that a model reads at 0, 1, 2, … of a probe.
+
+    What a table is asked for tells it, whatever its name. The first position may come after rows that are reserved, as
+    in OPT and RoBERTa.
+    """
+
+    def __init__(self, model: Pretrained):
+        super().__init__()
+        self.tables = {id(table) for table in model.parameters()}
+        self.limits: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.embedding:
+            index, table = args if len(args) >= 2 else (args[0], kwargs["weight"])
+            self.note(table, [index])
+        elif func is Tensor.__getitem__ and id(args[0]) in self.tables:
+            self.note(args[0], args[1] if isinstance(args[1], tuple) else [args[1]])
+        elif func in (torch.index_select, Tensor.index_select) and id(args[0]) in self.tables:
+            self.note(args[0], [slice(None)] * args[1] + [args[2]])
+        return func(*args, **kwargs)
+
+    def note(self, table: Tensor, indices: Any) -> None:
+        for size, index in zip(table.shape, indices, strict=False):
+            if isinstance(index, slice) and (index.start or 0) == 0 and index.stop == PROBED:
+                self.limits.append(size)
+            elif isinstance(index, Tensor) and not index.is_floating_point() and index.shape[-1:] == (PROBED,):
+                place_T = index.reshape(-1, PROBED)[0]
+                if bool((place_T.diff() == 1).all()):
+                    self.limits.append(size - int(place_T[0]))
 
 
 def maxima_of(config: Any) -> list[int]:

@@ -52,6 +52,14 @@ def find(given: str) -> Source:
     folder = Path(given).expanduser()
     if folder.is_dir():
         return read(folder, given, folder.resolve().name, None)
+    if folder.suffix == ".gguf":
+        raise Misuse(
+            f"hf={given} is a GGUF file, and posexp loads folders of safetensors: load it in transformers by "
+            f"from_pretrained(<its folder>, gguf_file={folder.name!r}), model and tokenizer, save_pretrained both into "
+            "a folder, and name that"
+        )
+    if folder.is_file():
+        raise Misuse(f"hf={given} is a file: name the folder of a checkpoint, with its config.json")
     if folder.exists() or given.startswith((".", "/", "~")) or given.count("/") > 1:
         raise Misuse(
             f"hf={given}: there is no such folder; name one, or a model of the hub as in hf=EleutherAI/pythia-160m"

@@ -24,13 +24,25 @@ from posexp.evaluation.variants import Variant, variants
 from posexp.hf import model as models
 from posexp.hf import source as sources
 from posexp.hf.beginning import beginning
-from posexp.hf.changes import own_window, reads_length, rebuilt, windows_count, with_frequencies, with_window
+from posexp.hf.changes import (
+    OwnWindow,
+    check_counts,
+    own_window,
+    reads_length,
+    rebuilt,
+    trying,
+    windows_count,
+    with_frequencies,
+    with_window,
+)
 from posexp.hf.model import CausalLM, maxima_of, text_config
 from posexp.hf.source import Source
 from posexp.knobs import check_room
 from posexp.log import say
 from posexp.runs import Run, cannot_write
 from posexp.schemes import Dims
+from posexp.transforms import Transform
+from posexp.windows import Window
 from posexp.windows.sliding import Sliding
 
 
@@ -61,6 +73,7 @@ class Checkpoint:
         self.window = own_window(loaded.config, self.dims, self.windowed)
         self.source, self.plain = source, CausalLM(loaded.to(device))
         self.twins: dict[str, CausalLM] = {}  # of other configs
+        self.tried: set[Transform] = set()  # those that the architecture reads
         about = self.describe(tokenizer) | ({"bos": begin.text} if begin.text else {})
         self.run = folder_of(command, source, about)
         self.about = {
@@ -68,7 +81,7 @@ class Checkpoint:
             "scheme": source.name,
             "seed": 0,  # the only one there is
             "train_length": self.train_length,
-            "trained_window": self.window.fingerprint(),
+            "trained_window": self.named(self.window, self.train_length),
             "weights": source.sha256[:12],
             "bos": begin.text,
             "corpus": "" if command.data is None else named(self.store, self.eval.split),
@@ -92,7 +105,7 @@ class Checkpoint:
             "n_layer": self.dims.n_layer,
             "train_length": self.train_length,
             "max_length": self.plain.max_length,
-            "window": self.window.fingerprint(),
+            "window": self.named(self.window, self.train_length),
             "packages": {name: version(name) for name in ("posexp", "transformers", "torch")},
         }
 
@@ -116,26 +129,37 @@ class Checkpoint:
             config = with_window(config, variant.window.size)
         if variant.transform is not None:
             config = with_frequencies(config, variant.transform, length, self.dims)
+            self.check_counts(variant.transform)
         seen = self.plain if config is self.plain.model.config else self.twin(config)
         return View(
             model=seen,
             max_length=seen.max_length,
             prefix_stable=not reads_length(config),
             kernel_path=f"transformers {config._attn_implementation}",
-            window=variant.window.fingerprint(),
+            window=self.named(variant.window, length),
             settings=variant.settings(length),
         )
 
+    def named(self, window: Window, length: int) -> str:
+        """What rows call a window of inputs of `length` tokens: one that is longer than they are, and than those of
+        training, hides nothing."""
+        return "full" if isinstance(window, OwnWindow) and not window.hides(length) else window.fingerprint()
+
+    def check_counts(self, transform: Transform) -> None:
+        if transform not in self.tried:
+            check_counts(self.plain.model, transform, self.dims)
+            self.tried.add(transform)
+
     def twin(self, config: Any) -> CausalLM:
-        """The same weights with another config."""
+        """The same weights with another config. Raises NotApplicable if transformers refuses it."""
         key = json.dumps(config.to_dict(), sort_keys=True, default=str)
         if key not in self.twins:
-            self.twins[key] = CausalLM(rebuilt(self.plain.model, config))
+            self.twins[key] = trying(self.plain.model, lambda: CausalLM(rebuilt(self.plain.model, config)))
         return self.twins[key]
 
     def cut(self, variant: Variant) -> Variant | None:
-        """Only where every token sees all before it, and the architecture knows sliding windows."""
-        if not self.windowed or not variant.window.full:
+        """Only where every token sees all before it in training, and the architecture knows sliding windows."""
+        if not self.windowed or self.named(variant.window, self.train_length) != "full":
             return None
         return Variant(variant.name, variant.transform, Sliding(self.dims, self.train_length))
 
@@ -147,8 +171,8 @@ def train_length_of(config: Any, command: EvalCommand) -> int:
         return command.train_length
     text = text_config(config)
     rescaled = getattr(text, "rope_parameters", None) or {}
-    original = rescaled.get("original_max_position_embeddings")
-    for length in (original, getattr(text, "original_max_position_embeddings", None), *maxima_of(config)):
+    # The attribute of that name is Phi-3's, whose default says nothing where nothing is rescaled.
+    for length in (rescaled.get("original_max_position_embeddings"), *maxima_of(config)):
         if isinstance(length, int):
             return length
     if not command.eval.get("lengths"):

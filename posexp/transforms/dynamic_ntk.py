@@ -10,7 +10,7 @@ from torch import Tensor
 from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms.inside import at_least
-from posexp.transforms.ntk import ntk_frequencies
+from posexp.transforms.ntk import check_pairs, ntk_frequencies
 from posexp.transforms.rotary import Frequencies, Rescale
 
 
@@ -38,9 +38,11 @@ class DynamicNtk(Frequencies):
         self.factor = factor
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
+        check_pairs(rope.rotary_dim)
         return lambda theta_I, tokens: dynamic_ntk_frequencies(theta_I, tokens, self.dims.train_length, self.factor)
 
     def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
+        check_pairs(rotary_dim)
         return self.rescaled(given, rope_type="dynamic", factor=self.factor)
 
     def describe(self, length: int) -> str:

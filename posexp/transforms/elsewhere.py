@@ -29,6 +29,8 @@ class Elsewhere(Transform):
             raise Misuse(f"{name} moves far keys, and window {seen} does so already: choose one of them")
         moved = copy.copy(window)
         moved.far = self.far(length)
+        if moved.far is not None and window.begin(moved.far.reach + 1) > 0:
+            raise NotApplicable(f"{name} moves keys further away than window {seen} shows: there is nothing to change")
         try:
             kernel_path(scheme, self.dims, moved)
         except Misuse as error:

@@ -29,16 +29,22 @@ def ntk_frequencies(theta_I: Tensor, factor: float) -> Tensor:
     return theta_I / ntk_factors(len(theta_I), factor, theta_I.device, theta_I.dtype)
 
 
+def check_pairs(rotary_dim: int) -> None:
+    """Raises NotApplicable for a single pair of channels: its frequency is the highest, which stays."""
+    if rotary_dim == 2:
+        raise NotApplicable("one pair of channels turns, and its frequency is the highest, which ntk keeps")
+
+
 class NtkAware(Stretched):
     """Raises the base so that the lowest frequency is interpolated in full, and the highest not at all."""
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
+        check_pairs(rope.rotary_dim)
         factor = self.stretch(length, self.factor)
         return lambda theta_I, tokens: ntk_frequencies(theta_I, factor)
 
     def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
-        if rotary_dim == 2:
-            raise NotApplicable("one pair of channels turns, and its frequency is the highest")
+        check_pairs(rotary_dim)
         found = self.rescaled(given, rope_type="default")
         stretched = self.stretch(length, self.factor) ** (rotary_dim / (rotary_dim - 2))
         return found | {"rope_theta": found["rope_theta"] * stretched}

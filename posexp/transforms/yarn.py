@@ -16,24 +16,35 @@ from posexp.transforms.inside import at_least
 from posexp.transforms.rotary import Rescale, Stretched
 
 
-def yarn_ramp(rotary_dim: int, base: float, train_length: int, beta_fast: float, beta_slow: float) -> tuple[int, int]:
+def yarn_ramp(
+    rotary_dim: int, base: float, train_length: int, beta_fast: float, beta_slow: float, truncate: bool = True
+) -> tuple[float, float]:
     """(first pair that is interpolated in part, first that is in full).
 
-    Pair c(r) = d ln(L / (2 pi r)) / (2 ln base) turns r times in training: from c(beta_fast) rounded down to
-    c(beta_slow) rounded up.
+    Pair c(r) = d ln(L / (2 pi r)) / (2 ln base) turns r times in training: from c(beta_fast) to c(beta_slow), rounded
+    down and up with `truncate`.
     """
 
     def pair(turns: float) -> float:
         return rotary_dim * math.log(train_length / (2 * math.pi * turns)) / (2 * math.log(base))
 
-    return max(math.floor(pair(beta_fast)), 0), min(math.ceil(pair(beta_slow)), rotary_dim - 1)
+    low, high = pair(beta_fast), pair(beta_slow)
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    return max(low, 0), min(high, rotary_dim - 1)
 
 
 def yarn_frequencies(
-    theta_I: Tensor, base: float, train_length: int, factor: float, beta_fast: float, beta_slow: float
+    theta_I: Tensor,
+    base: float,
+    train_length: int,
+    factor: float,
+    beta_fast: float,
+    beta_slow: float,
+    truncate: bool = True,
 ) -> Tensor:
     """[I]: theta for pairs that turn often in training, theta / factor for those that do not, a line between."""
-    low, high = yarn_ramp(2 * len(theta_I), base, train_length, beta_fast, beta_slow)
+    low, high = yarn_ramp(2 * len(theta_I), base, train_length, beta_fast, beta_slow, truncate)
     pair_I = torch.arange(len(theta_I), device=theta_I.device, dtype=theta_I.dtype)
     interpolated_I = ((pair_I - low) / max(high - low, 0.001)).clamp(0, 1)  # 0.001: a step, where the two meet
     return torch.lerp(theta_I, theta_I / factor, interpolated_I)
@@ -48,20 +59,23 @@ class Yarn(Stretched):
     """Interpolates low frequencies, keeps high ones, and sharpens attention.
 
     `beta_fast` and `beta_slow` are turns within the training length: above the first a pair is kept, below the
-    second it is interpolated in full. Raises NotApplicable for a base of 1 or less.
+    second it is interpolated in full. `truncate` moves both bounds outwards to whole pairs, as the authors do;
+    gpt-oss does not. Raises NotApplicable for a base of 1 or less.
     """
 
-    def __init__(self, dims: Dims, factor: float | None, beta_fast: float, beta_slow: float):
+    def __init__(self, dims: Dims, factor: float | None, beta_fast: float, beta_slow: float, truncate: bool):
         super().__init__(dims, factor)
         at_least("beta_slow", beta_slow, 0.001)
         at_least("beta_fast", beta_fast, beta_slow)
         self.beta_fast = beta_fast
         self.beta_slow = beta_slow
+        self.truncate = truncate
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         if rope.base <= 1:
             raise NotApplicable(f"{rope.fingerprint()} has no high and low frequencies: yarn needs a base above 1")
-        known = (rope.base, self.dims.train_length, self.stretch(length, self.factor), self.beta_fast, self.beta_slow)
+        factor, betas = self.stretch(length, self.factor), (self.beta_fast, self.beta_slow)
+        known = (rope.base, self.dims.train_length, factor, *betas, self.truncate)
         return lambda theta_I, tokens: yarn_frequencies(theta_I, *known)
 
     def attention_factor(self, length: int) -> float:
@@ -76,8 +90,10 @@ class Yarn(Stretched):
             attention_factor=self.attention_factor(length),
             beta_fast=self.beta_fast,
             beta_slow=self.beta_slow,
+            truncate=self.truncate,
         )
 
     def describe(self, length: int) -> str:
         factor = self.stretch(length, self.factor)
-        return f"yarn(factor={factor:g}, beta_fast={self.beta_fast:g}, beta_slow={self.beta_slow:g})"
+        bounds = "" if self.truncate else ", truncate=False"  # said where it is unusual: rows are known by this text
+        return f"yarn(factor={factor:g}, beta_fast={self.beta_fast:g}, beta_slow={self.beta_slow:g}{bounds})"
