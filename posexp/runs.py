@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from posexp import jsonl, locks, seal, untrusted, whole
+from posexp import jsonl, locks, seal, stored_yaml, untrusted, whole
 from posexp.commands import TrainCommand
 from posexp.config import Split, TrainConfig
 from posexp.errors import Misuse, PosexpError, RunFailed
@@ -95,7 +95,7 @@ class Run:
         try:
             content = untrusted.read_bytes(path, MOST_CONFIG)
             seal.check_text(content.decode())
-            stored = untrusted.yaml_of(content)
+            stored = stored_yaml.yaml_of(content)
             if "device" not in stored:  # the last key that is written
                 raise ValueError("it is cut off")
             values = stored if key is None else stored.get(key)
@@ -128,7 +128,7 @@ class Run:
             return
         text = seal.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain(config))))
         try:
-            untrusted.yaml_of(text.encode())
+            stored_yaml.yaml_of(text.encode())
         except ValueError as error:
             raise Misuse(f"config.yaml could not be read again, since {error}: name many files by a glob") from error
         try:

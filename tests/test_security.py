@@ -22,7 +22,7 @@ import pytest
 from command import Answer, here, posexp, publish
 from omegaconf import OmegaConf
 
-from posexp import checkpoint, jsonl, seal, untrusted, whole
+from posexp import checkpoint, jsonl, seal, stored_yaml, untrusted, whole
 from posexp.commands import TrainCommand
 from posexp.config import DataConfig, Source
 from posexp.data import bounds
@@ -572,7 +572,7 @@ def test_a_config_is_bounded(tmp_path, text, says):
 
 @pytest.mark.parametrize("text", ["1:1", "0x10", "0b1", "1_000", "017", "2024-11-28", "yes", "Null", "9" * 40])
 def test_a_number_of_a_stored_config_is_decimal_and_all_else_is_text(text):
-    assert untrusted.yaml_of(f"a: {text}".encode()) == {"a": text}
+    assert stored_yaml.yaml_of(f"a: {text}".encode()) == {"a": text}
 
 
 def test_a_stored_config_reads_back_what_is_written():
@@ -596,7 +596,7 @@ def test_a_stored_config_reads_back_what_is_written():
         "a: b",
     ]
     made = {"values": values, "label": "1_0", "paths": ["2024", "x"], "tokens": 5}
-    assert untrusted.yaml_of(OmegaConf.to_yaml(OmegaConf.create(made)).encode()) == made
+    assert stored_yaml.yaml_of(OmegaConf.to_yaml(OmegaConf.create(made)).encode()) == made
 
 
 def test_a_config_that_could_not_be_read_again_is_not_written(tmp_path):

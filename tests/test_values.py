@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from posexp.commands import COMMANDS, TrainCommand
 from posexp.identity import digest, flat
 from posexp.runs import Run
-from posexp.untrusted import yaml_of
+from posexp.stored_yaml import yaml_of
 from posexp.values import count, named, options, settle
 
 

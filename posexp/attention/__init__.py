@@ -99,7 +99,7 @@ def paths(
     flexible = path is AttentionPath.flex or (path is AttentionPath.auto and flex.serves(device, scheme.dims.head_dim))
     if scheme.acts("distance_bias"):
 
-        def by_distance(q: Tensor, k: Tensor, v: Tensor, pos: Tensor, x: Tensor, scale: float) -> Tensor | None:
+        def from_distances(q: Tensor, k: Tensor, v: Tensor, pos: Tensor, x: Tensor, scale: float) -> Tensor | None:
             with torch.autocast(q.device.type, enabled=False):
                 bias_HN = scheme.distance_bias(torch.arange(q.shape[2], device=q.device))
             if bias_HN is None:
@@ -108,7 +108,7 @@ def paths(
                 return flex.attend(q, k, v, bias_HN, window, scale)
             return distance.attend(q, k, v, bias_HN, window, scale, last)
 
-        yield "flex" if flexible else "sdpa distance view", by_distance
+        yield "flex" if flexible else "sdpa distance view", from_distances
     if scheme.acts("bias"):
         if path is AttentionPath.flex:
             raise Misuse(
