@@ -4,13 +4,13 @@ import sys
 
 
 def main() -> int:
-    """posexp.cli.main. Ctrl-C while that is imported ends in one line, too."""
+    """posexp.cli.main.main. Ctrl-C while that is imported ends in one line, too."""
     try:
-        from posexp import cli
+        from posexp.cli import main
     except KeyboardInterrupt:
         print("posexp: interrupted; repeat the command to go on", file=sys.stderr)
         return 130
-    return cli.main()
+    return main.main()
 
 
 if __name__ == "__main__":

@@ -17,17 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp import machine, optim
+from posexp.model import cpu
+from posexp.training import optim
 from posexp.attention import attention
-from posexp.config import ModelConfig, Precision, TrainConfig
-from posexp.data.batch import Windows
+from posexp.config.sections import ModelConfig, Precision, TrainConfig
+from posexp.data.sampler import Windows
 from posexp.data.store import Tokens
-from posexp.device import autocast
+from posexp.model.device import autocast
 from posexp.evaluation.scoring import measured
-from posexp.layers import RMSNorm, swiglu
-from posexp.loss import linear_cross_entropy
-from posexp.model import Decoder, build
-from posexp.parts import options_of
+from posexp.ops.layers import RMSNorm, swiglu
+from posexp.ops.cross_entropy import linear_cross_entropy
+from posexp.model.decoder import Decoder, build
+from posexp.config.components import options_of
 from posexp.schemes import Dims
 from posexp.schemes import build as build_scheme
 from posexp.schemes.rope import rotary_frequencies, rotate_pairs
@@ -197,7 +198,7 @@ def memory(label: str, *words: object) -> None:
 
 def main(threads: int, rounds: int) -> None:
     torch.set_num_threads(threads)
-    machine.prepare()
+    cpu.prepare()
     print(f"{threads} threads, {rounds} rounds\n\n| what | beside it | of the time |\n| --- | --- | ---: |")
     for length in (2048, 8192, 16384):
         bias(length, rounds)
@@ -222,7 +223,7 @@ if __name__ == "__main__":
     words = sys.argv[1:]
     if words[:1] == ["--peak"]:
         torch.set_num_threads(1)
-        machine.prepare()
+        cpu.prepare()
         peak(words[1], words[2], int(words[3]))
     elif len(words) > 2 or not all(word.isdigit() for word in words):
         sys.exit(f"{__doc__}\nusage: python scripts/levers.py [threads] [rounds]")

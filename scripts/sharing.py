@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posexp import machine
-from posexp.config import EvalConfig, ModelConfig, Precision
+from posexp.model import cpu
+from posexp.config.sections import EvalConfig, ModelConfig, Precision
 from posexp.data.store import Tokens
-from posexp.evaluation.passes import Passes
+from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import Scorer
 from posexp.evaluation.targets import Measurement
-from posexp.model import Decoder, build
-from posexp.parts import options_of
+from posexp.model.decoder import Decoder, build
+from posexp.config.components import options_of
 
 VOCAB, BATCH, SCHEME = 8192, 16384, "rope"
 MODELS = {"tiny": ModelConfig(), "bench": ModelConfig(d_model=256, n_layer=6, n_head=4)}
@@ -80,7 +80,7 @@ def evaluate(model: nn.Module, tokens: Tokens, rows: list[Measurement], shared: 
 
 
 def main(name: str, lengths: list[int], rounds: int) -> None:
-    machine.prepare()
+    cpu.prepare()
     model = build(MODELS[name], VOCAB, options_of("scheme", SCHEME, {}), min(lengths), seed=0).eval()
     print(f"{SCHEME}, {name}, lengths {lengths}, {torch.get_num_threads()} threads, {rounds} rounds\n")
     print(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from posexp.stopping import STOPPING
+from posexp.jobs.signals import STOPPING
 
 SCRIPT = Path(sys.executable).parent / "posexp"
 TINY = [
@@ -60,7 +60,7 @@ def posexp(*words: str, cwd: Path, **environment: str) -> Answer:
 
 def here(*words: str, cwd: Path) -> Answer:
     """In this process, which has torch imported already."""
-    from posexp.cli import main
+    from posexp.cli.main import main
 
     out, err = io.StringIO(), io.StringIO()
     handlers = {signum: signal.getsignal(signum) for signum in STOPPING}

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from posexp import attention, windows
-from posexp.config import ModelConfig
+from posexp.config.sections import ModelConfig
 from posexp.errors import Misuse
-from posexp.model import Decoder
+from posexp.model.decoder import Decoder
 from posexp.schemes import Dims, Scheme
 
 Make = Callable[[Dims], Scheme]

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from command import TINY, WORDS
 
-from posexp import jsonl
+from posexp.storage import jsonl
 from posexp.evaluation import losses
 
 FULL = os.environ.get("POSEXP_FAULTS") == "full"
@@ -127,7 +127,7 @@ def serve() -> None:
 def run(
     words: tuple[str, ...], cwd: Path, log: Path, environment: dict[str, str], before: Callable[[], None] | None
 ) -> None:
-    from posexp.cli import main
+    from posexp.cli.main import main
 
     os.chdir(cwd)
     os.environ.update(environment)

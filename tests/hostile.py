@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from command import here, write_texts
 
-from posexp import seal
+from posexp.storage import checksum
 
 NAMES = [
     *("../../escape", "/etc/passwd", "..", ".", "", "a/b", "a\\b", "C:\\x", "~root", "~nobody-here", ".hidden", "CON"),
@@ -118,10 +118,10 @@ def world(folder: Path, *words: str) -> Path:
 def unseal(run: Path) -> None:
     """Takes the checksums away, as whoever alters a file on purpose would. (Files of older versions have none.)"""
     config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.partition(seal.LINE)[0])
+    (run / "config.yaml").write_text(config.partition(checksum.LINE)[0])
     for path in [*run.glob("*.json"), *run.glob("*.jsonl")]:
         if path.name != "tokenizer.json":
-            text = re.sub(rf',\s*"{seal.KEY}": "[0-9a-f]{{8}}"', "", path.read_text())
+            text = re.sub(rf',\s*"{checksum.KEY}": "[0-9a-f]{{8}}"', "", path.read_text())
             path.write_text(text)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from command import TINY, here, write_texts
 
-from posexp import jsonl
-from posexp.runs import Run
+from posexp.storage import jsonl
+from posexp.runs.run import Run
 
 SLOW = '''
 import time

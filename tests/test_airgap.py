@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from command import SCRIPT, TINY, Answer, files_of, run_of, world
 
-from posexp.config import DataConfig, Source
+from posexp.config.sections import DataConfig, Source
 from posexp.data.store import key_of
-from posexp.network import reachable
+from posexp.storage.network import reachable
 
 ROOT = Path(__file__).resolve().parent.parent
 UP = "ip link set lo up"

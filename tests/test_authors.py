@@ -1,6 +1,6 @@
 """Every scheme against other people's code, its paper's formula and known anchors.
 
-The numbers of other people's code are in posexp/authors, frozen by scripts/freeze_authors.
+The numbers of other people's code are in posexp/check/authors, frozen by scripts/freeze_authors.
 Shape suffixes: P positions, C channels of a head, I pairs of channels, D width of the residual stream, N distances,
 H heads.
 """
@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from posexp import authors, transforms
+from posexp.check import authors
+from posexp import transforms
 from posexp.attention import attention
-from posexp.authors import Case, TransformCase
+from posexp.check.authors import Case, TransformCase
 from posexp.errors import Misuse
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme, build
 from posexp.schemes.alibi import Alibi, alibi_slopes

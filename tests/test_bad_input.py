@@ -10,7 +10,7 @@ import pytest
 from command import TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 from filelock import FileLock
 
-from posexp.config import DataConfig, Source
+from posexp.config.sections import DataConfig, Source
 from posexp.data import load
 
 EVAL = ["eval", "--lengths", "8,16,64", "wandb.mode=disabled"]

@@ -23,7 +23,7 @@ from posexp.check.measure import (
 )
 from posexp.check.probe import DIMS, FLOOR, Make, furthest, make_probe, text
 from posexp.check.verdict import KINDS, SHIFTS, examine
-from posexp.config import config_dir
+from posexp.config.sections import config_dir
 from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme, build
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from command import SCRIPT, TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 
-from posexp.cli import TASKS
-from posexp.config import config_dir
+from posexp.cli.main import TASKS
+from posexp.config.sections import config_dir
 from posexp.report import COLUMNS
-from posexp.tables import fitted
+from posexp.report.listing import fitted
 
 SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
 FOO = '''
@@ -405,6 +405,6 @@ def test_tab_works_in_a_real_bash(tmp_path):
 
 
 def test_a_slurm_launcher_without_slurm_says_so():
-    from posexp.refusal import one_line
+    from posexp.config.explain import one_line
 
     assert "no SLURM on this machine" in one_line(RuntimeError('Could not detect "srun", are you sure?'), "train")

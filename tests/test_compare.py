@@ -10,8 +10,8 @@ import pytest
 from command import Answer, here, run_of, world
 from scipy import stats
 
-from posexp import jsonl
-from posexp.commands import TrainCommand
+from posexp.storage import jsonl
+from posexp.config.commands import TrainCommand
 from posexp.compare import file_name
 from posexp.compare.pairs import curves, pairs_of
 from posexp.compare.table import by_family
@@ -19,7 +19,7 @@ from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.statistics import holm
 from posexp.evaluation.verdicts import Pairs
-from posexp.runs import Run
+from posexp.runs.run import Run
 
 ROPE = {"_target_": "posexp.schemes.rope.Rope"}
 ALIBI = {"_target_": "posexp.schemes.alibi.Alibi"}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posexp.attention import attention, kernel_path
 from posexp.errors import Misuse
-from posexp.parts import from_node, lean, options_of
+from posexp.config.components import from_node, lean, options_of
 from posexp.schemes import Dims, Scheme, build
 from posexp.schemes.alibi import alibi_slopes
 from posexp.schemes.wrapper import Wrapper

@@ -8,11 +8,11 @@ import pytest
 import torch
 from command import here, run_of, world
 
-from posexp.config import DataConfig, Source, Split
+from posexp.config.sections import DataConfig, Source, Split
 from posexp.data import load
 from posexp.evaluation import losses
-from posexp.restore import restore
-from posexp.runs import Run
+from posexp.runs.load import restore
+from posexp.runs.run import Run
 
 MEASURE = ("--lengths", "8,64", "eval.protocols=[same_targets]", "wandb.mode=disabled", "cache=cache")
 

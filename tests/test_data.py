@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import zstandard
 
-from posexp.config import DataConfig, Source, Split
+from posexp.config.sections import DataConfig, Source, Split
 from posexp.data import Store, files, hub, load, stdlib, tokenizer
-from posexp.data.batch import Windows
+from posexp.data.sampler import Windows
 from posexp.data.store import key_of, meta_digest
 from posexp.errors import Misuse
 
@@ -412,7 +412,7 @@ def test_importing_the_room_and_finding_a_store_import_nothing_heavy(tmp_path):
     setting = config(tmp_path, write(tmp_path / "a", texts(5)))
     load(setting, quietly)
     code = (
-        "import sys; from posexp.config import *; from posexp.data import load;"
+        "import sys; from posexp.config.sections import *; from posexp.data import load;"
         f"load(DataConfig(Source.files, {setting.paths!r}, tokenizer='bytes', cache={setting.cache!r}));"
         "print([name for name in ('datasets', 'tokenizers', 'torch', 'pyarrow') if name in sys.modules])"
     )
@@ -470,7 +470,7 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path):
 def test_two_processes_that_build_at_once_end_with_one_store(tmp_path):
     setting = config(tmp_path, write(tmp_path / "a", texts(400)), tokenizer="bpe", vocab_size=400)
     code = (
-        "from posexp.config import *; from posexp.data import load;"
+        "from posexp.config.sections import *; from posexp.data import load;"
         f"print(load(DataConfig(Source.files, {setting.paths!r}, vocab_size=400, cache={setting.cache!r})).meta)"
     )
     command = [sys.executable, "-W", "error", "-c", code]
@@ -562,7 +562,7 @@ def test_a_setting_that_cannot_be_used_is_named_in_one_line(tmp_path, knobs, com
 def test_a_full_disk_ends_in_one_line(tmp_path):
     write(tmp_path / "a", ["word " * 200_000])
     code = (
-        "import resource; from posexp.config import *; from posexp.data import load; from posexp.errors import *\n"
+        "import resource; from posexp.config.sections import *; from posexp.data import load; from posexp.errors import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (BOUND, BOUND))\n"
         "try: load(DataConfig(Source.files, 'a', tokenizer='bytes', cache='cache'))\n"
         "except RunFailed as error: print(error)\n"
@@ -611,7 +611,7 @@ def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_s
 
 def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
     code = (
-        "import time; from posexp.config import *; from posexp.data import load; from posexp.errors import Misuse\n"
+        "import time; from posexp.config.sections import *; from posexp.data import load; from posexp.errors import Misuse\n"
         "start = time.perf_counter()\n"
         "try: load(DataConfig(Source.hub, dataset='some/set', cache='cache'))\n"
         "except Misuse as error: print(error); print(time.perf_counter() - start)\n"

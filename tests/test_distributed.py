@@ -22,16 +22,18 @@ from command import SCRIPT, TINY, here, posexp, write_texts
 from sweeps import until
 from test_train import corpus, losses, tiny, weights_digest  # noqa: F401 - a fixture
 
-from posexp import checkpoint, distributed, jsonl, spawn
-from posexp.commands import TrainCommand
-from posexp.config import EvalConfig, Strategy, TrainerConfig, config_dir
-from posexp.distributed import Ranks
-from posexp.ends import Alone
+from posexp.runs import checkpoint
+from posexp.training import distributed, processes
+from posexp.storage import jsonl
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import EvalConfig, Strategy, TrainerConfig, config_dir
+from posexp.training.distributed import Ranks
+from posexp.training.outcome import Alone
 from posexp.errors import RunFailed, Stopped
-from posexp.parts import options_of
-from posexp.ranks import Place, place
-from posexp.runs import Run
-from posexp.train import train
+from posexp.config.components import options_of
+from posexp.jobs.ranks import Place, place
+from posexp.runs.run import Run
+from posexp.training.train import train
 
 # Of a loss in nats, two processes against one, in 28 steps of AdamW: sums in another order.
 ROUNDING = 5e-6
@@ -187,7 +189,7 @@ def test_random_draws_differ_from_process_to_process():
 def test_fires_weights_from_before_they_had_a_dimension_go_on(corpus, tmp_path):  # noqa: F811
     from safetensors.torch import load_file, save_file
 
-    from posexp import whole
+    from posexp.storage import atomic
 
     config = config_of(corpus, tmp_path, "fire")
     run = train(config)
@@ -196,7 +198,7 @@ def test_fires_weights_from_before_they_had_a_dimension_go_on(corpus, tmp_path):
     old = run.folder / "checkpoint" / "step-00000021.safetensors"
     tensors = {name: t.squeeze() if t.numel() == 1 else t for name, t in load_file(old).items()}
     save_file(tensors, old)
-    old.with_suffix(".json").write_text(json.dumps({"step": 21, "sha256": whole.sha256(old)}))
+    old.with_suffix(".json").write_text(json.dumps({"step": 21, "sha256": atomic.sha256(old)}))
     assert tensors["model.scheme.c"].ndim == 0
     assert weights_digest(train(config)) == end
 
@@ -392,7 +394,7 @@ def test_an_error_in_one_process_names_it_and_stops_the_others(corpus, tmp_path)
     config.trainer.devices = 2
     began = time.monotonic()
     with pytest.raises(Alone, match=r"rank 1 on .*OutOfMemoryError: CUDA out of memory"):
-        spawn.spawn(fails_in_rank_1, config)
+        processes.spawn(fails_in_rank_1, config)
     assert time.monotonic() - began < 60
 
 

@@ -8,8 +8,8 @@ import torch
 from contract import VOCAB, decoder, dims, hidden
 from torch import Tensor
 
-from posexp.config import config_dir
-from posexp.model import Decoder
+from posexp.config.sections import config_dir
+from posexp.model.decoder import Decoder
 from posexp.schemes import build
 
 THE, DOG, CHASED, ANOTHER = 1, 2, 3, 4

@@ -11,28 +11,18 @@ from command import run_of, world, write_texts
 from test_protocols import V, planned, text
 from torch import nn
 
-from posexp.commands import EvalCommand, TrainCommand
-from posexp.config import (
-    DataConfig,
-    Device,
-    EvalConfig,
-    ModelConfig,
-    Precision,
-    Source,
-    TrainConfig,
-    WandbConfig,
-    WandbMode,
-)
+from posexp.config.commands import EvalCommand, TrainCommand
+from posexp.config.sections import (DataConfig, Device, EvalConfig, ModelConfig, Precision, Source, TrainConfig, WandbConfig, WandbMode)
 from posexp.data import load, tokenizer
 from posexp.evaluation import losses
 from posexp.evaluation.evaluate import evaluate
 from posexp.evaluation.scoring import is_out_of_memory, token_losses
 from posexp.evaluation.statistics import summarize
-from posexp.model import build
+from posexp.model.decoder import build
 from posexp.report import COLUMNS
-from posexp.runs import Run
+from posexp.runs.run import Run
 from posexp.schemes import Scheme
-from posexp.train import train
+from posexp.training.train import train
 
 CPU = torch.device("cpu")
 ROPE = {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0}

@@ -15,11 +15,11 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from posexp.attention import kernel_path
-from posexp.config import ModelConfig, config_dir
+from posexp.config.sections import ModelConfig, config_dir
 from posexp.errors import Misuse
-from posexp.identity import plain
-from posexp.model import build as build_decoder
-from posexp.parts import read_options
+from posexp.config.digest import plain
+from posexp.model.decoder import build as build_decoder
+from posexp.config.components import read_options
 from posexp.schemes import Dims, Scheme, build, from_config
 from posexp.schemes.rope import Rope
 from posexp.windows import Window

@@ -12,15 +12,15 @@ pytest.importorskip("transformers")
 from checkpoints import own_losses, reference, slid, whole
 from command import TINY, here, run_of, world
 
-from posexp.commands import EvalCommand, TrainCommand
-from posexp.config import DataConfig, ModelConfig, Precision, Source, TrainConfig
+from posexp.config.commands import EvalCommand, TrainCommand
+from posexp.config.sections import DataConfig, ModelConfig, Precision, Source, TrainConfig
 from posexp.data import tokenizer
 from posexp.evaluation.scoring import token_losses
 from posexp.hf import open_checkpoint
 from posexp.hf.export import config_of, safetensors_of, text_of
-from posexp.model import BASE_WIDTH, Decoder, build
-from posexp.parts import options_of
-from posexp.runs import Run
+from posexp.model.decoder import BASE_WIDTH, Decoder, build
+from posexp.config.components import options_of
+from posexp.runs.run import Run
 from posexp.transforms import build as build_transform
 
 CPU = torch.device("cpu")

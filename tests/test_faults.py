@@ -19,8 +19,9 @@ from command import SCRIPT, files_of
 from faults import FULL, SMALL, Command, losses_of, only, rows_of, start, tally, times, weights_of, write_text
 from safetensors.torch import load_file, save_file
 
-from posexp import checkpoint, jsonl, whole
-from posexp.runs import Run
+from posexp.runs import checkpoint
+from posexp.storage import jsonl, atomic
+from posexp.runs.run import Run
 
 TRAIN = ["train", "+scheme=rope", *SMALL]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -58,7 +59,7 @@ def test_nan_in_saved_weights_is_not_gone_on_from(world):
         tensors = load_file(last(run))
         tensors[name].view(-1)[0] = float("inf") if "exp_avg_sq" in name else float("nan")
         save_file(tensors, last(run))
-        about = {"step": 40, "sha256": whole.sha256(last(run))}
+        about = {"step": 40, "sha256": atomic.sha256(last(run))}
         last(run).with_suffix(".json").write_text(json.dumps(about))
         said = start(*TRAIN, "results=nan", cwd=world).ended_well()
         assert f"is damaged: {name} holds numbers that are not finite; going back to the one before" in said

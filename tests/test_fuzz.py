@@ -22,34 +22,35 @@ import hostile
 import pytest
 import torch
 
-from posexp import checkpoint, optim
+from posexp.runs import checkpoint
+from posexp.training import optim
 from posexp.compare.pairs import compared, pairs_of
 from posexp.compare.pairs import curves as curves_of
 from posexp.compare.table import csv_of as compared_csv
 from posexp.compare.table import markdown as compared_markdown
-from posexp.config import EvalConfig, Split, TrainConfig
+from posexp.config.sections import EvalConfig, Split, TrainConfig
 from posexp.data import tokenizer
-from posexp.data.batch import Windows
+from posexp.data.sampler import Windows
 from posexp.data.store import DamageError, Store
 from posexp.errors import PosexpError
 from posexp.evaluation import losses
 from posexp.evaluation.done import KEY, key_of, stands
 from posexp.evaluation.plan import own_lengths, plan
-from posexp.evaluation.row import read as read_rows
+from posexp.evaluation.rows import read as read_rows
 from posexp.evaluation.verdicts import Pairs, curve_name
-from posexp.labels import curve_labels
-from posexp.log import say
-from posexp.refusal import one_line
-from posexp.report import Table, beyond, change, csv_of, curves, tables
+from posexp.runs.labels import curve_labels
+from posexp.training.log import say
+from posexp.config.explain import one_line
+from posexp.report import Table, verdict_table, change, csv_of, curves, tables
 from posexp.report.command import described
 from posexp.report.latex import latex
-from posexp.report.measure import PPL
+from posexp.report.metric import PPL
 from posexp.report.page import RunCard, page
-from posexp.report.style import looks
+from posexp.output.style import looks
 from posexp.report.table import markdown, print_tables
-from posexp.restore import check_targets, restore_model
-from posexp.runs import Run
-from posexp.tables import cell_or_damaged, lines_of
+from posexp.runs.load import check_targets, restore_model
+from posexp.runs.run import Run
+from posexp.report.listing import cell_or_damaged, lines_of
 
 COUNT = int(os.environ.get("POSEXP_FUZZ", "3000"))
 SECONDS = 5.0  # that one input may take
@@ -143,7 +144,7 @@ def use_rows(world: World, draw: random.Random) -> None:
     read_losses = lambda row: losses.read(kept[row["run"]].folder, row)  # noqa: E731
     pairs = Pairs(rows, world.labels, read_losses)
     verdicts = pairs.verdicts(say)
-    beyond.csv_of(verdicts)
+    verdict_table.csv_of(verdicts)
     found = tables(rows, world.labels, PPL, verdicts, pairs.changes())
     shown = [table for table in found if not table.lacking]
     if shown:
@@ -255,9 +256,9 @@ def use_line(world: World, draw: random.Random) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from posexp.cli import register
-    from posexp.config import config_dir
-    from posexp.typed import typed
+    from posexp.cli.main import register
+    from posexp.config.sections import config_dir
+    from posexp.config.compose import typed
 
     register()
     words = (world.folder / "line").read_bytes().decode("utf-8", "replace").split("\n")

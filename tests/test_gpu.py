@@ -8,15 +8,18 @@ import torch
 import torch.distributed as dist
 from command import TINY, posexp, write_texts
 
-from posexp import checkpoint, distributed, jsonl, optim, windows
+from posexp.runs import checkpoint
+from posexp.training import distributed, optim
+from posexp.storage import jsonl
+from posexp import windows
 from posexp.attention import attention, kernel_path
-from posexp.commands import TrainCommand
-from posexp.config import AttentionPath, ModelConfig, Precision, Strategy, TrainConfig, TrainerConfig, config_dir
-from posexp.device import autocast, compiled_graphs
-from posexp.model import build
-from posexp.parts import options_of, read_options
-from posexp.ranks import Place
-from posexp.runs import Run
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import (AttentionPath, ModelConfig, Precision, Strategy, TrainConfig, TrainerConfig, config_dir)
+from posexp.model.device import autocast, compiled_graphs
+from posexp.model.decoder import build
+from posexp.config.components import options_of, read_options
+from posexp.jobs.ranks import Place
+from posexp.runs.run import Run
 from posexp.schemes import Dims
 from posexp.schemes import build as build_scheme
 

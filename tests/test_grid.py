@@ -8,7 +8,7 @@ from rich.console import Console
 
 import posexp
 from posexp.compare.table import HEAD, print_table
-from posexp.grid import print_grid
+from posexp.output.grid import print_grid
 
 CHANGE = "-0.0123 [-0.0234, -0.0012]"
 LINES = [

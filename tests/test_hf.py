@@ -15,14 +15,14 @@ pytest.importorskip("transformers")
 from checkpoints import V, checkpoint, own_losses, reference, slid, whole
 from command import here, posexp, world, write_texts
 
-from posexp.commands import EvalCommand
-from posexp.config import DataConfig, Precision, Source, Split
+from posexp.config.commands import EvalCommand
+from posexp.config.sections import DataConfig, Precision, Source, Split
 from posexp.data import tokenizer
 from posexp.evaluation.evaluate import Evaluator
 from posexp.evaluation.losses import read as read_losses
 from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import token_losses
-from posexp.evaluation.subject import Subject
+from posexp.evaluation.interfaces import Subject
 from posexp.evaluation.targets import targets_of
 from posexp.hf import open_checkpoint
 from posexp.hf.model import CausalLM, load, position_limit, whole_logits
@@ -183,7 +183,7 @@ def test_a_table_of_positions_is_found_under_any_name(made, slices):
 
 
 def transformed(subject: Subject, name: str, length: int, **options):
-    from posexp.parts import options_of
+    from posexp.config.components import options_of
 
     _, variant = subject.variants(EvalCommand(transform={name: options_of("transform", name, options)}))
     return subject.view(variant, length)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from command import files_of, run_of, world
 
-from posexp import seal, windows
+from posexp.storage import checksum
+from posexp import windows
 from posexp.attention import attention
-from posexp.commands import InspectCommand
-from posexp.config import Device, ModelConfig, config_dir
+from posexp.config.commands import InspectCommand
+from posexp.config.sections import Device, ModelConfig, config_dir
 from posexp.errors import Misuse, RunFailed
 from posexp.inspect import inspect
 from posexp.inspect.attention import KEYS, even, read, span, statistics, title_of, weights
@@ -22,8 +23,8 @@ from posexp.inspect.bias import picture as bias_picture
 from posexp.inspect.frequencies import picture as frequencies_picture
 from posexp.inspect.frequencies import title_of as title_of_turns
 from posexp.inspect.frequencies import turns
-from posexp.inspect.sheet import ranges
-from posexp.model import Decoder
+from posexp.output.sheet import ranges
+from posexp.model.decoder import Decoder
 from posexp.schemes import Dims, Scheme, build
 from posexp.schemes.alibi import alibi_slopes
 from posexp.windows import Window
@@ -266,7 +267,7 @@ def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(group: Path) -> Non
     with pytest.raises(Misuse, match=r"rope-s0.*the longest document, \d+ tokens, is shorter than one window of 10{6}"):
         inspect(command(runs="rope*", length=1_000_000))
     config = run_of(group) / "config.yaml"
-    text = config.read_text().partition(seal.LINE)[0]
+    text = config.read_text().partition(checksum.LINE)[0]
     config.write_text(text.replace("posexp.schemes.rope.Rope", "mine.Rope"))
     with pytest.raises(Misuse, match="trust=true"):
         inspect(command(runs="rope*"))

@@ -10,7 +10,7 @@ import pytest
 from command import TINY
 from faults import SMALL, Command, assert_same_rows, dice, losses_of, only, start, tally, times, weights_of, write_text
 
-from posexp import checkpoint
+from posexp.runs import checkpoint
 
 TRAIN = ["train", "+scheme=rope", *SMALL]
 # Steps that take less time than the checkpoint after each.

@@ -17,13 +17,14 @@ from command import TINY, Answer, here, run_of, world
 from contract import Make
 from torch import Tensor, nn
 
-from posexp import authors, transforms
+from posexp.check import authors
+from posexp import transforms
 from posexp.check.measure import Reach, bias_type, finite_reach, memory
 from posexp.check.probe import DIMS
 from posexp.check.verdict import examine
-from posexp.config import config_dir
+from posexp.config.sections import config_dir
 from posexp.errors import Misuse
-from posexp.parts import options_of, read_options
+from posexp.config.components import options_of, read_options
 from posexp.schemes import Dims, Scheme, build, from_config
 from posexp.schemes.alibi import Alibi, alibi_slopes
 from posexp.schemes.none import NoPositions

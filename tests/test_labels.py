@@ -1,6 +1,6 @@
 """What curves of one label are called. Which runs are seeds of one curve: tests/test_train.py."""
 
-from posexp.labels import titles
+from posexp.runs.labels import titles
 
 USUAL = {"seed": 0, "scheme.base": 10000.0, "train.lr": 0.003, "data.paths": "texts/a.txt", "data.valid": None}
 

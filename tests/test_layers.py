@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from test_paths import kept_for_gradients
 from torch import Tensor, nn
 
-from posexp.layers import RMSNorm, swiglu
+from posexp.ops.layers import RMSNorm, swiglu
 
 
 def plain_swiglu(x: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ import pytest
 from command import TINY
 from faults import FORK, SMALL, assert_same_rows, only, rows_of, start, tally, times, weights_of, write_text
 
-from posexp import jsonl, locks
-from posexp.runs import Run, find
+from posexp.storage import jsonl, locks
+from posexp.runs.run import Run, find
 
 QUICK = ["+scheme=rope,alibi", *TINY, "train.tokens=1024", "device=cpu", "--lengths", "8,16"]
 REFUSED = r"job \d: \S+ is being worked on by process \d+ on \S+, since [-\d]+ [:\d]+; wait for it or stop it"

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from posexp.config import EvalConfig, WandbConfig, WandbMode
+from posexp.config.sections import EvalConfig, WandbConfig, WandbMode
 from posexp.evaluation.plan import set_name
-from posexp.log import Wandb, progress, silence
-from posexp.runs import Run
+from posexp.training.log import Wandb, progress, silence
+from posexp.runs.run import Run
 
 BLOCK = 32768  # the file is a header of 7 bytes, then LevelDB's log format
 
@@ -130,7 +130,7 @@ def test_two_sets_of_targets_are_never_one_curve(tmp_path: Path) -> None:
 
 def test_progress_is_a_line_every_ten_seconds_and_a_bar_on_a_terminal(monkeypatch, capsys) -> None:
     now = [0.0]
-    monkeypatch.setattr("posexp.log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("posexp.training.log.time.monotonic", lambda: now[0])
     with progress("rope-s0: sliding 512", 4000, "tokens") as bar:
         for _ in range(4):
             now[0] += 6

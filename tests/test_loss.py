@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from test_paths import Largest
 from torch import Tensor
 
-from posexp import loss
-from posexp.loss import linear_cross_entropy
+from posexp.ops import cross_entropy
+from posexp.ops.cross_entropy import linear_cross_entropy
 
 N, D, V = 50, 12, 37
 
@@ -30,7 +30,7 @@ def with_gradients(value: Tensor, *leaves: Tensor) -> list[Tensor]:
 def test_chunks_of_any_size_give_the_loss_and_its_gradients(
     monkeypatch: pytest.MonkeyPatch, rows: int, kind: torch.dtype, tolerance: float
 ) -> None:
-    monkeypatch.setitem(loss.LOGITS, "cpu", rows * V)
+    monkeypatch.setitem(cross_entropy.LOGITS, "cpu", rows * V)
     hidden_ND, weight_VD, target_N = given(kind)
     got = with_gradients(linear_cross_entropy(hidden_ND, weight_VD, target_N), hidden_ND, weight_VD)
     wanted = with_gradients(F.cross_entropy(hidden_ND @ weight_VD.T, target_N), hidden_ND, weight_VD)
@@ -52,7 +52,7 @@ def test_autocast_multiplies_in_half_precision_and_sums_in_float32() -> None:
 
 
 def test_no_tensor_holds_the_logits_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(loss.LOGITS, "cpu", 64 * V)
+    monkeypatch.setitem(cross_entropy.LOGITS, "cpu", 64 * V)
     hidden_ND, weight_VD, target_N = (
         torch.randn(2048, D, requires_grad=True),
         torch.randn(V, D),

@@ -8,41 +8,41 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from posexp import machine
-from posexp.config import AttentionPath, ModelConfig, config_dir
-from posexp.device import Graphs, compiled_graphs
-from posexp.model import build
-from posexp.parts import options_of, read_options
+from posexp.model import cpu
+from posexp.config.sections import AttentionPath, ModelConfig, config_dir
+from posexp.model.device import Graphs, compiled_graphs
+from posexp.model.decoder import build
+from posexp.config.components import options_of, read_options
 
 
 @pytest.fixture(autouse=True)
 def unchosen() -> Iterator[None]:
-    before = machine.matmul()
-    machine.choose_matmul.cache_clear()
+    before = cpu.matmul()
+    cpu.choose_matmul.cache_clear()
     yield
-    machine.choose_matmul.cache_clear()
-    machine.set_matmul(before)
+    cpu.choose_matmul.cache_clear()
+    cpu.set_matmul(before)
 
 
 @pytest.mark.parametrize(
-    ("vendor", "chosen"), [("AuthenticAMD", machine.ONEDNN), ("GenuineIntel", machine.MKL), ("", machine.MKL)]
+    ("vendor", "chosen"), [("AuthenticAMD", cpu.ONEDNN), ("GenuineIntel", cpu.MKL), ("", cpu.MKL)]
 )
 def test_a_faster_multiplication_is_taken_on_cpus_that_have_one(
     monkeypatch: pytest.MonkeyPatch, vendor: str, chosen: str
 ) -> None:
-    monkeypatch.setattr(machine, "vendor", lambda: vendor)
-    monkeypatch.setattr(machine, "LOSSLESS", 1e6)  # whatever this CPU makes of it
-    machine.prepare()
-    assert machine.matmul() == chosen
+    monkeypatch.setattr(cpu, "vendor", lambda: vendor)
+    monkeypatch.setattr(cpu, "LOSSLESS", 1e6)  # whatever this CPU makes of it
+    cpu.prepare()
+    assert cpu.matmul() == chosen
 
 
 def test_one_that_rounds_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "vendor", lambda: "AuthenticAMD")
-    monkeypatch.setattr(machine, "samples", lambda: [(rounding(64, 64), torch.randn(64, 64))])
-    machine.prepare()
-    assert machine.matmul() == machine.MKL
-    machine.prepare(machine.ONEDNN)
-    assert machine.matmul() == machine.MKL
+    monkeypatch.setattr(cpu, "vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(cpu, "samples", lambda: [(rounding(64, 64), torch.randn(64, 64))])
+    cpu.prepare()
+    assert cpu.matmul() == cpu.MKL
+    cpu.prepare(cpu.ONEDNN)
+    assert cpu.matmul() == cpu.MKL
 
 
 class rounding(torch.Tensor):  # noqa: N801 - used like a function
@@ -56,23 +56,23 @@ class rounding(torch.Tensor):  # noqa: N801 - used like a function
         plain = [part.as_subclass(torch.Tensor) if isinstance(part, cls) else part for part in args]
         out = func(*plain, **(kwargs or {}))
         rounds = func in (torch.Tensor.matmul, torch.Tensor.__matmul__) and out.dtype == torch.float32
-        return out.bfloat16().float() if rounds and machine.matmul() == machine.ONEDNN else out
+        return out.bfloat16().float() if rounds and cpu.matmul() == cpu.ONEDNN else out
 
 
 def test_a_run_goes_on_with_what_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "vendor", lambda: "AuthenticAMD")
-    monkeypatch.setattr(machine, "LOSSLESS", 1e6)
-    machine.prepare(machine.MKL)
-    assert machine.matmul() == machine.MKL
-    monkeypatch.setattr(machine, "vendor", lambda: "GenuineIntel")
-    machine.prepare(machine.ONEDNN)
-    assert machine.matmul() == machine.ONEDNN
+    monkeypatch.setattr(cpu, "vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(cpu, "LOSSLESS", 1e6)
+    cpu.prepare(cpu.MKL)
+    assert cpu.matmul() == cpu.MKL
+    monkeypatch.setattr(cpu, "vendor", lambda: "GenuineIntel")
+    cpu.prepare(cpu.ONEDNN)
+    assert cpu.matmul() == cpu.ONEDNN
 
 
 def test_a_pytorch_without_the_switch_keeps_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends, "mkldnn", SimpleNamespace(is_available=lambda: True))
-    machine.prepare()
-    assert machine.matmul() == machine.MKL
+    cpu.prepare()
+    assert cpu.matmul() == cpu.MKL
 
 
 def test_denormal_numbers_are_flushed_in_every_thread() -> None:
@@ -126,7 +126,7 @@ def test_the_flex_path_is_one_graph_with_the_model_around_it(scheme: str, window
 
 def test_graphs_that_are_compiled_late_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = iter([3, 3, 4, 5])
-    monkeypatch.setattr("posexp.device.compiled_graphs", lambda: next(made))
+    monkeypatch.setattr("posexp.model.device.compiled_graphs", lambda: next(made))
     watch = Graphs(first_step=100)
     assert watch.made_again(110) == "" and watch.made_again(130) == ""
     assert "compiled again by step 140, 4 graphs" in watch.made_again(140)

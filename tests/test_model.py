@@ -12,9 +12,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from posexp.config import Mlp, ModelConfig, config_dir
+from posexp.config.sections import Mlp, ModelConfig, config_dir
 from posexp.errors import Misuse
-from posexp.model import INIT_STD, Decoder
+from posexp.model.decoder import INIT_STD, Decoder
 from posexp.schemes import Dims, Scheme
 from posexp.schemes import build as build_scheme
 

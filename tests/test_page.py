@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from posexp.evaluation.row import COLUMNS
+from posexp.evaluation.rows import COLUMNS
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import Place, Verdict
 from posexp.report.answer import answer
-from posexp.report.beyond import MARKS, in_percent
-from posexp.report.measure import PPL
-from posexp.report.measure import digits as number
+from posexp.report.verdict_table import MARKS, in_percent
+from posexp.report.metric import PPL
+from posexp.report.metric import digits as number
 from posexp.report.page import RunCard, page
-from posexp.report.rows import Table, tables
+from posexp.report.tables import Table, tables
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")

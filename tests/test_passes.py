@@ -6,8 +6,8 @@ import torch
 from test_evaluation import CPU, ROPE, decoder
 from test_protocols import planned, text
 
-from posexp.config import Precision
-from posexp.evaluation.passes import Passes
+from posexp.config.sections import Precision
+from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.scoring import Scorer, Scores, token_losses
 
 ALL = ("same_targets", "nonoverlapping", "sliding", "last_k", "overlapping", "truncated", "document_heads")

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from posexp import windows
-from posexp.attention import attention, distance, flex, kernel_path
-from posexp.config import AttentionPath, config_dir
+from posexp.attention import attention, by_distance, flex, kernel_path
+from posexp.config.sections import AttentionPath, config_dir
 from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme, build
 from posexp.windows import Window
@@ -95,16 +95,16 @@ def test_the_gradient_of_a_learned_bias_is_the_same_in_blocks_of_any_size(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     wanted = computed(PerDistance(DIMS), Window(DIMS), AttentionPath.dense, 150, torch.float64)[-1]
-    monkeypatch.setattr(distance, "GRADIENT_BLOCK", size)
-    monkeypatch.setattr(distance, "GRADIENT_LOGITS", 200 * size)  # and some heads at a time
+    monkeypatch.setattr(by_distance, "GRADIENT_BLOCK", size)
+    monkeypatch.setattr(by_distance, "GRADIENT_LOGITS", 200 * size)  # and some heads at a time
     got = computed(PerDistance(DIMS), Window(DIMS), AttentionPath.blocks, 150, torch.float64)[-1]
     torch.testing.assert_close(got, wanted, rtol=0, atol=2e-6)  # the bias itself is float32
 
 
 def test_long_inputs_come_in_wider_blocks_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distance, "LONG", 256)
+    monkeypatch.setattr(by_distance, "LONG", 256)
     scheme, window = build("alibi", DIMS), Window(DIMS)
-    assert distance.block_size(255, window) == windows.QUERY_BLOCK < distance.block_size(256, window)
+    assert by_distance.block_size(255, window) == windows.QUERY_BLOCK < by_distance.block_size(256, window)
     got = computed(scheme, window, AttentionPath.blocks, 900, torch.float32)
     wanted = computed(scheme, window, AttentionPath.dense, 900, torch.float64)
     for got_part, wanted_part in zip(got, wanted, strict=True):

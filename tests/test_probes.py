@@ -7,8 +7,8 @@ from command import here, world
 from test_protocols import V, listed, planned, text
 from torch import nn
 
-from posexp import jsonl
-from posexp.config import DataConfig, Precision, Source, Split
+from posexp.storage import jsonl
+from posexp.config.sections import DataConfig, Precision, Source, Split
 from posexp.data import Tokens, load
 from posexp.errors import Misuse
 from posexp.evaluation.probes import RARE, rare, since_last

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from posexp.config import EvalConfig
+from posexp.config.sections import EvalConfig
 from posexp.data import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.plan import PROTOCOLS, STRIDE, announcement, own_lengths, plan, shuffled_beyond

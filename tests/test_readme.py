@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from posexp.cli import command_of, register
-from posexp.command_line import hydra_arguments, translate
-from posexp.commands import COMMANDS
-from posexp.config import config_dir
-from posexp.hints import knobs_of
+from posexp.cli.main import command_of, register
+from posexp.cli.arguments import hydra_arguments, translate
+from posexp.config.commands import COMMANDS
+from posexp.config.sections import config_dir
+from posexp.config.hints import knobs_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

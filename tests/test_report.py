@@ -20,25 +20,25 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from posexp.command_line import translate
-from posexp.commands import ReportCommand
-from posexp.config import Measure as Choice
-from posexp.config import config_dir
+from posexp.cli.arguments import translate
+from posexp.config.commands import ReportCommand
+from posexp.config.sections import Measure as Choice
+from posexp.config.sections import config_dir
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.statistics import Estimate, estimate
 from posexp.evaluation.verdicts import Pairs, Place, Verdict
-from posexp.report import COLUMNS, Table, beyond, change, curves, ranking, tables, write
+from posexp.report import COLUMNS, Table, verdict_table, change, curves, ranking, tables, write
 from posexp.report.answer import answer
-from posexp.report.beyond import in_percent
+from posexp.report.verdict_table import in_percent
 from posexp.report.command import report
 from posexp.report.curves import wrapped
 from posexp.report.latex import escape
-from posexp.report.measure import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
+from posexp.report.metric import (BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent)
 from posexp.report.page import page as page_of
-from posexp.report.style import looks, looks_of
+from posexp.output.style import looks, looks_of
 from posexp.report.table import how_to_read, markdown, print_tables
 from posexp.report.ticks import both_sides, log_ticks, plain, tick_labels, ticks_of, y_ticks
 
@@ -651,8 +651,8 @@ def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
 def test_the_marks_of_every_table_that_is_shown_are_explained_once() -> None:
     (headline,), (marked,) = judged(LONGER, []), judged(LONGER, VERDICTS)
     both = on_screen([headline, marked, marked], all_sets=True)
-    assert both.count(beyond.LEGEND) == markdown([headline, marked, marked]).count(beyond.LEGEND) == 1
-    assert beyond.LEGEND not in on_screen([headline, marked])
+    assert both.count(verdict_table.LEGEND) == markdown([headline, marked, marked]).count(verdict_table.LEGEND) == 1
+    assert verdict_table.LEGEND not in on_screen([headline, marked])
 
 
 def test_no_range_is_explained_where_there_is_none() -> None:
@@ -722,7 +722,7 @@ def test_changes_of_perplexity_stay_short_however_large() -> None:
 
 def test_verdicts_are_kept_as_numbers() -> None:
     back = list(
-        csv.DictReader(io.StringIO(beyond.csv_of([*VERDICTS, verdict("rope", 256, "uses", targets=("ff", 32))])))
+        csv.DictReader(io.StringIO(verdict_table.csv_of([*VERDICTS, verdict("rope", 256, "uses", targets=("ff", 32))])))
     )
     names = "curve,length,word,control,difference,low,high,p,shuffled,shuffled_low,shuffled_high,seeds,documents"
     assert list(back[0]) == [*names.split(","), "targets_hash", "stride"] and len(back) == len(VERDICTS) + 1
@@ -874,9 +874,9 @@ def test_html_and_all_are_flags_of_report_alone() -> None:
 
 def measured_run(folder: Path, losses_at: dict[int, float]) -> None:
     """A run folder with rows and kept losses of 40 targets in 4 documents, all of that loss but for a little."""
-    from posexp import jsonl
-    from posexp.commands import TrainCommand
-    from posexp.runs import Run
+    from posexp.storage import jsonl
+    from posexp.config.commands import TrainCommand
+    from posexp.runs.run import Run
 
     scheme = {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0}
     run = Run.of(TrainCommand(scheme=scheme, label="rope", results=str(folder), group="g"))
@@ -914,7 +914,7 @@ def test_the_command_judges_by_the_kept_losses_and_writes_the_page(tmp_path: Pat
 
 
 def test_all_of_the_command_prints_every_table(tmp_path: Path, capsys: Any) -> None:
-    from posexp import jsonl
+    from posexp.storage import jsonl
 
     measured_run(tmp_path, {128: 3.0, 256: 3.0})
     (folder,) = (tmp_path / "g").glob("rope-*")
@@ -990,7 +990,7 @@ def numbers(cell: str) -> list[float]:
 
 def marks_of(cells: Iterable[str]) -> list[str]:
     """The word of every mark."""
-    word_of = {mark: word for word, mark in beyond.MARKS.items()}
+    word_of = {mark: word for word, mark in verdict_table.MARKS.items()}
     return [word_of[mark] for cell in cells for mark in re.findall("[▼=▲?]", cell)]
 
 
@@ -1174,7 +1174,7 @@ def test_the_terminal_shows_the_headline_and_a_line_for_each_other_table(tmp_pat
     near, _, *_ = pipes(page)
     for line in near[2:]:
         assert all(cell.split(" [")[0] in headline for cell in line), line
-    assert headline.count(beyond.HEADING) == 1 and headline.count("breaks +30.0 %") == 1
+    assert headline.count(verdict_table.HEADING) == 1 and headline.count("breaks +30.0 %") == 1
     assert not re.search("(bb|cc|dd|ee|ff)00", headline)
     lines = rest.split("\n")
     assert [line.partition(" targets ")[2][:8] for line in lines[:5]] == [of_set.targets_hash for of_set in SETS[1:]]
@@ -1182,12 +1182,12 @@ def test_the_terminal_shows_the_headline_and_a_line_for_each_other_table(tmp_pat
         "same_targets · 64 to 1,024 · 900 targets bb00far0 in 3 documents · 2 seeds · perplexity 85.74 to 219.7"
     )
     assert lines[4].startswith("sliding · 128 to 512 · 900 targets ff00slid in 8 documents · stride 32 · 2 seeds")
-    assert all(line.startswith(str(tmp_path)) for line in lines[5:-1]) and beyond.HEADING not in rest
+    assert all(line.startswith(str(tmp_path)) for line in lines[5:-1]) and verdict_table.HEADING not in rest
 
 
 def test_with_all_sets_the_terminal_shows_every_table_in_full(sets: Path) -> None:
     shown = (sets / "printed").read_text()
-    assert "Also measured" not in shown and shown.count(beyond.HEADING) == 3
+    assert "Also measured" not in shown and shown.count(verdict_table.HEADING) == 3
     assert shown.count("Each cell is a perplexity") == 1
     for table in pipes((sets / "table.md").read_text()):
         for line in table[2:]:

@@ -12,8 +12,8 @@ import torch
 from test_evaluation import CPU, Counter
 from test_protocols import planned, text
 
-from posexp.config import Precision
-from posexp.evaluation.passes import Passes
+from posexp.config.sections import Precision
+from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.scoring import Scorer
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.targets import documents_of, targets_of

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from posexp import checkpoint, jsonl, seal
+from posexp.runs import checkpoint
+from posexp.storage import jsonl, checksum
 from posexp.errors import RunFailed
 
 ROW = {"length": 128, "loss": 4.625, "scheme": "rope", "verdict": None, "ok": True}
@@ -15,20 +16,20 @@ TEXT = "seed: 0\nscheme:\n  name: rope\n"
 
 
 def test_what_is_sealed_comes_back_without_its_seal():
-    assert seal.read(json.dumps(seal.seal(ROW)).encode()) == ROW
-    seal.check_text(seal.seal_text(TEXT))
+    assert checksum.read(json.dumps(checksum.seal(ROW)).encode()) == ROW
+    checksum.check_text(checksum.seal_text(TEXT))
 
 
 def test_what_has_no_seal_is_taken_as_it_is():
-    assert seal.read(json.dumps(ROW).encode()) == ROW
-    seal.check_text(TEXT)
+    assert checksum.read(json.dumps(ROW).encode()) == ROW
+    checksum.check_text(TEXT)
 
 
 def test_no_digit_of_a_row_can_change_unseen(tmp_path: Path):
     path, told = tmp_path / "rows.jsonl", []
     jsonl.append(path, ROW)
     line = path.read_bytes()
-    end = line.index(seal.KEY.encode())  # a seal that has lost its name is none, and the row is still right
+    end = line.index(checksum.KEY.encode())  # a seal that has lost its name is none, and the row is still right
     changed = [n for n, byte in enumerate(line) if chr(byte).isdigit() and n < end]
     assert len(changed) == 7
     for n in changed:
@@ -42,10 +43,10 @@ def test_no_digit_of_a_row_can_change_unseen(tmp_path: Path):
 
 
 def test_a_text_that_was_changed_is_refused():
-    sealed = seal.seal_text(TEXT)
+    sealed = checksum.seal_text(TEXT)
     for changed in (sealed.replace("0", "1", 1), sealed.replace("rope", "none"), "x: 1\n" + sealed):
         with pytest.raises(ValueError, match="changed since it was written"):
-            seal.check_text(changed)
+            checksum.check_text(changed)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

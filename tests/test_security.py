@@ -22,18 +22,20 @@ import pytest
 from command import Answer, here, posexp, publish
 from omegaconf import OmegaConf
 
-from posexp import checkpoint, jsonl, seal, stored_yaml, untrusted, whole
-from posexp.commands import TrainCommand
-from posexp.config import DataConfig, Source
+from posexp.runs import checkpoint
+from posexp.storage import jsonl, checksum, untrusted, atomic
+from posexp.config import stored_yaml
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import DataConfig, Source
 from posexp.data import bounds
 from posexp.data.store import DamageError, Store
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.evaluation import losses
 from posexp.hf.source import code_from_outside, name_of
-from posexp.knobs import LONGEST_NAME, check_name, is_name
-from posexp.log import say
-from posexp.parts import is_own, targets
-from posexp.runs import Run
+from posexp.config.fields import LONGEST_NAME, check_name, is_name
+from posexp.training.log import say
+from posexp.config.components import is_own, targets
+from posexp.runs.run import Run
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = [
@@ -81,7 +83,7 @@ def runs_of(folder: Path) -> list[Path]:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text().partition(seal.LINE)[0]
+    text = path.read_text().partition(checksum.LINE)[0]
     assert old in text
     path.write_text(text.replace(old, new, 1))
 
@@ -214,7 +216,7 @@ def test_a_pickle_in_a_run_folder_or_store_is_never_loaded(group, tmp_path):
     for run in runs_of(group):
         for path in (run / "checkpoint").glob("*.safetensors"):
             path.write_bytes(pickle.dumps(Boom(mark)))
-            digest = whole.sha256(path)
+            digest = atomic.sha256(path)
             edit(path.with_suffix(".json"), path.with_suffix(".json").read_text().split('"sha256": ')[1][1:65], digest)
     (store,) = group.glob("cache/tokens/*/store.json")
     for name in ("train.documents.npy", "valid.documents.npy", "test.documents.npy"):
@@ -446,7 +448,7 @@ def test_nothing_is_written_through_a_link_in_a_group(group, tmp_path, name, com
 def test_a_file_is_not_written_through_a_link_where_it_is_written_aside(tmp_path):
     (tmp_path / "victim").write_text("mine")
     (tmp_path / f".rows.{os.getpid()}").symlink_to(tmp_path / "victim")
-    whole.write(tmp_path / "rows", "new")
+    atomic.write(tmp_path / "rows", "new")
     assert (tmp_path / "victim").read_text() == "mine" and (tmp_path / "rows").read_text() == "new"
 
 
@@ -471,7 +473,7 @@ def test_unpacking_writes_over_nothing_and_outside_of_nothing(group):
     assert code == 2 and "is there already" in said
     lines = group / "results" / "studies" / "study" / "runs.jsonl"
     name = {**untrusted.parsed(lines.read_bytes().splitlines()[0]), "name": "../../escape"}
-    lines.write_bytes(jsonl.line_of({key: value for key, value in name.items() if key != seal.KEY}))
+    lines.write_bytes(jsonl.line_of({key: value for key, value in name.items() if key != checksum.KEY}))
     code, said = publish("--unpack", "study", "elsewhere", cwd=group)
     assert code == 2 and "no plain folder name" in said and not (group / "elsewhere").exists()
 
@@ -735,7 +737,7 @@ def test_a_checkpoints_header_claims_what_it_likes(group, size):
     path = sorted((run_of(group) / "checkpoint").glob("*.safetensors"))[-1]
     path.write_bytes(size.to_bytes(8, "little") + path.read_bytes()[8:])
     about = path.with_suffix(".json")
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"sha256": whole.sha256(path)}))
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"sha256": atomic.sha256(path)}))
     told: list[str] = []
     assert checkpoint.restore(path.parent, told.append) is None or "is damaged" in told[0]
 
@@ -892,6 +894,6 @@ def test_what_no_folder_or_number_can_hold_is_refused(group, words, says):
 
 def test_a_glob_that_is_none_is_said_to_be():
     with pytest.raises(PosexpError, match="is no glob of folders"):
-        from posexp.runs import find
+        from posexp.runs.run import find
 
         find("results", "default", "/etc/*")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from faults import SMALL, Command, only, start, write_text
 
-from posexp import checkpoint
-from posexp.runs import Run
+from posexp.runs import checkpoint
+from posexp.runs.run import Run
 
 TRAIN = ["train", "+scheme=rope", *SMALL, "train.tokens=100000000", "train.checkpoint_every=1000000"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")

@@ -15,8 +15,8 @@ import pytest
 from command import SCRIPT, Answer, here, posexp
 from sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
-from posexp.cells import cell
-from posexp.runs import Run
+from posexp.runs.status import cell
+from posexp.runs.run import Run
 
 LOCAL = Path(__file__).parent.parent / "scripts" / "slurm-local"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")

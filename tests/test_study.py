@@ -16,9 +16,9 @@ from pathlib import Path
 import hostile
 from command import here, publish
 
-from posexp.evaluation.row import read
-from posexp.identity import digest
-from posexp.runs import Run, find
+from posexp.evaluation.rows import read
+from posexp.config.digest import digest
+from posexp.runs.run import Run, find
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "train.length=32", "train.batch_tokens=256"]

@@ -13,11 +13,12 @@ import pytest
 from command import SCRIPT, TINY, here, posexp, run_of, world
 from sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
-from posexp import jsonl, slurm
-from posexp.cells import Cell, cell
-from posexp.launchers import threads
-from posexp.runs import Run
-from posexp.tables import lines_of
+from posexp.storage import jsonl
+from posexp.jobs import slurm
+from posexp.runs.status import Cell, cell
+from posexp.sweeps.launchers import threads
+from posexp.runs.run import Run
+from posexp.report.listing import lines_of
 
 SHORT = [*TINY, "train.tokens=1000", "--lengths", "16"]
 
@@ -105,7 +106,7 @@ def test_launchers_have_defaults_of_ours_and_values_are_checked(tmp_path):
 def test_a_launcher_whose_package_is_missing_says_how_to_get_it(tmp_path, launcher, extra):
     without = (
         "import sys; sys.modules |= dict.fromkeys(['hydra_plugins.hydra_submitit_launcher',"
-        "'hydra_plugins.hydra_joblib_launcher']); from posexp.cli import main; sys.exit(main())"
+        "'hydra_plugins.hydra_joblib_launcher']); from posexp.cli.main import main; sys.exit(main())"
     )
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)
@@ -301,7 +302,7 @@ def test_a_squeue_that_hangs_is_not_waited_for(finished, monkeypatch, tmp_path_f
     (bin_ / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     (bin_ / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("posexp.slurm.PATIENCE", 0.3)
+    monkeypatch.setattr("posexp.jobs.slurm.PATIENCE", 0.3)
     began = time.monotonic()
     assert here("runs", cwd=finished).err == "", "nothing was ever in SLURM"
     (run_of(finished) / "submission.json").write_text(json.dumps({"comment": "posexp-0", "place": 0}))

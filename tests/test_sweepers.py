@@ -9,7 +9,7 @@ import pytest
 import yaml
 from command import TINY, Answer, here, posexp, write_texts
 
-from posexp import sweepers
+from posexp.sweeps import sweepers
 
 # What optuna 2 uses of SQLAlchemy 1.4 is no more in its second version.
 pytestmark = pytest.mark.filterwarnings("ignore:Deprecated API features")

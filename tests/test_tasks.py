@@ -9,18 +9,18 @@ import torch
 from command import here
 from torch import nn
 
-from posexp import jsonl
-from posexp.config import DataConfig, EvalConfig, Source, Split
-from posexp.data import load, task, tokenizer
+from posexp.storage import jsonl
+from posexp.config.sections import DataConfig, EvalConfig, Source, Split
+from posexp.data import load, tasks, tokenizer
 from posexp.data.store import key_of
 from posexp.errors import Misuse
 from posexp.evaluation.evaluate import Evaluator
 from posexp.evaluation.plan import plan
-from posexp.evaluation.subject import View
+from posexp.evaluation.interfaces import View
 from posexp.evaluation.targets import targets_hash, targets_of
 from posexp.evaluation.tasks import FEWEST, MOST
 from posexp.evaluation.variants import Variant
-from posexp.runs import Run
+from posexp.runs.run import Run
 from posexp.schemes import Dims
 from posexp.windows import Window
 
@@ -63,25 +63,25 @@ def solved(name: str, prompt: str) -> str:
     return re.findall(r"The key is (\d+\.)", prompt)[0]
 
 
-@pytest.mark.parametrize("name", task.TASKS)
+@pytest.mark.parametrize("name", tasks.TASKS)
 def test_examples_have_their_size_and_the_right_answer(name):
     for size in (1, 2, 7, 40):
-        for prompt, answer in islice(task.examples(name, range(size, size + 1), Split.train), 50):
+        for prompt, answer in islice(tasks.examples(name, range(size, size + 1), Split.train), 50):
             plain = prompt if name != "passkey" else re.sub(r" ?The key is (\d{5})\. Remember \1\.", "", prompt)
             assert re.fullmatch(SHAPES[name].replace("N", str(size)), plain), prompt
             assert answer == solved(name, prompt)
 
 
 def test_the_least_digit_comes_first_and_zeros_are_written():
-    sums = dict(example for split in Split for example in islice(task.examples("addition", range(1, 2), split), 1000))
+    sums = dict(example for split in Split for example in islice(tasks.examples("addition", range(1, 2), split), 1000))
     assert len(sums) == 100
     assert (sums["7+8="], sums["9+9="], sums["3+4="], sums["0+0="]) == ("51", "81", "70", "00")
     assert solved("addition", "21+59=") == "701", "12 + 95 = 107"
 
 
-@pytest.mark.parametrize("name", task.TASKS)
+@pytest.mark.parametrize("name", tasks.TASKS)
 def test_no_prompt_is_in_two_splits_and_sizes_come_evenly(name, tmp_path):
-    held = task.read(setting(tmp_path, name, task_examples=2000))
+    held = tasks.read(setting(tmp_path, name, task_examples=2000))
     asked = re.compile(r".*>[a-zA-Z]" if name == "induction" else r".*[>=]|.*\? The key is ")
     prompts = {split: {asked.match(line)[0] for line in lines} for split, lines in held.items()}
     assert not prompts[Split.train] & prompts[Split.valid] and not prompts[Split.train] & prompts[Split.test]
@@ -135,7 +135,7 @@ def test_exact_match_on_a_hand_made_case(tmp_path):
             text = bytes(row.tokens.ids[start:stop].tolist()).decode()
             assert re.fullmatch(rf"\n([a-z]{{{size}}})>\1\n", text)
             assert text[first - start :] == text[-size - 1 :], "the answer and the end of its line"
-            assert task.home(text[1 : size + 2]) is Split.valid, "no example of training"
+            assert tasks.home(text[1 : size + 2]) is Split.valid, "no example of training"
 
 
 def test_a_bound_says_how_many_examples_and_all_runs_get_the_same(tmp_path):
@@ -148,7 +148,7 @@ def test_a_bound_says_how_many_examples_and_all_runs_get_the_same(tmp_path):
     hashes = [targets_hash(r.tokens, targets_of(r.windows)[0]) for s in (store, other) for r in measured(s, [9])]
     assert hashes[0] == hashes[1]
     (tested,) = measured(store, [9], split=Split.test)
-    assert task.home(bytes(tested.tokens.ids[1:11].tolist()).decode()) is Split.test
+    assert tasks.home(bytes(tested.tokens.ids[1:11].tolist()).decode()) is Split.test
 
 
 def test_an_answer_is_told_from_its_prompt_by_tokens_of_several_letters_too(tmp_path):
@@ -167,11 +167,11 @@ def test_text_that_is_no_task_has_no_exact_match(tmp_path):
         measured(load(config, quietly), [4])
 
 
-@pytest.mark.parametrize("name", task.TASKS)
+@pytest.mark.parametrize("name", tasks.TASKS)
 @pytest.mark.parametrize("split", Split)
 def test_even_the_smallest_size_has_examples_in_every_split(name, split):
-    prompt, answer = next(task.examples(name, range(1, 2), split))
-    assert task.home(prompt) is split and answer == solved(name, prompt)
+    prompt, answer = next(tasks.examples(name, range(1, 2), split))
+    assert tasks.home(prompt) is split and answer == solved(name, prompt)
 
 
 class Solver(nn.Module):

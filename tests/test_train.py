@@ -16,26 +16,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from posexp import checkpoint, jsonl, machine, optim
-from posexp.commands import TrainCommand
-from posexp.config import (
-    AttentionPath,
-    DataConfig,
-    Device,
-    EvalConfig,
-    ModelConfig,
-    Source,
-    TrainConfig,
-    WandbConfig,
-    WandbMode,
-)
+from posexp.runs import checkpoint
+from posexp.storage import jsonl
+from posexp.model import cpu
+from posexp.training import optim
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import (AttentionPath, DataConfig, Device, EvalConfig, ModelConfig, Source, TrainConfig, WandbConfig, WandbMode)
 from posexp.errors import Misuse, RunFailed, Stopped
 from posexp.evaluation.scoring import token_losses
-from posexp.identity import digest
-from posexp.labels import curve_labels
-from posexp.log import Wandb, wandb_id
-from posexp.runs import Run, find
-from posexp.train import train
+from posexp.config.digest import digest
+from posexp.runs.labels import curve_labels
+from posexp.training.log import Wandb, wandb_id
+from posexp.runs.run import Run, find
+from posexp.training.train import train
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "more", "dog", "run", "over", "every", "hill"]
 
@@ -121,7 +114,7 @@ def test_an_evaluation_that_scores_something_else_is_told(corpus, tmp_path, caps
     def higher(model, ids, windows_W3, *other):
         return token_losses(model, ids, windows_W3, *other) + 0.2
 
-    monkeypatch.setattr("posexp.train.token_losses", higher)
+    monkeypatch.setattr("posexp.training.train.token_losses", higher)
     run = train(tiny(corpus, tmp_path, tokens=64 * 20))
     (check,) = [row for row in run.history(print) if "check" in row]
     assert not check["agrees"] and "distrust this run" in capsys.readouterr().err
@@ -191,12 +184,12 @@ def test_accumulation_changes_a_step_by_rounding_alone(corpus, tmp_path):
 def test_all_schemes_see_the_same_batches_from_the_same_weights(corpus, tmp_path):
     """At step 0 only positions differ: without any, both models would have one and the same loss."""
     from posexp.data import load
-    from posexp.data.batch import Windows
-    from posexp.model import build
+    from posexp.data.sampler import Windows
+    from posexp.model.decoder import build
 
     config = tiny(corpus, tmp_path)
     store = load(config.data, print)
-    from posexp.config import Split
+    from posexp.config.sections import Split
 
     batches = [Windows(store.split(Split.train), 16, False).batch(0, 5, 4) for _ in range(2)]
     assert torch.equal(batches[0][0], batches[1][0])
@@ -411,7 +404,7 @@ def test_the_learning_rate_rises_then_follows_a_cosine():
 
 
 def test_vectors_are_not_decayed(corpus, tmp_path):
-    from posexp.model import build
+    from posexp.model.decoder import build
 
     groups = optim.build(build(ModelConfig(), 300, {"_target_": "posexp.schemes.alibi.Alibi"}, 16, 0), TrainConfig())
     assert all(weight.ndim >= 2 for weight in groups.param_groups[0]["params"])
@@ -479,18 +472,18 @@ def test_a_run_goes_on_with_the_matrix_product_it_began_with(corpus, tmp_path, m
     config = tiny(corpus, tmp_path)
     run = train(config)
     about = run.provenance()
-    assert about.pop("matmul") == machine.matmul()
+    assert about.pop("matmul") == cpu.matmul()
     (run.folder / "provenance.json").write_text(json.dumps(about | ({"matmul": recorded} if recorded else {})))
-    monkeypatch.setattr(machine, "LOSSLESS", 1e6)  # whatever this CPU makes of it
-    monkeypatch.setattr(machine, "choose_matmul", machine.choose_matmul.__wrapped__)
-    monkeypatch.setattr(machine, "vendor", lambda: "AuthenticAMD")  # so that a new run would take oneDNN's
-    before = machine.matmul()
-    machine.set_matmul("mkl" if used == "onednn" else "onednn")
+    monkeypatch.setattr(cpu, "LOSSLESS", 1e6)  # whatever this CPU makes of it
+    monkeypatch.setattr(cpu, "choose_matmul", cpu.choose_matmul.__wrapped__)
+    monkeypatch.setattr(cpu, "vendor", lambda: "AuthenticAMD")  # so that a new run would take oneDNN's
+    before = cpu.matmul()
+    cpu.set_matmul("mkl" if used == "onednn" else "onednn")
     try:
         train(config)
-        assert machine.matmul() == used
+        assert cpu.matmul() == used
     finally:
-        machine.set_matmul(before)
+        cpu.set_matmul(before)
 
 
 def test_a_model_whose_losses_are_not_finite_is_measured_and_says_so(corpus, tmp_path, capsys):

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from posexp import transforms, windows
 from posexp.attention import attention
-from posexp.config import config_dir
+from posexp.config.sections import config_dir
 from posexp.errors import Misuse
-from posexp.model import Decoder
-from posexp.parts import read_options
+from posexp.model.decoder import Decoder
+from posexp.config.components import read_options
 from posexp.schemes import Dims, Scheme, build
 from posexp.schemes.rope import Rope, rotary_frequencies
 from posexp.transforms import NotApplicable, Transform

@@ -7,11 +7,11 @@ import yaml
 from command import TINY, here, write_texts
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from posexp.commands import COMMANDS, TrainCommand
-from posexp.identity import digest, flat
-from posexp.runs import Run
-from posexp.stored_yaml import yaml_of
-from posexp.values import count, named, options, settle
+from posexp.config.commands import COMMANDS, TrainCommand
+from posexp.config.digest import digest, flat
+from posexp.runs.run import Run
+from posexp.config.stored_yaml import yaml_of
+from posexp.config.overrides import count, named, options, settle
 
 
 def composed(folder: Path, *words: str) -> dict:

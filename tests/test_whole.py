@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from posexp import whole
+from posexp.storage import atomic
 
 DIES = """
 import os, signal, sys
@@ -24,7 +24,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
     assert subprocess.run([sys.executable, "-c", DIES, path]).returncode == -signal.SIGKILL
     (tmp_path / ".metrics.jsonl.4242").write_text("of an earlier posexp")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 3
-    whole.write(path, "newer")
+    atomic.write(path, "newer")
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == "newer"
 
 
@@ -32,26 +32,26 @@ def test_what_somebody_writes_is_left_alone(tmp_path, monkeypatch):
     """Here by its lock; elsewhere until it is a day old; without locks likewise."""
     path = tmp_path / "rows.jsonl"
     (tmp_path / ".bashrc").write_text("")
-    mine, file = whole.begin(path)
-    monkeypatch.setattr(whole, "MACHINE", "0123456789")
-    elsewhere, other = whole.begin(path)
+    mine, file = atomic.begin(path)
+    monkeypatch.setattr(atomic, "MACHINE", "0123456789")
+    elsewhere, other = atomic.begin(path)
     other.close()
     monkeypatch.undo()
-    whole.write(path, "x")
-    whole.remove_leftovers(tmp_path)
+    atomic.write(path, "x")
+    atomic.remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / ".bashrc", mine, elsewhere, path])
     file.close()
     with monkeypatch.context() as patch:
-        patch.setattr(whole, "lock", lambda handle: None)
-        whole.write(path, "without locks")
+        patch.setattr(atomic, "lock", lambda handle: None)
+        atomic.write(path, "without locks")
         assert mine.exists()
     os.utime(elsewhere, (time.time() - 90_000,) * 2)
-    whole.remove_leftovers(tmp_path)
+    atomic.remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / ".bashrc", path])
 
 
 def test_a_file_that_was_taken_for_a_leftover_before_it_was_locked_is_begun_again(tmp_path, monkeypatch):
-    path, lock, calls = tmp_path / "a.json", whole.lock, []
+    path, lock, calls = tmp_path / "a.json", atomic.lock, []
 
     def slow(handle: int) -> bool | None:
         calls.append(handle)
@@ -63,6 +63,6 @@ def test_a_file_that_was_taken_for_a_leftover_before_it_was_locked_is_begun_agai
         for aside in folder.glob(".a.json.*"):
             aside.unlink()
 
-    monkeypatch.setattr(whole, "lock", slow)
-    whole.write(path, "content")
+    monkeypatch.setattr(atomic, "lock", slow)
+    atomic.write(path, "content")
     assert path.read_text() == "content" and len(calls) == 2 and list(tmp_path.iterdir()) == [path]

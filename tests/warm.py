@@ -5,16 +5,16 @@ import tokenizers  # noqa: F401
 import torch._dynamo
 from hydra.core.plugins import Plugins
 
-import posexp.cli
+import posexp.cli.main
 import posexp.compare.table
 import posexp.evaluation.evaluate
 import posexp.report.command
 import posexp.report.curves
-import posexp.train
-from posexp import machine
+import posexp.training.train
+from posexp.model import cpu
 
 torch.set_num_threads(1)
-posexp.cli.register()  # which says where posexp's plugin is
+posexp.cli.main.register()  # which says where posexp's plugin is
 Plugins.instance()
 for begun in (False, True):
-    machine.choose_matmul(begun)
+    cpu.choose_matmul(begun)

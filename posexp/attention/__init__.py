@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from posexp.attention import dense, distance, flex, position, two_positions
-from posexp.attention.kernel import biased, sdpa
-from posexp.config import AttentionPath
+from posexp.attention import dense, by_distance, flex, by_position, far_keys
+from posexp.ops.sdpa import biased, sdpa
+from posexp.config.sections import AttentionPath
 from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme, bias_between
 from posexp.windows import Window
@@ -91,7 +91,7 @@ def paths(
     if own:
         yield "scheme", lambda q, k, v, pos, x, scale: scheme.attend(q, k, v, pos, x, window)
     if far:
-        yield "two positions", lambda q, k, v, pos, x, scale: two_positions.attend(q, k, v, scheme, pos, window)
+        yield "two positions", lambda q, k, v, pos, x, scale: far_keys.attend(q, k, v, scheme, pos, window)
         return
     if path is AttentionPath.dense:
         yield "dense", lambda q, k, v, pos, x, scale: dense.attend(q, k, v, scheme, pos, window, scale)
@@ -106,7 +106,7 @@ def paths(
                 return None
             if flexible:
                 return flex.attend(q, k, v, bias_HN, window, scale)
-            return distance.attend(q, k, v, bias_HN, window, scale, last)
+            return by_distance.attend(q, k, v, bias_HN, window, scale, last)
 
         yield "flex" if flexible else "sdpa distance view", from_distances
     if scheme.acts("bias"):
@@ -115,7 +115,7 @@ def paths(
                 f"attention=flex: the bias of {type(scheme).__name__} is more than a function of distance; "
                 "leave attention out"
             )
-        yield "sdpa bias blocks", lambda q, k, v, pos, x, scale: position.attend(q, k, v, scheme, pos, window, scale)
+        yield "sdpa bias blocks", lambda q, k, v, pos, x, scale: by_position.attend(q, k, v, scheme, pos, window, scale)
     if path is AttentionPath.flex or (flexible and not window.full):
         yield "flex", lambda q, k, v, pos, x, scale: flex.attend(q, k, v, None, window, scale)
     elif window.full and last is None:
@@ -123,6 +123,6 @@ def paths(
     else:
 
         def hidden_alone(q: Tensor, k: Tensor, v: Tensor, pos: Tensor, x: Tensor, scale: float) -> Tensor:
-            return distance.attend(q, k, v, torch.zeros(1, q.shape[2], device=q.device), window, scale, last)
+            return by_distance.attend(q, k, v, torch.zeros(1, q.shape[2], device=q.device), window, scale, last)
 
         yield "sdpa distance view", hidden_alone

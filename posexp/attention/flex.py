@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from posexp.attention.kernel import HALF
+from posexp.ops.sdpa import HALF
 from posexp.errors import Misuse
 from posexp.windows import Window
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posexp.commands import FULL_WINDOW, BenchCommand
+from posexp.config.commands import FULL_WINDOW, BenchCommand
 from posexp.errors import Misuse, RunFailed
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ def bench(command: BenchCommand) -> None:
     Raises Misuse for the name of no scheme, a device that is not there, or peers that are not installed; RunFailed
     if no contender could be measured, or the folder not be written.
     """
-    from posexp.bench.contenders import BASE, Settings
+    from posexp.bench.models import BASE, Settings
     from posexp.bench.rows import rows_of
-    from posexp.bench.turns import measure
+    from posexp.bench.interleave import measure
 
     contenders = contenders_of(command)
-    from posexp.device import choose_device, choose_precision
+    from posexp.model.device import choose_device, choose_precision
 
     device = choose_device(command.device)
     settings = Settings(
@@ -55,8 +55,8 @@ def bench(command: BenchCommand) -> None:
         note["matmul_gflops"] = round(max(peaks) / 1e9, 1)
         folder, shown = write(command, rows, note, any(contender.peer for contender in contenders))
     from posexp.bench.table import LEGEND
-    from posexp.grid import print_grid
-    from posexp.tables import console
+    from posexp.output.grid import print_grid
+    from posexp.report.listing import console
 
     screen = console()
     for table in shown:
@@ -67,15 +67,15 @@ def bench(command: BenchCommand) -> None:
 
 def contenders_of(command: BenchCommand) -> "list[Any]":
     """posexp's first, and of these the one that ratios are to."""
-    from posexp.bench.contenders import BASE, Contender
+    from posexp.bench.models import BASE, Contender
     from posexp.check import chosen
-    from posexp.tables import scheme_folders
+    from posexp.report.listing import scheme_folders
 
     paths = chosen(list(dict.fromkeys([BASE, *command.schemes])), scheme_folders())
     checkout = Path(command.peers_path).expanduser().resolve() if command.peers_path else None
     if checkout and not (checkout / "model.py").is_file():
         raise Misuse(f"peers_path={command.peers_path} has no model.py: name the folder of a nanoGPT checkout")
-    from posexp.parts import read_options
+    from posexp.config.components import read_options
     from posexp.schemes import Dims
     from posexp.windows import from_config
 
@@ -100,7 +100,7 @@ def contenders_of(command: BenchCommand) -> "list[Any]":
 def about(command: BenchCommand) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
 
-    from posexp.provenance import environment
+    from posexp.runs.provenance import environment
 
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {
@@ -119,7 +119,7 @@ def bare(override: str) -> str:
 
 
 def describe(command: BenchCommand) -> str:
-    from posexp import device
+    from posexp.model import device
 
     chosen = device.choose_device(command.device)
     return device.describe(chosen) if chosen.type == "cuda" else "cpu"
@@ -137,7 +137,7 @@ def write(
     command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
 ) -> "tuple[Path, list[Table]]":
     """The folder's files. Raises RunFailed if they cannot be written."""
-    from posexp import whole
+    from posexp.storage import atomic
     from posexp.bench.picture import pictures
     from posexp.bench.table import csv_of, markdown, tables
 
@@ -165,7 +165,7 @@ def write(
         "README.md": readme.encode(),
     }
     try:
-        whole.write_all(folder, contents)
+        atomic.write_all(folder, contents)
     except OSError as error:
         raise RunFailed(f"cannot write the bench into {folder}: {error.strerror or error}") from error
     return folder, shown

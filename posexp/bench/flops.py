@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posexp.config import Precision
+from posexp.config.sections import Precision
 
 SIZE = 2048  # of the square matrices whose product is called the peak
 REPEATS = {"cpu": 1, "cuda": 50}  # a GPU is done before a clock could tell

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.bench.contenders import Build, Contender, Settings, Subject
-from posexp.config import Precision
-from posexp.device import autocast
+from posexp.bench.models import Build, Contender, Settings, Subject
+from posexp.config.sections import Precision
+from posexp.model.device import autocast
 from posexp.errors import Misuse
-from posexp.model import SwiGLU
+from posexp.model.decoder import SwiGLU
 
 PACKAGES = {"transformers": "transformers", "x_transformers": "x-transformers"}  # module: package
 Make = Callable[[Settings], tuple[nn.Module, str]]

@@ -5,7 +5,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from posexp.bench.rows import Row
-from posexp.report.style import COLOURS, QUIET, STYLE, looks_of
+from posexp.output.style import COLOURS, QUIET, STYLE, looks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from posexp.bench.turns import OK, Measured
+from posexp.bench.interleave import OK, Measured
 
 COLUMNS = (
     *("contender", "kind", "what", "length", "status", "tokens_per_second", "lower_quartile", "upper_quartile"),

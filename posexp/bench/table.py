@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 
 from posexp.bench.rows import COLUMNS, Row
-from posexp.bench.turns import OK
+from posexp.bench.interleave import OK
 
 NOTHING = "–"
 LEGEND = (

@@ -20,11 +20,12 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from posexp import machine, optim
-from posexp.bench.contenders import Build, Contender, Settings, heard, load
+from posexp.model import cpu
+from posexp.training import optim
+from posexp.bench.models import Build, Contender, Settings, heard, load
 from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, synchronize
-from posexp.config import TrainConfig
-from posexp.device import autocast, choose_device, choose_precision
+from posexp.config.sections import TrainConfig
+from posexp.model.device import autocast, choose_device, choose_precision
 from posexp.errors import PosexpError
 from posexp.evaluation.scoring import is_out_of_memory, measured, peak_memory
 
@@ -146,7 +147,7 @@ def rehearse(build: Build, settings: Settings, training: bool) -> None:
     small = replace(settings, model=model, vocab_size=SMALL, batch=1, length=SMALL, longest=SMALL)
     Bench(build, small, training).work(SMALL)()
     gc.collect()
-    machine.release_memory()
+    cpu.release_memory()
 
 
 def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question: dict[str, Any]) -> None:

@@ -3,11 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from posexp.commands import CheckCommand
-from posexp.config import config_dir
+from posexp.config.commands import CheckCommand
+from posexp.config.sections import config_dir
 from posexp.errors import Misuse, RunFailed
-from posexp.log import progress
-from posexp.refusal import did_you_mean
+from posexp.training.log import progress
+from posexp.config.explain import did_you_mean
 
 
 def check(command: CheckCommand) -> None:
@@ -15,12 +15,12 @@ def check(command: CheckCommand) -> None:
 
     Raises Misuse for the name of no scheme, and RunFailed if a scheme breaks a promise.
     """
-    from posexp.tables import console, scheme_folders
+    from posexp.report.listing import console, scheme_folders
 
     paths = chosen(command.schemes, scheme_folders())
     from posexp.check.table import LEGEND, show
     from posexp.check.verdict import examine
-    from posexp.parts import read_options
+    from posexp.config.components import read_options
     from posexp.schemes import from_config
 
     screen, broken = console(), []

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from posexp.config import ModelConfig
-from posexp.model import Block, Decoder
+from posexp.config.sections import ModelConfig
+from posexp.model.decoder import Block, Decoder
 from posexp.schemes import EMBEDDING_STD, Dims, Scheme
 
 Make = Callable[[Dims], Scheme]

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from posexp.check.measure import Reach
 from posexp.check.verdict import SHIFTS, Report, name_of
-from posexp.grid import grids
+from posexp.output.grid import grids
 
 LEGEND = (
     "error, shift, prefix: largest change of a log attention weight (of the output, where attention is the scheme's "

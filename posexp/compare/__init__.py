@@ -7,17 +7,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp import untrusted, whole
-from posexp.commands import CompareCommand, PowerCommand
+from posexp.storage import untrusted, atomic
+from posexp.config.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed
-from posexp.labels import curve_labels
-from posexp.log import say
-from posexp.refusal import did_you_mean
-from posexp.runs import Run, find
+from posexp.runs.labels import curve_labels
+from posexp.training.log import say
+from posexp.config.explain import did_you_mean
+from posexp.runs.run import Run, find
 
 if TYPE_CHECKING:
     from posexp.compare.pairs import Comparison, Curve, LossesOf
-    from posexp.evaluation.row import Row
+    from posexp.evaluation.rows import Row
 
 LONGEST_NAME = 120  # of a file, which a file system bounds at 255 bytes
 AGAIN = "repeat the eval command, which measures rows anew whose losses are missing"
@@ -32,7 +32,7 @@ def compare(command: CompareCommand) -> None:
 
     from posexp.compare import table
     from posexp.compare.pairs import NOT_KEPT, compared, pairs_of
-    from posexp.tables import console
+    from posexp.report.listing import console
 
     of_curve, losses_of = load(command)
     base, *others = chosen(command.curves, list(of_curve), command)
@@ -75,7 +75,7 @@ def power(command: PowerCommand) -> None:
     from posexp.compare import table
     from posexp.compare.pairs import NOT_KEPT, pairs_of
     from posexp.compare.seeds import power_of
-    from posexp.tables import console
+    from posexp.report.listing import console
 
     of_curve, losses_of = load(command)
     base, *others = chosen(command.curves, list(of_curve), command)
@@ -105,7 +105,7 @@ def load(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "L
 
 
 def readable(run: Run) -> list["Row"]:
-    from posexp.evaluation.row import read
+    from posexp.evaluation.rows import read
 
     try:
         return read(run, say)
@@ -165,7 +165,7 @@ def write(folder: Path, paths: dict[Path, str]) -> None:
     """Raises RunFailed where `folder` cannot be written."""
     try:
         untrusted.refuse_link(folder)
-        whole.write_all(folder, {path.name: content for path, content in paths.items()})
+        atomic.write_all(folder, {path.name: content for path, content in paths.items()})
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", "") or error
         raise RunFailed(f"cannot write the comparison into {folder}: {why}") from error

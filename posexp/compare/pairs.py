@@ -10,7 +10,7 @@ from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.plan import is_moving
-from posexp.evaluation.row import status_of
+from posexp.evaluation.rows import status_of
 from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
 
 Row = dict[str, Any]

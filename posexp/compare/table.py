@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from posexp.compare.pairs import Comparison, Key
 from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
-from posexp.grid import print_grid
+from posexp.output.grid import print_grid
 from posexp.report.table import escape, line_of, number
 
 if TYPE_CHECKING:

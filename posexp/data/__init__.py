@@ -5,9 +5,9 @@ corpus (read by `datasets`) → tokenizer (`tokenizers`) → store (one folder, 
 
 from collections.abc import Callable
 
-from posexp.config import DataConfig
+from posexp.config.sections import DataConfig
 from posexp.data.store import Store, Tokens, find_or_build
-from posexp.log import say
+from posexp.training.log import say
 
 __all__ = ["Store", "Tokens", "load"]
 

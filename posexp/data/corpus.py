@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from posexp.config import DataConfig, Source, Split
-from posexp.data import files, hub, stdlib, task
+from posexp.config.sections import DataConfig, Source, Split
+from posexp.data import files, hub, stdlib, tasks
 from posexp.data.quiet import quiet
 from posexp.data.readers import batch_rows, text_lengths
 from posexp.errors import Misuse
@@ -45,7 +45,7 @@ def content(config: DataConfig) -> list[Any]:
     if config.source is not Source.task and config.task:
         raise Misuse(f"data.task belongs to data={config.task}, not to data={config.source.value}")
     if config.source is Source.task:
-        return ["task", *task.content(config), config.document_start]
+        return ["task", *tasks.content(config), config.document_start]
     if config.source is Source.stdlib:
         return ["stdlib", stdlib.content(), config.document_start, *STDLIB_HELD_OUT.values()]
     if config.source is Source.files:
@@ -71,7 +71,7 @@ def read(config: DataConfig, cache: Path) -> Corpus:
             corpus = Corpus({}, several if len(found) > 1 else describe(found[Split.train]))
             corpus.notes += files.skipped(config)
         elif config.source is Source.task:
-            made = task.read(config)
+            made = tasks.read(config)
             parts = {split: [(datasets.Dataset.from_dict({"text": held}), False)] for split, held in made.items()}
             corpus = Corpus({}, f"examples of the task {config.task} of sizes up to {config.task_size}")
             corpus.task = {"name": config.task, "size": config.task_size}

@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from posexp import whole
-from posexp.config import DataConfig, Split
+from posexp.storage import atomic
+from posexp.config.sections import DataConfig, Split
 from posexp.data.readers import BINARY, PACKED, complaint, opened, texts, write
 from posexp.errors import Misuse
 
@@ -146,7 +146,7 @@ def content(files: dict[Split, list[Path]]) -> list[list[str]]:
 def file_digest(path: Path) -> str:
     """sha256 of an input file's bytes. Raises Misuse if it cannot be read."""
     try:
-        return whole.sha256(path)
+        return atomic.sha256(path)
     except OSError as error:
         raise Misuse(f"cannot read {path}: {error.strerror or error}") from error
 

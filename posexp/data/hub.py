@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from posexp.config import DataConfig, Split
+from posexp.config.sections import DataConfig, Split
 from posexp.data import files
 from posexp.data.quiet import raise_disk_error, reason
 from posexp.data.readers import batch_rows, text_lengths
 from posexp.errors import Misuse
-from posexp.network import reachable
+from posexp.storage.network import reachable
 
 NAMES = {Split.train: ["train"], Split.valid: ["validation", "valid", "val", "dev"], Split.test: ["test"]}
 

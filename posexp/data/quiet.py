@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from posexp.locks import NO_LOCKS
+from posexp.storage.locks import NO_LOCKS
 
 # Of an OSError that is about where `datasets` writes, not about what it reads.
 UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} | NO_LOCKS

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from posexp import locks, untrusted, whole
-from posexp.config import DataConfig, Split
-from posexp.data import corpus, task, tokenizer
+from posexp.storage import locks, untrusted, atomic
+from posexp.config.sections import DataConfig, Split
+from posexp.data import corpus, tasks, tokenizer
 from posexp.data.bounds import check_bounds
 from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.identity import identity
-from posexp.knobs import check_room
+from posexp.config.digest import identity
+from posexp.config.fields import check_room
 
 FORMAT = 1
 UNSHAPING = {"paths", "valid", "test", "vocab_size", "cross_documents"}  # the vocabulary is the tokenizer's
@@ -118,7 +118,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
             raise DamageError(f"{name} is missing")
         if (size := path.stat().st_size) != known["size"]:
             raise DamageError(f"{name} has {size} bytes instead of {known['size']}")
-        if whole.sha256(path) != known["sha256"]:
+        if atomic.sha256(path) != known["sha256"]:
             raise DamageError(f"{name} has been changed: its sha256 differs")
     for name in meta["splits"]:
         check_split(folder, name, meta)
@@ -152,7 +152,7 @@ def is_meta(meta: dict[str, Any]) -> bool:
 def is_task(about: Any) -> bool:
     if about is None:
         return True
-    return about["name"] in task.TASKS and untrusted.is_count(about["size"]) and 0 < about["size"] <= MOST_SIZE
+    return about["name"] in tasks.TASKS and untrusted.is_count(about["size"]) and 0 < about["size"] <= MOST_SIZE
 
 
 def check_split(folder: Path, name: str, meta: dict[str, Any]) -> None:
@@ -218,7 +218,7 @@ def find_or_build(config: DataConfig, say: Say, trust: bool = True) -> Store:
         check_text(config, folder, store)
     if store:
         return store
-    from posexp.data.building import build
+    from posexp.data.build_store import build
 
     try:
         with locked(folder, say):

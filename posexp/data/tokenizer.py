@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posexp import untrusted
+from posexp.storage import untrusted
 from posexp.data.files import file_digest
 from posexp.errors import Misuse
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from posexp.evaluation import losses
 from posexp.evaluation.plan import PROTOCOLS
-from posexp.runs import Run
+from posexp.runs.run import Run
 
 FINAL = {"ok", "undefined", "non-finite"}  # statuses that measuring again would not change
 # What makes two rows the same measurement.

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from posexp import jsonl, machine
-from posexp.commands import EvalCommand
-from posexp.config import AttentionPath
-from posexp.device import choose_device, choose_precision, describe
+from posexp.storage import jsonl
+from posexp.model import cpu
+from posexp.config.commands import EvalCommand
+from posexp.config.sections import AttentionPath
+from posexp.model.device import choose_device, choose_precision, describe
 from posexp.evaluation import losses
 from posexp.evaluation.done import KEY, key_of, stands
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.passes import Passes
+from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.plan import (
     PROTOCOLS,
     announcement,
@@ -24,17 +25,17 @@ from posexp.evaluation.plan import (
     set_name,
     shuffled_beyond,
 )
-from posexp.evaluation.row import line_of, read
+from posexp.evaluation.rows import line_of, read
 from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.statistics import summarize
-from posexp.evaluation.subject import Subject, View
+from posexp.evaluation.interfaces import Subject, View
 from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
-from posexp.evaluation.trained import Trained
+from posexp.evaluation.run_model import Trained
 from posexp.evaluation.variants import Variant, without_effect
-from posexp.locks import Taken
-from posexp.log import Wandb, progress, say
-from posexp.restore import finished_runs, for_each
-from posexp.runs import Run
+from posexp.storage.locks import Taken
+from posexp.training.log import Wandb, progress, say
+from posexp.runs.load import finished_runs, for_each
+from posexp.runs.run import Run
 from posexp.transforms import NotApplicable
 
 
@@ -48,7 +49,7 @@ def evaluate(command: EvalCommand) -> list[Run]:
     """
     check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
-    machine.prepare()
+    cpu.prepare()
     if command.hf is not None:
         from posexp.hf import open_checkpoint
 
@@ -215,7 +216,7 @@ class Evaluator:
             "documents_in_split": len(tokens.starts) - 1,
             "precision": self.precision.value,
             "device": describe(self.device),
-            "matmul": machine.matmul(),
+            "matmul": cpu.matmul(),
         }
         if measurement.trained is not None:
             row["train_length"] = measurement.trained

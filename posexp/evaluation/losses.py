@@ -13,8 +13,8 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from posexp import untrusted, whole
-from posexp.knobs import LONGEST_NAME
+from posexp.storage import untrusted, atomic
+from posexp.config.fields import LONGEST_NAME
 
 MOST_BYTES = 1 << 32  # of a file
 SMALL = 64 << 20  # bytes that may be unpacked from anything
@@ -62,7 +62,7 @@ def keep(folder: Path, row: dict[str, Any], losses: Losses) -> None:
     path.parent.mkdir(exist_ok=True)
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **vars(losses))
-    whole.write(path, content.getvalue())
+    atomic.write(path, content.getvalue())
 
 
 def read(folder: Path, row: dict[str, Any]) -> Losses | None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from posexp.config import Split
+from posexp.config.sections import Split
 from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.protocols import MIN_WINDOWS, TooLong, check_stream, evenly, spread

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from posexp import machine
-from posexp.config import Precision
-from posexp.device import autocast
+from posexp.model import cpu
+from posexp.config.sections import Precision
+from posexp.model.device import autocast
 
 if TYPE_CHECKING:
-    from posexp.evaluation.subject import LanguageModel
+    from posexp.evaluation.interfaces import LanguageModel
 
 # How PyTorch and allocators word that memory ran out, where it is no OutOfMemoryError. "illegal memory access" is not.
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "bad_alloc", "ALLOC_FAILED")
@@ -161,7 +161,7 @@ class measured:  # noqa: N801 - used like a function
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif sys.platform == "linux":
-            machine.release_memory()
+            cpu.release_memory()
             with suppress(OSError):  # where it is not allowed, the peak is that of the process's whole life
                 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (proc(5))
         self.cost, self.began = Cost(), time.perf_counter()

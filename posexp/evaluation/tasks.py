@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from posexp.config import Split
-from posexp.data import task, tokenizer
+from posexp.config.sections import Split
+from posexp.data import tasks, tokenizer
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.targets import Measurement
@@ -26,7 +26,7 @@ def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
     store = tokens.store
     about = store.meta.get("task") if store is not None else None
     if store is None or about is None:
-        raise Misuse(f"exact_match needs a task to solve: choose one with data={'|'.join(task.TASKS)}")
+        raise Misuse(f"exact_match needs a task to solve: choose one with data={'|'.join(tasks.TASKS)}")
     encode = tokenizer.load(store.tokenizer_path).encode
     split = split_of(tokens)
     return [measure(encode, tokens, about, split, size, bound) for size in lengths]
@@ -38,8 +38,8 @@ def measure(
     ids: list[int] = []
     windows: list[tuple[int, int, int]] = []  # each a document
     targets = 0
-    for prompt, answer in task.examples(about["name"], range(size, size + 1), split):
-        encoding = encode("\n" + task.line((prompt, answer)), add_special_tokens=False)
+    for prompt, answer in tasks.examples(about["name"], range(size, size + 1), split):
+        encoding = encode("\n" + tasks.line((prompt, answer)), add_special_tokens=False)
         begin, stop = len(ids), len(ids) + len(encoding.ids)
         scored = sum(last > 1 + len(prompt) for _, last in encoding.offsets)
         ids += encoding.ids

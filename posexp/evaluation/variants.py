@@ -5,10 +5,10 @@ from math import isclose
 from typing import Any
 
 from posexp import transforms, windows
-from posexp.config import config_dir
+from posexp.config.sections import config_dir
 from posexp.evaluation.done import KEY, key_of
-from posexp.evaluation.row import Row
-from posexp.parts import read_options
+from posexp.evaluation.rows import Row
+from posexp.config.components import read_options
 from posexp.schemes import Dims, Scheme
 from posexp.transforms import Transform
 from posexp.windows import Window

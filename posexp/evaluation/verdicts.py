@@ -8,7 +8,7 @@ from typing import NamedTuple
 from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
-from posexp.evaluation.row import Row, status_of, variant_of
+from posexp.evaluation.rows import Row, status_of, variant_of
 from posexp.evaluation.statistics import Estimate, estimate
 
 MARGIN = 0.01  # nats per token, 1 % in perplexity: a smaller change is nothing that a user of the model would notice

@@ -6,7 +6,7 @@ transformers is an extra, `pip install 'posexp[hf]'`, and imported nowhere else;
 
 from typing import TYPE_CHECKING
 
-from posexp.commands import EvalCommand
+from posexp.config.commands import EvalCommand
 from posexp.errors import Misuse
 
 if TYPE_CHECKING:

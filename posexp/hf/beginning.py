@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posexp.config import Bos
+from posexp.config.sections import Bos
 from posexp.data import tokenizer
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
 from posexp.hf.source import Source
-from posexp.untrusted import visible
+from posexp.storage.untrusted import visible
 
 TRIED = "a"  # any text
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posexp import untrusted, whole
-from posexp.commands import ExportCommand, TrainCommand
+from posexp.storage import untrusted, atomic
+from posexp.config.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
-from posexp.model import BASE_WIDTH, Block, Decoder, SwiGLU
-from posexp.restore import check_targets, finished_runs, for_each, own_store, restore_model
-from posexp.runs import Run
+from posexp.model.decoder import BASE_WIDTH, Block, Decoder, SwiGLU
+from posexp.runs.load import check_targets, finished_runs, for_each, own_store, restore_model
+from posexp.runs.run import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
 from posexp.windows.sliding import Sliding
@@ -57,7 +57,7 @@ def export_run(run: Run, command: ExportCommand) -> Path:
     folder = run.folder / "export" if command.folder is None else Path(command.folder).expanduser()
     check_own(folder, run)
     try:
-        whole.write_all(folder, contents)
+        atomic.write_all(folder, contents)
     except OSError as error:
         raise RunFailed(f"cannot write to {folder}: {error.strerror}; set folder=<a folder you own>") from error
     print(folder)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posexp import whole
+from posexp.storage import atomic
 from posexp.data.hub import can_reach_hub, offline
 from posexp.data.quiet import raise_disk_error, reason
 from posexp.errors import Misuse
 from posexp.evaluation.losses import plain_name
 from posexp.hf.quiet import quiet
-from posexp.knobs import is_name
-from posexp.log import say
-from posexp.untrusted import visible
+from posexp.config.fields import is_name
+from posexp.training.log import say
+from posexp.storage.untrusted import visible
 
 FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
 NOT_FETCHED = ["*/*", "consolidated*"]  # other formats of the same weights
@@ -113,7 +113,7 @@ def read(folder: Path, given: str, name: str, commit: str | None) -> Source:
             f"hf={given} holds {others}: posexp loads safetensors alone, as other formats can run code; "
             "save_pretrained of a loaded model writes them"
         )
-    digests = "".join(f"{path.name} {whole.sha256(path)}\n" for path in weights)
+    digests = "".join(f"{path.name} {atomic.sha256(path)}\n" for path in weights)
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
     return Source(folder, given, name_of(config, name), commit, sha256, config)
 
@@ -175,7 +175,7 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            whole.write(path, text)
+            atomic.write(path, text)
         except OSError as error:
             raise Misuse(
                 f"cannot write to {path.parent}: {error.strerror}; choose another folder with cache=…"

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from posexp import seal, whole
-from posexp.commands import EvalCommand
-from posexp.config import DataConfig, EvalConfig
+from posexp.storage import checksum, atomic
+from posexp.config.commands import EvalCommand
+from posexp.config.sections import DataConfig, EvalConfig
 from posexp.errors import Misuse
-from posexp.evaluation.subject import View
-from posexp.evaluation.trained import named, other_text
+from posexp.evaluation.interfaces import View
+from posexp.evaluation.run_model import named, other_text
 from posexp.evaluation.variants import Variant, variants
 from posexp.hf import model as models
 from posexp.hf import source as sources
@@ -37,9 +37,9 @@ from posexp.hf.changes import (
 )
 from posexp.hf.model import CausalLM, maxima_of, text_config
 from posexp.hf.source import Source
-from posexp.knobs import check_room
-from posexp.log import say
-from posexp.runs import Run, cannot_write
+from posexp.config.fields import check_room
+from posexp.training.log import say
+from posexp.runs.run import Run, cannot_write
 from posexp.schemes import Dims
 from posexp.transforms import Transform
 from posexp.windows import Window
@@ -96,7 +96,7 @@ class Checkpoint:
             "commit": source.commit,
             "sha256": source.sha256,
             "config_sha256": source.config_sha256,
-            "tokenizer_sha256": whole.sha256(tokenizer),
+            "tokenizer_sha256": atomic.sha256(tokenizer),
             "class": type(loaded).__name__,
             "parameters": sum(weight.numel() for weight in loaded.parameters()),
             "vocab_size": text_config(loaded.config).vocab_size,
@@ -197,7 +197,7 @@ def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Ru
         run.folder.mkdir(parents=True, exist_ok=True)
         run.refuse_links()
         if not run.checkpoint.is_file():
-            whole.write(run.checkpoint, json.dumps(seal.seal(about), indent=1) + "\n")
+            atomic.write(run.checkpoint, json.dumps(checksum.seal(about), indent=1) + "\n")
     except OSError as error:
         raise cannot_write(run.folder, error) from error
     return run

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from posexp import whole
-from posexp.commands import InspectCommand
-from posexp.device import choose_device
+from posexp.storage import atomic
+from posexp.config.commands import InspectCommand
+from posexp.model.device import choose_device
 from posexp.inspect import attention, bias, frequencies
-from posexp.inspect.sheet import Picture
-from posexp.log import say
-from posexp.restore import finished_runs, for_each, restore
-from posexp.runs import Run
+from posexp.output.sheet import Picture
+from posexp.training.log import say
+from posexp.runs.load import finished_runs, for_each, restore
+from posexp.runs.run import Run
 
 
 def inspect(command: InspectCommand) -> list[Path]:
@@ -66,7 +66,7 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
             contents: dict[str, str | bytes] = {"png": picture.png, "svg": picture.svg, "csv": csv_of(picture.rows)}
             for kind, content in contents.items():
                 paths.append(folder / f"{name}.{kind}")
-                whole.write(paths[-1], content)
+                atomic.write(paths[-1], content)
     for path in paths:
         print(path)
     return paths

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from posexp.data import Tokens
-from posexp.data.batch import Windows
-from posexp.inspect import sheet
-from posexp.inspect.sheet import NOTE, Picture, trained_at
-from posexp.model import Attend, Decoder, SelfAttention
-from posexp.report.style import COLOURS, QUIET
+from posexp.data.sampler import Windows
+from posexp.output import sheet
+from posexp.output.sheet import NOTE, Picture, trained_at
+from posexp.model.decoder import Attend, Decoder, SelfAttention
+from posexp.output.style import COLOURS, QUIET
 from posexp.windows import Window
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from posexp.inspect import sheet
-from posexp.inspect.sheet import NOTE, Picture, look, ranges, short, trained_at
+from posexp.output import sheet
+from posexp.output.sheet import NOTE, Picture, look, ranges, short, trained_at
 from posexp.schemes import Scheme
 
 if TYPE_CHECKING:

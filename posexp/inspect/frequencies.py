@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from posexp.inspect import sheet
-from posexp.inspect.sheet import NOTE, Picture, ranges
+from posexp.output import sheet
+from posexp.output.sheet import NOTE, Picture, ranges
 from posexp.report.curves import above
-from posexp.report.style import COLOURS, QUIET
+from posexp.output.style import COLOURS, QUIET
 from posexp.report.ticks import plain
 from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp import untrusted, whole
+from posexp.storage import untrusted, atomic
 from posexp.errors import Misuse, RunFailed
-from posexp.evaluation.row import COLUMNS, Row
-from posexp.jsonl import MOST_COLUMNS
+from posexp.evaluation.rows import COLUMNS, Row
+from posexp.storage.jsonl import MOST_COLUMNS
 from posexp.report.cell import Cell
-from posexp.report.measure import PPL, Measure
-from posexp.report.rows import Table, tables
+from posexp.report.metric import PPL, Measure
+from posexp.report.tables import Table, tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,10 +52,10 @@ def write(
     from rich.console import Console
     from rich.text import Text
 
-    from posexp.report import beyond, change, ranking
+    from posexp.report import verdict_table, change, ranking
     from posexp.report.curves import pictures
     from posexp.report.latex import latex
-    from posexp.report.style import looks
+    from posexp.output.style import looks
     from posexp.report.table import markdown, print_tables
 
     console = console or Console()
@@ -67,7 +67,7 @@ def write(
         raise Misuse(f"no row has {measure.axis}: choose another measure, or repeat the eval command")
     contents = {
         "rows.csv": csv_of(rows).encode(),
-        "verdicts.csv": beyond.csv_of(verdicts).encode(),
+        "verdicts.csv": verdict_table.csv_of(verdicts).encode(),
         "table.md": markdown(shown).encode(),
         "table.tex": latex(shown).encode(),
     }
@@ -81,7 +81,7 @@ def write(
         contents["page.html"] = page(shown).encode()
     try:
         untrusted.refuse_link(folder)
-        whole.write_all(folder, contents)
+        atomic.write_all(folder, contents)
         for name in SOMETIMES - contents.keys():  # of another choice of runs
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from posexp.report.measure import percent
-from posexp.report.rows import Table, one_line, span
+from posexp.report.metric import percent
+from posexp.report.tables import Table, one_line, span
 
 if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Verdict

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from posexp.evaluation.row import Row, status_of
+from posexp.evaluation.rows import Row, status_of
 from posexp.evaluation.statistics import Estimate
 
 

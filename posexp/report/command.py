@@ -4,21 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from posexp import __version__, untrusted
-from posexp.commands import ReportCommand
+from posexp import __version__
+from posexp.storage import untrusted
+from posexp.config.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.row import Row, read, variant_of
+from posexp.evaluation.rows import Row, read, variant_of
 from posexp.evaluation.verdicts import LossesOf, Pairs
-from posexp.labels import curve_labels
-from posexp.log import say
-from posexp.provenance import environment
+from posexp.runs.labels import curve_labels
+from posexp.training.log import say
+from posexp.runs.provenance import environment
 from posexp.report import write
-from posexp.report.measure import MEASURES, PPL
-from posexp.report.rows import Table
-from posexp.runs import Run, find
-from posexp.tables import console
+from posexp.report.metric import MEASURES, PPL
+from posexp.report.tables import Table
+from posexp.runs.run import Run, find
+from posexp.report.listing import console
 
 ORIGIN = (
     "source",

@@ -7,10 +7,10 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.measure import CHANGE, Value
-from posexp.report.rows import Table, facts, listed, one_line
-from posexp.report.strip import ROW, STRIP, draw_failures, failing, failures_of
-from posexp.report.style import QUIET, Look, rendered, size_of
+from posexp.report.metric import CHANGE, Value
+from posexp.report.tables import Table, facts, listed, one_line
+from posexp.report.failure_marks import ROW, STRIP, draw_failures, failing, failures_of
+from posexp.output.style import QUIET, Look, rendered, size_of
 from posexp.report.ticks import DENSE, tick_labels, ticks_of, x_ticks, y_range
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Tables for a paper: LaTeX with booktabs. Names in other scripts than Latin need LuaLaTeX or XeLaTeX."""
 
-from posexp.report.rows import Table, facts, listed, one_line
+from posexp.report.tables import Table, facts, listed, one_line
 from posexp.report.table import failure, interval, starred, trained_at
 
 ESCAPES = {

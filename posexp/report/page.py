@@ -16,12 +16,12 @@ from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS
 from posexp.evaluation.verdicts import MARGIN
-from posexp.identity import flat
+from posexp.config.digest import flat
 from posexp.report.answer import answer
-from posexp.report.beyond import MARKS
+from posexp.report.verdict_table import MARKS
 from posexp.report.cell import Cell
-from posexp.report.rows import Table, facts
-from posexp.report.style import looks
+from posexp.report.tables import Table, facts
+from posexp.output.style import looks
 from posexp.report.table import trained_at
 
 SCRIPTS = ("elements.js", "chart.js", "tables.js", "runs.js", "page.js")  # in this order

@@ -7,10 +7,10 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.beyond import lengths_of
+from posexp.report.verdict_table import lengths_of
 from posexp.report.curves import above, wrapped
-from posexp.report.rows import Table, facts, listed, one_line
-from posexp.report.style import INK, QUIET, rendered
+from posexp.report.tables import Table, facts, listed, one_line
+from posexp.output.style import INK, QUIET, rendered
 from posexp.report.ticks import tick_labels, ticks_of
 
 if TYPE_CHECKING:

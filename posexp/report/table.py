@@ -3,11 +3,11 @@
 import re
 from typing import TYPE_CHECKING
 
-from posexp.grid import print_grid
-from posexp.report import beyond
+from posexp.output.grid import print_grid
+from posexp.report import verdict_table
 from posexp.report.answer import answer
-from posexp.report.measure import EXACT_MATCH, digits
-from posexp.report.rows import MOST_LENGTHS, Table, facts, listed, one_line, span
+from posexp.report.metric import EXACT_MATCH, digits
+from posexp.report.tables import MOST_LENGTHS, Table, facts, listed, one_line, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,9 +49,9 @@ def how_to_read(table: Table) -> list[str]:
             "Its range: the lowest and the highest seed where two or more have a value, otherwise the 95 % interval "
             f"over {measure.over}, by {measure.by}."
         )
-    if any(word in beyond.MARKS for word in table.words.values()):
-        found.append(beyond.LEGEND)
-    return found + beyond.how_to_read(table.verdicts)
+    if any(word in verdict_table.MARKS for word in table.words.values()):
+        found.append(verdict_table.LEGEND)
+    return found + verdict_table.how_to_read(table.verdicts)
 
 
 def unexplained(table: Table, explained: set[str]) -> list[str]:
@@ -94,7 +94,7 @@ def print_table(table: Table, console: "Console") -> None:
     for note in table.notes:
         console.print(Text(note, style="red"))
     if table.verdicts and not too_many(table):
-        print_grid(beyond.HEADING, *verdict_rows(table), console, names=2)
+        print_grid(verdict_table.HEADING, *verdict_rows(table), console, names=2)
 
 
 def summary(table: Table) -> str:
@@ -130,7 +130,7 @@ def verdict_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
         style = {"breaks": "red", "uses": "green"}.get(word.split()[0], "")
         return Text("\n").join([Text(word, style=style), *(Text(line, style="dim") for line in others)])
 
-    lengths, rows = beyond.grid(table)
+    lengths, rows = verdict_table.grid(table)
     return ["curve", "usable length", *map(str, lengths)], [
         [one_line(curve), up_to, *map(cell, cells)] for curve, up_to, cells in rows
     ]
@@ -153,7 +153,7 @@ def terminal_cell(table: Table, key: tuple[str, int]) -> "Text":
 def shown_value(table: Table, key: tuple[str, int]) -> str:
     """With the mark of its verdict."""
     text = table.measure.write(table.values[key].value)
-    mark = beyond.MARKS.get(table.words.get(key, ""))
+    mark = verdict_table.MARKS.get(table.words.get(key, ""))
     return f"{text} {mark}" if mark else text
 
 
@@ -188,12 +188,12 @@ def markdown_table(table: Table) -> list[str]:
     if table.notes:
         parts.append("\n".join(f"- {escape(note)}" for note in table.notes))
     if table.verdicts and not too_many(table):
-        lengths, found = beyond.grid(table)
+        lengths, found = verdict_table.grid(table)
         lines = [
             [escape(curve), escape(up_to), *("<br>".join(map(escape, cell)) for cell in cells)]
             for curve, up_to, cells in found
         ]
-        parts += [f"### {beyond.HEADING}", pipe_table(["curve", "usable length", *map(str, lengths)], lines)]
+        parts += [f"### {verdict_table.HEADING}", pipe_table(["curve", "usable length", *map(str, lengths)], lines)]
     return parts
 
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from posexp.report.measure import Measure
-from posexp.report.rows import Table
+from posexp.report.metric import Measure
+from posexp.report.tables import Table
 
 DENSE = 16  # more lengths than this are drawn without markers, and not all written under the axis
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from posexp.parts import from_node, options_of
+from posexp.config.components import from_node, options_of
 
 if TYPE_CHECKING:
     from posexp.windows import Window

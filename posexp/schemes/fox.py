@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.attention.kernel import biased
-from posexp.model import INIT_STD
+from posexp.ops.sdpa import biased
+from posexp.model.decoder import INIT_STD
 from posexp.schemes import Dims, exact_type
 from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
 

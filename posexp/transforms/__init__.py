@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from posexp.errors import Inapplicable
-from posexp.parts import from_node, options_of
+from posexp.config.components import from_node, options_of
 from posexp.schemes import Dims, Scheme
 from posexp.windows import Window
 

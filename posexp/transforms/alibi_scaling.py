@@ -9,7 +9,7 @@ from posexp.schemes import Dims, Scheme
 from posexp.schemes.alibi import Alibi
 from posexp.schemes.wrapper import Wrapper
 from posexp.transforms import Transform
-from posexp.transforms.inside import at_least, parts_in_use
+from posexp.transforms.applicable import at_least, parts_in_use
 from posexp.windows import Window
 
 

@@ -6,7 +6,7 @@ from posexp.errors import Misuse
 from posexp.schemes import Dims, Scheme
 from posexp.schemes.rope import Rope
 from posexp.transforms import Transform
-from posexp.transforms.inside import parts_in_use
+from posexp.transforms.applicable import parts_in_use
 from posexp.windows import Window
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
-from posexp.transforms.inside import at_least
+from posexp.transforms.applicable import at_least
 from posexp.transforms.ntk import check_pairs, ntk_frequencies
-from posexp.transforms.rotary import Frequencies, Rescale
+from posexp.transforms.frequencies import Frequencies, Rescale
 
 
 def dynamic_ntk_factor(tokens: int, train_length: int, factor: float) -> float:

@@ -13,7 +13,7 @@ from posexp.errors import Misuse
 from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable
-from posexp.transforms.rotary import Rescale, Stretched
+from posexp.transforms.frequencies import Rescale, Stretched
 
 
 def llama3_frequencies(theta_I: Tensor, train_length: int, factor: float, low: float, high: float) -> Tensor:

@@ -13,9 +13,9 @@ from posexp import windows
 from posexp.errors import Misuse
 from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
-from posexp.transforms.inside import at_least
+from posexp.transforms.applicable import at_least
 from posexp.transforms.ntk import ntk_factors
-from posexp.transforms.rotary import Rescale, Stretched
+from posexp.transforms.frequencies import Rescale, Stretched
 
 
 def longrope_frequencies(theta_I: Tensor, factors_I: Tensor) -> Tensor:

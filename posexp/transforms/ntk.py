@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable
-from posexp.transforms.rotary import Rescale, Stretched
+from posexp.transforms.frequencies import Rescale, Stretched
 
 
 def ntk_factors(

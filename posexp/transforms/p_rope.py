@@ -6,7 +6,7 @@ from posexp.schemes import Dims
 from posexp.schemes.p_rope import highest_frequencies, kept_pairs
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable
-from posexp.transforms.rotary import Frequencies, Rescale
+from posexp.transforms.frequencies import Frequencies, Rescale
 
 
 class TruncatedRope(Frequencies):

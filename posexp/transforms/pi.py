@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from posexp.schemes.rope import Rope
-from posexp.transforms.rotary import Rescale, Stretched
+from posexp.transforms.frequencies import Rescale, Stretched
 
 
 def pi_frequencies(theta_I: Tensor, factor: float) -> Tensor:

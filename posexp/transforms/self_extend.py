@@ -3,7 +3,7 @@
 import math
 
 from posexp.schemes import Dims
-from posexp.transforms.elsewhere import Elsewhere
+from posexp.transforms.far_keys import Elsewhere
 from posexp.windows import Far, at_least
 
 

@@ -9,7 +9,7 @@ from posexp.schemes import Dims, Scheme
 from posexp.schemes.learned import Learned
 from posexp.schemes.wrapper import Wrapper
 from posexp.transforms import Transform
-from posexp.transforms.inside import check_counted, parts_in_use
+from posexp.transforms.applicable import check_counted, parts_in_use
 from posexp.windows import Window
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable
-from posexp.transforms.inside import at_least
-from posexp.transforms.rotary import Rescale, Stretched
+from posexp.transforms.applicable import at_least
+from posexp.transforms.frequencies import Rescale, Stretched
 
 
 def yarn_ramp(

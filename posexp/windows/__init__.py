@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from posexp.errors import Misuse
-from posexp.parts import from_node, options_of
+from posexp.config.components import from_node, options_of
 
 if TYPE_CHECKING:
     from posexp.schemes import Dims

@@ -1,4 +1,4 @@
-"""Writes posexp/authors/*.json: numbers computed by other people's code, for posexp's schemes to be held against.
+"""Writes posexp/check/authors/*.json: numbers computed by other people's code, for posexp's schemes to be held against.
 
     pip install --no-deps --target /tmp/peers torchscale transformers rotary-embedding-torch x-transformers \
         PoPE-pytorch torch-einops-utils flash-linear-attention fla-core einops einx frozendict loguru regex typer

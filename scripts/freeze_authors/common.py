@@ -1,4 +1,4 @@
-"""How a frozen case is put together; what posexp/authors/__init__.py reads.
+"""How a frozen case is put together; what posexp/check/authors/__init__.py reads.
 
 Shape suffixes: P positions, C channels of a head.
 """

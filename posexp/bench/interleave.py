@@ -1,0 +1,179 @@
+"""The parent's side: workers that take turns, one at a time, while all others wait."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import posexp
+from posexp.bench.models import Contender, Settings
+from posexp.training.log import progress, say
+
+OK = "ok"
+TURN = 0.3  # seconds that a turn lasts at least
+Answer = dict[str, Any]
+
+
+class Worker:
+    """A process that holds one contender. Its `facts` are asked for once it has been built."""
+
+    def __init__(self, contender: Contender, settings: Settings, training: bool, rehearse: bool = False):
+        self.contender = contender
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `stop`
+        root = str(Path(posexp.__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        self.process = subprocess.Popen(
+            # -P: a file of the user's folder must not stand in for one of a library's
+            [sys.executable, "-P", "-m", "posexp.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        job = {"contender": asdict(contender), "settings": settings.message()}
+        self.send({**job, "training": training, "rehearse": rehearse})
+
+    def send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: `receive` says of what
+
+    def receive(self) -> Answer:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"status": self.death()}
+
+    def ask(self, **question: Any) -> Answer:
+        self.send(question)
+        return self.receive()
+
+    def death(self) -> str:
+        """One line on a process that ended without an answer."""
+        code = self.process.wait()
+        self.errors.seek(0)
+        last = ([line.strip() for line in self.errors if line.strip()] or [""])[-1]
+        if "bad_alloc" in last or "MemoryError" in last:
+            return "out of memory"
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{how}: {last[:200]}" if last else how
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for file in (self.process.stdin, self.process.stdout, self.errors):
+            assert file is not None
+            file.close()
+
+
+@dataclass
+class Measured:
+    """One contender at one length. Of each counted round: seconds of a pass and the matrix peak beside it, in
+    operations per second. `peak_memory` in bytes."""
+
+    contender: Contender
+    what: str
+    length: int
+    status: str = OK
+    facts: Answer = field(default_factory=dict)
+    tokens: int = 0  # of a pass
+    flops_per_token: float = 0.0
+    seconds: dict[int, float] = field(default_factory=dict)
+    matmul_peaks: list[float] = field(default_factory=list)
+    peak_memory: int | None = None
+
+
+@contextmanager
+def workers(
+    contenders: list[Contender], settings: Settings, training: bool, rehearse: bool = False
+) -> Iterator[list[tuple[Worker, Answer]]]:
+    """Each with its first answer: what was built, or why it was not. All end with the block, whatever ends it."""
+    started: list[Worker] = []
+    try:
+        for contender in contenders:
+            started.append(Worker(contender, settings, training, rehearse))
+        yield [(worker, worker.receive()) for worker in started]
+    finally:
+        for worker in started:
+            worker.stop()
+
+
+def measure(
+    contenders: list[Contender], settings: Settings, lengths: list[int], rounds: int
+) -> Iterator[list[Measured]]:
+    """Training at its length, then evaluation at each of `lengths`, then the memory of either: after each of these
+    three, all that is known so far."""
+    found = timed(contenders, settings, "training", [settings.length], rounds)
+    yield found
+    found += timed(contenders, settings, "evaluation", lengths, rounds)
+    yield found
+    say("memory: each contender and length in a process of its own")
+    with progress("memory", len(found), "processes") as bar:
+        for one in found:
+            if one.status == OK:
+                remember(one, settings)
+            bar.advance()
+    yield found
+
+
+def timed(
+    contenders: list[Contender], settings: Settings, what: str, lengths: list[int], rounds: int
+) -> list[Measured]:
+    found = []
+    with workers(contenders, settings, what == "training") as ready:
+        for length in lengths:
+            say(f"{what} at {length:,} tokens: {len(contenders)} contenders, {rounds} rounds")
+            row_of = {}
+            for worker, first in ready:
+                row = Measured(worker.contender, what, length, first["status"], first if first["status"] == OK else {})
+                row_of[worker] = row
+                found.append(row)
+                if row.status != OK:
+                    tell(row)
+            with progress(f"{what} at {length:,} tokens", (rounds + 1) * len(row_of), "turns") as bar:
+                take_turns(row_of, rounds, bar.advance)
+    return found
+
+
+def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[], object]) -> None:
+    """Fills the rows, and calls `advance` after each turn. The first round warms up and finds out how many passes make
+    a turn."""
+    repeat: dict[Worker, int | None] = dict.fromkeys(row_of)
+    for index in range(rounds + 1):
+        for worker, row in row_of.items():
+            if row.status == OK:
+                answer = worker.ask(do="turn", length=row.length, repeat=repeat[worker])
+                if answer["status"] != OK:
+                    row.status = answer["status"]
+                    tell(row)
+                elif index == 0:
+                    repeat[worker] = math.ceil(TURN / answer["seconds"])
+                    row.tokens, row.flops_per_token = answer["tokens"], answer["flops_per_token"]
+                else:
+                    row.seconds[index] = answer["seconds"]
+                    row.matmul_peaks.append(answer["matmul_peak"])
+            advance()
+
+
+def remember(row: Measured, settings: Settings) -> None:
+    with workers([row.contender], settings, row.what == "training", rehearse=True) as ((worker, first),):
+        answer = worker.ask(do="memory", length=row.length) if first["status"] == OK else first
+    row.status = answer["status"]
+    row.peak_memory = answer.get("peak_memory")
+    if row.status != OK:
+        tell(row)
+
+
+def tell(row: Measured) -> None:
+    say(f"{row.contender.name}, {row.what} at {row.length:,} tokens: {row.status}")

@@ -1,0 +1,301 @@
+"""The command line: `posexp <command> …` in front of Hydra, which does the rest. The only reader of sys.argv.
+
+Commands are functions of this module that import the heavy ones inside: launchers can pickle them by name,
+and --help, --cfg and TAB answer without torch.
+"""
+
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import wraps
+from pathlib import Path
+from typing import Any, TextIO
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from posexp import __version__
+from posexp.training import log
+from posexp.sweeps import sweepers
+from posexp.cli.arguments import group_options, hydra_arguments, line_to_complete, translate
+from posexp.config.commands import COMMANDS
+from posexp.config.sections import config_dir
+from posexp.errors import Misuse, PosexpError
+from posexp.sweeps.launchers import present_launchers, threads
+from posexp.training.log import say
+from posexp.jobs.ranks import place
+from posexp.config.explain import one_line
+from posexp.jobs.signals import heed, in_a_job, stop
+from posexp.config.compose import schema_of, typed
+from posexp.cli.usage import EXAMPLES, USAGE, help_of
+from posexp.config.overrides import read_typed
+
+
+class Failed(BaseException):
+    """Carries a job's error out of Hydra, which would first print the job's overrides on a line of its own."""
+
+
+def task(function: Callable[[Any], object]) -> Callable[[DictConfig], object]:
+    """A Hydra task from a function of the command's dataclass. In a sweep an error ends its job alone.
+
+    What it gives is for Hydra's sweepers; some choose by it what to run next.
+    """
+
+    @wraps(function)
+    def run_task(config: DictConfig) -> object:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        try:
+            with in_a_job():
+                return function(typed(config))
+        except Exception as error:
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise Failed from error
+            say(f"posexp: job {HydraConfig.get().job.num}: {one_line(error, 'train')}")
+            raise
+
+    return run_task
+
+
+@task
+def train(config: Any) -> float | None:
+    if sweepers.in_a_study():
+        from posexp.sweeps.study import trial
+
+        return trial(config)
+    from posexp.training.train import train
+
+    train(config)
+    return None
+
+
+@task
+def evaluate(config: Any) -> None:
+    from posexp.evaluation.evaluate import evaluate
+
+    evaluate(config)
+
+
+@task
+def report(config: Any) -> None:
+    from posexp.report.command import report
+
+    report(config)
+
+
+@task
+def compare(config: Any) -> None:
+    from posexp.compare import compare
+
+    compare(config)
+
+
+@task
+def power(config: Any) -> None:
+    from posexp.compare import power
+
+    power(config)
+
+
+@task
+def runs(config: Any) -> None:
+    from posexp.report.listing import print_runs
+
+    print_runs(config)
+
+
+@task
+def schemes(config: Any) -> None:
+    from posexp.report.listing import print_schemes
+
+    print_schemes(config)
+
+
+@task
+def check(config: Any) -> None:
+    from posexp.check import check
+
+    check(config)
+
+
+@task
+def bench(config: Any) -> None:
+    from posexp.bench import bench
+
+    bench(config)
+
+
+@task
+def inspect(config: Any) -> None:
+    from posexp.inspect import inspect
+
+    inspect(config)
+
+
+@task
+def export(config: Any) -> None:
+    from posexp.hf.export import export
+
+    export(config)
+
+
+TASKS: dict[str, Callable[[DictConfig], object]] = {
+    "train": train,
+    "eval": evaluate,
+    "report": report,
+    "compare": compare,
+    "power": power,
+    "runs": runs,
+    "schemes": schemes,
+    "check": check,
+    "bench": bench,
+    "inspect": inspect,
+    "export": export,
+}
+
+
+def main() -> int:
+    """Runs the command of sys.argv; 0 for success, 1 for a failed run, 2 for misuse, 128 + signal when stopped."""
+    words = sys.argv[1:]
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    heed(stop)
+    try:
+        if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
+            return complete(words)
+        if words == ["--version"]:
+            print(f"posexp {__version__}")
+            return 0
+        command, tail = command_of(words)
+        if command is None:
+            print(USAGE, end="", flush=True)
+            return 0 if words else 2
+        if command == "train":
+            log.silent = place().rank > 0
+        run_hydra(command, translate(command, tail))
+        sys.stdout.flush()  # here a reader that left is noticed, and not while the interpreter ends
+        return 0
+    except KeyboardInterrupt as end:
+        logging.disable()  # Hydra may have begun to set it up, and PyTorch logs when Python ends
+        say(f"posexp: {end}" if str(end) else "posexp: interrupted; repeat the command to go on")
+        return 128 + getattr(end, "signum", signal.SIGINT)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich notices first that the reader left
+            return left_alone()
+        return end.code if isinstance(end.code, int) else 1
+    except (Exception, Failed) as raised:
+        error = raised.__cause__ if isinstance(raised, Failed) else raised
+        assert isinstance(error, Exception)
+        if isinstance(error, BrokenPipeError) and (unread(sys.stdout) or unread(sys.stderr)):
+            return left_alone()
+        if wants_traceback:
+            raise error from None
+        say(f"posexp: error: {one_line(error, words[0])}")
+        return exit_code(error)
+
+
+def unread(stream: TextIO) -> bool:
+    """Whether `stream` is a pipe whose reader (head, less) left."""
+    asked = select.poll()
+    asked.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
+
+
+def left_alone() -> int:
+    """Ends without a word, as a program that SIGPIPE ends: nobody reads what is still to be written."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def command_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The command word and what follows; no command where help is asked for. Raises Misuse for any other word."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        return None, []
+    if words[0] not in TASKS:
+        close = get_close_matches(words[0], TASKS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(TASKS)}"
+        raise Misuse(f"no command {words[0]!r}; {hint}")
+    return words[0], words[1:]
+
+
+def run_hydra(command: str, tail: list[str]) -> None:
+    """Hands the command to Hydra, which composes its config and calls its task, once or for every job of a sweep."""
+    import hydra
+
+    register()
+    logging.raiseExceptions = False  # --info writes through logging: no complaint when its reader (head, less) leaves
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and `main` says it in one line
+    sys.argv = [sys.argv[0], *hydra_arguments(command, tail)]
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()
+
+
+def complete(words: list[str]) -> int:
+    """TAB: Hydra completes what follows the command word (its shell hooks call `posexp -sc query=…`)."""
+    typed_line = os.environ.get("COMP_LINE", "")
+    if any(word.startswith("query=") for word in words):
+        typed_words = typed_line.split()
+        if len(typed_words) < 2 or (len(typed_words) == 2 and not typed_line.endswith(" ")):
+            print(" ".join(TASKS))
+            return 0
+        command = typed_words[1] if typed_words[1] in TASKS else "train"
+        last = "" if typed_line.endswith(" ") else typed_words[-1]
+        if last.startswith("--"):
+            print("--lengths --runs --group --html --all --peers --detach --multirun --cfg --info --help --config-dir")
+            return 0
+        if command in ("check", "bench") and "=" not in last:
+            print(" ".join(group_options("scheme", [])))
+            return 0
+        rest, flags = line_to_complete(command, typed_words[2:], last)
+        if rest is None:
+            return 0  # a flag's value: the shell completes file names by itself
+        words = [*words, *flags]
+        os.environ["COMP_LINE"] = " ".join([typed_words[0], *rest]) + (" " if not last else "")
+    else:
+        command = "train"
+    import hydra
+
+    register()
+    sys.argv = [sys.argv[0], *words]
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()
+    return 0
+
+
+def register() -> None:
+    """Tells Hydra the schema of every command, the resolvers that configs/ uses, and posexp's plugin."""
+    plugins = str(Path(__file__).resolve().parent / "plugins")
+    if plugins not in sys.path:
+        sys.path.append(plugins)
+    store = ConfigStore.instance()
+    for command, schema in COMMANDS.items():
+        store.store(name=f"{command}_schema", node=schema_of(schema))
+    sweepers.present()
+    read_typed()
+    OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
+    OmegaConf.register_new_resolver("posexp_help", help_of, replace=True)
+    OmegaConf.register_new_resolver("posexp_label", label, replace=True)
+    OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
+    present_launchers(store)
+
+
+def label() -> str:
+    """The names of the scheme chosen, of schemes inside it and of the window: `rope`, `randomized-alibi-sliding`."""
+    from hydra.core.hydra_config import HydraConfig
+
+    choices = HydraConfig.get().runtime.choices
+    parts = [choices["scheme"], *(choices[key] for key in sorted(choices) if key.startswith("scheme@"))]
+    window = choices.get("window")
+    return "-".join([*parts, *([window] if window and window != "full" else [])])
+
+
+def exit_code(error: Exception) -> int:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, PosexpError):
+        return error.exit_code
+    return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1

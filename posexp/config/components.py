@@ -1,0 +1,126 @@
+"""Parts that a config names by `_target_`: schemes, windows and transforms, built from plain values.
+
+A part's class takes `dims` first and then its options, typed. Their defaults live in the part's YAML. An option
+that came after runs existed has one in the constructor as well: the value that those runs had without it.
+"""
+
+import inspect
+import os
+import re
+import sys
+from dataclasses import field, make_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from posexp.config.sections import config_dir
+from posexp.errors import Misuse
+from posexp.config.digest import plain
+
+Part = TypeVar("Part")
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """What a part's YAML holds: `_target_` and its options, with the parts that its defaults list puts inside it."""
+    node = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(node, dict)
+    inside = {}
+    for entry in node.pop("defaults", []):
+        if isinstance(entry, dict):  # /scheme@inner: rope
+            ((group, name),) = entry.items()
+            here, own = path.parent / f"{name}.yaml", config_dir() / path.parent.name / f"{name}.yaml"
+            inside[str(group).partition("@")[2]] = read_options(here if here.is_file() else own)
+    return {**{str(key): value for key, value in node.items()}, **inside}
+
+
+def options_of(kind: str, name: str, hyper: dict[str, Any]) -> dict[str, Any]:
+    """configs/`kind`/`name`.yaml with `hyper` in place of its defaults. Raises Misuse for an unknown name or option."""
+    folder = config_dir() / kind
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise Misuse(f"no {kind} {name!r}; there are {known}")
+    node = read_options(path)
+    if unknown := hyper.keys() - node.keys():
+        options = ", ".join(key for key in node if key != "_target_") or "(it has none)"
+        raise Misuse(f"{kind} {name} has no option {sorted(unknown)[0]!r}; its options: {options}")
+    return {**node, **hyper}
+
+
+def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> Part:
+    """The part that a config section describes: `_target_` and its options.
+
+    Raises Misuse if the class cannot be found, an option is unknown, missing or of the wrong type,
+    or the part refuses `dims`.
+    """
+    part_class: Any = class_of(kind, base, node)
+    parameters = parameters_of(part_class)
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    raw = {p.name: values.pop(p.name) for p in parameters if p.annotation is Any and p.name in values}
+    fields = [
+        (p.name, p.annotation, field(default=MISSING if p.default is p.empty else p.default))
+        for p in parameters
+        if p.name not in raw
+    ]
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(make_dataclass("Options", fields)), values)
+        typed = OmegaConf.to_container(merged, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        option = f"{error.full_key}: " if error.full_key else ""
+        raise Misuse(f"{kind} {node['_target_']}: {option}{str(error).splitlines()[0]}") from error
+    assert isinstance(typed, dict)
+    return part_class(dims, **{str(key): value for key, value in typed.items()}, **raw)
+
+
+def class_of(kind: str, base: type[Part], node: dict[str, Any]) -> type[Part]:
+    from hydra.utils import get_class
+
+    target = node.get("_target_") if isinstance(node, dict) else None
+    if not target:
+        raise Misuse(f"the {kind}'s config has no _target_: name its class there")
+    if not str(target).startswith("posexp.") and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a part of the user's own is imported from where the command is typed
+    try:
+        part_class = get_class(target)
+    except Exception as error:  # Hydra wraps whatever importing a user's module raises
+        raise Misuse(f"cannot import the {kind} {target}: {error.__cause__ or error}") from error
+    if not issubclass(part_class, base):
+        raise Misuse(f"{target} is not a {base.__module__}.{base.__name__}")
+    return part_class
+
+
+def parameters_of(part_class: type) -> list[inspect.Parameter]:
+    """The options of a part's constructor: what follows self and dims."""
+    return list(inspect.signature(part_class.__init__).parameters.values())[2:]  # type: ignore[misc]
+
+
+def targets(node: Any) -> list[str]:
+    """Every `_target_` that building `node` would import."""
+    if isinstance(node, list):
+        return [target for value in node for target in targets(value)]
+    if not isinstance(node, dict):
+        return []
+    own = [str(node["_target_"])] if "_target_" in node else []
+    return own + [target for value in node.values() for target in targets(value)]
+
+
+def is_own(target: str) -> bool:
+    """Whether a `_target_` is a scheme or window of posexp itself, and not something else that its modules import."""
+    return re.fullmatch(r"posexp\.(schemes|windows)(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
+
+
+def lean(node: Any) -> Any:
+    """`node` without options that have the value from before they existed: so runs keep their names.
+
+    A class that cannot be imported here keeps all of its options.
+    """
+    if not isinstance(node, dict):
+        return node
+    try:
+        options = parameters_of(class_of("part", object, node))
+    except Misuse:
+        options = []
+    later = {p.name: plain(p.default) for p in options if p.default is not p.empty}
+    return {key: lean(value) for key, value in node.items() if key not in later or plain(value) != later[key]}

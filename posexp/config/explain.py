@@ -1,0 +1,75 @@
+"""What went wrong and what to type instead, in one line: of posexp's own errors, of Hydra's, and of all others."""
+
+import errno
+import re
+from difflib import get_close_matches
+
+from posexp.config import hints
+from posexp.config.sections import config_dir
+from posexp.errors import PosexpError
+from posexp.sweeps.launchers import NO_SLURM, lacking
+
+
+def one_line(error: Exception, command: str) -> str:
+    """What went wrong in a command, and what to type instead."""
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, PosexpError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        full = "; make room, and the same command goes on" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        return error.strerror + (f": {error.filename}" if error.filename else "") + full
+    if 'Could not detect "srun"' in str(error):  # submitit's words
+        return NO_SLURM
+    if "INTERVAL_SWEEP" in str(error):
+        return (
+            "an interval is for Optuna to choose from: add hydra/sweeper=optuna, or sweep a list or range(…) of values"
+        )
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
+    if isinstance(error, OverrideParseException):
+        word = str(error.override)
+        if re.fullmatch(r"[\w.,*-]+", word):
+            return f"{word!r} is not key=value{hints.of_word(command, word)}"
+        return f"{word!r} is not key=value; special characters need quotes, as in \"key='a (b)'\""
+    text = str(error)
+    if twice := re.search(r"Multiple values for (\S+)\. To override", text):
+        return f"{twice[1]} is chosen twice, here or by an experiment: name it once"
+    if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
+        text += "\n" + str(error.__cause__)
+    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
+        r"In '[^']*': Could not load '([^']+)'", text
+    ):
+        group, _, name = missing[1].rpartition("/")
+        options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:] if line.strip()]
+        options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
+        if remedy := lacking(name):
+            return remedy
+        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown[1].lstrip("+")
+        if "not in" in text or "No match" in text:
+            given = re.search(r"To append to your config use \+[^=\s]+=(.*)", text)
+            return f"no key {key!r}{hints.of_key(command, key, given[1] if given else '…')}"
+    if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)'\n", text):
+        key, value = ambiguous.groups()
+        is_group = (config_dir() / key.lstrip("+").partition("@")[0]).is_dir()
+        listed = "" if is_group else f", or write a list, {key}=[{value}]"
+        return f"{key}={value} names several values: add -m to run each{listed}"
+    text = re.sub(r"To append to your (config|default list) use \+\S+", "", text)
+    text = re.sub(r"(reference_type|object_type)=\S+", "", text)
+    if full_key := re.search(r"full_key: (\S+)", text):
+        key = full_key[1]
+        text = re.sub(r"Error merging override \S+", "", text.replace(full_key[0], ""))
+        return f"{key}: {squeezed(text)}"
+    return squeezed(text)
+
+
+def did_you_mean(word: str, options: list[str]) -> str:
+    close = get_close_matches(word, options, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def squeezed(text: str) -> str:
+    return " ".join(text.split())

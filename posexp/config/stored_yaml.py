@@ -1,0 +1,68 @@
+"""The YAML of a stored configuration, which may be somebody else's: read within bounds, and as plain values alone."""
+
+import re
+from typing import Any, ClassVar
+
+import yaml
+
+from posexp.storage.untrusted import DEEPEST
+from posexp.config.overrides import TAG, TypedLoader
+
+MOST_NODES = 4_000  # keys and values of a YAML file; real ones have 200, and OmegaConf is slow
+MOST_TEXT = 10_000  # characters of one of its keys or values
+
+
+class StoredLoader(TypedLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The YAML that posexp writes: decimal numbers, true, false and null. Whatever else looks like one is text.
+
+    So no number is in base 60, whose digits take a time that grows with their square.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
+
+
+for kind, pattern, first in (
+    ("bool", r"true|false", "tf"),
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("int", r"[-+]?(0|[1-9][0-9]{0,19})", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    ("merge", r"<<", "<"),
+):
+    StoredLoader.add_implicit_resolver(f"{TAG}{kind}", re.compile(f"({pattern})$"), list(first))
+
+
+def yaml_of(content: bytes) -> dict[Any, Any]:
+    """The mapping that a YAML file holds, of plain values.
+
+    Raises ValueError for anything else: an alias, which can stand for billions of values; an interpolation, which
+    would read the environment or call a resolver; a tag, which names a Python type; too many values, or too deep or
+    too long ones; YAML that is none.
+    """
+    depth = nodes = 0
+    try:
+        text = content.decode()
+        for event in yaml.parse(text, Loader=StoredLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it has an alias (*), which stands for other values")
+            if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None):
+                raise ValueError(f"it has a tag ({event.tag}), which names a type")
+            if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+                raise ValueError("it has an interpolation, ${…}, and is to hold plain values")
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_TEXT:
+                raise ValueError(
+                    f"it has a value of {len(event.value):,} characters, and at most {MOST_TEXT:,} are read"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            nodes += isinstance(event, yaml.NodeEvent)
+            if depth > DEEPEST:
+                raise ValueError("it is nested too deeply")
+            if nodes > MOST_NODES:
+                raise ValueError(f"it holds more than {MOST_NODES:,} keys and values")
+        value = StoredLoader(text).get_single_data()
+    except ValueError:
+        raise
+    except Exception as error:  # a YAML parser raises its own kinds
+        raise ValueError(f"it is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(value, dict):
+        raise ValueError("it is cut off" if isinstance(value, str) else "it holds no keys and values")
+    return value

@@ -1,0 +1,106 @@
+"""Token stores written: text in, the files of posexp/data/store.py out, aside first and then renamed."""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from posexp.storage import untrusted, atomic
+from posexp.config.sections import DataConfig, Split
+from posexp.data import corpus, tokenizer
+from posexp.data.store import FORMAT, Say, choices, meta_digest
+from posexp.errors import Misuse
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def build(config: DataConfig, folder: Path, say: Say) -> None:
+    """Writes the store aside and renames it to `folder`. The caller holds the lock.
+
+    Whatever else there is of this store, damaged or left by a builder that died, is removed.
+    """
+    for leftover in folder.parent.glob(f"{folder.name}.*-building"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))
+    try:
+        write(config, aside / "store", aside / "datasets", say)
+        shutil.rmtree(aside / "datasets", ignore_errors=True)  # large, and once the store is there, nobody looks for it
+        if folder.exists():
+            os.rename(folder, aside / "damaged")
+        os.rename(aside / "store", folder)
+        atomic.sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
+    """Writes all files of a store into the new `folder`; `cache` is for what `datasets` writes on the way."""
+    folder.mkdir()
+    source = corpus.read(config, cache)
+    for note in source.notes:
+        say(note)
+    train = source.splits[Split.train]
+    say(f"building the token store of {source.description}")
+    built = tokenizer.make(config.tokenizer, config.vocab_size, corpus.texts(train))
+    size = tokenizer.vocabulary_size(built)
+    if config.tokenizer == "bpe" and size < config.vocab_size:
+        source.notes.append(f"the training split gives only {size} of the {config.vocab_size} entries of the bpe")
+        say(source.notes[-1])
+    atomic.write(folder / "tokenizer.json", built.to_str(pretty=True).encode())
+    dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
+    splits = {}
+    for split, rows in source.splits.items():
+        splits[split.value] = write_split(
+            folder, split.value, corpus.texts(rows), built, dtype, config.tokenizer in {"bpe", "bytes"}
+        )
+        counts = (f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items())
+        say(f"{split.value if len(source.splits) > 1 else 'all'}: {', '.join(counts)}")
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": atomic.sha256(path)} for path in sorted(folder.iterdir())
+    }
+    meta = {
+        "format": FORMAT,
+        "choices": choices(config),
+        "corpus": source.description,
+        "notes": source.notes,
+        "python": platform.python_version(),
+        "dtype": dtype.name,
+        "vocab_size": size,
+        "tokenizer": config.tokenizer if config.tokenizer in {"bpe", "bytes"} else "file",
+        "splits": splits,
+        "files": files,
+        **({"task": source.task} if source.task else {}),
+    }
+    meta = untrusted.printable(meta)  # as it is read again
+    atomic.write(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
+    atomic.sync(folder)
+
+
+def write_split(
+    folder: Path, name: str, texts: Iterator[str], built: "Tokenizer", dtype: np.dtype, divisible: bool
+) -> dict[str, int]:
+    """Writes <name>.bin and <name>.documents.npy; gives the number of documents, tokens and bytes."""
+    starts, total, size = [0], 0, 0
+    with open(folder / f"{name}.bin", "wb") as file:
+        for ids_N, ends, length in tokenizer.encode(built, texts, divisible):
+            file.write(ids_N.astype(dtype).tobytes())
+            total += len(ids_N)
+            size += length
+            if ends and total > starts[-1]:  # another's tokenizer may make nothing of a document
+                starts.append(total)
+        file.flush()
+        os.fsync(file.fileno())
+    if not total:
+        raise Misuse(f"the {name} split holds no token")
+    with open(folder / f"{name}.documents.npy", "wb") as file:
+        np.save(file, np.array(starts, dtype=np.int64), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"documents": len(starts) - 1, "tokens": total, "bytes": size}

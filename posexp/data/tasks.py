@@ -1,0 +1,117 @@
+"""Synthetic tasks: examples of any size whose answer can be checked.
+
+An example is a prompt, its answer and the end of the line: `abcd>abcd`. A prompt's hash says which split it belongs
+to, so that none is in two, whatever was drawn for them.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from string import ascii_letters, ascii_lowercase, digits
+
+from posexp.config.sections import DataConfig, Split
+from posexp.errors import Misuse
+
+HELD_OUT = 20  # so many training examples for one of the validation and one of the test split
+PASSKEY_DIGITS = 5
+FILLER = (
+    *("Rain fell on the hill.", "A cart went by.", "Nobody looked up."),
+    *("The mill stood still.", "Two birds sang.", "It grew dark."),
+)
+
+Example = tuple[str, str]  # prompt and answer
+
+
+def copy(draw: random.Random, size: int) -> Example:
+    """`size` letters, then the same again."""
+    text = "".join(draw.choices(ascii_lowercase, k=size))
+    return f"{text}>", text
+
+
+def reverse(draw: random.Random, size: int) -> Example:
+    """`size` letters, then the same from the last to the first."""
+    text = "".join(draw.choices(ascii_lowercase, k=size))
+    return f"{text}>", text[::-1]
+
+
+def addition(draw: random.Random, size: int) -> Example:
+    """The sum of two numbers of `size` digits, in one digit more, zeros written out.
+
+    All have their least digit first: so each digit of the sum follows from digits at one distance and the carry (Lee
+    et al. 2023, arXiv 2307.03381; Zhou et al. 2023, arXiv 2310.16028).
+    """
+    one, other = ("".join(draw.choices(digits, k=size)) for _ in range(2))
+    total, carry = "", 0
+    for a, b in zip(one, other, strict=True):
+        carry, digit = divmod(int(a) + int(b) + carry, 10)
+        total += str(digit)
+    return f"{one}+{other}=", f"{total}{carry}"
+
+
+def induction(draw: random.Random, size: int) -> Example:
+    """`size` different letters, each with a digit; then one of the letters, whose digit is the answer (associative
+    recall: Ba et al. 2016, arXiv 1610.06258)."""
+    if size > len(ascii_letters):
+        raise Misuse(f"the task induction has at most {len(ascii_letters)} pairs, not {size}")
+    keys, values = draw.sample(ascii_letters, size), draw.choices(digits, k=size)
+    asked = draw.randrange(size)
+    return "".join(map("".join, zip(keys, values, strict=True))) + f">{keys[asked]}", values[asked]
+
+
+def passkey(draw: random.Random, size: int) -> Example:
+    """A number somewhere among `size` sentences that have nothing to do with it, asked for at the end (Mohtashami and
+    Jaggi 2023, arXiv 2305.16300, in other words)."""
+    number = "".join(draw.choices(digits, k=PASSKEY_DIGITS))
+    sentences = [FILLER[n % len(FILLER)] for n in range(size)]
+    sentences.insert(draw.randrange(size + 1), f"The key is {number}. Remember {number}.")
+    return " ".join([*sentences, "What is the key? The key is "]), f"{number}."
+
+
+TASKS: dict[str, Callable[[random.Random, int], Example]] = {
+    make.__name__: make for make in (copy, reverse, addition, induction, passkey)
+}
+
+
+def examples(name: str, sizes: Sequence[int], split: Split) -> Iterator[Example]:
+    """Endless examples that belong to `split`, of sizes drawn evenly; the same ones for the same arguments.
+
+    Raises Misuse for sizes that the task cannot have.
+    """
+    draw = random.Random(f"{name} {sizes} {split.value}")
+    while True:
+        example = TASKS[name](draw, draw.choice(sizes))
+        if home(example[0]) is split:  # every task has examples of size 1 in every split
+            yield example
+
+
+def home(prompt: str) -> Split:
+    """The one split a prompt belongs to: of ten, eight in training."""
+    tenth = int.from_bytes(hashlib.sha256(prompt.encode()).digest()) % 10
+    return {0: Split.valid, 1: Split.test}.get(tenth, Split.train)
+
+
+def line(example: Example) -> str:
+    return "".join(example) + "\n"
+
+
+def read(config: DataConfig) -> dict[Split, list[str]]:
+    """The documents of each split, an example each, of sizes from 1 to config.task_size.
+
+    Raises Misuse for a task that does not exist, or a size it cannot have.
+    """
+    if config.task not in TASKS:
+        raise Misuse(f"no task {config.task!r}; there are {', '.join(TASKS)}")
+    held_out = -(-config.task_examples // HELD_OUT)
+    counts = {Split.train: config.task_examples, Split.valid: held_out, Split.test: held_out}
+    sizes = range(1, config.task_size + 1)
+    return {
+        split: [line(example) for example in islice(examples(config.task, sizes, split), count)]
+        for split, count in counts.items()
+    }
+
+
+def content(config: DataConfig) -> list[str | int]:
+    """What identifies the examples: the hash is of their text. Raises what `read` does."""
+    digest = hashlib.sha256("".join(f"{split.value}\n{''.join(held)}" for split, held in read(config).items()).encode())
+    return [config.task, config.task_size, digest.hexdigest()]

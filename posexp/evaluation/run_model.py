@@ -1,0 +1,75 @@
+"""A trained run of posexp as something to evaluate."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from posexp.attention import kernel_path
+from posexp.config.commands import EvalCommand
+from posexp.config.sections import DataConfig, EvalConfig, Split
+from posexp.data import Store, load
+from posexp.evaluation.interfaces import View
+from posexp.evaluation.variants import Variant, variants
+from posexp.training.log import say
+from posexp.runs.load import restore
+from posexp.runs.run import Run
+from posexp.windows.sliding import Sliding
+
+
+class Trained:
+    """Raises what `restore` does; Misuse for other text that cannot be read."""
+
+    def __init__(self, run: Run, command: EvalCommand, device: torch.device):
+        restored = restore(run, command.cache, command.trust, device)
+        self.run, self.store, self.model, self.device = run, restored.store, restored.model, device
+        self.eval = command.eval_config(restored.config.eval)
+        if command.data is not None:
+            self.store, self.eval = other_text(command, command.data, restored.store.tokenizer_path, self.eval)
+        self.scheme = self.model.scheme  # as trained
+        self.tokens = self.store.split(self.eval.split)
+        self.model.path = self.eval.attention
+        self.train_length = restored.config.train.length
+        self.about = {
+            "run": run.name,
+            "scheme": restored.config.label,
+            "seed": restored.config.seed,
+            "train_length": self.train_length,
+            "trained_window": self.model.window.fingerprint(),
+            "weights": restored.weights,
+            "corpus": "" if command.data is None else named(self.store, self.eval.split),
+        }
+        self.trained_window = self.model.window
+
+    def variants(self, command: EvalCommand) -> list[Variant]:
+        return variants(self.scheme.dims, self.trained_window, command.window, command.transform)
+
+    def view(self, variant: Variant, length: int) -> View:
+        self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)
+        path = kernel_path(scheme, scheme.dims, window, self.model.path, self.device)
+        settings = variant.settings(length)
+        return View(self.model, scheme.max_length, scheme.prefix_stable, path, variant.window.fingerprint(), settings)
+
+    def cut(self, variant: Variant) -> Variant | None:
+        """Only where every token sees all before it: what another window hides is part of the question."""
+        if not variant.window.full:
+            return None
+        return Variant(variant.name, variant.transform, Sliding(self.scheme.dims, self.train_length))
+
+
+def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: EvalConfig) -> tuple[Store, EvalConfig]:
+    """Text that the model was not trained on, in the tokens of a tokenizer.json, and `how` with the split to measure.
+
+    All documents are measured, unless eval.split, data.valid or a validation split of the corpus's own chooses some.
+    """
+    splits = "split" in command.eval or data.valid is not None or data.store is not None
+    cache = command.cache or data.cache
+    store = load(replace(data, tokenizer=str(tokenizer), cache=cache, hold_out=data.hold_out and splits), say)
+    chosen = how.split if splits or how.split.value in store.meta["splits"] else Split.train
+    return store, replace(how, split=chosen)
+
+
+def named(store: Store, split: Split) -> str:
+    """What the text of a split is called: its files, or the corpus."""
+    corpus = store.meta["corpus"]
+    return dict(part.partition(": ")[::2] for part in corpus.split(", ")).get(split.value) or corpus

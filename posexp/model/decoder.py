@@ -1,0 +1,177 @@
+"""The decoder: the same for every scheme, which alone decides how it learns where its tokens are.
+
+Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head,
+F width of the MLP, V vocabulary.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posexp import schemes, windows
+from posexp.attention import attention
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import AttentionPath, Mlp, ModelConfig
+from posexp.errors import Misuse
+from posexp.ops.layers import RMSNorm, swiglu
+from posexp.ops.cross_entropy import linear_cross_entropy
+from posexp.schemes import EMBEDDING_STD, Dims, Scheme
+from posexp.windows import Window
+
+Attend = Callable[..., Tensor]  # `attention`, but for q, k, v and x_BTD: a block knows nothing of positions
+
+BASE_WIDTH = 128  # where the tied output layer is not scaled: that of model=tiny
+INIT_STD = 0.02  # of every matrix inside the blocks, as in GPT-2
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        head_dim = config.d_model // config.n_head
+        self.norm_q = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
+        mixed_BHTC = attend(*self.project(x_BTD), x_BTD=x_BTD)
+        return self.out(mixed_BHTC.transpose(1, 2).flatten(2))
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of every head, [B, H, T, C] each."""
+        B, T, D = x_BTD.shape
+        qkv_BHTC = self.qkv(x_BTD).view(B, T, 3 * self.n_head, D // self.n_head).transpose(1, 2)
+        q_BHTC, k_BHTC, v_BHTC = qkv_BHTC.chunk(3, dim=1)
+        return self.norm_q(q_BHTC), self.norm_k(k_BHTC), v_BHTC
+
+
+class SwiGLU(nn.Module):
+    """Shazeer 2020, arXiv 2002.05202; 8/3 D wide, for the parameter count of a 4 D wide GELU."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        width = 32 * round(8 / 3 * d_model / 32) or 32  # whole vectors for the hardware
+        self.gate_and_up = nn.Linear(d_model, 2 * width, bias=False)
+        self.out = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.out(swiglu(self.gate_and_up(x_BTD)))
+
+
+class Gelu(nn.Module):
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.up = nn.Linear(d_model, 4 * d_model, bias=False)
+        self.out = nn.Linear(4 * d_model, d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.out(F.gelu(self.up(x_BTD)))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.norm_attention = RMSNorm(config.d_model)
+        self.attention = SelfAttention(config)
+        self.norm_mlp = RMSNorm(config.d_model)
+        self.mlp = SwiGLU(config.d_model) if config.mlp is Mlp.swiglu else Gelu(config.d_model)
+        self.dropout = config.dropout
+
+    def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
+        """[B, T, D], or of the last tokens alone if `attend` gives no others."""
+        mixed_BTD = self.attention(self.norm_attention(x_BTD), attend)
+        x_BTD = x_BTD[:, -mixed_BTD.shape[1] :] + self.drop(mixed_BTD)
+        return x_BTD + self.drop(self.mlp(self.norm_mlp(x_BTD)))
+
+    def drop(self, x_BTD: Tensor) -> Tensor:
+        return F.dropout(x_BTD, self.dropout, self.training)
+
+
+class Decoder(nn.Module):
+    """A pre-norm causal language model with tied embeddings.
+
+    Embeddings are drawn as in GPT-2 and scaled to unit size on the way in, as in Vaswani et al. 2017 (section 3.4):
+    positions added to them, also of unit size, do not drown them. The tied output layer is scaled by 1/width (muP,
+    Yang et al. 2022, arXiv 2203.03466, table 8): a token's own embedding would otherwise win at the start, the
+    more the wider the model. All schemes get the same.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, scheme: Scheme, seed: int, window: Window | None = None):
+        """`seed` draws the weights, the same ones whatever the scheme has drawn for itself."""
+        super().__init__()
+        self.scheme = scheme
+        self.window = window or Window(scheme.dims)
+        self.path = AttentionPath.auto
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = RMSNorm(config.d_model)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        for name, weight in self.blocks.named_parameters():
+            if weight.ndim == 2:
+                # the two branches of each block that write to the residual stream start small: GPT-2, section 2.3
+                branches = 2 * config.n_layer if name.endswith("out.weight") else 1
+                nn.init.normal_(weight, std=INIT_STD * branches**-0.5)
+
+    def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
+        """Hidden states [B, T, D] of tokens (int64), ready for `logits`; or of the last tokens alone, [B, last, D], of
+        which the last block then computes nothing else.
+
+        Raises Misuse if the input is longer than the scheme is defined for.
+        """
+        B, T = tokens_BT.shape
+        limit = self.scheme.max_length
+        if limit is not None and limit < T:
+            raise Misuse(f"{self.scheme.fingerprint()} is undefined past {limit} tokens: input of {T}")
+        pos_BT = self.scheme.positions(B, T, tokens_BT.device)
+        x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
+        x_BTD = self.scheme.embed(x_BTD, pos_BT)
+        for index, block in enumerate(self.blocks):
+            wanted = last if index == len(self.blocks) - 1 else None
+            scheme, window = self.scheme.layer(index), self.window.layer(index)
+            x_BTD = block(x_BTD, partial(attention, scheme, pos_BT=pos_BT, window=window, path=self.path, last=wanted))
+        return self.norm(x_BTD)
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """[B, T, V] float32."""
+        return F.linear(self.scaled(hidden_BTD), self.embedding.weight).float()
+
+    def scaled(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD * (BASE_WIDTH / self.embedding.embedding_dim)
+
+    def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean loss in nats per token."""
+        hidden_ND = self.scaled(self(tokens_BT)).flatten(0, 1)
+        return linear_cross_entropy(hidden_ND, self.embedding.weight, targets_BT.flatten())
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters in all, of the token embeddings, of the scheme, and of the rest."""
+        total = sum(weight.numel() for weight in self.parameters())
+        embedding = self.embedding.weight.numel()
+        scheme = sum(weight.numel() for weight in self.scheme.parameters())
+        return {"total": total, "embedding": embedding, "scheme": scheme, "decoder": total - embedding - scheme}
+
+
+def build(
+    config: ModelConfig,
+    vocab_size: int,
+    scheme_node: dict[str, Any],
+    train_length: int,
+    seed: int,
+    window_node: dict[str, Any] | None = None,
+) -> Decoder:
+    """A decoder with weights drawn from `seed`, of config sections for its scheme and window (None: a full one)."""
+    torch.manual_seed(seed)
+    dims = Dims(config.d_model, config.n_head, config.n_layer, train_length)
+    scheme = schemes.from_config(scheme_node, dims)
+    return Decoder(config, vocab_size, scheme, seed, windows.from_config(window_node, dims))
+
+
+def build_model(config: TrainCommand, vocab_size: int) -> Decoder:
+    """The decoder of a run, before its first step."""
+    return build(config.model, vocab_size, config.scheme, config.train.length, config.seed, config.window)

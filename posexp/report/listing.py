@@ -1,0 +1,190 @@
+"""posexp schemes and posexp runs: what there is, as lists and tables."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import shorten, wrap
+from time import localtime, strftime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from posexp.runs.status import Cell, cell
+from posexp.config.commands import RunsCommand, SchemesCommand
+from posexp.errors import Misuse, PosexpError
+from posexp.output.grid import print_grid
+from posexp.config.hints import searched
+from posexp.training.log import clock, say
+from posexp.config.explain import did_you_mean
+from posexp.runs.run import Run, find, groups
+from posexp.jobs.slurm import Queue, queue
+from posexp.storage.untrusted import visible
+
+MOST_SHOWN = 40  # lengths
+KINDS = {
+    "scheme": "Positional schemes: +scheme=<name>",
+    "window": "Windows, in training and evaluation: window=<name>",
+    "transform": "Transforms, at evaluation: +transform=<name>",
+    "model": "Models: model=<name>",
+}
+
+
+def print_schemes(command: SchemesCommand) -> None:
+    """A line for each scheme, window, transform and model of configs/; of those that are named, all that is known.
+
+    Raises Misuse for a name that none of them has.
+    """
+    screen = console()
+    there = {kind: choices(kind) for kind in KINDS}
+    if not command.names:
+        for kind, title in KINDS.items():
+            width = max(len(path.stem) for path in there[kind])
+            screen.print(Text(title, style="bold"))
+            for path in there[kind]:
+                screen.print(Text(f"  {path.stem:<{width}}  {fitted(about(path), screen.width - width - 4)}"))
+        screen.print(Text("posexp schemes <name> … shows the options of each"))
+        return
+    every = list(dict.fromkeys(path.stem for paths in there.values() for path in paths))
+    for name in command.names:
+        if name not in every:
+            raise Misuse(f"nothing is called {name!r}{did_you_mean(name, every)}; posexp schemes lists all")
+        for kind, paths in there.items():
+            for path in paths:
+                if path.stem == name:
+                    known = {"what it is": about(path), **details(kind, path)}
+                    print_grid("", (kind, name), [[key, value] for key, value in known.items() if value], screen)
+
+
+def fitted(text: str, width: int) -> str:
+    """`text` without its last parts, if it is too long: source first, then words."""
+    parts = text.split(" · ")
+    whole = [joined for n in range(len(parts), 0, -1) if len(joined := " · ".join(parts[:n])) <= width]
+    return whole[0] if whole else shorten(parts[0], width, placeholder=" …")
+
+
+def details(kind: str, path: Path) -> dict[str, str]:
+    """Options with their defaults; of a scheme also where it acts and what it promises."""
+    from posexp.config.components import read_options
+    from posexp.schemes import Dims, from_config
+
+    node = read_options(path)
+    if kind != "scheme":
+        return {"options": options_of(node)}
+    scheme = from_config(node, Dims(d_model=128, n_head=4, n_layer=2, train_length=128))
+    promises = {
+        "relative": scheme.relative,
+        "no positions": not scheme.reads_positions,
+        "not prefix-stable": not scheme.prefix_stable,
+        f"ends at {scheme.max_length} if trained at 128": scheme.max_length is not None,
+    }
+    return {
+        "hooks": ", ".join(hooks_of(scheme)),
+        "promises": ", ".join(name for name, true in promises.items() if true),
+        "options": options_of(node),
+    }
+
+
+def about(path: Path) -> str:
+    """Its first comment."""
+    comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+    return comments[0].removeprefix("# ") if comments else ""
+
+
+def options_of(node: dict[str, Any]) -> str:
+    """Options and their defaults; of a part inside, the name of its class."""
+    shown = {
+        key: value["_target_"].rpartition(".")[2] if isinstance(value, dict) else value for key, value in node.items()
+    }
+    return ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")
+
+
+def choices(kind: str) -> list[Path]:
+    """The YAML files of one kind in posexp's configs, and in the user's own that --config-dir names, by name."""
+    return sorted((path for folder in searched() for path in folder.glob(f"{kind}/*.yaml")), key=lambda p: p.stem)
+
+
+def scheme_folders() -> list[Path]:
+    """scheme/ in posexp's configs, and in the user's own that --config-dir names."""
+    return [folder / "scheme" for folder in searched()]
+
+
+def hooks_of(scheme: Any) -> list[str]:
+    """The hooks that a scheme overrides, or that those of its blocks do."""
+    from posexp.schemes import Scheme
+
+    hooks = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "layer")
+    parts = (scheme, scheme.layer(0))
+    return [hook for hook in hooks if any(getattr(type(part), hook) is not getattr(Scheme, hook) for part in parts)]
+
+
+def print_runs(command: RunsCommand) -> None:
+    """Every run folder: where it stands, how far it is, and of what went wrong why and where to read on.
+
+    Raises Misuse if there is none.
+    """
+    names = groups(command.results, command.group)
+    if not names:
+        raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    for group in names:
+        found = find(command.results, group)
+        jobs = queue(found, say)
+        cells = [cell_or_damaged(run, jobs) for run in found]
+        counts = Counter(cell.state for cell in cells)
+        print(f"{group}: {len(cells)} runs, {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
+        print("\n".join(lines_of(cells, width)), end="\n\n")
+
+
+def cell_or_damaged(run: Run, jobs: Queue | None) -> Cell:
+    try:
+        return cell(run, jobs, say)
+    except PosexpError as error:
+        say(str(error))
+        return Cell(run, "damaged")
+
+
+def lines_of(cells: list[Cell], width: int | None) -> list[str]:
+    """The cells as a table. In a terminal narrower than all columns it has the first ones, as far as they go."""
+    rows = [row_of(each) for each in cells]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    sizes = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
+    while width is not None and len(columns) > 2 and sum(sizes[name] + 2 for name in columns) - 2 > width:
+        columns.pop()
+    lines = [dict(zip(columns, columns, strict=True)), *rows]
+    shown = [visible("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip()) for line in lines]
+    found = shown[:1]
+    for each, line in zip(cells, shown[1:], strict=True):
+        found.append(line)
+        notes = [each.why, f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""]
+        found += [
+            f"    {part}"
+            for note in map(visible, filter(None, notes))
+            for part in wrap(note, max(width or 10_000, 40) - 4, break_long_words=False, break_on_hyphens=False)
+        ]
+    return found
+
+
+def row_of(cell: Cell) -> dict[str, str]:
+    """The columns, the most wanted first."""
+    from posexp.evaluation.rows import read
+
+    lengths = sorted({row["length"] for row in read(cell.run, say) if row["protocol"] != "per_position"})
+    return {
+        "run": cell.run.name,
+        "state": cell.state,
+        "steps": f"{cell.step}/{cell.steps}" if cell.steps else "",
+        "left": clock(cell.left) if cell.left is not None else "",
+        "tokens/s": f"{cell.speed:,}" if cell.speed else "",
+        "loss": f"{cell.loss:.3f}" if cell.loss is not None else "",
+        "job": cell.job,
+        "host": cell.host,
+        "since": strftime("%m-%d %H:%M:%S", localtime(cell.since)) if cell.since else "",
+        "measured": ", ".join(map(str, lengths[:MOST_SHOWN])) + (" …" if len(lengths) > MOST_SHOWN else ""),
+    }
+
+
+def console() -> Console:
+    """A terminal's own width; enough for every column where the output goes to a file or a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=200)

@@ -1,0 +1,258 @@
+"""Eval rows become tables: which rows may stand in one table, and what a cell of it says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from posexp.evaluation.plan import PROTOCOLS, is_moving
+from posexp.evaluation.rows import Row, status_of, variant_of
+from posexp.evaluation.statistics import Estimate
+from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
+from posexp.report.cell import Cell, cell_of
+from posexp.report.metric import EXACT_MATCH, PPL, Measure, Value
+
+MOST_LENGTHS = 200  # of a table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Curves by lengths under one protocol, on one set of targets. Where each length scores targets of its own, all
+    cells of a length have theirs in common, and `targets_hashes` has one entry a length.
+
+    `measure` is what it shows of its cells; `verdicts` are on context beyond the training length.
+    """
+
+    protocol: str
+    stride: int | None
+    targets_hashes: tuple[str, ...]
+    targets: tuple[int, ...]  # distinct counts
+    documents: tuple[int, ...]  # that hold the targets, distinct counts
+    lengths: tuple[int, ...]
+    curves: tuple[str, ...]
+    seeds: dict[str, int]  # of each curve
+    trained: dict[str, tuple[int, ...]]  # training lengths of each curve, tokens
+    cells: dict[tuple[str, int], Cell]
+    notes: tuple[str, ...]  # failure messages too long for a cell
+    crossing: float = 0.0  # largest share of targets at a length whose context begins in another document
+    corpus: str = ""  # the text, where it is not that of the runs
+    measure: Measure = PPL
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def usable(self) -> list[Usable]:
+        return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()})
+
+    @cached_property
+    def words(self) -> dict[tuple[str, int], str]:
+        """What the verdicts say, by curve and length."""
+        return {(verdict.place.curve, verdict.place.length): verdict.word for verdict in self.verdicts}
+
+    def place(self, curve: str, length: int) -> Place:
+        """Where a verdict on a cell belongs, and its change."""
+        return Place(curve, length, self.targets_hashes[0], self.stride)
+
+    @property
+    def train_lengths(self) -> tuple[int, ...]:
+        return tuple(sorted({length for lengths in self.trained.values() for length in lengths}))
+
+    @property
+    def title(self) -> str:
+        known = PROTOCOLS.get(self.protocol)
+        if known is None:  # of rows that another version of posexp made
+            return f"{self.measure.title}, {one_line(self.protocol)}"
+        return f"{self.measure.title} {known.title}"
+
+    @property
+    def axis(self) -> str:
+        """What a length is."""
+        known = PROTOCOLS.get(self.protocol)
+        return known.axis if known else "length, tokens"
+
+    @property
+    def drawn_only(self) -> bool:
+        if len(self.lengths) > MOST_LENGTHS:  # too many for a table
+            return True
+        return self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].drawn_only
+
+    @cached_property
+    def values(self) -> dict[tuple[str, int], Value]:
+        """What the measure says of each cell that has it, by curve and length."""
+        found = {key: self.measure.of(cell) for key, cell in self.cells.items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def lacking(self) -> bool:
+        """Whether there are results, but none that the measure could show."""
+        return not self.values and any(cell.nll is not None for cell in self.cells.values())
+
+
+def tables(
+    rows: list[Row],
+    curve_of: dict[str, str],
+    measure: Measure = PPL,
+    verdicts: Sequence[Verdict] = (),
+    changes: dict[Place, Estimate] | None = None,
+) -> list[Table]:
+    """One table per (protocol, stride, targets), the headline first, other text than the runs' own last; controls are
+    left to verdicts.
+
+    `curve_of` maps run folder names to curve labels; the runs of one label are seeds of one curve. A run
+    that it lacks is a curve of its own, and so is each transform or other window that a run was evaluated with.
+    Of several rows of one curve, run and length in a table, the last counts. Tasks are shown by exact match, all else
+    by `measure`. Verdicts and changes stand in the table of the targets that they are about, and in no other.
+    """
+    rows = [row for row in rows if not row.get("control")]
+    sets = target_sets(rows)
+    parts: dict[tuple, list[Row]] = {}
+    latest: dict[tuple, int] = {}
+    for index, (row, targets) in enumerate(zip(rows, sets, strict=True)):
+        key = (row["protocol"], row.get("stride"), targets)
+        parts.setdefault(key, []).append(row)
+        latest[key] = index
+
+    def order(key: tuple) -> tuple:
+        """Of several sets of one protocol, that of most runs is first; then that of most documents and targets, which
+        is the one within the reach of the text."""
+        known, members = list(PROTOCOLS), parts[key]
+        rank = known.index(key[0]) if key[0] in known else len(known)
+        elsewhere = all(row.get("corpus") for row in members)
+        sizes = [-max(row.get(name) or 0 for row in members) for name in ("documents", "targets")]
+        longest = max(row["length"] for row in members)
+        return elsewhere, rank, key[0], -len({row["run"] for row in members}), *sizes, longest, -latest[key]
+
+    found = [table_of(parts[key], curve_of, measure) for key in sorted(parts, key=order)]
+    return [judged(table, verdicts, changes or {}) for table in found]
+
+
+def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estimate]) -> Table:
+    """The table with the verdicts on its own cells, and their changes. Statuses alone are no verdicts where other
+    curves have none, as without their losses."""
+    if table.protocol != PROTOCOL:
+        return table
+    cells = {key: replace(cell, change=change_of(table, *key, changes)) for key, cell in table.cells.items()}
+    places = {table.place(*key) for key in table.cells}
+    own = tuple(verdict for verdict in verdicts if verdict.place in places)
+    every = {verdict.place.curve for verdict in own} == set(table.curves)
+    return replace(table, cells=cells, verdicts=own if every or any(verdict.difference for verdict in own) else ())
+
+
+def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estimate]) -> Estimate | None:
+    """Where no pairs are kept, without an interval; None where the same seeds have no value at the training length."""
+    known = changes.get(table.place(curve, length))
+    own, trained = table.cells[curve, length], table.cells.get((curve, min(table.trained[curve])))
+    if known or trained is None or own.nll is None or trained.nll is None:
+        return known
+    same_seeds = own.seeds == trained.seeds and not own.failures and not trained.failures
+    return Estimate(own.nll - trained.nll, None, None, None, None, own.seeds, 0) if same_seeds else None
+
+
+def target_sets(rows: list[Row]) -> list[Any]:
+    """Of each row, the targets it may share a table with: their hash; or under a protocol whose lengths score targets
+    of their own, how common they are at the row's length among the runs of its family, 0 for those of most runs."""
+    family_of = families(rows)
+    runs: dict[tuple, dict[Any, dict[str, int]]] = {}
+    for index, (row, family) in enumerate(zip(rows, family_of, strict=True)):
+        at = runs.setdefault((family, row["length"]), {})
+        at.setdefault(row.get("targets_hash"), {})[row["run"]] = index
+    rank_of: dict[tuple, dict[Any, int]] = {}
+    for place, at in runs.items():
+        common = sorted(at, key=lambda hash_: (-len(at[hash_]), -max(at[hash_].values())))
+        rank_of[place] = {hash_: rank for rank, hash_ in enumerate(common)}
+    return [
+        (family, rank_of[family, row["length"]][row.get("targets_hash")])
+        if is_moving(row["protocol"])
+        else row.get("targets_hash")
+        for row, family in zip(rows, family_of, strict=True)
+    ]
+
+
+def families(rows: list[Row]) -> list[tuple]:
+    """Of each row, what its run has in common with all that share targets with it under the row's protocol and stride,
+    at any length, or with one that does: two tasks, or two texts, are two families."""
+    above: dict[tuple, tuple] = {}
+
+    def top(node: tuple) -> tuple:
+        while above.setdefault(node, node) != node:
+            node = above[node]
+        return node
+
+    run_nodes = [(row["protocol"], row.get("stride"), "run", row["run"]) for row in rows]
+    for row, node in zip(rows, run_nodes, strict=True):
+        above[top((*node[:2], row["length"], row.get("targets_hash")))] = top(node)
+    return [top(node) for node in run_nodes]
+
+
+def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Table:
+    """The table of `rows`, which share their protocol and stride."""
+    kept: dict[tuple[str, str, int], Row] = {(row["run"], variant_of(row), row["length"]): row for row in rows}
+    members: dict[tuple[str, int], list[Row]] = {}
+    runs: dict[str, set[str]] = {}
+    trained: dict[str, set[int]] = {}
+    for (run, variant, length), row in kept.items():
+        curve = curve_of.get(run, run) + variant
+        members.setdefault((curve, length), []).append(row)
+        runs.setdefault(curve, set()).add(run)
+        trained.setdefault(curve, set()).add(row["train_length"])
+    notes = [
+        f"{row['run']} at {row['length']}: {one_line(status_of(row))}" for row in kept.values() if ":" in status_of(row)
+    ]
+    first = rows[0]
+    return Table(
+        protocol=first["protocol"],
+        stride=first.get("stride"),
+        targets_hashes=tuple(dict.fromkeys(str(row.get("targets_hash") or "") for row in kept.values())),
+        targets=counts_of(kept, "targets"),
+        documents=counts_of(kept, "documents"),
+        lengths=tuple(sorted({row["length"] for row in kept.values()})),
+        curves=tuple(sorted(runs)),
+        seeds={curve: len(names) for curve, names in runs.items()},
+        trained={curve: tuple(sorted(lengths)) for curve, lengths in trained.items()},
+        cells={key: cell_of(seeds) for key, seeds in members.items()},
+        notes=tuple(dict.fromkeys(notes)),
+        crossing=max(row.get("crossing_share") or 0.0 for row in kept.values()),
+        corpus=", ".join(dict.fromkeys(row["corpus"] for row in kept.values() if row.get("corpus"))),
+        measure=EXACT_MATCH if first["protocol"] == EXACT_MATCH.name else measure,
+    )
+
+
+def counts_of(rows: dict[Any, Row], column: str) -> tuple[int, ...]:
+    return tuple(sorted({row[column] for row in rows.values() if row.get(column) is not None}))
+
+
+def facts(table: Table) -> str:
+    """What the numbers of a table rest on: targets, their hash and documents, stride, documents crossed, seeds."""
+    parts = []
+    if table.targets:
+        parts.append(f"{span(table.targets)} targets" + (" a point" if len(table.targets) > 1 else ""))
+    hashes = [name[:8] for name in table.targets_hashes if name]
+    if len(hashes) > 1:
+        parts[-1:] = [f"{parts[-1]}, others at every length" if parts else "other targets at every length"]
+    elif hashes and table.targets:
+        parts[-1] += f" {hashes[0]}"
+    elif hashes:
+        parts.append(f"targets {hashes[0]}")
+    if table.documents and parts:
+        parts[-1] += f" in {span(table.documents)} document{'s' * (table.documents != (1,))}"
+    if table.stride is not None:
+        parts.append(f"stride {table.stride}")
+    parts += [f"of {table.corpus}"] if table.corpus else []
+    if table.crossing > 0:
+        share = f"{100 * table.crossing:.0f} %" if table.crossing >= 0.01 else "less than 1 %"
+        parts.append(f"up to {share} of targets see another document")
+    counts = tuple(sorted(set(table.seeds.values())))
+    parts.append("1 seed" if counts == (1,) else f"{span(counts)} seeds")
+    return " · ".join(parts)
+
+
+def span(numbers: tuple[int, ...]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(str(number) for number in numbers)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())

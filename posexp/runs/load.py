@@ -1,0 +1,153 @@
+"""A finished run brought back: its configuration, its text and its trained model, for commands that work on runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from posexp.runs import checkpoint
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import DataConfig
+from posexp.data import Store, load
+from posexp.errors import Inapplicable, Misuse, PosexpError, RunFailed
+from posexp.storage.locks import Taken
+from posexp.training.log import say
+from posexp.model.decoder import Decoder, build_model
+from posexp.config.components import is_own, targets
+from posexp.runs.run import Run, find
+
+
+@dataclass(frozen=True)
+class Restored:
+    """`weights` names the checkpoint: twelve hex digits of its sha256."""
+
+    config: TrainCommand
+    store: Store
+    model: Decoder
+    weights: str
+
+
+def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> Restored:
+    """The run as it was when training ended, its model in evaluation mode on `device`.
+
+    Raises Misuse for a part from outside posexp without `trust`, RunFailed if the run's files are damaged; and what
+    `own_store` does.
+    """
+    trained = run.config()
+    check_targets(trained, trust)
+    store = own_store(run, trained, cache, trust)
+    _, model, weights = restore_model(run)
+    return Restored(trained, store, model.to(device), weights)
+
+
+def own_store(run: Run, trained: TrainCommand, cache: str | None, trust: bool = False) -> Store:
+    """The token store that the run was trained on, by its name: the text may have changed since, or lie elsewhere.
+
+    Kept in `cache`; or where the run had it, if there is a cache of posexp: a run from elsewhere makes no folder.
+    Raises Misuse if it is neither there nor can be built (without `trust` only within posexp/data/bounds.py), RunFailed
+    if it is another one of that name.
+    """
+    theirs = (Path(trained.data.cache).expanduser() / "tokens").is_dir()
+    place = cache or (trained.data.cache if theirs else DataConfig().cache)
+    name = run.provenance().get("store")
+    store = load(replace(trained.data, cache=place, store=name if isinstance(name, str) else None), say, trust)
+    run.check_store(store)
+    return store
+
+
+def restore_model(run: Run) -> tuple[TrainCommand, Decoder, str]:
+    """Its configuration, its trained model and what names the weights, without its text. Raises RunFailed if the run's
+    files are damaged."""
+    trained = run.config()
+    run.refuse_links()
+    saved = checkpoint.restore(run.folder / "checkpoint", say)
+    if saved is None or saved["step"] != trained.train.steps:
+        raise RunFailed("its final checkpoint is damaged or missing; repeat its train command to make it again")
+    tensors = saved["tensors"]
+    model = build_sized(trained, tensors)
+    checkpoint.apply(tensors, model)
+    model.scheme.progress(1.0)
+    return trained, model.eval(), saved["sha256"][:12]
+
+
+def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Decoder:
+    """The model of a configuration, of the sizes that the tensors of its checkpoint have.
+
+    It is first built without memory: a configuration from elsewhere may ask for any amount. Raises RunFailed if the
+    sizes differ, or nothing can be built of it.
+    """
+    embedding_VD = tensors.get("model.embedding.weight", torch.empty(0, 0))
+    sizes = embedding_VD.shape[1:] == (trained.model.d_model,) and trained.model.n_layer <= len(tensors)
+    if not sizes or not len(embedding_VD):
+        raise RunFailed("the checkpoint does not fit the model: its config.yaml is of another one")
+    try:
+        with torch.device("meta"):
+            shapes = checkpoint.shapes(build_model(trained, len(embedding_VD)))
+        checkpoint.check_shapes(tensors, shapes)
+        return build_model(trained, len(embedding_VD))
+    except PosexpError:
+        raise
+    except Exception as error:  # whatever options that nobody would choose make a constructor raise
+        raise RunFailed(f"its config.yaml describes no model: {checkpoint.reason(error)}") from error
+
+
+def check_targets(trained: TrainCommand, trust: bool) -> None:
+    """Raises Misuse if the run names a part from outside posexp: a run folder is data, and may come from anywhere."""
+    for target in targets([trained.scheme, trained.window]):
+        if not is_own(target) and not trust:
+            raise Misuse(f"its scheme is code from outside posexp, {target!r}: say trust=true to run it")
+
+
+def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
+    """The runs that match and are done; others are told and left out, those of foreign checkpoints without a word.
+
+    Raises Misuse if there is none.
+    """
+    matching = find(results, group, pattern)
+    found = [run for run in matching if not run.foreign]
+    if matching and not found:
+        raise Misuse(
+            f"{matching[0].name} is a checkpoint from elsewhere, not a run that posexp trained: all that there is for "
+            "it is posexp eval hf=<folder or hub id>, and its rows in posexp report and compare"
+        )
+    finished = [run for run in found if run.status()["status"] == "done"]
+    if not finished:
+        unfinished = f"; {len(found)} unfinished: repeat their train command" if found else ""
+        place = f"{results}/{group}/{pattern}"
+        raise Misuse(f"no finished run in {place}{unfinished}. Train one first: posexp train +scheme=<name>")
+    for run in found:
+        if run not in finished:
+            say(f"{run.name}: not finished ({run.status()['status']}), left out")
+    return finished
+
+
+def for_each(runs: list[Run], work: Callable[[Run], object], done: str) -> None:
+    """Does `work` for every run; what stops one is told, and the others go on. One that another process has
+    (locks.Taken) is looked at again behind the others.
+
+    Raises the first error if all were stopped; RunFailed, saying how many could not be `done`, if some were, unless
+    there was merely nothing to do for them (Inapplicable).
+    """
+    errors: list[PosexpError] = []
+    queue = list(runs)
+    for run in queue:
+        try:
+            work(run)
+            continue
+        except Taken:
+            queue.append(run)
+            continue
+        except BrokenPipeError:  # nobody reads what is printed
+            raise
+        except PosexpError as error:
+            errors.append(type(error)(f"{run.name}: {error}"))
+        except OSError as error:
+            errors.append(RunFailed(f"{run.name}: cannot write or read {error.filename}: {error.strerror}"))
+        if len(runs) > 1:
+            say(str(errors[-1]))
+    failed = [error for error in errors if not isinstance(error, Inapplicable)]
+    if errors and len(errors) == len(runs):
+        raise (failed or errors)[0]
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(runs)} runs could not be {done} (see above)")

@@ -1,0 +1,185 @@
+"""Where a run stands, by its folder and SLURM's queue: for posexp runs, and for a sweep that does what is missing."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posexp.storage import jsonl, atomic
+from posexp.config.commands import TrainCommand
+from posexp.errors import PosexpError
+from posexp.config.digest import plain
+from posexp.runs.run import Run
+from posexp.jobs.slurm import SUBMISSION, Job, Queue, job_of, noted, slurm_job
+
+JOB = "job.json"
+NOTE = {"host": str, "pid": int, "since": int, "job": str, "log": str}
+
+
+@contextmanager
+def preparing(run: Run) -> Iterator[None]:
+    """Around what comes before the run is held. If a job fails in that, as it does on a machine that lacks something,
+    why is left in the folder that the sweep has made."""
+    try:
+        yield
+    except Exception as error:
+        if job_log() and (run.folder / "config.yaml").is_file() and not run.locked():
+            with suppress(OSError):
+                note_job(run)
+                note_failure(run, error, time.time())
+        raise
+
+
+@contextmanager
+def worked_on(run: Run) -> Iterator[None]:
+    """Leaves in the run's folder where it is worked on, and, if its training fails, why."""
+    since = note_job(run)
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):  # the disk may be what failed
+            note_failure(run, error, since)
+        raise
+
+
+def note_job(run: Run) -> int:
+    """Gives the time that is noted, in seconds since 1970."""
+    since = int(time.time())
+    here = {"host": platform.node(), "pid": os.getpid(), "since": since, "job": slurm_job(), "log": job_log()}
+    atomic.write(run.folder / JOB, json.dumps(here))
+    return since
+
+
+def note_failure(run: Run, error: Exception, since: float) -> None:
+    """Unless the run is trained, or has told of a failure after `since`."""
+    latest = run.status()
+    if latest["status"] != "done" and not (latest["status"] == "failed" and latest.get("time", 0) >= since):
+        row = {"step": latest.get("step", 0), "status": "failed", "reason": reason(error)}
+        jsonl.append(run.metrics, row | {"time": round(time.time(), 3)})
+
+
+def reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, PosexpError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
+
+
+def job_log() -> str | None:
+    """The file that this job's output goes to, where submitit or --detach has chosen one."""
+    if folder := os.environ.get("SUBMITIT_FOLDER"):
+        job = slurm_job() or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
+        return str(Path(folder.replace("%j", job)) / f"{job}_0_log.out")
+    return os.environ.get("POSEXP_LOG")
+
+
+@contextmanager
+def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
+    """Leaves in metrics.jsonl that a trained run is being evaluated as `config` says, and how that ended."""
+    if evaluated(run, config):
+        yield  # which rows are there is looked up again; nothing else is new
+        return
+    row = {"step": config.train.steps, "eval": asked(config)}
+    jsonl.append(run.metrics, {**row, "evaluation": "running"})
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):
+            jsonl.append(run.metrics, {**row, "evaluation": "failed", "reason": reason(error)})
+        raise
+    jsonl.append(run.metrics, {**row, "evaluation": "done"})
+
+
+def evaluated(run: Run, config: TrainCommand) -> bool:
+    """Whether the run has been trained, and evaluated as `config` says."""
+    rows = run.history(lambda line: None)
+    wanted = asked(config)
+    return any(row.get("evaluation") == "done" and row.get("eval") == wanted for row in rows)
+
+
+def asked(config: TrainCommand) -> str:
+    """How the run is to be evaluated, as one line."""
+    return json.dumps(plain(config.eval), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run and where it stands.
+
+    state: waiting, starting, running, evaluating, done, stopped, interrupted, requeued, failed, damaged or checkpoint.
+    `job` is SLURM's, queued or running; `since` in seconds since 1970, `speed` in tokens per second, `left` in seconds.
+    """
+
+    run: Run
+    state: str
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    speed: float | None = None
+    left: float | None = None
+    host: str = ""
+    job: str = ""
+    since: float | None = None
+    why: str = ""
+    log: str = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something works on it, or will."""
+        return bool(self.job) or self.state in {"starting", "running", "evaluating"}
+
+
+def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
+    """`say` is told of damaged lines. Raises RunFailed if the run's config.yaml is damaged."""
+    if run.foreign:
+        return Cell(run, "checkpoint")
+    training, status, job, note = run.training(), run.status(), job_of(run, queue), noted(run, JOB, NOTE)
+    rows = run.history(say)
+    latest: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
+    step, steps, speed = status.get("step", 0), training.steps, latest.get("tokens_per_second")
+    known = {"step": step, "steps": steps, "loss": latest.get("loss"), "speed": speed, "log": log_of(run, note)}
+    state, why = status["status"], str(status.get("reason", ""))
+    if state == "done":
+        state, why = measured(run, rows)
+    if run.locked() or (job is not None and not job.waits and state != "done"):
+        begun = status.get("time", -1) >= note.get("since", 0)
+        state = "evaluating" if status["status"] == "done" else "running" if begun else "starting"
+        left = (steps - step) * training.batch_tokens / speed if state == "running" and speed else None
+        id_ = note.get("job") or (job.id if job else "")
+        return Cell(run, state, **known, left=left, host=note.get("host", ""), job=id_, since=note.get("since"))
+    if job is not None and job.waits:
+        state = "waiting" if status["status"] == "waiting" else "requeued"
+        return Cell(run, state, **known, job=job.id, why=waits(job))
+    if state == "stopped":
+        why = f"by {why}, saved"
+    elif state == "interrupted" and not why:
+        why = "its process ended without a word"
+    elif state == "waiting" and queue is not None and (run.folder / SUBMISSION).is_file():
+        why = "its SLURM job ended before it began: repeat the sweep"
+    return Cell(run, state, **known, why=why)
+
+
+def measured(run: Run, rows: list[dict[str, Any]]) -> tuple[str, str]:
+    """(state, why) of a trained run: whether what was last begun to be evaluated is complete."""
+    told = [row for row in rows if "evaluation" in row]
+    if told and told[-1]["evaluation"] == "failed":
+        return "failed", f"in evaluation: {told[-1].get('reason', '')}"
+    complete = told[-1]["evaluation"] == "done" if told else run.rows.is_file()  # as runs were before this was told
+    return ("done", "") if complete else ("interrupted", "trained, but not evaluated to the end")
+
+
+def waits(job: Job) -> str:
+    return "in SLURM's queue" + ("" if job.reason in {"None", ""} else f": {job.reason}")
+
+
+def log_of(run: Run, note: dict[str, Any]) -> str:
+    """The file to read where something went wrong: the job's output, else the run's own log; "" if there is neither."""
+    files = (Path(str(note.get("log") or "")), run.folder / "train.log")
+    file = next((path for path in files if path.is_file()), None)
+    if file is None:
+        return ""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)

@@ -1,0 +1,89 @@
+"""Hydra's own sweeper, which starts of posexp's cells those that are missing (posexp/sweeps/plan.py).
+
+Hydra takes plugins from packages of this name alone, which have no __init__.py: other projects have one, too.
+posexp/cli/main.py puts the folder above on the path.
+"""
+
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+
+class CellSweeper(BasicSweeper):
+    """`detach`: another process does it, and this one ends."""
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None, detach: bool = False):
+        super().__init__(max_batch_size, params)
+        self.detach = detach
+        self.run_of: dict[tuple[str, ...], Any] = {}
+
+    @property
+    def on_slurm(self) -> bool:
+        return str(self.config.hydra.launcher._target_).endswith(".SlurmLauncher")
+
+    def split_arguments(self, overrides: Any, max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
+        from posexp.sweeps.plan import detach, missing
+
+        (cells,) = super().split_arguments(overrides, None)
+        todo = missing(cells, self.compose, elsewhere=self.on_slurm)
+        self.run_of = {tuple(words): run for words, run in todo}
+        left = [words for words, _ in todo]
+        if self.detach and left:
+            words = [word for word in sys.argv[1:] if word != "hydra.sweeper.detach=true"]
+            detach(Path(str(self.config.hydra.sweep.dir)), ["train", *words])
+        if self.detach or not left:
+            return []
+        return list(self.split_overrides_to_chunks(left, max_batch_size))
+
+    def _parse_config(self) -> list[str]:
+        """What a config sweeps in hydra.sweeper.params, as it would be typed."""
+        from posexp.config.overrides import settle
+
+        return settle("train", super()._parse_config())
+
+    def compose(self, words: list[str]) -> Any:
+        from posexp.sweeps.plan import typed_cell
+
+        whole, before = (
+            self.hydra_context.config_loader.load_sweep_config(self.config, words),
+            HydraConfig.instance().cfg,
+        )
+        try:
+            HydraConfig.instance().set_config(whole)
+            with open_dict(whole):
+                del whole["hydra"]
+            return typed_cell(whole)
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """Just before it is launched: each cell is told what its job in SLURM can be recognised by."""
+        from posexp.jobs.slurm import GUARD, submit
+
+        batch = super().get_job_batch()
+        if self.on_slurm:
+            own, mark = self.config.hydra.launcher.comment, f"posexp-{uuid.uuid4().hex[:12]}"
+            self.launcher.params["comment"] = f"{own} {mark}" if own else mark
+            self.launcher.params["setup"] = [*(self.config.hydra.launcher.setup or []), GUARD]
+            for place, words in enumerate(batch):
+                submit(self.run_of[tuple(words)], mark, place)
+        return batch
+
+    def validate_batch_is_legal(self, batch: Any) -> None:
+        """It is, since split_arguments."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from posexp.sweeps.plan import explained
+
+        try:
+            return super().sweep(arguments)
+        except Exception as error:
+            if told := explained(error):
+                raise told from error
+            raise

@@ -1,0 +1,120 @@
+"""A sweep of posexp train: every cell is checked before any is started, and those that are missing are done.
+
+Hydra expands the command into cells and starts them through its launcher; posexp/sweeps puts this in between.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from posexp.runs.status import cell, evaluated
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import Device
+from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.training.log import say
+from posexp.config.explain import one_line
+from posexp.runs.run import Run
+from posexp.jobs.slurm import queue
+from posexp.config.compose import typed
+
+Words = list[str]  # the overrides of one cell
+
+
+def missing(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewhere: bool) -> list[tuple[Words, Run]]:
+    """The cells that are neither done nor being worked on nor queued, each with its folder and config.yaml made.
+
+    `elsewhere`: they will run on other machines than this one. Raises Misuse that names the cell if one cannot be
+    run as it is, before any folder is made.
+    """
+    configs = checked(cells, compose, elsewhere)
+    runs, found, left_out = [Run.of(config) for config in configs], {}, Counter[str]()
+    jobs = queue(runs, say)
+    for words, config, run in zip(cells, configs, runs, strict=True):
+        if run.folder in found:
+            left_out["named twice"] += 1
+            continue
+        if (run.folder / "config.yaml").is_file():
+            now = cell(run, jobs, say)
+            if now.busy:
+                left_out["waiting in SLURM" if now.state in {"waiting", "requeued"} else "being worked on"] += 1
+                continue
+            if evaluated(run, config):
+                left_out["done"] += 1
+                continue
+        found[run.folder] = (words, run, config)
+    for _, run, config in found.values():
+        run.create(config)
+    parts = [f"{count} {what}" for what, count in left_out.items()]
+    say(f"{len(cells)} cells: {', '.join([*parts, f'{len(found)} to do'])}")
+    return [(words, run) for words, run, _ in found.values()]
+
+
+def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewhere: bool) -> list[TrainCommand]:
+    """The configuration of every cell. Raises Misuse for the first that cannot be run, saying how many cannot."""
+    import torch
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from posexp.model.device import choose_device
+    from posexp.training.train import usable
+
+    configs, bad = [], []
+    common = set(cells[0]).intersection(*cells) if len(cells) > 1 else set()
+    for words in cells:
+        try:
+            config = compose(words)
+            # a login node has no GPU
+            device = torch.device("cuda") if elsewhere and config.device is not Device.cpu else None
+            usable(config, device or choose_device(config.device))
+        except (Misuse, HydraException, OmegaConfBaseException) as error:
+            cell_ = " ".join(word for word in words if word not in common)
+            bad.append(f"cell {cell_}: {one_line(error, 'train')}")
+        else:
+            configs.append(config)
+    if bad:
+        more = f"; {len(bad) - 1} more cannot be run either" if len(bad) > 1 else ""
+        raise Misuse(f"{bad[0]}{more}; no cell was started")
+    return configs
+
+
+def detach(group: Path, words: Words) -> None:
+    """Starts the command that `words` are anew, as a process that no terminal holds and that outlives this one."""
+    log = group / time.strftime("sweep-%Y%m%d-%H%M%S.log")
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "posexp", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env={**os.environ, "POSEXP_LOG": str(log.resolve())},
+        )
+    say(f"process {process.pid} goes on with it and writes to {log}")
+    say(f"look on with: posexp runs --group {shlex.quote(group.name)}")
+
+
+def explained(error: Exception) -> PosexpError | None:
+    """What submitit reports, in one line; None for what is not from submitit."""
+    if not type(error).__module__.startswith("submitit"):
+        return None
+    last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+    if type(error).__name__ == "FailedJobError" and "sbatch" in str(error):
+        refusal = next((line for line in str(error).splitlines() if "sbatch: error" in line), last[0])
+        return Misuse(f"SLURM does not take the jobs: {refusal.removeprefix('sbatch: error: ')}")
+    return RunFailed(
+        f"a job ended without a result: posexp runs shows which, and repeating the command goes on ({last[0]})"
+    )
+
+
+def typed_cell(config: DictConfig) -> TrainCommand:
+    made: Any = typed(config)
+    assert isinstance(made, TrainCommand)
+    return made

@@ -1,0 +1,30 @@
+"""The optimizer and its schedule, the same for every scheme."""
+
+import math
+
+import torch
+from torch import nn
+
+from posexp.config.sections import TrainConfig
+
+BETAS = (0.9, 0.95)  # the usual choice for language models since GPT-3; no experiment here turns them
+FINAL_LR = 0.1  # share of the peak learning rate at the end of the cosine
+
+
+def build(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves vectors (norms, per-head scalars) alone."""
+    weights = list(model.parameters())
+    groups = [
+        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=BETAS, fused=True)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Rises linearly over the warm-up, then follows a cosine down to FINAL_LR of the peak."""
+    warmup = round(config.warmup * config.steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, config.steps - warmup)
+    return config.lr * (FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * done)) / 2)
