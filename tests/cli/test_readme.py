@@ -1,0 +1,112 @@
+"""The README is true: its commands are taken, its scheme trains, what it points to is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posexp.cli.main import command_of, register
+from posexp.cli.arguments import hydra_arguments, translate
+from posexp.config.commands import COMMANDS
+from posexp.config.sections import config_dir
+from posexp.config.hints import knobs_of
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+COMMAND_LINES = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    posexp ")]
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_every_command_is_taken_by_hydra(line):
+    from hydra import compose, initialize_config_dir
+
+    register()
+    left_out = ("hydra.launcher.", "hydra/launcher=", "--detach")
+    words = [word for word in line.split()[1:] if not word.startswith(left_out) and word != "-m"]
+    command, tail = command_of(words)
+    assert command is not None
+    overrides = hydra_arguments(command, translate(command, tail))
+    singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in overrides]  # one value of each sweep
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        compose(config_name=command, overrides=singles)
+
+
+def test_every_knob_that_is_named_exists():
+    known = {knob.key for schema in COMMANDS.values() for knob in knobs_of(schema)}
+    named = set(re.findall(r"`((?:train|eval|data|model|wandb)\.[a-z_]+)", README))
+    assert named
+    assert named <= known
+
+
+def test_the_example_scheme_trains_from_outside(tmp_path):
+    code = re.search(r"```python\n# posexp/schemes/resonance.py\n(.*?)```", README, re.S)
+    options = re.search(r"```yaml\n(.*?)```", README, re.S)
+    assert code and options
+    (tmp_path / "mine.py").write_text(code[1])
+    (tmp_path / "mine" / "scheme").mkdir(parents=True)
+    (tmp_path / "mine" / "scheme" / "resonance.yaml").write_text(options[1].replace("posexp.schemes.resonance", "mine"))
+    (tmp_path / "text.txt").write_text("so it goes and goes again, " * 200)
+    # `mine` is a file and a folder here: the module wins, since the folder holds no Python
+    arguments = [
+        "train --config-dir mine +scheme=resonance model.d_model=16 model.n_layer=1 model.n_head=2",
+        "train.length=16 train.batch_tokens=64 train.tokens=640 data=files data.paths=text.txt data.vocab_size=300",
+        "data.cache=cache eval.lengths=[16,32] eval.targets=16 eval.protocols=[nonoverlapping] wandb.mode=disabled",
+    ]
+    command = [sys.executable, "-m", "posexp", *" ".join(arguments).split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (rows,) = tmp_path.glob("results/default/resonance-s0-*/rows.jsonl")
+    assert rows.read_text().count('"status": "ok"') == 2
+
+
+def test_the_example_runs_in_somebody_elses_model():
+    import torch
+
+    code = re.search(r"```python\n(from posexp.attention.*?)```", README, re.S)
+    assert code and len([line for line in code[1].splitlines() if line.strip()]) <= 10
+
+    class Block:
+        def project(self, x_BTD):
+            return (x_BTD.unflatten(2, (8, 64)).transpose(1, 2),) * 3
+
+        def merge(self, mixed_BHTC):
+            return mixed_BHTC.transpose(1, 2).flatten(2)
+
+    given = {"B": 2, "T": 20, "x_BTD": torch.randn(2, 20, 512), "blocks": [Block(), Block()]}
+    before_BTD = given["x_BTD"]
+    exec(code[1], given)
+    assert given["x_BTD"].shape == (2, 20, 512) and bool(given["x_BTD"].isfinite().all())
+    given["x_BTD"].sum().backward()
+    assert not torch.equal(given["x_BTD"], before_BTD) and given["scheme"].r1_H.grad.any()
+
+
+def test_every_formula_and_choice_that_is_named_exists():
+    from importlib import import_module
+
+    formulas = re.search(r"The formulas alone: (.*?) and the others", README, re.S)
+    assert formulas
+    named = re.findall(r"`(\w+)\.(\w+)`", formulas[1])
+    assert len(named) >= 10
+    for module, function in named:
+        if module == "posexp":
+            continue
+        place = "transforms" if (config_dir() / "transform" / f"{module}.yaml").is_file() else "schemes"
+        assert callable(getattr(import_module(f"posexp.{place}.{module}"), function)), function
+    axes = README.partition("## Schemes, windows, transforms")[2].partition("<!-- -->")[0]
+    for kind in ("scheme", "window", "transform"):
+        for file in (config_dir() / kind).glob("*.yaml"):
+            assert re.search(rf"[`=]{file.stem}`", axes), f"{kind} {file.stem} is not in the README"
+
+
+def test_what_it_points_to_is_there():
+    pointed = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert pointed
+    assert [path for path in pointed if not (ROOT / path).exists()] == []
+
+
+def test_its_make_targets_exist():
+    named = set(re.findall(r"make ([a-z]+)", README))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {"demo", "test"} <= named <= targets

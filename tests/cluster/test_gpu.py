@@ -1,0 +1,146 @@
+"""What only a GPU can show. Skipped without one."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from support.command import TINY, posexp, write_texts
+
+from posexp.runs import checkpoint
+from posexp.training import distributed, optim
+from posexp.storage import jsonl
+from posexp import windows
+from posexp.attention import attention, kernel_path
+from posexp.config.commands import TrainCommand
+from posexp.config.sections import (AttentionPath, ModelConfig, Precision, Strategy, TrainConfig, TrainerConfig, config_dir)
+from posexp.model.device import autocast, compiled_graphs
+from posexp.model.decoder import build
+from posexp.config.components import options_of, read_options
+from posexp.jobs.ranks import Place
+from posexp.runs.run import Run
+from posexp.schemes import Dims
+from posexp.schemes import build as build_scheme
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+SCHEMES = sorted((config_dir() / "scheme").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
+def test_a_gpu_gives_the_losses_and_gradients_of_a_cpu(path: Path):
+    config, tokens = ModelConfig(), torch.randint(0, 500, (2, 129))
+    found = {}
+    for device in ("cpu", "cuda"):
+        model = build(config, 500, read_options(path), 128, seed=0).to(device).eval()  # which draws no positions
+        loss = model.loss(tokens[:, :-1].to(device), tokens[:, 1:].to(device))
+        loss.backward()
+        found[device] = loss.item(), model.embedding.weight.grad.cpu()
+    assert found["cpu"][0] == pytest.approx(found["cuda"][0], rel=1e-4)
+    torch.testing.assert_close(found["cpu"][1], found["cuda"][1], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
+def test_a_compiled_bfloat16_step_stays_near_float32(path: Path):
+    model = build(ModelConfig(), 500, read_options(path), 128, seed=0).cuda()
+    tokens = torch.randint(0, 500, (4, 129), device="cuda")
+    exact = model.loss(tokens[:, :-1], tokens[:, 1:])
+    with autocast(Precision.bfloat16, torch.device("cuda")):
+        rounded = torch.compile(model.loss)(tokens[:, :-1], tokens[:, 1:])
+    assert rounded.item() == pytest.approx(exact.item(), abs=0.02)
+
+
+@pytest.mark.parametrize("window", ["full", "sliding", "bca"])
+@pytest.mark.parametrize("scheme", ["none", "rope", "alibi", "t5", "kerple_log"])
+@pytest.mark.parametrize("T", [128, 300, 2048])
+def test_flex_equals_the_dense_path_and_so_do_its_gradients(scheme: str, window: str, T: int):
+    dims = Dims(d_model=128, n_head=2, n_layer=1, train_length=256)
+    part, seen = build_scheme(scheme, dims).cuda(), windows.build(window, dims)
+    qkv = [torch.randn(2, 2, T, 64, device="cuda", requires_grad=True) for _ in range(3)]
+    slope_BHTC = torch.randn(2, 2, T, 64, device="cuda")
+    leaves = [*qkv, *part.parameters()]
+    found = []
+    for path in (AttentionPath.flex, AttentionPath.dense):
+        out = attention(part, *qkv, torch.arange(T, device="cuda")[None], torch.zeros(2, T, 128).cuda(), seen, path)
+        found.append([out, *torch.autograd.grad((out * slope_BHTC).sum(), leaves)])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=2e-3 * float(wanted.abs().max() + 1))
+
+
+def test_a_bias_or_a_window_takes_the_flex_path_on_a_gpu():
+    dims = Dims(d_model=128, n_head=2, n_layer=1, train_length=256)
+    assert kernel_path(build_scheme("t5", dims).cuda(), dims, device=torch.device("cuda")) == "flex"
+    assert kernel_path(build_scheme("alibi", dims), dims, device=torch.device("cuda")) == "flex"
+
+
+@pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
+def test_a_step_on_a_gpu_is_compiled_once(path: Path):
+    torch._dynamo.reset()
+    model = build(ModelConfig(), 500, read_options(path), 128, seed=0).cuda().train()
+    step, made = torch.compile(model.loss), []
+    for index in range(4):
+        model.scheme.progress(index / 100)
+        tokens_BT = torch.randint(0, 500, (4, 129), device="cuda")
+        with autocast(Precision.bfloat16, torch.device("cuda")):
+            step(tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous()).backward()
+        made.append(compiled_graphs())
+    assert made[1:] == made[:1] * 3
+
+
+@pytest.fixture
+def one_rank():
+    """A group of one process over NCCL: what several do, without the others."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    torch.cuda.set_device(0)
+    dist.init_process_group("cpu:gloo,cuda:nccl", init_method=address, rank=0, world_size=1)
+    yield distributed.Ranks(Place(size=2))  # so that it is treated as one of several
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("scheme", ["rope", "t5", "fox", "fire"])
+def test_compiled_steps_over_nccl_are_those_of_one_process(one_rank, scheme, strategy):
+    torch._dynamo.reset()
+    config = TrainCommand(
+        scheme=options_of("scheme", scheme, {}),
+        label=scheme,
+        train=TrainConfig(length=128, tokens=10 * 512, batch_tokens=512),
+        trainer=TrainerConfig(strategy=strategy),
+    )
+    tokens = torch.randint(0, 500, (4, 129), generator=torch.Generator().manual_seed(0)).cuda()
+    found = []
+    for ranks in (distributed.Ranks(Place()), one_rank):
+        model = build(config.model, 500, config.scheme, 128, seed=0).cuda().train()
+        compute_loss = distributed.spread(model, config, ranks, compiled=True)
+        optimizer, losses = optim.build(model, config.train), []
+        for _ in range(5):
+            with autocast(Precision.bfloat16, torch.device("cuda")):
+                loss = compute_loss(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+            loss.backward()
+            distributed.full(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)).item()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+        found.append((losses, checkpoint.tensors(model, optimizer)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=0.02)
+    assert {name: t.shape for name, t in found[0][1].items()} == {name: t.shape for name, t in found[1][1].items()}
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("strategy", Strategy)
+def test_two_gpus_have_the_losses_of_one(tmp_path, strategy):
+    write_texts(tmp_path / "text")
+    found = []
+    for devices in (1, 2):
+        results = f"results={devices}"
+        words = [results, f"trainer.devices={devices}", f"trainer.strategy={strategy.value}", "device=cuda"]
+        answer = posexp("train", "+scheme=t5", *TINY, *words, cwd=tmp_path)
+        assert answer.code == 0, answer.err
+        (run,) = (Run(path) for path in (tmp_path / str(devices) / "default").iterdir())
+        found.append([row["loss"] for row in jsonl.read(run.metrics, print) if "loss" in row])
+    assert found[0] == pytest.approx(found[1], abs=0.02)

@@ -1,0 +1,170 @@
+"""Probes: exact targets, and what a model that copies makes of them."""
+
+import numpy as np
+import pytest
+import torch
+from support.command import here, world
+from support.spans import V, listed, planned, text
+from torch import nn
+
+from posexp.storage import jsonl
+from posexp.config.sections import DataConfig, Precision, Source, Split
+from posexp.data import Tokens, load
+from posexp.errors import Misuse
+from posexp.evaluation.probes import RARE, rare, since_last
+from posexp.evaluation.protocols import MIN_WINDOWS, TooLong
+from posexp.evaluation.scoring import Read, Scorer
+from posexp.evaluation.targets import targets_hash, targets_of
+
+MANY = 5000  # entries of a vocabulary in which a short random span hardly repeats a token
+
+
+def random_text(*sizes: int) -> Tokens:
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    return Tokens(np.random.default_rng(1).integers(MANY, size=starts[-1]), starts, 0, "")
+
+
+class Copier(nn.Module):
+    """Expects what followed the earliest of the longest matches with the end of its input; knows nothing else."""
+
+    def forward(self, tokens_BT, last=None):
+        rows = tokens_BT.tolist()
+        after = [[self.next(row[: t + 1]) for t in range(len(row) - (last or len(row)), len(row))] for row in rows]
+        return torch.tensor(after)[..., None]
+
+    def next(self, seen: list[int]) -> int:
+        def matching(end: int) -> int:
+            return next((n for n in range(end) if seen[end - 1 - n] != seen[-1 - n]), end)
+
+        best = max(range(len(seen)), key=matching)
+        return seen[best] if matching(best) else MANY
+
+    def logits(self, hidden):
+        is_next = torch.arange(MANY) == hidden
+        return torch.where(is_next, 30.0, 0.0) * (hidden < MANY)
+
+
+def scored(row):
+    windows = row.windows.tolist()
+    reads = [Read(start, stop, np.arange(first, stop)) for start, first, stop in windows]
+    scores = Scorer(Copier(), 4096, torch.device("cpu"), Precision.float32)(row.tokens.ids, reads)
+    return np.concatenate([s.nll for s in scores]), np.concatenate([s.hit for s in scores])
+
+
+def test_induction_on_a_hand_made_case():
+    # 100 tokens hold five stretches of 17: as many as the longest length, and the last target.
+    tokens = text(60, 40)
+    eight, sixteen = planned(tokens, "induction", [8, 16], stride=3)
+    for row, length in ((eight, 8), (sixteen, 16)):
+        ends = [17, 34, 51, 68, 85]
+        assert listed(row) == [[(end - 2, length - 1), (end - 1, length)] for end in ends]
+        assert (row.length, row.inputs, row.stride) == (length, length, 3)
+        assert row.tokens.starts.tolist() == [0, *ends]
+        for index, (start, _, stop) in enumerate(row.windows.tolist()):
+            inside, own = row.tokens.ids[start:stop], (tokens.ids[:85]).reshape(5, 17)[index]
+            assert len(inside) == length + 1
+            assert (inside[:3] == inside[-3:]).all(), "what is scored stands at the beginning too"
+            assert (inside[3:-3] == own[-length - 1 :][3:-3]).all(), "between the copies is the split's own text"
+    assert (tokens.ids == np.arange(100) % V).all(), "the split is left as it was"
+
+
+def test_all_lengths_score_the_same_copies_and_the_baseline_does_too():
+    tokens = random_text(300, 500)
+    rows = [row for name in ("induction", "induction_absent") for row in planned(tokens, name, [16, 32, 64], stride=8)]
+    assert len({targets_hash(row.tokens, targets_of(row.windows)[0]) for row in rows}) == 1
+    with_first, without = rows[0], rows[3]
+    start, _, stop = without.windows[0]
+    assert (without.tokens.ids[stop - 8 : stop] == with_first.tokens.ids[stop - 8 : stop]).all()
+    assert not np.isin(without.tokens.ids[start : start + 8], without.tokens.ids[stop - 8 : stop]).any()
+
+
+def test_a_model_that_copies_loses_nothing_on_the_second_copy_and_everything_without_the_first():
+    for row in planned(random_text(2000), "induction", [16, 48], stride=8):
+        nll_N, hit_N = scored(row)
+        assert hit_N.all() and nll_N.max() < 1e-6
+    for row in planned(random_text(2000), "induction_absent", [16, 48], stride=8):
+        nll_N, hit_N = scored(row)
+        assert not hit_N.any() and nll_N.min() > 8
+
+
+def test_spans_have_the_frequencies_of_the_text():
+    ids = np.where(np.random.default_rng(0).random(4000) < 0.9, 7, np.arange(4000) % V)
+    (row,) = planned(Tokens(ids, np.array([0, 4000]), 0, ""), "induction", [20], stride=10)
+    target_N, _ = targets_of(row.windows)
+    assert 0.85 < (row.tokens.ids[target_N] == 7).mean() < 0.95
+
+
+def test_a_bound_leaves_trials_all_over_the_split():
+    (row,) = planned(text(20_000), "induction", [16], stride=4, targets=60)
+    assert len(row.windows) == 20
+    (row,) = planned(text(20_000), "induction", [16], stride=4, targets=1)
+    assert len(row.windows) == MIN_WINDOWS
+
+
+@pytest.mark.parametrize(("lengths", "stride"), [([16, 30], 9), ([4, 16], None)])
+def test_a_span_that_does_not_fit_twice_is_refused(lengths, stride):
+    with pytest.raises(Misuse, match="every length at least twice as long"):
+        planned(text(300), "induction", lengths, stride=stride)
+    with pytest.raises(TooLong) as refused:
+        planned(text(100), "induction_absent", [16, 100], stride=4)
+    assert refused.value.possible == 99
+
+
+def test_the_distance_to_the_last_equal_token():
+    assert since_last(np.array([5, 3, 5, 5, 9, 3, 5])).tolist() == [0, 0, 2, 1, 0, 4, 3]
+
+
+def test_repeats_on_a_hand_made_case():
+    # 60 common tokens, 0, and 6 rare ones, 1 … 3, a tenth of all: in the document [0, 45) 1, 2 and 1, in the other 3.
+    ids = np.zeros(66, dtype=np.int64)
+    ids[[2, 10, 12]] = 1, 2, 1  # ten back, in the same input
+    ids[[19, 46, 50]] = 2, 3, 3  # 2 stands nine back, but in the input before; 3 stands four back
+    tokens = Tokens(ids, np.array([0, 45, 66]), 0, "")
+    rows = planned(tokens, "repeats", [8, 16])
+    assert all((row.windows == [[0, 1, 17], [16, 17, 33], [45, 46, 62]]).all() for row in rows)
+    target_N, _ = targets_of(rows[0].windows)
+    assert [(row.length, target_N[row.chosen].tolist()) for row in rows] == [(4, [50]), (11, [12])]
+
+
+def test_repeats_without_anything_to_score_or_room_is_refused():
+    with pytest.raises(Misuse, match="no rare token comes twice"):
+        planned(text(40), "repeats", [16])
+    with pytest.raises(TooLong) as refused:
+        planned(text(40), "repeats", [8, 40])
+    assert refused.value.possible == 39
+
+
+def test_rare_tokens_are_those_of_the_training_split(tmp_path):
+    (tmp_path / "train.txt").write_text("a" * 80 + "b" * 12 + "c" * 7 + "d")
+    (tmp_path / "valid.txt").write_text("c" * 80 + "aab")
+    config = DataConfig(
+        source=Source.files,
+        paths=str(tmp_path / "train.txt"),
+        valid=str(tmp_path / "valid.txt"),
+        tokenizer="bytes",
+        cache=str(tmp_path / "cache"),
+    )
+    is_rare_V = rare(load(config, lambda line: None).split(Split.valid))
+    assert [bool(is_rare_V[ord(char)]) for char in "abcde"] == [False, False, True, True, True]
+    assert RARE == 0.1
+
+
+def test_a_run_gets_rows_of_every_probe(tmp_path_factory, tmp_path):
+    folder = world(tmp_path_factory, tmp_path)
+    words = ["eval.protocols=[induction,induction_absent,repeats]", "eval.stride=4", "eval.targets=64"]
+    words.append("wandb.mode=disabled")
+    answer = here("eval", "--lengths", "16,64", *words, cwd=folder)
+    assert answer.code == 0, answer.err
+    for path in (folder / "results" / "default").glob("*/rows.jsonl"):
+        rows = [
+            row for row in jsonl.read(path, pytest.fail) if row["protocol"] not in ("same_targets", "nonoverlapping")
+        ]
+        found = {name: [row for row in rows if row["protocol"] == name] for name in ("induction", "repeats")}
+        assert sorted(row["length"] for row in found["induction"]) == [16, 64]
+        assert len({row["targets_hash"] for row in found["induction"]}) == 1
+        assert len(found["repeats"]) > 3
+        past = "undefined" if "learned" in path.parent.name else "ok"
+        assert {row["length"]: row["status"] for row in found["induction"]} == {16: "ok", 64: past}
+    again = here("eval", "--lengths", "16,64", *words, cwd=folder)
+    assert "measured already" in again.err + again.out
+    assert here("report", cwd=folder).code == 0

@@ -1,0 +1,273 @@
+"""posexp bench: what is counted, what ratios are to, and what becomes of a contender that cannot go on. No test looks
+at how fast anything was."""
+
+import csv
+import importlib
+import json
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from support.command import Answer, here
+from torch.utils.flop_counter import FlopCounterMode
+
+from posexp.bench.models import Contender, Settings, heard
+from posexp.bench.flops import flops_per_token, matmul_parameters
+from posexp.bench.rows import COLUMNS, quartiles, rows_of
+from posexp.bench.interleave import Measured, measure
+from posexp.config.sections import AttentionPath, Device, Mlp, ModelConfig, Precision, config_dir
+from posexp.model.decoder import build
+from posexp.config.components import read_options
+
+TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "vocab_size=257", "batch=2", "length=16", "threads=1"]
+SETTINGS = Settings(
+    model=ModelConfig(d_model=32, n_layer=1, n_head=2),
+    vocab_size=257,
+    batch=2,
+    length=16,
+    longest=32,
+    precision=Precision.float32,
+    attention=AttentionPath.auto,
+    device=Device.cpu,
+    threads=1,
+    memory_limit=8 << 30,
+)
+
+
+def own(name: str) -> Contender:
+    return Contender(name, scheme=read_options(config_dir() / "scheme" / f"{name}.yaml"))
+
+
+def rows_in(folder: Path) -> list[dict[str, str]]:
+    with (folder / "bench.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def benched(tmp_path_factory) -> tuple[Path, Answer]:
+    folder = tmp_path_factory.mktemp("bench")
+    answer = here("bench", "learned", "--lengths", "16,32", *TINY, "rounds=1", "name=mine", cwd=folder)
+    assert answer.code == 0, answer.err
+    return folder / "results" / "bench" / "mine", answer
+
+
+def test_a_row_for_each_contender_and_length(benched):
+    folder, _ = benched
+    rows = rows_in(folder)
+    assert tuple(rows[0]) == COLUMNS
+    places = [("training", "16"), ("evaluation", "16"), ("evaluation", "32")]
+    wanted = [(name, *place) for place in places for name in ("none", "learned")]
+    assert [(row["contender"], row["what"], row["length"]) for row in rows] == wanted
+    for row in rows:
+        assert row["path"] == "sdpa causal" and int(row["parameters"]) > 257 * 32
+        figures = ("tokens_per_second", "ratio_to_none", "mfu", "matmul_flops", "flops_per_token", "peak_memory")
+        if row["status"] == "ok":
+            assert all(math.isfinite(float(row[figure])) and float(row[figure]) >= 0 for figure in figures)
+        else:
+            assert not any(row[figure] for figure in figures)
+
+
+def test_a_scheme_that_ends_is_undefined_past_its_end_and_none_is_its_own_measure(benched):
+    rows = rows_in(benched[0])
+    status = {(row["contender"], row["what"], row["length"]): row["status"] for row in rows}
+    assert status.pop(("learned", "evaluation", "32")) == "undefined"
+    assert set(status.values()) == {"ok"}
+    assert {row["ratio_to_none"] for row in rows if row["contender"] == "none"} == {"1.0"}
+
+
+def test_the_folder_says_how_it_came_about(benched):
+    folder, answer = benched
+    files = {"bench.csv", "table.md", "bench.png", "bench.svg", "note.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == files
+    note = json.loads((folder / "note.json").read_text())
+    assert note["threads"] == 1 and note["rounds"] == 1 and note["precision"] == "float32" and note["matmul"]
+    assert "schemes=[learned]" in note["command"] and note["command"].startswith("posexp bench ")
+    assert note["command"] in "".join((folder / "README.md").read_text().splitlines()[:3])
+    assert "| learned | sdpa causal |" in (folder / "table.md").read_text()
+    assert (folder / "bench.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Training at 16 tokens" in answer.out and "undefined" in answer.out and str(folder.name) in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["roep"], "no scheme 'roep', did you mean 'rope'?"),
+        (["rounds=0"], "rounds=0 must be at least 1"),
+        (["lengths=[]"], "lengths is empty"),
+        (["memory_limit_gib=0"], "memory_limit_gib=0.0 must be above 0"),
+        (["name=a/b"], "name='a/b' must be a plain folder name"),
+        (["peers_path=nowhere"], "peers_path=nowhere has no model.py"),
+        (["attention=fast"], "attention"),
+    ],
+)
+def test_misuse_is_one_line_and_leaves_nothing_behind(tmp_path, words, says):
+    assert says in here("bench", *words, cwd=tmp_path).refusal()
+    assert not list(tmp_path.iterdir())
+
+
+def test_peers_that_are_not_installed_are_named(tmp_path):
+    if importlib.util.find_spec("x_transformers"):
+        pytest.skip("x-transformers is installed")
+    assert "--peers needs x-transformers" in here("bench", "--peers", cwd=tmp_path).refusal()
+
+
+def test_each_scheme_is_measured_through_a_window_too(tmp_path):
+    words = ["bench", "alibi", "window=sliding", "window.size=4", *TINY, "lengths=[32]", "rounds=1", "name=mine"]
+    answer = here(*words, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    rows = rows_in(tmp_path / "results" / "bench" / "mine")
+    names = ["none", "alibi", "none · window sliding 4", "alibi · window sliding 4"]
+    assert [row["contender"] for row in rows] == names * 2
+    assert {row["status"] for row in rows} == {"ok"}
+    paths = {row["contender"]: row["path"] for row in rows}
+    assert paths[names[0]] == "sdpa causal" and paths[names[2]] == "sdpa distance view"
+    counted = {row["contender"]: float(row["flops_per_token"]) for row in rows if row["what"] == "evaluation"}
+    seen = (1 + 2 + 3 + 29 * 4) / 32  # keys of a query, on average
+    assert counted[names[0]] - counted[names[2]] == pytest.approx(4 * 32 * (16 - seen))
+    assert {row["ratio_to_none"] for row in rows if row["contender"] == "none"} == {"1.0"}
+
+
+def test_a_contender_that_fails_says_why_and_others_go_on(tmp_path):
+    odd = [word for word in TINY if "n_head" not in word]
+    words = ["bench", "rope", *odd, "model.n_head=32", "lengths=[16]", "rounds=1", "name=mine"]
+    assert here(*words, cwd=tmp_path).code == 0
+    rows = rows_in(tmp_path / "results" / "bench" / "mine")
+    assert {row["status"] for row in rows if row["contender"] == "none"} == {"ok"}
+    (said,) = {row["status"] for row in rows if row["contender"] == "rope"}
+    assert "is odd" in said
+
+
+def test_what_does_not_fit_is_out_of_memory_and_what_fits_goes_on():
+    """Training holds more than a GB here; an evaluation of 16 tokens, and the matrices beside it, 50 MB."""
+    settings = Settings(**{**vars(SETTINGS), "batch": 256, "length": 1024, "memory_limit": 256 << 20})
+    *_, (training, evaluation) = measure([own("none")], settings, [16], rounds=1)
+    assert (training.status, training.seconds) == ("out of memory", {})
+    assert evaluation.status == "ok" and len(evaluation.seconds) == 1
+
+
+def test_operations_of_a_token_counted_by_hand():
+    model = build(ModelConfig(d_model=32, n_layer=2, n_head=2, mlp=Mlp.gelu), 100, own("none").scheme or {}, 16, seed=0)
+    weights = matmul_parameters(model, model.embedding.weight)
+    assert weights == 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128) + 100 * 32  # qkv, out, up and down; the tied output layer
+    forward = 2 * weights + 2 * 2 * 16 * 32  # two layers; half of 16 keys, twice 2 * 32 operations with each
+    assert flops_per_token(weights, 2, 32, 8, training=False) == forward
+    assert flops_per_token(weights, 2, 32, 8, training=True) == 3 * forward
+
+
+@pytest.mark.parametrize("mlp", list(Mlp))
+def test_operations_are_those_that_pytorch_counts(mlp):
+    """Its counter takes all pairs of tokens for attention, of which the causal half is ours."""
+    config, T = ModelConfig(d_model=32, n_layer=3, n_head=2, mlp=mlp), 24
+    model = build(config, 100, own("none").scheme or {}, T, seed=0)
+    model.path = AttentionPath.dense  # its counter does not know the fused kernel of a CPU
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.logits(model(torch.randint(100, (1, T))))
+    pairs = 4 * config.n_layer * T * T * config.d_model
+    weights = matmul_parameters(model, model.embedding.weight)
+    assert flops_per_token(weights, 3, 32, T / 2, training=False) * T == counter.get_total_flops() - pairs // 2
+
+
+def test_ratios_are_of_the_same_round():
+    def row(contender: Contender, seconds: dict[int, float], tokens: int = 10) -> Measured:
+        peaks = [1000.0] * len(seconds)
+        return Measured(contender, "training", 16, "ok", {}, tokens, 6, seconds, peaks, 0)
+
+    found = [
+        row(own("none"), {1: 1.0, 2: 10.0, 3: 2.0}),
+        row(own("rope"), {1: 2.0, 2: 20.0, 3: 4.0}),
+        row(Contender("slow peer"), {1: 8.0, 2: 80.0, 3: 16.0}),
+        row(Contender("none"), {1: 4.0, 2: 40.0, 3: 8.0}),  # a peer of that name
+    ]
+    rows = rows_of(found, "none")
+    assert [row["ratio_to_none"] for row in rows] == [1, 0.5, 0.125, 0.25]
+    assert [row["ratio_to_fastest_peer"] for row in rows] == [4, 2, 0.5, 1]
+    assert rows[0]["tokens_per_second"] == 5 and rows[0]["mfu"] == 6 * 10 / 2 / 1000
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2, 3, 4)
+
+
+def test_settings_come_out_of_json_as_they_went_in():
+    assert heard(json.loads(json.dumps(SETTINGS.message()))) == SETTINGS
+
+
+def peers_or_skip():
+    pytest.importorskip("transformers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of their own imports
+        try:
+            importlib.import_module("x_transformers")
+        except ImportError as error:
+            pytest.skip(f"x-transformers: {error}")
+    from posexp.bench import peers
+
+    return peers
+
+
+def test_every_peer_trains_and_reads_at_posexps_sizes():
+    peers = peers_or_skip()
+    ids = torch.randint(257, (2, 17))
+    for name in peers.names():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            subject = peers.load(Contender(name))(SETTINGS, torch.device("cpu"), Precision.float32)
+            loss = subject.loss(ids[:, :-1], ids[:, 1:])
+            loss.backward()
+            subject.read(torch.randint(257, (33,)))
+        assert 4 < loss.item() < 8, name
+        assert subject.head.shape == (257, 32)
+        inside = matmul_parameters(subject.model, subject.head) - 257 * 32
+        assert inside == pytest.approx(12 * 32 * 32, rel=0.1), name  # a narrow SwiGLU comes out 8 % wider
+
+
+def test_a_peer_is_measured_beside_posexp():
+    peers_or_skip()
+    *_, found = measure([own("none"), Contender("x-transformers rotary")], SETTINGS, [16], rounds=1)
+    rows = rows_of(found, "none")
+    assert [row["status"] for row in rows] == ["ok"] * 4
+    assert [row["kind"] for row in rows] == ["posexp", "peer"] * 2
+    assert rows[1]["ratio_to_fastest_peer"] == 1 and rows[1]["path"] == "flash"
+
+
+LIKE_NANOGPT = '''
+from dataclasses import dataclass
+from torch import nn
+import torch.nn.functional as F
+
+@dataclass
+class GPTConfig:
+    block_size: int = 1024
+    vocab_size: int = 50304
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    bias: bool = True
+
+class GPT(nn.Module):
+    """No attention; of all tokens it gives logits only beside targets."""
+
+    def __init__(self, config):
+        super().__init__()
+        assert not config.bias and config.block_size == 32
+        self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+
+    def forward(self, ids, targets=None):
+        logits = self.lm_head(self.embedding(ids))
+        assert targets is not None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+'''
+
+
+def test_a_checkout_with_nanogpts_names_is_read_through_them(tmp_path):
+    from posexp.bench import peers
+
+    (tmp_path / "model.py").write_text(LIKE_NANOGPT)
+    built = peers.load(Contender("nanoGPT", checkout=str(tmp_path)))
+    subject = built(SETTINGS, torch.device("cpu"), Precision.float32)
+    ids = torch.randint(257, (2, 17))
+    assert subject.loss(ids[:, :-1], ids[:, 1:]).item() > 1
+    subject.read(ids[0])
+    assert matmul_parameters(subject.model, subject.head) == 257 * 32
