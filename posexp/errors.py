@@ -1,5 +1,7 @@
 """The two ways a command can end badly: what was typed cannot be done, or a run failed."""
 
+from difflib import get_close_matches
+
 
 class PosexpError(Exception):
     """Ends in one line on stderr, without a traceback."""
@@ -31,3 +33,8 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, message: str, signum: int):
         super().__init__(message)
         self.signum = signum
+
+
+def did_you_mean(word: str, options: list[str]) -> str:
+    close = get_close_matches(word, options, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

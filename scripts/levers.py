@@ -17,21 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.model import cpu
-from posexp.training import optim
 from posexp.attention import attention
+from posexp.config.components import options_of
 from posexp.config.sections import ModelConfig, Precision, TrainConfig
 from posexp.data.sampler import Windows
 from posexp.data.store import Tokens
-from posexp.model.device import autocast
+from posexp.dims import Dims
 from posexp.evaluation.scoring import measured
-from posexp.ops.layers import RMSNorm, swiglu
-from posexp.ops.cross_entropy import linear_cross_entropy
+from posexp.model import cpu
 from posexp.model.decoder import Decoder, build
-from posexp.config.components import options_of
-from posexp.schemes import Dims
+from posexp.model.device import autocast
+from posexp.ops.cross_entropy import linear_cross_entropy
+from posexp.ops.layers import RMSNorm, swiglu
 from posexp.schemes import build as build_scheme
 from posexp.schemes.rope import rotary_frequencies, rotate_pairs
+from posexp.training import optim
 
 MODEL, VOCAB, BATCH, LENGTH = ModelConfig(d_model=256, n_layer=6, n_head=4), 8192, 8, 512
 DIMS = Dims(MODEL.d_model, MODEL.n_head, MODEL.n_layer, LENGTH)

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posexp.model import cpu
+from posexp.config.components import options_of
 from posexp.config.sections import EvalConfig, ModelConfig, Precision
 from posexp.data.store import Tokens
-from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import Scorer
+from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.targets import Measurement
+from posexp.model import cpu
 from posexp.model.decoder import Decoder, build
-from posexp.config.components import options_of
 
 VOCAB, BATCH, SCHEME = 8192, 16384, "rope"
 MODELS = {"tiny": ModelConfig(), "bench": ModelConfig(d_model=256, n_layer=6, n_head=4)}

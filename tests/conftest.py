@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from support.tiny_runs import corpus  # noqa: F401 - a fixture of several rooms
 
-pytest.register_assert_rewrite("contract")
+pytest.register_assert_rewrite("support.contract")
 torch.set_num_threads(1)
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from posexp.attention import dense, by_distance, flex, by_position, far_keys
-from posexp.ops.sdpa import biased, sdpa
+from posexp.attention import by_distance, by_position, dense, far_keys, flex
 from posexp.config.sections import AttentionPath
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, bias_between
+from posexp.ops.sdpa import biased, sdpa
+from posexp.schemes import Scheme, bias_between
 from posexp.windows import Window
 
 __all__ = ["attention", "bias_between", "biased", "kernel_path"]

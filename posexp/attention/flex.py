@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from posexp.ops.sdpa import HALF
 from posexp.errors import Misuse
+from posexp.ops.sdpa import HALF
 from posexp.windows import Window
 
 BLOCK = 128  # tokens of a block, the kernel's own default

@@ -23,9 +23,9 @@ def bench(command: BenchCommand) -> None:
     Raises Misuse for the name of no scheme, a device that is not there, or peers that are not installed; RunFailed
     if no contender could be measured, or the folder not be written.
     """
+    from posexp.bench.interleave import measure
     from posexp.bench.models import BASE, Settings
     from posexp.bench.rows import rows_of
-    from posexp.bench.interleave import measure
 
     contenders = contenders_of(command)
     from posexp.model.device import choose_device, choose_precision
@@ -55,8 +55,8 @@ def bench(command: BenchCommand) -> None:
         note["matmul_gflops"] = round(max(peaks) / 1e9, 1)
         folder, shown = write(command, rows, note, any(contender.peer for contender in contenders))
     from posexp.bench.table import LEGEND
+    from posexp.output.console import console
     from posexp.output.grid import print_grid
-    from posexp.report.listing import console
 
     screen = console()
     for table in shown:
@@ -68,15 +68,14 @@ def bench(command: BenchCommand) -> None:
 def contenders_of(command: BenchCommand) -> "list[Any]":
     """posexp's first, and of these the one that ratios are to."""
     from posexp.bench.models import BASE, Contender
-    from posexp.check import chosen
-    from posexp.report.listing import scheme_folders
+    from posexp.config.components import chosen, scheme_folders
 
     paths = chosen(list(dict.fromkeys([BASE, *command.schemes])), scheme_folders())
     checkout = Path(command.peers_path).expanduser().resolve() if command.peers_path else None
     if checkout and not (checkout / "model.py").is_file():
         raise Misuse(f"peers_path={command.peers_path} has no model.py: name the folder of a nanoGPT checkout")
     from posexp.config.components import read_options
-    from posexp.schemes import Dims
+    from posexp.dims import Dims
     from posexp.windows import from_config
 
     nodes = {name: read_options(path) for name, path in paths.items()}
@@ -137,9 +136,9 @@ def write(
     command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
 ) -> "tuple[Path, list[Table]]":
     """The folder's files. Raises RunFailed if they cannot be written."""
-    from posexp.storage import atomic
     from posexp.bench.picture import pictures
     from posexp.bench.table import csv_of, markdown, tables
+    from posexp.storage import atomic
 
     shown = tables(rows, with_peers)
     where = f"{note['cpu'] if note['device'] == 'cpu' else note['device']}, threads: {note['threads']}, "

@@ -15,7 +15,7 @@ from typing import Any
 
 import posexp
 from posexp.bench.models import Contender, Settings
-from posexp.training.log import progress, say
+from posexp.output.console import progress, say
 
 OK = "ok"
 TURN = 0.3  # seconds that a turn lasts at least

@@ -92,9 +92,9 @@ def own(contender: Contender, settings: Settings, device: "torch.device", precis
     import numpy as np
     import torch
 
-    from posexp.model import cpu
     from posexp.attention import kernel_path
     from posexp.evaluation.scoring import Read, Scorer
+    from posexp.model import cpu
     from posexp.model.decoder import build
 
     assert contender.scheme is not None

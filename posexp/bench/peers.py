@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from posexp.bench.models import Build, Contender, Settings, Subject
 from posexp.config.sections import Precision
-from posexp.model.device import autocast
 from posexp.errors import Misuse
 from posexp.model.decoder import SwiGLU
+from posexp.model.device import autocast
 
 PACKAGES = {"transformers": "transformers", "x_transformers": "x-transformers"}  # module: package
 Make = Callable[[Settings], tuple[nn.Module, str]]

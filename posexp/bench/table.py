@@ -4,8 +4,8 @@ import csv
 import io
 from dataclasses import dataclass
 
-from posexp.bench.rows import COLUMNS, Row
 from posexp.bench.interleave import OK
+from posexp.bench.rows import COLUMNS, Row
 
 NOTHING = "–"
 LEGEND = (

@@ -20,14 +20,14 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from posexp.model import cpu
-from posexp.training import optim
-from posexp.bench.models import Build, Contender, Settings, heard, load
 from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, synchronize
+from posexp.bench.models import Build, Contender, Settings, heard, load
 from posexp.config.sections import TrainConfig
-from posexp.model.device import autocast, choose_device, choose_precision
 from posexp.errors import PosexpError
 from posexp.evaluation.scoring import is_out_of_memory, measured, peak_memory
+from posexp.model import cpu
+from posexp.model.device import autocast, choose_device, choose_precision
+from posexp.training import optim
 
 OK, UNDEFINED, OUT_OF_MEMORY = "ok", "undefined", "out of memory"
 SMALL = 16  # tokens, and entries of a vocabulary

@@ -4,10 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from posexp.config.commands import CheckCommand
+from posexp.config.components import chosen
 from posexp.config.sections import config_dir
-from posexp.errors import Misuse, RunFailed
-from posexp.training.log import progress
-from posexp.config.explain import did_you_mean
+from posexp.errors import Misuse, RunFailed, did_you_mean
+from posexp.output.console import progress
 
 
 def check(command: CheckCommand) -> None:
@@ -15,7 +15,8 @@ def check(command: CheckCommand) -> None:
 
     Raises Misuse for the name of no scheme, and RunFailed if a scheme breaks a promise.
     """
-    from posexp.report.listing import console, scheme_folders
+    from posexp.config.components import scheme_folders
+    from posexp.output.console import console
 
     paths = chosen(command.schemes, scheme_folders())
     from posexp.check.table import LEGEND, show
@@ -36,14 +37,3 @@ def check(command: CheckCommand) -> None:
     screen.print(LEGEND)
     if broken:
         raise RunFailed(f"{len(broken)} of {len(paths)} schemes break what they promise: {', '.join(broken)}")
-
-
-def chosen(names: list[str], folders: list[Path]) -> dict[str, Path]:
-    """The files of the schemes of these names, or of all; the first folder that has a name decides."""
-    there: dict[str, Path] = {}
-    for path in sorted((path for folder in folders for path in folder.glob("*.yaml")), key=lambda path: path.stem):
-        there.setdefault(path.stem, path)
-    for name in names:
-        if name not in there:
-            raise Misuse(f"no scheme {name!r}{did_you_mean(name, list(there))}; there are {', '.join(there)}")
-    return {name: there[name] for name in names or there}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from posexp.check import authors
 from posexp import schemes
+from posexp.check import authors
 from posexp.check.probe import DIMS, QUERIES, VOCAB, Make, Probe, furthest, make_probe, text
 
 CONTENT = 1024  # tokens at most through a whole decoder, for schemes that read content

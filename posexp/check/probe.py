@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from posexp.config.sections import ModelConfig
+from posexp.dims import Dims
 from posexp.model.decoder import Block, Decoder
-from posexp.schemes import EMBEDDING_STD, Dims, Scheme
+from posexp.schemes import EMBEDDING_STD, Scheme
 
 Make = Callable[[Dims], Scheme]
 

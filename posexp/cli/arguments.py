@@ -12,11 +12,11 @@ from typing import Any
 
 from posexp.config import hints
 from posexp.config.commands import COMMANDS
+from posexp.config.overrides import NAME, count, quoted, settle, settled
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse
 from posexp.sweeps.launchers import check_launcher
 from posexp.sweeps.sweepers import check_study, swept_by_config
-from posexp.config.overrides import NAME, count, quoted, settle, settled
 
 OWN_FLAGS = {
     "--lengths": {"train", "eval", "check", "bench"},

@@ -19,20 +19,20 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from posexp import __version__
-from posexp.training import log
-from posexp.sweeps import sweepers
 from posexp.cli.arguments import group_options, hydra_arguments, line_to_complete, translate
+from posexp.cli.usage import EXAMPLES, USAGE, help_of
 from posexp.config.commands import COMMANDS
+from posexp.config.compose import schema_of, typed
+from posexp.config.explain import one_line
+from posexp.config.overrides import read_typed
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse, PosexpError
-from posexp.sweeps.launchers import present_launchers, threads
-from posexp.training.log import say
 from posexp.jobs.ranks import place
-from posexp.config.explain import one_line
 from posexp.jobs.signals import heed, in_a_job, stop
-from posexp.config.compose import schema_of, typed
-from posexp.cli.usage import EXAMPLES, USAGE, help_of
-from posexp.config.overrides import read_typed
+from posexp.output import console
+from posexp.output.console import say
+from posexp.sweeps import sweepers
+from posexp.sweeps.launchers import present_launchers, threads
 
 
 class Failed(BaseException):
@@ -175,7 +175,7 @@ def main() -> int:
             print(USAGE, end="", flush=True)
             return 0 if words else 2
         if command == "train":
-            log.silent = place().rank > 0
+            console.silent = place().rank > 0
         run_hydra(command, translate(command, tail))
         sys.stdout.flush()  # here a reader that left is noticed, and not while the interpreter ends
         return 0
@@ -267,7 +267,7 @@ def complete(words: list[str]) -> int:
 
 def register() -> None:
     """Tells Hydra the schema of every command, the resolvers that configs/ uses, and posexp's plugin."""
-    plugins = str(Path(__file__).resolve().parent / "plugins")
+    plugins = str(Path(__file__).resolve().parents[1] / "sweeps")
     if plugins not in sys.path:
         sys.path.append(plugins)
     store = ConfigStore.instance()

@@ -7,13 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp.storage import untrusted, atomic
 from posexp.config.commands import CompareCommand, PowerCommand
-from posexp.errors import Misuse, RunFailed
+from posexp.errors import Misuse, RunFailed, did_you_mean
+from posexp.output.console import say
 from posexp.runs.labels import curve_labels
-from posexp.training.log import say
-from posexp.config.explain import did_you_mean
 from posexp.runs.run import Run, find
+from posexp.storage import atomic, untrusted
 
 if TYPE_CHECKING:
     from posexp.compare.pairs import Comparison, Curve, LossesOf
@@ -32,7 +31,7 @@ def compare(command: CompareCommand) -> None:
 
     from posexp.compare import table
     from posexp.compare.pairs import NOT_KEPT, compared, pairs_of
-    from posexp.report.listing import console
+    from posexp.output.console import console
 
     of_curve, losses_of = load(command)
     base, *others = chosen(command.curves, list(of_curve), command)
@@ -75,7 +74,7 @@ def power(command: PowerCommand) -> None:
     from posexp.compare import table
     from posexp.compare.pairs import NOT_KEPT, pairs_of
     from posexp.compare.seeds import power_of
-    from posexp.report.listing import console
+    from posexp.output.console import console
 
     of_curve, losses_of = load(command)
     base, *others = chosen(command.curves, list(of_curve), command)

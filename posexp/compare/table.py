@@ -10,7 +10,8 @@ from posexp.compare.pairs import Comparison, Key
 from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
 from posexp.output.grid import print_grid
-from posexp.report.table import escape, line_of, number
+from posexp.output.text import escape, line_of
+from posexp.report.table import number
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,10 +3,23 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posexp.config.sections import (AttentionPath, Bos, DataConfig, Device, EvalConfig, Measure, ModelConfig, Precision, Split, TrainConfig, TrainerConfig, WandbConfig)
-from posexp.errors import Misuse
-from posexp.config.digest import plain
 from posexp.config.fields import check_least, check_lengths, check_name, knob
+from posexp.config.sections import (
+    AttentionPath,
+    Bos,
+    DataConfig,
+    Device,
+    EvalConfig,
+    Measure,
+    ModelConfig,
+    Precision,
+    Split,
+    TrainConfig,
+    TrainerConfig,
+    WandbConfig,
+)
+from posexp.config.values import plain
+from posexp.errors import Misuse
 
 FULL_WINDOW = {"_target_": "posexp.windows.Window"}
 

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from posexp.config.hints import searched
 from posexp.config.sections import config_dir
-from posexp.errors import Misuse
-from posexp.config.digest import plain
+from posexp.config.values import plain
+from posexp.errors import Misuse, did_you_mean
 
 Part = TypeVar("Part")
 
@@ -124,3 +125,24 @@ def lean(node: Any) -> Any:
         options = []
     later = {p.name: plain(p.default) for p in options if p.default is not p.empty}
     return {key: lean(value) for key, value in node.items() if key not in later or plain(value) != later[key]}
+
+
+def choices(kind: str) -> list[Path]:
+    """The YAML files of one kind in posexp's configs, and in the user's own that --config-dir names, by name."""
+    return sorted((path for folder in searched() for path in folder.glob(f"{kind}/*.yaml")), key=lambda p: p.stem)
+
+
+def scheme_folders() -> list[Path]:
+    """scheme/ in posexp's configs, and in the user's own that --config-dir names."""
+    return [folder / "scheme" for folder in searched()]
+
+
+def chosen(names: list[str], folders: list[Path]) -> dict[str, Path]:
+    """The files of the schemes of these names, or of all; the first folder that has a name decides."""
+    there: dict[str, Path] = {}
+    for path in sorted((path for folder in folders for path in folder.glob("*.yaml")), key=lambda path: path.stem):
+        there.setdefault(path.stem, path)
+    for name in names:
+        if name not in there:
+            raise Misuse(f"no scheme {name!r}{did_you_mean(name, list(there))}; there are {', '.join(there)}")
+    return {name: there[name] for name in names or there}

@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from posexp.config.commands import COMMANDS
-from posexp.errors import Misuse
 from posexp.config.hints import of_key
+from posexp.errors import Misuse
 
 
 def typed(config: DictConfig) -> object:

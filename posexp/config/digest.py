@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import MISSING, fields, is_dataclass
-from enum import Enum
+from dataclasses import fields, is_dataclass
 from typing import Any
+
+from posexp.config.values import default_of, plain
 
 
 def digest(config: Any) -> str:
@@ -32,32 +33,4 @@ def identity(config: Any) -> dict[str, Any]:
                 found[knob_.name] = nested
         elif value != default_of(knob_):
             found[knob_.name] = plain(value)
-    return found
-
-
-def default_of(knob_: Any) -> Any:
-    return knob_.default if knob_.default is not MISSING else knob_.default_factory()
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON and YAML can hold it."""
-    if isinstance(value, Enum):
-        return value.value
-    if is_dataclass(value):
-        return {knob_.name: plain(getattr(value, knob_.name)) for knob_ in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return value
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
     return found

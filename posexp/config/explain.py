@@ -2,12 +2,13 @@
 
 import errno
 import re
-from difflib import get_close_matches
 
 from posexp.config import hints
 from posexp.config.sections import config_dir
-from posexp.errors import PosexpError
-from posexp.sweeps.launchers import NO_SLURM, lacking
+from posexp.errors import PosexpError, did_you_mean
+
+EXTRAS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}
+NO_SLURM = "there is no SLURM on this machine: sweep where sbatch is, or leave hydra/launcher out"
 
 
 def one_line(error: Exception, command: str) -> str:
@@ -66,10 +67,12 @@ def one_line(error: Exception, command: str) -> str:
     return squeezed(text)
 
 
-def did_you_mean(word: str, options: list[str]) -> str:
-    close = get_close_matches(word, options, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
 def squeezed(text: str) -> str:
     return " ".join(text.split())
+
+
+def lacking(name: str) -> str | None:
+    """What to do if Hydra does not find a config called `name` because the launcher that it belongs to is not there."""
+    launcher = name.removesuffix("_schema")
+    extra = EXTRAS.get(launcher)
+    return f"hydra/launcher={launcher} comes with an extra: pip install 'posexp[{extra}]'" if extra else None

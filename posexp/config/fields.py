@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from posexp.errors import Misuse
+from posexp.storage.names import LONGEST_NAME, is_name
 
 MOST = 1 << 40  # of any number: products of two, and of a seed and a step, fit where they must
 MOST_LENGTHS = 1000  # each is a pass over the text
 ROOM = 600  # bytes of a path below a run's folder or a store's: losses, wandb's and datasets' files are the longest
-LONGEST_NAME = 200  # bytes; file systems end at 255, and a run's folder adds seed and digest to its label
 
 
 def knob(
@@ -91,9 +91,3 @@ def check_room(key: str, folder: Path) -> None:
     longest = os.pathconf(there, "PC_NAME_MAX")
     if long := [part for part in place.parts if len(os.fsencode(part)) > longest]:
         raise Misuse(f"{key}: the folder {long[0][:40]}… has a name of more than {longest} bytes: choose a shorter one")
-
-
-def is_name(name: str, most: int = LONGEST_NAME) -> bool:
-    """Whether `name` is one folder's, on any system and in any terminal: no path, not hidden, all of it printed."""
-    parts = "/" in name or "\\" in name or name.startswith(".")
-    return bool(name) and not parts and name.isprintable() and len(name.encode()) <= most

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from posexp.config.commands import COMMANDS
-from posexp.config.digest import default_of
+from posexp.config.values import default_of
 
 SHORT = re.compile(r"([+-]?\d[\d_]*(?:\.\d+)?)(?:[eE]\+?(\d{1,2})|([kKMB]))")
 ZEROS = {"k": 3, "K": 3, "M": 6, "B": 9}

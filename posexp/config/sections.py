@@ -10,8 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from posexp.errors import Misuse
 from posexp.config.fields import check_least, check_lengths, knob
+from posexp.errors import Misuse
 
 
 class Mlp(Enum):
@@ -211,7 +211,7 @@ class WandbConfig:
 
 def config_dir() -> Path:
     """The folder of named choices: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "train.yaml").is_file():
             return folder

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from posexp.storage.untrusted import DEEPEST
 from posexp.config.overrides import TAG, TypedLoader
+from posexp.storage.untrusted import DEEPEST
 
 MOST_NODES = 4_000  # keys and values of a YAML file; real ones have 200, and OmegaConf is slow
 MOST_TEXT = 10_000  # characters of one of its keys or values

@@ -6,8 +6,9 @@ corpus (read by `datasets`) → tokenizer (`tokenizers`) → store (one folder, 
 from collections.abc import Callable
 
 from posexp.config.sections import DataConfig
-from posexp.data.store import Store, Tokens, find_or_build
-from posexp.training.log import say
+from posexp.data.load import find_or_build
+from posexp.data.store import Store, Tokens
+from posexp.output.console import say
 
 __all__ = ["Store", "Tokens", "load"]
 

@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from posexp.config.components import read_options
 from posexp.config.sections import DataConfig, Source, config_dir
 from posexp.data import files
 from posexp.errors import Misuse
-from posexp.config.components import read_options
 
 MOST_ENTRIES = 100_000  # of the folders that are searched
 MOST_BYTES = 4 << 30  # of text

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posexp.storage import untrusted, atomic
 from posexp.config.sections import DataConfig, Split
 from posexp.data import corpus, tokenizer
 from posexp.data.store import FORMAT, Say, choices, meta_digest
 from posexp.errors import Misuse
+from posexp.storage import atomic, untrusted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

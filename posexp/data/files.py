@@ -7,10 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from posexp.storage import atomic
 from posexp.config.sections import DataConfig, Split
 from posexp.data.readers import BINARY, PACKED, complaint, opened, texts, write
 from posexp.errors import Misuse
+from posexp.storage import atomic
 
 KINDS = {
     **dict.fromkeys((".txt", ".md"), "text"),

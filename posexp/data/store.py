@@ -10,24 +10,20 @@ The key is a hash of the raw input and of the choices that shape the tokens; not
 without the raw input takes a store by its key (data.store=…): store.json says which choices it was made with.
 """
 
-import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from posexp.storage import locks, untrusted, atomic
+from posexp.config.digest import identity
 from posexp.config.sections import DataConfig, Split
 from posexp.data import corpus, tasks, tokenizer
-from posexp.data.bounds import check_bounds
-from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.config.digest import identity
-from posexp.config.fields import check_room
+from posexp.errors import Misuse
+from posexp.storage import atomic, untrusted
 
 FORMAT = 1
 UNSHAPING = {"paths", "valid", "test", "vocab_size", "cross_documents"}  # the vocabulary is the tokenizer's
@@ -199,80 +195,3 @@ def different(store: Store, config: DataConfig) -> list[str] | None:
         return None
     known = made | {"tokenizer": made["tokenizer"][: len(here["tokenizer"])]}
     return sorted(f"data.{name}" for name in known.keys() | here.keys() if known.get(name) != here.get(name))
-
-
-def find_or_build(config: DataConfig, say: Say, trust: bool = True) -> Store:
-    """The store of `config`, built if it is not there or damaged. Safe to call from several processes at once.
-
-    One that data.store names is taken without its text. Raises Misuse for input that cannot be used, or needs `trust`
-    (posexp/data/bounds.py), or a cache folder that cannot be written, RunFailed for a full disk.
-    """
-    if not config.store and not trust:
-        check_bounds(config)
-    folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
-    check_room("data.cache", folder)
-    store = find(folder, say)
-    if config.store and (store is None or different(store, config) != []):
-        if not trust:
-            check_bounds(config)
-        check_text(config, folder, store)
-    if store:
-        return store
-    from posexp.data.build_store import build
-
-    try:
-        with locked(folder, say):
-            # Another process may have built it while this one waited.
-            if store := find(folder, lambda line: None):
-                return store
-            build(config, folder, say)
-        return Store(folder)
-    except OSError as error:
-        raise cache_error(folder.parent, error) from error
-    except DamageError as error:
-        raise RunFailed(f"the token store {folder} was damaged while it was built: {error}") from error
-
-
-def check_text(config: DataConfig, folder: Path, store: Store | None) -> None:
-    """Raises Misuse unless the text that is here gives the store that data.store names."""
-    try:
-        key = key_of(config)
-        found = f"the text that is here gives {key}"
-    except Misuse as error:
-        key, found = None, f"it cannot be built here: {error}"
-    if key == config.store:
-        return
-    if store is None:
-        raise Misuse(f"no token store {folder}, and {found}")
-    knobs = different(store, config)
-    if knobs is None:
-        raise Misuse(f"the token store {folder} does not say what it was made with, as older ones do not, and {found}")
-    raise Misuse(f"the token store {folder} was made with another {', '.join(knobs)}")
-
-
-def find(folder: Path, say: Say) -> Store | None:
-    """The store in `folder`, or None if there is none or, as `say` is told, it is damaged."""
-    if not folder.is_dir():
-        return None
-    try:
-        return Store(folder)
-    except DamageError as error:
-        say(f"the token store {folder} is damaged ({error}): building it again")
-        return None
-
-
-def cache_error(folder: Path, error: OSError) -> PosexpError:
-    text = f"cannot write the token store in {folder}: {error.strerror or error}"
-    wrong_place = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
-    if error.errno in wrong_place | locks.NO_LOCKS:  # `datasets` cannot do without locks
-        return Misuse(f"{text}; choose another folder with data.cache")
-    return RunFailed(text)
-
-
-@contextmanager
-def locked(folder: Path, say: Say) -> Iterator[None]:
-    """Holds the right to build `folder`; waits for another process that has it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = Path(f"{folder}.lock"), Path(f"{folder}.holder.json")
-    with locks.hold(lock, holder, lambda who: say(f"waiting for {who}, which is building this token store")):
-        yield

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posexp.storage import untrusted
 from posexp.data.files import file_digest
 from posexp.errors import Misuse
+from posexp.storage import untrusted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

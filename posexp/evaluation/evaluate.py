@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from posexp.storage import jsonl
-from posexp.model import cpu
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import AttentionPath
-from posexp.model.device import choose_device, choose_precision, describe
 from posexp.evaluation import losses
 from posexp.evaluation.done import KEY, key_of, stands
+from posexp.evaluation.interfaces import Subject, View
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.plan import (
     PROTOCOLS,
     announcement,
@@ -26,16 +23,20 @@ from posexp.evaluation.plan import (
     shuffled_beyond,
 )
 from posexp.evaluation.rows import line_of, read
-from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
-from posexp.evaluation.statistics import summarize
-from posexp.evaluation.interfaces import Subject, View
-from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
 from posexp.evaluation.run_model import Trained
+from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
+from posexp.evaluation.shared_passes import Passes
+from posexp.evaluation.statistics import summarize
+from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
 from posexp.evaluation.variants import Variant, without_effect
-from posexp.storage.locks import Taken
-from posexp.training.log import Wandb, progress, say
+from posexp.model import cpu
+from posexp.model.device import choose_device, choose_precision, describe
+from posexp.output.console import progress, say
 from posexp.runs.load import finished_runs, for_each
 from posexp.runs.run import Run
+from posexp.runs.wandb import Wandb
+from posexp.storage import jsonl
+from posexp.storage.locks import Taken
 from posexp.transforms import NotApplicable
 
 

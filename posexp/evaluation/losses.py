@@ -5,7 +5,6 @@ Shape suffixes: N targets, D documents.
 
 import hashlib
 import io
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from posexp.storage import untrusted, atomic
-from posexp.config.fields import LONGEST_NAME
+from posexp.storage import atomic, untrusted
+from posexp.storage.names import LONGEST_NAME, plain_name
 
 MOST_BYTES = 1 << 32  # of a file
 SMALL = 64 << 20  # bytes that may be unpacked from anything
@@ -87,8 +86,3 @@ def checked(losses: Losses) -> Losses:
         raise ValueError("they are no list of losses")
     losses.nll[np.isnan(losses.nll)] = np.nan  # one of other bits may be a kind that warns
     return losses
-
-
-def plain_name(text: str) -> str:
-    """`text` as a part of a file's name."""
-    return re.sub(r"[^\w.+=]+", "_", text).strip("_")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from posexp.config.fields import check_lengths
 from posexp.config.sections import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
@@ -13,7 +14,6 @@ from posexp.evaluation import probes, protocols, tasks
 from posexp.evaluation.protocols import TooLong, power_below
 from posexp.evaluation.reach import head_reach, reach, stream_reach, target_sets
 from posexp.evaluation.targets import Measurement, documents_of, targets_of
-from posexp.config.fields import check_lengths
 
 OWN_FACTORS = (1, 2, 4, 8, 16)
 STRIDE = 32  # tokens, the default of eval.stride

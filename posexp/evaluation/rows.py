@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from posexp.storage import jsonl
 from posexp.runs.run import Run
+from posexp.storage import jsonl
 from posexp.storage.untrusted import is_count, is_loss, is_perplexity, is_share, is_text
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from posexp.config.sections import DataConfig, EvalConfig, Split
 from posexp.data import Store, load
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
-from posexp.training.log import say
+from posexp.output.console import say
 from posexp.runs.load import restore
 from posexp.runs.run import Run
 from posexp.windows.sliding import Sliding

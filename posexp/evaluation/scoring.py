@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from posexp.model import cpu
 from posexp.config.sections import Precision
+from posexp.model import cpu
 from posexp.model.device import autocast
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from math import isclose
 from typing import Any
 
 from posexp import transforms, windows
+from posexp.config.components import read_options
 from posexp.config.sections import config_dir
+from posexp.dims import Dims
 from posexp.evaluation.done import KEY, key_of
 from posexp.evaluation.rows import Row
-from posexp.config.components import read_options
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 from posexp.transforms import Transform
 from posexp.windows import Window
 

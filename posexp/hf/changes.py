@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from posexp.dims import Dims
 from posexp.evaluation.scoring import is_out_of_memory
 from posexp.hf.model import PROBED, Pretrained, probe, text_config, whole_logits
 from posexp.hf.quiet import quiet
 from posexp.hf.source import why
-from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable, Transform
 from posexp.windows import Window

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posexp.storage import untrusted, atomic
 from posexp.config.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
 from posexp.model.decoder import BASE_WIDTH, Block, Decoder, SwiGLU
@@ -24,6 +23,7 @@ from posexp.runs.load import check_targets, finished_runs, for_each, own_store, 
 from posexp.runs.run import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
+from posexp.storage import atomic, untrusted
 from posexp.windows.sliding import Sliding
 
 EXPORTS = (

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posexp.storage import atomic
 from posexp.data.hub import can_reach_hub, offline
 from posexp.data.quiet import raise_disk_error, reason
 from posexp.errors import Misuse
-from posexp.evaluation.losses import plain_name
 from posexp.hf.quiet import quiet
-from posexp.config.fields import is_name
-from posexp.training.log import say
+from posexp.output.console import say
+from posexp.storage import atomic
+from posexp.storage.names import is_name, plain_name
 from posexp.storage.untrusted import visible
 
 FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from posexp.storage import checksum, atomic
 from posexp.config.commands import EvalCommand
+from posexp.config.fields import check_room
 from posexp.config.sections import DataConfig, EvalConfig
+from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.run_model import named, other_text
@@ -37,10 +38,9 @@ from posexp.hf.changes import (
 )
 from posexp.hf.model import CausalLM, maxima_of, text_config
 from posexp.hf.source import Source
-from posexp.config.fields import check_room
-from posexp.training.log import say
+from posexp.output.console import say
 from posexp.runs.run import Run, cannot_write
-from posexp.schemes import Dims
+from posexp.storage import atomic, checksum
 from posexp.transforms import Transform
 from posexp.windows import Window
 from posexp.windows.sliding import Sliding

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from posexp.storage import atomic
 from posexp.config.commands import InspectCommand
-from posexp.model.device import choose_device
 from posexp.inspect import attention, bias, frequencies
+from posexp.model.device import choose_device
+from posexp.output.console import say
 from posexp.output.sheet import Picture
-from posexp.training.log import say
 from posexp.runs.load import finished_runs, for_each, restore
 from posexp.runs.run import Run
+from posexp.storage import atomic
 
 
 def inspect(command: InspectCommand) -> list[Path]:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from posexp.data import Tokens
 from posexp.data.sampler import Windows
+from posexp.model.decoder import Attend, Decoder, SelfAttention
 from posexp.output import sheet
 from posexp.output.sheet import NOTE, Picture, trained_at
-from posexp.model.decoder import Attend, Decoder, SelfAttention
 from posexp.output.style import COLOURS, QUIET
 from posexp.windows import Window
 

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from posexp.output import sheet
 from posexp.output.sheet import NOTE, Picture, ranges
-from posexp.report.curves import above
-from posexp.output.style import COLOURS, QUIET
-from posexp.report.ticks import plain
+from posexp.output.style import COLOURS, QUIET, above
+from posexp.output.ticks import plain
 from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
 from posexp.schemes.xpos import XPos, xpos_decay

@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from posexp.errors import PosexpError, Stopped
-from posexp.training.log import say
 from posexp.jobs.slurm import preempted
+from posexp.output.console import say
 
 # Seconds that a step may take to end after a signal. A first step is compiled, for minutes, and has nothing to save;
 # SLURM kills `signal_delay_s` (configs/hydra/launcher/submitit_slurm.yaml, 120) after its signal.

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from posexp.storage import untrusted, atomic
 from posexp.jobs.programs import ask
 from posexp.runs.run import Run
+from posexp.storage import atomic, untrusted
 
 # Id, place in the array, state, reason, nodes, comment: between ASCII's separators of records and of fields, since a
 # comment, which may be of somebody else's program, can hold lines and every sign that is printed. (squeue --json is

@@ -16,16 +16,16 @@ from posexp import schemes, windows
 from posexp.attention import attention
 from posexp.config.commands import TrainCommand
 from posexp.config.sections import AttentionPath, Mlp, ModelConfig
+from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
-from posexp.ops.layers import RMSNorm, swiglu
 from posexp.ops.cross_entropy import linear_cross_entropy
-from posexp.schemes import EMBEDDING_STD, Dims, Scheme
+from posexp.ops.layers import RMSNorm, swiglu
+from posexp.schemes import EMBEDDING_STD, Scheme
 from posexp.windows import Window
 
 Attend = Callable[..., Tensor]  # `attention`, but for q, k, v and x_BTD: a block knows nothing of positions
 
 BASE_WIDTH = 128  # where the tied output layer is not scaled: that of model=tiny
-INIT_STD = 0.02  # of every matrix inside the blocks, as in GPT-2
 
 
 class SelfAttention(nn.Module):

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.curves import above
-from posexp.output.style import COLOURS, DASHES, QUIET, rendered
+from posexp.output.style import COLOURS, DASHES, QUIET, above, rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,15 +1,21 @@
 """How pictures look: colours, markers, the style of a figure, and its files."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from posexp.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 # Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that vanishes on white; the last three
 # are Tol's.
@@ -90,3 +96,18 @@ def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
         figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title}, **tight)
     return png.getvalue(), svg.getvalue()
+
+
+def above(axes: "Axes", text: str, points: float, x: float | None = None, **look: Any) -> None:
+    """`text` that many points above the panel: at its left edge, or over the data coordinate `x`."""
+    at, coordinates = ((0.0, 1.0), axes.transAxes) if x is None else ((x, 1.0), axes.get_xaxis_transform())
+    axes.annotate(text, at, xycoords=coordinates, xytext=(0, points), textcoords="offset points", **look)
+
+
+def wrapped(text: str, letters: float) -> list[str]:
+    """`text` in lines of at most that many letters, broken between its parts."""
+    lines: list[str] = []
+    for part in text.split(" · "):
+        joined = f"{lines[-1]} · {part}" if lines else part
+        lines = [*lines[:-1], joined] if len(joined) <= letters else [*lines, part]
+    return lines

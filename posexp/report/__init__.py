@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp.storage import untrusted, atomic
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation.rows import COLUMNS, Row
-from posexp.storage.jsonl import MOST_COLUMNS
 from posexp.report.cell import Cell
 from posexp.report.metric import PPL, Measure
 from posexp.report.tables import Table, tables
+from posexp.storage import atomic, untrusted
+from posexp.storage.jsonl import MOST_COLUMNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,10 +52,10 @@ def write(
     from rich.console import Console
     from rich.text import Text
 
-    from posexp.report import verdict_table, change, ranking
+    from posexp.output.style import looks
+    from posexp.report import change, ranking, verdict_table
     from posexp.report.curves import pictures
     from posexp.report.latex import latex
-    from posexp.output.style import looks
     from posexp.report.table import markdown, print_tables
 
     console = console or Console()

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from posexp.output.text import one_line
 from posexp.report.metric import percent
-from posexp.report.tables import Table, one_line, span
+from posexp.report.tables import Table, span
 
 if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Verdict

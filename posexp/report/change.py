@@ -8,11 +8,11 @@ wide because documents differ, which all curves share. Sizes are inches.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from posexp.output.style import Look, rendered
 from posexp.report.curves import ABOVE, BELOW, LEFT, PLOT, draw, draw_panel, name_curves
+from posexp.report.failure_marks import ROW, failing
 from posexp.report.metric import CHANGE
 from posexp.report.tables import Table
-from posexp.report.failure_marks import ROW, failing
-from posexp.output.style import Look, rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

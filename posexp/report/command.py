@@ -5,21 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from posexp import __version__
-from posexp.storage import untrusted
 from posexp.config.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.rows import Row, read, variant_of
 from posexp.evaluation.verdicts import LossesOf, Pairs
-from posexp.runs.labels import curve_labels
-from posexp.training.log import say
-from posexp.runs.provenance import environment
+from posexp.output.console import console, say
 from posexp.report import write
 from posexp.report.metric import MEASURES, PPL
 from posexp.report.tables import Table
+from posexp.runs.labels import curve_labels
+from posexp.runs.provenance import environment
 from posexp.runs.run import Run, find
-from posexp.report.listing import console
+from posexp.storage import untrusted
 
 ORIGIN = (
     "source",

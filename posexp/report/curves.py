@@ -7,10 +7,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.metric import CHANGE, Value
-from posexp.report.tables import Table, facts, listed, one_line
+from posexp.output.style import QUIET, Look, above, rendered, size_of, wrapped
+from posexp.output.text import one_line
 from posexp.report.failure_marks import ROW, STRIP, draw_failures, failing, failures_of
-from posexp.output.style import QUIET, Look, rendered, size_of
+from posexp.report.metric import CHANGE, Value
+from posexp.report.tables import Table, facts, listed
 from posexp.report.ticks import DENSE, tick_labels, ticks_of, x_ticks, y_range
 
 if TYPE_CHECKING:
@@ -233,12 +234,6 @@ def name_curves(
         axes.text(1.1, 0.02, "no value", transform=axes.transAxes, va="center_baseline", size=10, color=QUIET)
 
 
-def above(axes: "Axes", text: str, points: float, x: float | None = None, **look: Any) -> None:
-    """`text` that many points above the panel: at its left edge, or over the data coordinate `x`."""
-    at, coordinates = ((0.0, 1.0), axes.transAxes) if x is None else ((x, 1.0), axes.get_xaxis_transform())
-    axes.annotate(text, at, xycoords=coordinates, xytext=(0, points), textcoords="offset points", **look)
-
-
 def subtitle(table: Table, big: bool) -> str:
     hollow = ["hollow: breaks"] if "breaks" in table.words.values() else []
     if not big:
@@ -250,12 +245,3 @@ def subtitle(table: Table, big: bool) -> str:
     bands = ["range of the seeds"] * (True in kinds) + [f"95 % over {table.measure.over}"] * (False in kinds)
     grey = ["grey: within 1 %"] if table.measure == CHANGE else []
     return " · ".join(parts + (["band: " + " or ".join(bands)] if bands else []) + grey + hollow)
-
-
-def wrapped(text: str, letters: float) -> list[str]:
-    """`text` in lines of at most that many letters, broken between its parts."""
-    lines: list[str] = []
-    for part in text.split(" · "):
-        joined = f"{lines[-1]} · {part}" if lines else part
-        lines = [*lines[:-1], joined] if len(joined) <= letters else [*lines, part]
-    return lines

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.tables import Table
 from posexp.output.style import QUIET
+from posexp.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

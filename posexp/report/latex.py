@@ -1,7 +1,8 @@
 """Tables for a paper: LaTeX with booktabs. Names in other scripts than Latin need LuaLaTeX or XeLaTeX."""
 
-from posexp.report.tables import Table, facts, listed, one_line
+from posexp.output.text import one_line
 from posexp.report.table import failure, interval, starred, trained_at
+from posexp.report.tables import Table, facts, listed
 
 ESCAPES = {
     "\\": r"\textbackslash{}",

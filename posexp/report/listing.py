@@ -8,18 +8,16 @@ from textwrap import shorten, wrap
 from time import localtime, strftime
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
-from posexp.runs.status import Cell, cell
 from posexp.config.commands import RunsCommand, SchemesCommand
-from posexp.errors import Misuse, PosexpError
-from posexp.output.grid import print_grid
-from posexp.config.hints import searched
-from posexp.training.log import clock, say
-from posexp.config.explain import did_you_mean
-from posexp.runs.run import Run, find, groups
+from posexp.config.components import choices
+from posexp.errors import Misuse, PosexpError, did_you_mean
 from posexp.jobs.slurm import Queue, queue
+from posexp.output.console import clock, console, say
+from posexp.output.grid import print_grid
+from posexp.runs.run import Run, find, groups
+from posexp.runs.status import Cell, cell
 from posexp.storage.untrusted import visible
 
 MOST_SHOWN = 40  # lengths
@@ -67,7 +65,8 @@ def fitted(text: str, width: int) -> str:
 def details(kind: str, path: Path) -> dict[str, str]:
     """Options with their defaults; of a scheme also where it acts and what it promises."""
     from posexp.config.components import read_options
-    from posexp.schemes import Dims, from_config
+    from posexp.dims import Dims
+    from posexp.schemes import from_config
 
     node = read_options(path)
     if kind != "scheme":
@@ -98,16 +97,6 @@ def options_of(node: dict[str, Any]) -> str:
         key: value["_target_"].rpartition(".")[2] if isinstance(value, dict) else value for key, value in node.items()
     }
     return ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")
-
-
-def choices(kind: str) -> list[Path]:
-    """The YAML files of one kind in posexp's configs, and in the user's own that --config-dir names, by name."""
-    return sorted((path for folder in searched() for path in folder.glob(f"{kind}/*.yaml")), key=lambda p: p.stem)
-
-
-def scheme_folders() -> list[Path]:
-    """scheme/ in posexp's configs, and in the user's own that --config-dir names."""
-    return [folder / "scheme" for folder in searched()]
 
 
 def hooks_of(scheme: Any) -> list[str]:
@@ -183,8 +172,3 @@ def row_of(cell: Cell) -> dict[str, str]:
         "since": strftime("%m-%d %H:%M:%S", localtime(cell.since)) if cell.since else "",
         "measured": ", ".join(map(str, lengths[:MOST_SHOWN])) + (" …" if len(lengths) > MOST_SHOWN else ""),
     }
-
-
-def console() -> Console:
-    """A terminal's own width; enough for every column where the output goes to a file or a pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=200)

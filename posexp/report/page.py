@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
+from posexp.config.values import flat
 from posexp.evaluation.plan import PROTOCOLS
 from posexp.evaluation.verdicts import MARGIN
-from posexp.config.digest import flat
-from posexp.report.answer import answer
-from posexp.report.verdict_table import MARKS
-from posexp.report.cell import Cell
-from posexp.report.tables import Table, facts
 from posexp.output.style import looks
+from posexp.report.answer import answer
+from posexp.report.cell import Cell
 from posexp.report.table import trained_at
+from posexp.report.tables import Table, facts
+from posexp.report.verdict_table import MARKS
 
 SCRIPTS = ("elements.js", "chart.js", "tables.js", "runs.js", "page.js")  # in this order
 

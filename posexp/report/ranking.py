@@ -7,11 +7,11 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from posexp.report.verdict_table import lengths_of
-from posexp.report.curves import above, wrapped
-from posexp.report.tables import Table, facts, listed, one_line
-from posexp.output.style import INK, QUIET, rendered
+from posexp.output.style import INK, QUIET, above, rendered, wrapped
+from posexp.output.text import one_line
+from posexp.report.tables import Table, facts, listed
 from posexp.report.ticks import tick_labels, ticks_of
+from posexp.report.verdict_table import lengths_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

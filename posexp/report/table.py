@@ -1,13 +1,13 @@
 """Tables as the terminal and Markdown show them."""
 
-import re
 from typing import TYPE_CHECKING
 
 from posexp.output.grid import print_grid
+from posexp.output.text import escape, line_of, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
 from posexp.report.metric import EXACT_MATCH, digits
-from posexp.report.tables import MOST_LENGTHS, Table, facts, listed, one_line, span
+from posexp.report.tables import MOST_LENGTHS, Table, facts, listed, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -215,12 +215,3 @@ def markdown_cell(table: Table, key: tuple[str, int]) -> str:
 
 def pipe_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(map(line_of, [head, ["---"] + ["---:"] * (len(head) - 1), *rows]))
-
-
-def line_of(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def escape(text: str) -> str:
-    """`text` on one line, with every character that Markdown or GitHub's mathematics would act on shown as itself."""
-    return re.sub(r"([\\`*_{}\[\]<>|~$&#])", r"\\\1", one_line(text))

@@ -9,6 +9,7 @@ from posexp.evaluation.plan import PROTOCOLS, is_moving
 from posexp.evaluation.rows import Row, status_of, variant_of
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
+from posexp.output.text import one_line
 from posexp.report.cell import Cell, cell_of
 from posexp.report.metric import EXACT_MATCH, PPL, Measure, Value
 
@@ -252,7 +253,3 @@ def span(numbers: tuple[int, ...]) -> str:
 
 def listed(numbers: tuple[int, ...]) -> str:
     return ", ".join(str(number) for number in numbers)
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from posexp.storage import untrusted, atomic
-from posexp.training.distributed import full, held_like
 from posexp.errors import RunFailed
+from posexp.storage import atomic, untrusted
 
 KEPT = 2
 MOST_BYTES = 1 << 40  # of one
@@ -187,3 +186,22 @@ def steps(folder: Path) -> list[int]:
 def reason(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return " ".join(text.split())[:200]
+
+
+def full(tensor: Tensor) -> Tensor:
+    """`tensor`, put together where processes hold parts of it; all of them call this."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def held_like(tensor: Tensor, weight: Tensor) -> Tensor:
+    """`tensor` where `weight` is, and shared out as it is. (A single number may have been
+    saved without its dimension, by an older version.)"""
+    tensor = tensor.to(weight.device)
+    if tensor.numel() == weight.numel() == 1:
+        tensor = tensor.view(weight.shape)
+    if not hasattr(weight, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(weight, DTensor)
+    return distribute_tensor(tensor, weight.device_mesh, weight.placements)

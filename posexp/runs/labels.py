@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from posexp.storage import untrusted
+from posexp.config.values import flat, plain
 from posexp.errors import RunFailed
-from posexp.config.digest import flat, plain
 from posexp.runs.run import Run
+from posexp.storage import untrusted
 
 # Keys that tell no curve from another, and beginnings of such keys.
 UNTOLD = {"seed", "group", "results", "label", "device", "sha256", "config_sha256", "tokenizer_sha256"}

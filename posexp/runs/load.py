@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from posexp.runs import checkpoint
 from posexp.config.commands import TrainCommand
+from posexp.config.components import is_own, targets
 from posexp.config.sections import DataConfig
 from posexp.data import Store, load
 from posexp.errors import Inapplicable, Misuse, PosexpError, RunFailed
-from posexp.storage.locks import Taken
-from posexp.training.log import say
 from posexp.model.decoder import Decoder, build_model
-from posexp.config.components import is_own, targets
+from posexp.output.console import say
+from posexp.runs import checkpoint
 from posexp.runs.run import Run, find
+from posexp.storage.locks import Taken
 
 
 @dataclass(frozen=True)

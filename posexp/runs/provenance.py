@@ -15,7 +15,7 @@ def environment() -> dict[str, Any]:
     """Code version and packages, for provenance."""
     from hydra.core.hydra_config import HydraConfig
 
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str | None:
         try:
@@ -24,7 +24,9 @@ def environment() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    inside = git("ls-files", "--error-unmatch", "posexp/runs/run.py") is not None  # else: some other project's repository
+    inside = (
+        git("ls-files", "--error-unmatch", "posexp/runs/run.py") is not None
+    )  # else: some other project's repository
     return {
         "commit": git("rev-parse", "HEAD") if inside else None,
         "dirty": bool(git("status", "--porcelain")) if inside else None,

@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from posexp.storage import jsonl, locks, checksum, untrusted, atomic
 from posexp.config import stored_yaml
 from posexp.config.commands import TrainCommand
-from posexp.config.sections import Split, TrainConfig
-from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.config.digest import digest, flat, identity, plain
-from posexp.config.fields import is_name
 from posexp.config.components import targets
+from posexp.config.digest import digest, identity
+from posexp.config.sections import Split, TrainConfig
+from posexp.config.values import flat, plain
+from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.storage import atomic, checksum, jsonl, locks, untrusted
+from posexp.storage.names import is_name
 
 if TYPE_CHECKING:
     from posexp.data import Store

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posexp.storage import jsonl, atomic
 from posexp.config.commands import TrainCommand
+from posexp.config.values import plain
 from posexp.errors import PosexpError
-from posexp.config.digest import plain
-from posexp.runs.run import Run
 from posexp.jobs.slurm import SUBMISSION, Job, Queue, job_of, noted, slurm_job
+from posexp.runs.run import Run
+from posexp.storage import atomic, jsonl
 
 JOB = "job.json"
 NOTE = {"host": str, "pid": int, "since": int, "job": str, "log": str}

@@ -4,13 +4,13 @@ Shape suffixes: B batch, T tokens of the sequence, Q query tokens, K key tokens,
 residual stream, H heads, C channels of a head, N distances.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from posexp.config.components import from_node, options_of
+from posexp.dims import Dims
 
 if TYPE_CHECKING:
     from posexp.windows import Window
@@ -18,20 +18,6 @@ if TYPE_CHECKING:
 # Of token embeddings, and of a table that a scheme adds to them. The decoder divides by it on the way in: tokens
 # enter at unit scale.
 EMBEDDING_STD = 0.02
-
-
-@dataclass(frozen=True)
-class Dims:
-    """Sizes of the decoder a scheme is built for; `train_length` in tokens."""
-
-    d_model: int
-    n_head: int
-    n_layer: int
-    train_length: int
-
-    @property
-    def head_dim(self) -> int:
-        return self.d_model // self.n_head
 
 
 class Scheme(nn.Module):

@@ -7,8 +7,9 @@ Shape suffixes: B batch, T tokens, D width of the residual stream.
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 
 MOST = 62  # positions are int64, and their number is one more than the largest
 

@@ -6,7 +6,7 @@ Shape suffixes: B batch, T tokens, D width of the residual stream, H heads.
 import torch.nn.functional as F
 from torch import Tensor
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.schemes.fox import ForgetGate
 from posexp.schemes.per_layer import PerLayer
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
 from posexp.windows import at_least
 

@@ -7,8 +7,9 @@ Shape suffixes: H heads, N distances.
 import torch
 from torch import Tensor, nn
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 
 
 class ContinuousBias(Scheme):

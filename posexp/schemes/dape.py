@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, bias_between, inner_scheme
+from posexp.schemes import Scheme, bias_between, inner_scheme
 from posexp.schemes.per_layer import Block, BlockwiseAttention
 from posexp.schemes.wrapper import Wrapper
 from posexp.windows import at_least

@@ -6,8 +6,9 @@ Shape suffixes: B batch, H heads, Q query tokens, K key tokens.
 import torch
 from torch import Tensor, nn
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 
 EPSILON = 1e-6  # keeps the share finite should c or the threshold become 0
 

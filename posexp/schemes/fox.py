@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posexp.dims import INIT_STD, Dims
 from posexp.ops.sdpa import biased
-from posexp.model.decoder import INIT_STD
-from posexp.schemes import Dims, exact_type
+from posexp.schemes import exact_type
 from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
 
 

@@ -6,7 +6,8 @@ Shape suffixes: H heads, N distances.
 import torch
 from torch import Tensor, nn
 
-from posexp.schemes import Dims, Scheme
+from posexp.dims import Dims
+from posexp.schemes import Scheme
 
 LEAST = 0.01  # of every parameter
 

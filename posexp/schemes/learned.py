@@ -8,8 +8,9 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import EMBEDDING_STD, Dims, Scheme
+from posexp.schemes import EMBEDDING_STD, Scheme
 
 
 class PastEnd(Enum):

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, inner_scheme
+from posexp.schemes import inner_scheme
 from posexp.schemes.wrapper import Wrapper
 
 

@@ -6,8 +6,8 @@ Shape suffix: I rotated pairs of channels.
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims
 from posexp.schemes.rope import Layout, Rope
 
 

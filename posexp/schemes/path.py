@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.model.decoder import INIT_STD
-from posexp.schemes import Dims, exact_type
+from posexp.dims import INIT_STD, Dims
+from posexp.schemes import exact_type
 from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
 from posexp.windows import at_least
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from posexp.schemes import Dims, Scheme, exact_type
+from posexp.dims import Dims
+from posexp.schemes import Scheme, exact_type
 from posexp.schemes.wrapper import Composite
 from posexp.windows import Window
 

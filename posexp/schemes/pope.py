@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp.schemes import Dims, exact_type
+from posexp.dims import Dims
+from posexp.schemes import exact_type
 from posexp.schemes.rope import Layout, Rope
 
 

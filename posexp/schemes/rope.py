@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, exact_type
+from posexp.schemes import Scheme, exact_type
 
 
 class Layout(Enum):

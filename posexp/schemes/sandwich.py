@@ -6,8 +6,9 @@ Shape suffixes: H heads, N distances, I frequencies.
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 
 
 class Sandwich(Scheme):

@@ -6,8 +6,9 @@ Shape suffixes: B batch, T tokens, D width of the residual stream, I pairs of ch
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, exact_type
+from posexp.schemes import Scheme, exact_type
 
 
 class Sinusoidal(Scheme):

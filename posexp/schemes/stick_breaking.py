@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.schemes.per_layer import Block, BlockwiseAttention
 
 LEAST = -80.0  # of a logarithm: its exponential is nothing beside 1, and further down exp takes ten times as long

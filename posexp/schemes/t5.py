@@ -8,8 +8,9 @@ from bisect import bisect_left
 import torch
 from torch import Tensor, nn
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 
 
 def t5_edges(buckets: int, max_distance: int) -> list[int]:

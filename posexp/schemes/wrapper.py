@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posexp.schemes import Dims, Scheme, bias_between, overrides
+from posexp.dims import Dims
+from posexp.schemes import Scheme, bias_between, overrides
 from posexp.windows import Window
 
 

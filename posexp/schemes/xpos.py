@@ -6,8 +6,9 @@ Shape suffixes: B batch, T tokens, H heads, C channels of a head, I rotated pair
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, exact_type
+from posexp.schemes import exact_type
 from posexp.schemes.rope import Layout, Rope, rotate_pairs
 
 

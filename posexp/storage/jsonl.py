@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from posexp.storage import checksum, untrusted, atomic
 from posexp.errors import RunFailed
+from posexp.storage import atomic, checksum, untrusted
 
 NAMED = 8  # damaged lines that are named; of more, how many
 MOST_COLUMNS = 100

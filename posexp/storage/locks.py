@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posexp.storage import untrusted, atomic
+from posexp.storage import atomic, untrusted
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

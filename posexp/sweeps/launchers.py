@@ -6,23 +6,14 @@ import shutil
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
+from posexp.config.explain import EXTRAS, NO_SLURM
 from posexp.errors import Misuse
-
-EXTRAS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}
-NO_SLURM = "there is no SLURM on this machine: sweep where sbatch is, or leave hydra/launcher out"
 
 
 def check_launcher(name: str) -> None:
     """Raises Misuse for SLURM's where there is no SLURM."""
     if name == "submitit_slurm" and shutil.which("sbatch") is None:
         raise Misuse(NO_SLURM)
-
-
-def lacking(name: str) -> str | None:
-    """What to do if Hydra does not find a config called `name` because the launcher that it belongs to is not there."""
-    launcher = name.removesuffix("_schema")
-    extra = EXTRAS.get(launcher)
-    return f"hydra/launcher={launcher} comes with an extra: pip install 'posexp[{extra}]'" if extra else None
 
 
 def present_launchers(store: ConfigStore) -> None:

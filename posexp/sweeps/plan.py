@@ -15,15 +15,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from posexp.runs.status import cell, evaluated
 from posexp.config.commands import TrainCommand
+from posexp.config.compose import typed
+from posexp.config.explain import one_line
 from posexp.config.sections import Device
 from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.training.log import say
-from posexp.config.explain import one_line
-from posexp.runs.run import Run
 from posexp.jobs.slurm import queue
-from posexp.config.compose import typed
+from posexp.output.console import say
+from posexp.runs.run import Run
+from posexp.runs.status import cell, evaluated
 
 Words = list[str]  # the overrides of one cell
 

@@ -13,7 +13,7 @@ from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.protocols import same_targets
 from posexp.evaluation.rows import read
 from posexp.evaluation.targets import targets_hash, targets_of
-from posexp.training.log import say
+from posexp.output.console import say
 from posexp.runs.run import Run
 from posexp.training.train import train
 

@@ -20,14 +20,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from posexp.training import log, meeting
-from posexp.storage import untrusted
 from posexp.config.commands import TrainCommand
 from posexp.config.sections import Strategy
-from posexp.training.outcome import Alone, Lost, line_of, retold, told
 from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.model.decoder import Decoder, build_model
 from posexp.jobs.ranks import Place, place, translate_slurm
+from posexp.model.decoder import Decoder, build_model
+from posexp.output import console
+from posexp.storage import untrusted
+from posexp.training import meeting
+from posexp.training.outcome import Alone, Lost, line_of, retold, told
 
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples, of which a CPU's generator reads 32 bits, stay apart
 # What Gloo, NCCL and the store say when another process is gone.
@@ -126,7 +127,7 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
     if here.size == 1:
         yield Ranks(here)
         return
-    log.silent = not Ranks(here).first
+    console.silent = not Ranks(here).first
     check_share(config, here.size)
     try:
         yield meet(here, device)
@@ -137,7 +138,7 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
                 "could; the same command goes on from the last checkpoint"
             )
         own = isinstance(error, (Alone, Lost)) or not isinstance(error, PosexpError)
-        if own and log.silent and not watched:
+        if own and console.silent and not watched:
             print(f"posexp: error: {line_of(error)}", file=sys.stderr, flush=True)
         raise error
     except BaseException as stopped:  # all at the same step
@@ -261,22 +262,3 @@ def exchanging(compute_loss: Callable, last: bool) -> AbstractContextManager:
     if isinstance(compute_loss, nn.parallel.DistributedDataParallel) and not last:
         return compute_loss.no_sync()
     return nullcontext()
-
-
-def full(tensor: Tensor) -> Tensor:
-    """`tensor`, put together where processes hold parts of it; all of them call this."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def held_like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """`tensor` where `weight` is, and shared out as it is. (A single number may have been
-    saved without its dimension, by an older version.)"""
-    tensor = tensor.to(weight.device)
-    if tensor.numel() == weight.numel() == 1:
-        tensor = tensor.view(weight.shape)
-    if not hasattr(weight, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(weight, DTensor)
-    return distribute_tensor(tensor, weight.device_mesh, weight.placements)

@@ -17,7 +17,9 @@ HOST = "127.0.0.1"
 
 def store(here: Place) -> dist.Store:
     """The one that the environment names, in torchrun's words. Of several machines it listens on every interface."""
-    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # posexp/training/processes.py or torchrun has one already
+    agent = (
+        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    )  # posexp/training/processes.py or torchrun has one already
     if here.one_machine:
         use_loopback()
         if here.rank == 0 and not agent:

@@ -7,9 +7,9 @@ import time
 import traceback
 from typing import Any
 
+from posexp.config.explain import one_line
 from posexp.errors import Misuse, PosexpError, RunFailed, Stopped
 from posexp.jobs.ranks import place
-from posexp.config.explain import one_line
 
 
 class Lost(RunFailed):

@@ -19,16 +19,17 @@ import torch.distributed as dist
 import torch.multiprocessing
 from hydra.core.hydra_config import HydraConfig
 
-from posexp.training import distributed, log
-from posexp.storage import untrusted
 from posexp.config.commands import TrainCommand
-from posexp.model.device import choose_device
-from posexp.training.distributed import check_share
-from posexp.training.outcome import Alone, retold, told
 from posexp.errors import Misuse, Stopped
-from posexp.training.meeting import HOST, loopback_store
 from posexp.jobs.ranks import place
 from posexp.jobs.signals import STOPPING, heed, signals, stop
+from posexp.model.device import choose_device
+from posexp.output import console
+from posexp.storage import untrusted
+from posexp.training import distributed
+from posexp.training.distributed import check_share
+from posexp.training.meeting import HOST, loopback_store
+from posexp.training.outcome import Alone, retold, told
 
 PATIENCE = 5.0  # seconds that the others get to end by themselves after one has died
 DONE, BEGUN = "done", "begun"
@@ -78,7 +79,7 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
 def watch(processes: list[BaseProcess], store: dist.TCPStore) -> int:
     """Until all have ended, or for PATIENCE after one has died. Gives the signal that this process got, or 0."""
     handed_on, died = False, None
-    with signals() as received, log.silence():  # the first process says what it does
+    with signals() as received, console.silence():  # the first process says what it does
         while alive := [process for process in processes if process.exitcode is None]:
             connection.wait([process.sentinel for process in alive], timeout=0.2)
             ends = words(store, len(processes))
@@ -153,7 +154,7 @@ def process_main(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))
     HydraConfig.instance().cfg = command
-    log.silent, distributed.watched = rank > 0, True
+    console.silent, distributed.watched = rank > 0, True
     store = dist.TCPStore(HOST, port)
     store.set(BEGUN, "")
     end = json.dumps(DONE)

@@ -15,28 +15,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from posexp.runs import checkpoint, provenance
-from posexp.training import distributed, optim, processes
-from posexp.storage import jsonl, checksum, atomic
-from posexp.model import cpu
 from posexp.attention import flex, kernel_path
-from posexp.runs.status import evaluation, preparing, worked_on
 from posexp.config.commands import EvalCommand, TrainCommand
+from posexp.config.fields import check_room
 from posexp.config.sections import AttentionPath, Precision, Split
 from posexp.data import Store, load
 from posexp.data.sampler import Windows
-from posexp.model.device import Graphs, autocast, choose_device, choose_precision, describe
-from posexp.training.distributed import Ranks
-from posexp.training.outcome import Alone
 from posexp.errors import Diverged, Misuse, RunFailed, Stopped
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.evaluation.scoring import token_losses
-from posexp.config.fields import check_room
-from posexp.training.log import Log, NoLog, say
-from posexp.model.decoder import Decoder, build_model
-from posexp.runs.run import Run
 from posexp.jobs.signals import signals
+from posexp.model import cpu
+from posexp.model.decoder import Decoder, build_model
+from posexp.model.device import Graphs, autocast, choose_device, choose_precision, describe
+from posexp.output.console import say
+from posexp.runs import checkpoint, provenance
+from posexp.runs.run import Run
+from posexp.runs.status import evaluation, preparing, worked_on
+from posexp.storage import atomic, checksum, jsonl
+from posexp.training import distributed, optim, processes
+from posexp.training.distributed import Ranks
+from posexp.training.log import Log, NoLog
+from posexp.training.outcome import Alone
 
 LOG_EVERY = 10  # steps a training row stands for
 AGREEMENT = (
@@ -193,7 +194,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | No
             signum = ranks.agreed(stop)
             save = done % config.train.checkpoint_every == 0 or done == steps or signum > 0
             if done % LOG_EVERY == 0 or save:
-                norm, total = distributed.full(norm), ranks.mean(total)
+                norm, total = checkpoint.full(norm), ranks.mean(total)
                 mean = total.item() / counted
                 if not torch.isfinite(total + norm):
                     reason = f"the loss is no longer finite at step {done} (last mean {mean:g})"

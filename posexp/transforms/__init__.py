@@ -3,9 +3,10 @@
 import copy
 from typing import Any
 
-from posexp.errors import Inapplicable
 from posexp.config.components import from_node, options_of
-from posexp.schemes import Dims, Scheme
+from posexp.dims import Dims
+from posexp.errors import Inapplicable
+from posexp.schemes import Scheme
 from posexp.windows import Window
 
 

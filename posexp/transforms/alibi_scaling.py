@@ -5,7 +5,8 @@ Shape suffix: N distances.
 
 from torch import Tensor
 
-from posexp.schemes import Dims, Scheme
+from posexp.dims import Dims
+from posexp.schemes import Scheme
 from posexp.schemes.alibi import Alibi
 from posexp.schemes.wrapper import Wrapper
 from posexp.transforms import Transform

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
 from posexp.transforms import Transform
 from posexp.transforms.applicable import parts_in_use

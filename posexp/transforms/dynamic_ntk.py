@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms.applicable import at_least
-from posexp.transforms.ntk import check_pairs, ntk_frequencies
 from posexp.transforms.frequencies import Frequencies, Rescale
+from posexp.transforms.ntk import check_pairs, ntk_frequencies
 
 
 def dynamic_ntk_factor(tokens: int, train_length: int, factor: float) -> float:

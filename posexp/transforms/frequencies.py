@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable, Transform
 from posexp.transforms.applicable import at_least, parts_in_use

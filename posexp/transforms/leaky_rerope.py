@@ -1,8 +1,8 @@
 """Leaky ReRoPE. Su 2023, kexue.fm/archives/9708 and bojone/rerope."""
 
-from posexp.schemes import Dims
-from posexp.transforms.far_keys import Elsewhere
+from posexp.dims import Dims
 from posexp.transforms.applicable import at_least
+from posexp.transforms.far_keys import Elsewhere
 from posexp.transforms.rerope import rerope_reach
 from posexp.windows import Far
 

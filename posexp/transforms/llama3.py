@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable
 from posexp.transforms.frequencies import Rescale, Stretched

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from posexp import windows
-from posexp.schemes import Dims, Scheme, exact_type
+from posexp.dims import Dims
+from posexp.schemes import Scheme, exact_type
 from posexp.schemes.wrapper import Wrapper
 from posexp.transforms import Transform
 from posexp.windows import Window

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from posexp import windows
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms.applicable import at_least
-from posexp.transforms.ntk import ntk_factors
 from posexp.transforms.frequencies import Rescale, Stretched
+from posexp.transforms.ntk import ntk_factors
 
 
 def longrope_frequencies(theta_I: Tensor, factors_I: Tensor) -> Tensor:

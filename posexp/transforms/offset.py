@@ -6,7 +6,8 @@ Shape suffixes: B batch, T tokens.
 import torch
 from torch import Tensor
 
-from posexp.schemes import Dims, Scheme
+from posexp.dims import Dims
+from posexp.schemes import Scheme
 from posexp.schemes.wrapper import Wrapper
 from posexp.transforms import NotApplicable, Transform
 from posexp.windows import Window, at_least

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.schemes.p_rope import highest_frequencies, kept_pairs
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable

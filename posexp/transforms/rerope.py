@@ -5,7 +5,7 @@ Shape suffix: T tokens.
 
 from torch import Tensor
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.transforms.far_keys import Elsewhere
 from posexp.windows import Far, at_least
 

@@ -2,7 +2,7 @@
 
 import math
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.transforms.far_keys import Elsewhere
 from posexp.windows import Far, at_least
 

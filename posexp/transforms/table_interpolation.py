@@ -5,7 +5,8 @@ Shape suffixes: B batch, T tokens, D width of the residual stream, P entries of 
 
 from torch import Tensor
 
-from posexp.schemes import Dims, Scheme
+from posexp.dims import Dims
+from posexp.schemes import Scheme
 from posexp.schemes.learned import Learned
 from posexp.schemes.wrapper import Wrapper
 from posexp.transforms import Transform

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable
 from posexp.transforms.applicable import at_least

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from posexp.errors import Misuse
 from posexp.config.components import from_node, options_of
+from posexp.errors import Misuse
 
 if TYPE_CHECKING:
-    from posexp.schemes import Dims
+    from posexp.dims import Dims
 
 QUERY_BLOCK = 256  # queries that see a bias at a time: from 64 to 512 the speed is the same, the memory is not
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.windows import Window, at_least, from_config
 
 

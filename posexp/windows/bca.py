@@ -5,7 +5,7 @@ Shape suffix: Q query tokens.
 
 from torch import Tensor
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.windows import Window, at_least
 
 

@@ -1,6 +1,6 @@
 """Sliding windows: the latest tokens alone. Beltagy et al. 2020, arXiv 2004.05150, section 3.1."""
 
-from posexp.schemes import Dims
+from posexp.dims import Dims
 from posexp.windows import Window, at_least
 
 

@@ -4,26 +4,18 @@ Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, H heads, C chan
 residual stream, N distances.
 """
 
-from support.attention import DIMS
-from support.attention import inputs
-from support.attention import PerPosition
-from support.attention import PerDistance
-
 import subprocess
 import sys
 
 import pytest
 import torch
-from torch import Tensor, nn
+from support.attention import DIMS, PerDistance, PerPosition, inputs
+from torch import Tensor
 
 from posexp.attention import attention, kernel_path
-from posexp.schemes import Dims, Scheme, build
+from posexp.dims import Dims
+from posexp.schemes import Scheme, build
 from posexp.schemes.alibi import Alibi
-
-
-
-
-
 
 
 def dense(scheme: Scheme, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT: Tensor) -> Tensor:
@@ -39,8 +31,6 @@ def dense(scheme: Scheme, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT
     elif by_position is not None:
         logits_BHTT = logits_BHTT + by_position.double()
     return logits_BHTT.masked_fill(gap_TT < 0, -torch.inf).softmax(-1) @ v_BHTC.double()
-
-
 
 
 def output_and_gradients(out_BHTC: Tensor, slope_BHTC: Tensor, leaves: list[Tensor]) -> list[Tensor]:

@@ -4,26 +4,23 @@ of the length.
 Shape suffixes: B batch, T tokens, H heads, C channels of a head, D width of the residual stream, Q and K blocks.
 """
 
-from support.memory import Largest
-from support.memory import kept_for_gradients
-
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
 from support.attention import PerDistance, PerPosition, inputs
+from support.memory import Largest, kept_for_gradients
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from posexp import windows
 from posexp.attention import attention, by_distance, flex, kernel_path
 from posexp.config.sections import AttentionPath, config_dir
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, build
+from posexp.schemes import Scheme, build
 from posexp.windows import Window
 
 DIMS = Dims(d_model=16, n_head=2, n_layer=2, train_length=64)
@@ -289,10 +286,6 @@ def test_a_scheme_says_which_of_its_hooks_act(inner: str) -> None:
 def test_flex_on_a_cpu_refuses_to_train() -> None:
     with pytest.raises(Misuse, match="cannot train on a CPU"):
         computed(build("alibi", DIMS), Window(DIMS), AttentionPath.flex, 20, torch.float32)
-
-
-
-
 
 
 @pytest.mark.parametrize("window", ["full", "bca"])

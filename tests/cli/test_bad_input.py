@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command import TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 from filelock import FileLock
+from support.command import TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 
 from posexp.config.sections import DataConfig, Source
 from posexp.data import load

@@ -10,22 +10,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import contract
 import pytest
 import torch
+from support import contract
 from support.command import TINY, Answer, here, run_of, world
 from support.contract import Make
 from torch import Tensor, nn
 
-from posexp.check import authors
 from posexp import transforms
+from posexp.check import authors
 from posexp.check.measure import Reach, bias_type, finite_reach, memory
 from posexp.check.probe import DIMS
 from posexp.check.verdict import examine
-from posexp.config.sections import config_dir
-from posexp.errors import Misuse
 from posexp.config.components import options_of, read_options
-from posexp.schemes import Dims, Scheme, build, from_config
+from posexp.config.sections import config_dir
+from posexp.dims import Dims
+from posexp.errors import Misuse
+from posexp.schemes import Scheme, build, from_config
 from posexp.schemes.alibi import Alibi, alibi_slopes
 from posexp.schemes.none import NoPositions
 from posexp.schemes.rope import Rope, rotary_frequencies, rotate_pairs

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from posexp.cli.main import command_of, register
 from posexp.cli.arguments import hydra_arguments, translate
+from posexp.cli.main import command_of, register
 from posexp.config.commands import COMMANDS
-from posexp.config.sections import config_dir
 from posexp.config.hints import knobs_of
+from posexp.config.sections import config_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

@@ -13,11 +13,11 @@ import sys
 import tarfile
 from pathlib import Path
 
-import hostile
+from support import hostile
 from support.command import here, publish
 
-from posexp.evaluation.rows import read
 from posexp.config.digest import digest
+from posexp.evaluation.rows import read
 from posexp.runs.run import Run, find
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.command import TINY, here, write_texts
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from support.command import TINY, here, write_texts
 
 from posexp.config.commands import COMMANDS, TrainCommand
-from posexp.config.digest import digest, flat
-from posexp.runs.run import Run
-from posexp.config.stored_yaml import yaml_of
+from posexp.config.digest import digest
 from posexp.config.overrides import count, named, options, settle
+from posexp.config.stored_yaml import yaml_of
+from posexp.config.values import flat
+from posexp.runs.run import Run
 
 
 def composed(folder: Path, *words: str) -> dict:

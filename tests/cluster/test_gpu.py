@@ -8,20 +8,28 @@ import torch
 import torch.distributed as dist
 from support.command import TINY, posexp, write_texts
 
-from posexp.runs import checkpoint
-from posexp.training import distributed, optim
-from posexp.storage import jsonl
 from posexp import windows
 from posexp.attention import attention, kernel_path
 from posexp.config.commands import TrainCommand
-from posexp.config.sections import (AttentionPath, ModelConfig, Precision, Strategy, TrainConfig, TrainerConfig, config_dir)
-from posexp.model.device import autocast, compiled_graphs
-from posexp.model.decoder import build
 from posexp.config.components import options_of, read_options
+from posexp.config.sections import (
+    AttentionPath,
+    ModelConfig,
+    Precision,
+    Strategy,
+    TrainConfig,
+    TrainerConfig,
+    config_dir,
+)
+from posexp.dims import Dims
 from posexp.jobs.ranks import Place
+from posexp.model.decoder import build
+from posexp.model.device import autocast, compiled_graphs
+from posexp.runs import checkpoint
 from posexp.runs.run import Run
-from posexp.schemes import Dims
 from posexp.schemes import build as build_scheme
+from posexp.storage import jsonl
+from posexp.training import distributed, optim
 
 pytestmark = [
     pytest.mark.gpu,
@@ -122,7 +130,7 @@ def test_compiled_steps_over_nccl_are_those_of_one_process(one_rank, scheme, str
             with autocast(Precision.bfloat16, torch.device("cuda")):
                 loss = compute_loss(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
             loss.backward()
-            distributed.full(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)).item()
+            checkpoint.full(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)).item()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.item())

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from support.command import SCRIPT, Answer, here, posexp
-from support.sweeps import (pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights)
+from support.sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
-from posexp.runs.status import cell
 from posexp.runs.run import Run
+from posexp.runs.status import cell
 
 LOCAL = Path(__file__).resolve().parents[2] / "scripts" / "slurm-local"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")

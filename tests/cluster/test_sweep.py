@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from support.command import SCRIPT, TINY, here, posexp, run_of, world
-from support.sweeps import (pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights)
+from support.sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
-from posexp.storage import jsonl
 from posexp.jobs import slurm
-from posexp.runs.status import Cell, cell
-from posexp.sweeps.launchers import threads
-from posexp.runs.run import Run
 from posexp.report.listing import lines_of
+from posexp.runs.run import Run
+from posexp.runs.status import Cell, cell
+from posexp.storage import jsonl
+from posexp.sweeps.launchers import threads
 
 SHORT = [*TINY, "train.tokens=1000", "--lengths", "16"]
 

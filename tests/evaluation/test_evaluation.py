@@ -1,10 +1,5 @@
 """From targets to numbers: losses, their means and intervals, and the rows of a run."""
 
-from support.counter import Counter
-from support.counter import decoder
-from support.counter import CPU
-from support.counter import ROPE
-
 import json
 import math
 from pathlib import Path
@@ -13,24 +8,31 @@ import numpy as np
 import pytest
 import torch
 from support.command import run_of, world, write_texts
+from support.counter import CPU, ROPE, Counter, decoder
 from support.spans import V, planned, text
 from torch import nn
 
 from posexp.config.commands import EvalCommand, TrainCommand
-from posexp.config.sections import (DataConfig, Device, EvalConfig, ModelConfig, Precision, Source, TrainConfig, WandbConfig, WandbMode)
+from posexp.config.sections import (
+    DataConfig,
+    Device,
+    EvalConfig,
+    ModelConfig,
+    Precision,
+    Source,
+    TrainConfig,
+    WandbConfig,
+    WandbMode,
+)
 from posexp.data import load, tokenizer
 from posexp.evaluation import losses
 from posexp.evaluation.evaluate import evaluate
 from posexp.evaluation.scoring import is_out_of_memory, token_losses
 from posexp.evaluation.statistics import summarize
-from posexp.model.decoder import build
 from posexp.report import COLUMNS
 from posexp.runs.run import Run
 from posexp.schemes import Scheme
 from posexp.training.train import train
-
-
-
 
 
 def nll(loss, protocol: str, lengths: list[int]) -> list[float]:
@@ -71,8 +73,6 @@ def test_only_same_targets_shows_that_a_model_ignores_what_is_far():
     assert (
         np.diff(nll(BREAKS, "same_targets", [32, 64])) > 1.25 > 0.7 > np.diff(nll(BREAKS, "nonoverlapping", [32, 64]))
     )
-
-
 
 
 def test_uniform_logits_give_log_of_the_vocabulary_at_every_length():

@@ -13,13 +13,13 @@ from support.checkpoints import own_losses, reference, slid, whole
 from support.command import TINY, here, run_of, world
 
 from posexp.config.commands import EvalCommand, TrainCommand
+from posexp.config.components import options_of
 from posexp.config.sections import DataConfig, ModelConfig, Precision, Source, TrainConfig
 from posexp.data import tokenizer
 from posexp.evaluation.scoring import token_losses
 from posexp.hf import open_checkpoint
 from posexp.hf.export import config_of, safetensors_of, text_of
 from posexp.model.decoder import BASE_WIDTH, Decoder, build
-from posexp.config.components import options_of
 from posexp.runs.run import Run
 from posexp.transforms import build as build_transform
 

@@ -19,10 +19,10 @@ from posexp.config.commands import EvalCommand
 from posexp.config.sections import DataConfig, Precision, Source, Split
 from posexp.data import tokenizer
 from posexp.evaluation.evaluate import Evaluator
+from posexp.evaluation.interfaces import Subject
 from posexp.evaluation.losses import read as read_losses
 from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import token_losses
-from posexp.evaluation.interfaces import Subject
 from posexp.evaluation.targets import targets_of
 from posexp.hf import open_checkpoint
 from posexp.hf.model import CausalLM, load, position_limit, whole_logits

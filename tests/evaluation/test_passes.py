@@ -7,8 +7,8 @@ from support.counter import CPU, ROPE, decoder
 from support.spans import planned, text
 
 from posexp.config.sections import Precision
-from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.scoring import Scorer, Scores, token_losses
+from posexp.evaluation.shared_passes import Passes
 
 ALL = ("same_targets", "nonoverlapping", "sliding", "last_k", "overlapping", "truncated", "document_heads")
 LENGTHS = [8, 16, 32, 64]

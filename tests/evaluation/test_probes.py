@@ -7,7 +7,6 @@ from support.command import here, world
 from support.spans import V, listed, planned, text
 from torch import nn
 
-from posexp.storage import jsonl
 from posexp.config.sections import DataConfig, Precision, Source, Split
 from posexp.data import Tokens, load
 from posexp.errors import Misuse
@@ -15,6 +14,7 @@ from posexp.evaluation.probes import RARE, rare, since_last
 from posexp.evaluation.protocols import MIN_WINDOWS, TooLong
 from posexp.evaluation.scoring import Read, Scorer
 from posexp.evaluation.targets import targets_hash, targets_of
+from posexp.storage import jsonl
 
 MANY = 5000  # entries of a vocabulary in which a short random span hardly repeats a token
 

@@ -1,14 +1,10 @@
 """Every protocol's exact targets, and how much text before each the model sees."""
 
-from support.spans import planned
-from support.spans import listed
-from support.spans import text
-from support.spans import V
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.spans import V, listed, planned, text
 
 from posexp.config.sections import EvalConfig
 from posexp.data import Tokens
@@ -21,14 +17,8 @@ from posexp.evaluation.targets import targets_hash, targets_of
 BEYOND = {"induction", "induction_absent", "repeats", "exact_match"}  # tests/test_probes.py, tests/test_tasks.py
 
 
-
-
-
-
 def hash_of(tokens: Tokens, row) -> str:
     return targets_hash(row.tokens or tokens, targets_of(row.windows)[0], row.by)
-
-
 
 
 def test_same_targets_on_a_hand_made_case():

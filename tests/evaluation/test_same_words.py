@@ -13,8 +13,8 @@ from support.counter import CPU, Counter
 from support.spans import planned, text
 
 from posexp.config.sections import Precision
-from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.scoring import Scorer
+from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.targets import documents_of, targets_of
 

@@ -9,19 +9,19 @@ import torch
 from support.command import here
 from torch import nn
 
-from posexp.storage import jsonl
 from posexp.config.sections import DataConfig, EvalConfig, Source, Split
 from posexp.data import load, tasks, tokenizer
 from posexp.data.store import key_of
+from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.evaluate import Evaluator
-from posexp.evaluation.plan import plan
 from posexp.evaluation.interfaces import View
+from posexp.evaluation.plan import plan
 from posexp.evaluation.targets import targets_hash, targets_of
 from posexp.evaluation.tasks import FEWEST, MOST
 from posexp.evaluation.variants import Variant
 from posexp.runs.run import Run
-from posexp.schemes import Dims
+from posexp.storage import jsonl
 from posexp.windows import Window
 
 SHAPES = {

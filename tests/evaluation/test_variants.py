@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from support.command import here, run_of, world
 
+from posexp.config.components import options_of
 from posexp.config.sections import config_dir
 from posexp.evaluation import losses
 from posexp.evaluation.variants import label_of
-from posexp.config.components import options_of
 
 MEASURE = ("--lengths", "8,16,64", "eval.protocols=[same_targets]", "wandb.mode=disabled", "cache=cache")
 

@@ -13,13 +13,13 @@ import torch
 from support.command import Answer, here
 from torch.utils.flop_counter import FlopCounterMode
 
-from posexp.bench.models import Contender, Settings, heard
 from posexp.bench.flops import flops_per_token, matmul_parameters
-from posexp.bench.rows import COLUMNS, quartiles, rows_of
 from posexp.bench.interleave import Measured, measure
+from posexp.bench.models import Contender, Settings, heard
+from posexp.bench.rows import COLUMNS, quartiles, rows_of
+from posexp.config.components import read_options
 from posexp.config.sections import AttentionPath, Device, Mlp, ModelConfig, Precision, config_dir
 from posexp.model.decoder import build
-from posexp.config.components import read_options
 
 TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "vocab_size=257", "batch=2", "length=16", "threads=1"]
 SETTINGS = Settings(

@@ -9,7 +9,6 @@ import pytest
 import torch
 from support.command import Answer, here
 
-from posexp.check import chosen
 from posexp.check.measure import (
     Reach,
     authors_numbers,
@@ -23,9 +22,11 @@ from posexp.check.measure import (
 )
 from posexp.check.probe import DIMS, FLOOR, Make, furthest, make_probe, text
 from posexp.check.verdict import KINDS, SHIFTS, examine
+from posexp.config.components import chosen
 from posexp.config.sections import config_dir
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, build
+from posexp.schemes import Scheme, build
 
 MINE = textwrap.dedent('''
     import torch

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.command import Answer, here, run_of, world
 from scipy import stats
+from support.command import Answer, here, run_of, world
 
-from posexp.storage import jsonl
-from posexp.config.commands import TrainCommand
 from posexp.compare import file_name
 from posexp.compare.pairs import curves, pairs_of
 from posexp.compare.table import by_family
+from posexp.config.commands import TrainCommand
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.statistics import holm
 from posexp.evaluation.verdicts import Pairs
 from posexp.runs.run import Run
+from posexp.storage import jsonl
 
 ROPE = {"_target_": "posexp.schemes.rope.Rope"}
 ALIBI = {"_target_": "posexp.schemes.alibi.Alibi"}

@@ -10,11 +10,11 @@ import pytest
 import torch
 from support.command import files_of, run_of, world
 
-from posexp.storage import checksum
 from posexp import windows
 from posexp.attention import attention
 from posexp.config.commands import InspectCommand
 from posexp.config.sections import Device, ModelConfig, config_dir
+from posexp.dims import Dims
 from posexp.errors import Misuse, RunFailed
 from posexp.inspect import inspect
 from posexp.inspect.attention import KEYS, even, read, span, statistics, title_of, weights
@@ -23,10 +23,11 @@ from posexp.inspect.bias import picture as bias_picture
 from posexp.inspect.frequencies import picture as frequencies_picture
 from posexp.inspect.frequencies import title_of as title_of_turns
 from posexp.inspect.frequencies import turns
-from posexp.output.sheet import ranges
 from posexp.model.decoder import Decoder
-from posexp.schemes import Dims, Scheme, build
+from posexp.output.sheet import ranges
+from posexp.schemes import Scheme, build
 from posexp.schemes.alibi import alibi_slopes
+from posexp.storage import checksum
 from posexp.windows import Window
 
 DIMS = Dims(d_model=32, n_head=4, n_layer=3, train_length=64)

@@ -17,11 +17,11 @@ from posexp.evaluation.rows import COLUMNS
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import Place, Verdict
 from posexp.report.answer import answer
-from posexp.report.verdict_table import MARKS, in_percent
 from posexp.report.metric import PPL
 from posexp.report.metric import digits as number
 from posexp.report.page import RunCard, page
 from posexp.report.tables import Table, tables
+from posexp.report.verdict_table import MARKS, in_percent
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")

@@ -30,17 +30,17 @@ from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.statistics import Estimate, estimate
 from posexp.evaluation.verdicts import Pairs, Place, Verdict
-from posexp.report import COLUMNS, Table, verdict_table, change, curves, ranking, tables, write
+from posexp.output.style import looks, looks_of, wrapped
+from posexp.output.ticks import both_sides, log_ticks, plain, y_ticks
+from posexp.report import COLUMNS, Table, change, curves, ranking, tables, verdict_table, write
 from posexp.report.answer import answer
-from posexp.report.verdict_table import in_percent
 from posexp.report.command import report
-from posexp.report.curves import wrapped
 from posexp.report.latex import escape
-from posexp.report.metric import (BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent)
+from posexp.report.metric import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
 from posexp.report.page import page as page_of
-from posexp.output.style import looks, looks_of
 from posexp.report.table import how_to_read, markdown, print_tables
-from posexp.report.ticks import both_sides, log_ticks, plain, tick_labels, ticks_of, y_ticks
+from posexp.report.ticks import tick_labels, ticks_of
+from posexp.report.verdict_table import in_percent
 
 
 def row(run: str, length: int, ppl: float | None, status: str = "ok", **other: Any) -> dict[str, Any]:
@@ -874,9 +874,9 @@ def test_html_and_all_are_flags_of_report_alone() -> None:
 
 def measured_run(folder: Path, losses_at: dict[int, float]) -> None:
     """A run folder with rows and kept losses of 40 targets in 4 documents, all of that loss but for a little."""
-    from posexp.storage import jsonl
     from posexp.config.commands import TrainCommand
     from posexp.runs.run import Run
+    from posexp.storage import jsonl
 
     scheme = {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0}
     run = Run.of(TrainCommand(scheme=scheme, label="rope", results=str(folder), group="g"))

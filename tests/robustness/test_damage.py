@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.command import here
-from support.faults import (SMALL, dice, differing, only, rows_of, start, tally, times, weights_of, write_text)
+from support.faults import SMALL, dice, differing, only, rows_of, start, tally, times, weights_of, write_text
 
 TRAIN = ["train", "+scheme=rope", *SMALL]
 EVAL = ["eval", "wandb.mode=disabled", "device=cpu", "--lengths", "8,16,32"]

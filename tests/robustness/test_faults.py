@@ -15,13 +15,26 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.command import SCRIPT, files_of
-from support.faults import (FULL, SMALL, Command, losses_of, only, rows_of, start, tally, times, weights_of, write_text)
 from safetensors.torch import load_file, save_file
+from support.command import SCRIPT, files_of
+from support.faults import (
+    FULL,
+    HERE,
+    SMALL,
+    Command,
+    losses_of,
+    only,
+    rows_of,
+    start,
+    tally,
+    times,
+    weights_of,
+    write_text,
+)
 
 from posexp.runs import checkpoint
-from posexp.storage import jsonl, atomic
 from posexp.runs.run import Run
+from posexp.storage import atomic, jsonl
 
 TRAIN = ["train", "+scheme=rope", *SMALL]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -33,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with text, a token store, a finished run in calm/, and schemes with something wrong."""
     folder = tmp_path_factory.mktemp("faults")
     write_text(folder / "text")
-    shutil.copy(Path(__file__).with_name("failing.py"), folder)
+    shutil.copy(HERE / "support" / "failing.py", folder)
     start(*TRAIN, "results=calm", cwd=folder).ended_well()
     return folder
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.faults import (SMALL, assert_same_rows, dice, losses_of, only, start, tally, times, weights_of, write_text)
+from support.faults import SMALL, assert_same_rows, dice, losses_of, only, start, tally, times, weights_of, write_text
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="mounting a file system takes root"

@@ -18,16 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import hostile
 import pytest
 import torch
+from support import hostile
 
-from posexp.runs import checkpoint
-from posexp.training import optim
 from posexp.compare.pairs import compared, pairs_of
 from posexp.compare.pairs import curves as curves_of
 from posexp.compare.table import csv_of as compared_csv
 from posexp.compare.table import markdown as compared_markdown
+from posexp.config.explain import one_line
 from posexp.config.sections import EvalConfig, Split, TrainConfig
 from posexp.data import tokenizer
 from posexp.data.sampler import Windows
@@ -38,19 +37,20 @@ from posexp.evaluation.done import KEY, key_of, stands
 from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.rows import read as read_rows
 from posexp.evaluation.verdicts import Pairs, curve_name
-from posexp.runs.labels import curve_labels
-from posexp.training.log import say
-from posexp.config.explain import one_line
-from posexp.report import Table, verdict_table, change, csv_of, curves, tables
+from posexp.output.console import say
+from posexp.output.style import looks
+from posexp.report import Table, change, csv_of, curves, tables, verdict_table
 from posexp.report.command import described
 from posexp.report.latex import latex
+from posexp.report.listing import cell_or_damaged, lines_of
 from posexp.report.metric import PPL
 from posexp.report.page import RunCard, page
-from posexp.output.style import looks
 from posexp.report.table import markdown, print_tables
+from posexp.runs import checkpoint
+from posexp.runs.labels import curve_labels
 from posexp.runs.load import check_targets, restore_model
 from posexp.runs.run import Run
-from posexp.report.listing import cell_or_damaged, lines_of
+from posexp.training import optim
 
 COUNT = int(os.environ.get("POSEXP_FUZZ", "3000"))
 SECONDS = 5.0  # that one input may take
@@ -257,8 +257,8 @@ def use_line(world: World, draw: random.Random) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from posexp.cli.main import register
-    from posexp.config.sections import config_dir
     from posexp.config.compose import typed
+    from posexp.config.sections import config_dir
 
     register()
     words = (world.folder / "line").read_bytes().decode("utf-8", "replace").split("\n")

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 from support.command import TINY
-from support.faults import (SMALL, Command, assert_same_rows, dice, losses_of, only, start, tally, times, weights_of, write_text)
+from support.faults import (
+    SMALL,
+    Command,
+    assert_same_rows,
+    dice,
+    losses_of,
+    only,
+    start,
+    tally,
+    times,
+    weights_of,
+    write_text,
+)
 
 from posexp.runs import checkpoint
 

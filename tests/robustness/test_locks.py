@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 from support.command import TINY
-from support.faults import (FORK, SMALL, assert_same_rows, only, rows_of, start, tally, times, weights_of, write_text)
+from support.faults import FORK, SMALL, assert_same_rows, only, rows_of, start, tally, times, weights_of, write_text
 
-from posexp.storage import jsonl, locks
 from posexp.runs.run import Run, find
+from posexp.storage import jsonl, locks
 
 QUICK = ["+scheme=rope,alibi", *TINY, "train.tokens=1024", "device=cpu", "--lengths", "8,16"]
 REFUSED = r"job \d: \S+ is being worked on by process \d+ on \S+, since [-\d]+ [:\d]+; wait for it or stop it"

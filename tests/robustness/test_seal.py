@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from posexp.runs import checkpoint
-from posexp.storage import jsonl, checksum
 from posexp.errors import RunFailed
+from posexp.runs import checkpoint
+from posexp.storage import checksum, jsonl
 
 ROW = {"length": 128, "loss": 4.625, "scheme": "rope", "verdict": None, "ok": True}
 TEXT = "seed: 0\nscheme:\n  name: rope\n"

@@ -16,26 +16,27 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import hostile
 import numpy as np
 import pytest
-from support.command import Answer, here, posexp, publish
 from omegaconf import OmegaConf
+from support import hostile
+from support.command import Answer, here, posexp, publish
 
-from posexp.runs import checkpoint
-from posexp.storage import jsonl, checksum, untrusted, atomic
 from posexp.config import stored_yaml
 from posexp.config.commands import TrainCommand
+from posexp.config.components import is_own, targets
+from posexp.config.fields import check_name
 from posexp.config.sections import DataConfig, Source
 from posexp.data import bounds
 from posexp.data.store import DamageError, Store
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.evaluation import losses
 from posexp.hf.source import code_from_outside, name_of
-from posexp.config.fields import LONGEST_NAME, check_name, is_name
-from posexp.training.log import say
-from posexp.config.components import is_own, targets
+from posexp.output.console import say
+from posexp.runs import checkpoint
 from posexp.runs.run import Run
+from posexp.storage import atomic, checksum, jsonl, untrusted
+from posexp.storage.names import LONGEST_NAME, is_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
@@ -121,7 +122,7 @@ PLAIN = {
     "json.loads": {
         "bench/turns.py",
         "bench/worker.py",
-        "authors/__init__.py",
+        "check/authors/__init__.py",
         "data/tokenizer.py",
         "hf/source.py",
         "untrusted.py",

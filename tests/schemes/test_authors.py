@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from posexp.check import authors
 from posexp import transforms
 from posexp.attention import attention
+from posexp.check import authors
 from posexp.check.authors import Case, TransformCase
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import EMBEDDING_STD, Dims, Scheme, build
+from posexp.schemes import EMBEDDING_STD, Scheme, build
 from posexp.schemes.alibi import Alibi, alibi_slopes
 from posexp.schemes.learned import Learned
 from posexp.schemes.rope import Rope, rotary_frequencies

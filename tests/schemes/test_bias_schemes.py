@@ -14,9 +14,10 @@ from torch import Tensor
 
 from posexp import windows
 from posexp.attention import attention, kernel_path
-from posexp.errors import Misuse
 from posexp.config.components import lean
-from posexp.schemes import Dims, Scheme, build
+from posexp.dims import Dims
+from posexp.errors import Misuse
+from posexp.schemes import Scheme, build
 from posexp.schemes.alibi import Alibi, alibi_slopes
 from posexp.schemes.binary import Binary
 from posexp.schemes.cpb import ContinuousBias

@@ -9,9 +9,10 @@ from support.contract import decoder, hidden, text
 from torch import Tensor
 
 from posexp.attention import attention, kernel_path
-from posexp.errors import Misuse
 from posexp.config.components import from_node, lean, options_of
-from posexp.schemes import Dims, Scheme, build
+from posexp.dims import Dims
+from posexp.errors import Misuse
+from posexp.schemes import Scheme, build
 from posexp.schemes.alibi import alibi_slopes
 from posexp.schemes.wrapper import Wrapper
 

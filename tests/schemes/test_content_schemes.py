@@ -14,8 +14,9 @@ from torch import Tensor
 
 from posexp import windows
 from posexp.attention import attention, kernel_path
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, build
+from posexp.schemes import Scheme, build
 from posexp.windows import Window
 
 DIMS = Dims(d_model=8, n_head=2, n_layer=2, train_length=64)

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import contract
 import pytest
 import torch
-from support.contract import CONTRACT, Make
 from hydra.utils import get_class
+from support import contract
+from support.contract import CONTRACT, Make
 from torch import Tensor, nn
 
 from posexp.attention import kernel_path
-from posexp.config.sections import ModelConfig, config_dir
-from posexp.errors import Misuse
-from posexp.config.digest import plain
-from posexp.model.decoder import build as build_decoder
 from posexp.config.components import read_options
-from posexp.schemes import Dims, Scheme, build, from_config
+from posexp.config.sections import ModelConfig, config_dir
+from posexp.config.values import plain
+from posexp.dims import Dims
+from posexp.errors import Misuse
+from posexp.model.decoder import build as build_decoder
+from posexp.schemes import Scheme, build, from_config
 from posexp.schemes.rope import Rope
 from posexp.windows import Window
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from posexp.attention import attention
+from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Dims, Scheme, build
+from posexp.schemes import Scheme, build
 from posexp.schemes.rope import Layout, rotary_frequencies, rotate_nd, rotate_pairs
 
 DIMS = Dims(d_model=24, n_head=2, n_layer=2, train_length=64)  # 12 channels a head

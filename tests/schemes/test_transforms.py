@@ -11,19 +11,20 @@ import json
 import math
 from pathlib import Path
 
-import contract
 import pytest
 import torch
 from hydra.utils import get_class
+from support import contract
 from torch import Tensor
 
 from posexp import transforms, windows
 from posexp.attention import attention
+from posexp.config.components import read_options
 from posexp.config.sections import config_dir
+from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.model.decoder import Decoder
-from posexp.config.components import read_options
-from posexp.schemes import Dims, Scheme, build
+from posexp.schemes import Scheme, build
 from posexp.schemes.rope import Rope, rotary_frequencies
 from posexp.transforms import NotApplicable, Transform
 from posexp.transforms.dynamic_ntk import dynamic_ntk_factor, dynamic_ntk_frequencies
@@ -38,7 +39,7 @@ from posexp.windows import Window
 SCHEMES = sorted(file.stem for file in (config_dir() / "scheme").glob("*.yaml"))
 FILES = sorted((config_dir() / "transform").glob("*.yaml"))
 TRANSFORMS = [file.stem for file in FILES]
-AUTHORS = Path(transforms.__file__).parent.parent / "authors" / "transforms.json"
+AUTHORS = Path(transforms.__file__).parent.parent / "check" / "authors" / "transforms.json"
 
 TRAIN = 64
 DIMS = Dims(d_model=32, n_head=2, n_layer=2, train_length=TRAIN)  # 8 pairs of channels

@@ -4,9 +4,9 @@ Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, H heads, N dist
 """
 
 import torch
-from torch import Tensor
-from torch import nn
-from posexp.schemes import Dims
+from torch import Tensor, nn
+
+from posexp.dims import Dims
 from posexp.schemes import Scheme
 
 DIMS = Dims(d_model=16, n_head=2, n_layer=2, train_length=64)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from posexp import attention, windows
 from posexp.config.sections import ModelConfig
+from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.model.decoder import Decoder
-from posexp.schemes import Dims, Scheme
+from posexp.schemes import Scheme
 
 Make = Callable[[Dims], Scheme]
 

@@ -3,6 +3,7 @@
 import torch
 from support.spans import V
 from torch import nn
+
 from posexp.config.sections import ModelConfig
 from posexp.model.decoder import build
 

@@ -22,13 +22,13 @@ import numpy as np
 import pytest
 from support.command import TINY, WORDS
 
-from posexp.storage import jsonl
 from posexp.evaluation import losses
+from posexp.storage import jsonl
 
 FULL = os.environ.get("POSEXP_FAULTS") == "full"
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["warm"])
-HERE = Path(__file__).resolve().parent
+FORK.set_forkserver_preload(["support.warm"])
+HERE = Path(__file__).resolve().parents[1]
 # What two equal measurements need not share; the matrix product is chosen by its speed.
 SAME = {"tokens_per_second": None, "peak_memory": None, "matmul": None}
 

@@ -1,9 +1,9 @@
 """Texts that count, and the targets that a protocol takes from them."""
 
 import numpy as np
+
 from posexp.data import Tokens
-from posexp.evaluation.plan import PROTOCOLS
-from posexp.evaluation.plan import STRIDE
+from posexp.evaluation.plan import PROTOCOLS, STRIDE
 
 V = 23  # entries of the vocabulary of texts that count 0, 1, … 22, 0, …
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from support.command import TINY, here, write_texts
 
-from posexp.storage import jsonl
 from posexp.runs.run import Run
+from posexp.storage import jsonl
 
 SLOW = '''
 import time

@@ -3,19 +3,23 @@
 import hashlib
 import random
 from pathlib import Path
+
 import pytest
-from posexp.runs import checkpoint
-from posexp.storage import jsonl
+
 from posexp.config.commands import TrainCommand
-from posexp.config.sections import DataConfig
-from posexp.config.sections import Device
-from posexp.config.sections import EvalConfig
-from posexp.config.sections import ModelConfig
-from posexp.config.sections import Source
-from posexp.config.sections import TrainConfig
-from posexp.config.sections import WandbConfig
-from posexp.config.sections import WandbMode
+from posexp.config.sections import (
+    DataConfig,
+    Device,
+    EvalConfig,
+    ModelConfig,
+    Source,
+    TrainConfig,
+    WandbConfig,
+    WandbMode,
+)
+from posexp.runs import checkpoint
 from posexp.runs.run import Run
+from posexp.storage import jsonl
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "more", "dog", "run", "over", "every", "hill"]
 

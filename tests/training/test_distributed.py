@@ -22,17 +22,17 @@ from support.command import SCRIPT, TINY, here, posexp, write_texts
 from support.sweeps import until
 from support.tiny_runs import corpus, losses, tiny, weights_digest  # noqa: F401 - a fixture
 
-from posexp.runs import checkpoint
-from posexp.training import distributed, processes
-from posexp.storage import jsonl
 from posexp.config.commands import TrainCommand
+from posexp.config.components import options_of
 from posexp.config.sections import EvalConfig, Strategy, TrainerConfig, config_dir
+from posexp.errors import RunFailed, Stopped
+from posexp.jobs.ranks import Place, place
+from posexp.runs import checkpoint
+from posexp.runs.run import Run
+from posexp.storage import jsonl
+from posexp.training import distributed, processes
 from posexp.training.distributed import Ranks
 from posexp.training.outcome import Alone
-from posexp.errors import RunFailed, Stopped
-from posexp.config.components import options_of
-from posexp.jobs.ranks import Place, place
-from posexp.runs.run import Run
 from posexp.training.train import train
 
 # Of a loss in nats, two processes against one, in 28 steps of AdamW: sums in another order.
@@ -102,7 +102,13 @@ def joint(corpus, tmp_path_factory) -> Path:  # noqa: F811
     started = [
         subprocess.Popen(
             [sys.executable, __file__, str(corpus), str(folder)],
-            env={**os.environ, **told, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            env={
+                **os.environ,
+                **told,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "SLURM_PROCID": str(rank),
+                "SLURM_LOCALID": str(rank),
+            },
             stderr=subprocess.PIPE,
             text=True,
         )

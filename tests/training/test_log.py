@@ -10,8 +10,9 @@ from typing import Any
 
 from posexp.config.sections import EvalConfig, WandbConfig, WandbMode
 from posexp.evaluation.plan import set_name
-from posexp.training.log import Wandb, progress, silence
+from posexp.output.console import progress, silence
 from posexp.runs.run import Run
+from posexp.runs.wandb import Wandb
 
 BLOCK = 32768  # the file is a header of 7 bytes, then LevelDB's log format
 

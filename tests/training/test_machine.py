@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from posexp.model import cpu
-from posexp.config.sections import AttentionPath, ModelConfig, config_dir
-from posexp.model.device import Graphs, compiled_graphs
-from posexp.model.decoder import build
 from posexp.config.components import options_of, read_options
+from posexp.config.sections import AttentionPath, ModelConfig, config_dir
+from posexp.model import cpu
+from posexp.model.decoder import build
+from posexp.model.device import Graphs, compiled_graphs
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +24,7 @@ def unchosen() -> Iterator[None]:
     cpu.set_matmul(before)
 
 
-@pytest.mark.parametrize(
-    ("vendor", "chosen"), [("AuthenticAMD", cpu.ONEDNN), ("GenuineIntel", cpu.MKL), ("", cpu.MKL)]
-)
+@pytest.mark.parametrize(("vendor", "chosen"), [("AuthenticAMD", cpu.ONEDNN), ("GenuineIntel", cpu.MKL), ("", cpu.MKL)])
 def test_a_faster_multiplication_is_taken_on_cpus_that_have_one(
     monkeypatch: pytest.MonkeyPatch, vendor: str, chosen: str
 ) -> None:

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from posexp.config.sections import Mlp, ModelConfig, config_dir
+from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
-from posexp.model.decoder import INIT_STD, Decoder
-from posexp.schemes import Dims, Scheme
+from posexp.model.decoder import Decoder
+from posexp.schemes import Scheme
 from posexp.schemes import build as build_scheme
 
 SIZE = ModelConfig(d_model=64, n_layer=3, n_head=4)

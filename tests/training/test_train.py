@@ -1,11 +1,5 @@
 """Training: it learns, it is the same run whatever happens to its process, and it says when something is wrong."""
 
-from support.tiny_runs import tiny
-from support.tiny_runs import corpus
-from support.tiny_runs import weights_digest
-from support.tiny_runs import losses
-
-import hashlib
 import json
 import os
 import random
@@ -20,29 +14,27 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.tiny_runs import losses, tiny, weights_digest
 
-from posexp.runs import checkpoint
-from posexp.storage import jsonl
-from posexp.model import cpu
-from posexp.training import optim
 from posexp.config.commands import TrainCommand
-from posexp.config.sections import (AttentionPath, DataConfig, Device, EvalConfig, ModelConfig, Source, TrainConfig, WandbConfig, WandbMode)
+from posexp.config.digest import digest
+from posexp.config.sections import (
+    AttentionPath,
+    ModelConfig,
+    TrainConfig,
+    WandbConfig,
+    WandbMode,
+)
 from posexp.errors import Misuse, RunFailed, Stopped
 from posexp.evaluation.scoring import token_losses
-from posexp.config.digest import digest
+from posexp.model import cpu
+from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
-from posexp.training.log import Wandb, wandb_id
 from posexp.runs.run import Run, find
+from posexp.runs.wandb import Wandb, wandb_id
+from posexp.storage import jsonl
+from posexp.training import optim
 from posexp.training.train import train
-
-
-
-
-
-
-
-
-
 
 
 def command(config: TrainCommand) -> list[str]:

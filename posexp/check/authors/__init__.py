@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from posexp.attention import attention
-from posexp.schemes import Dims, Scheme
+from posexp.dims import Dims
+from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
 
 FOLDER = Path(__file__).parent

@@ -1,0 +1,90 @@
+"""The token store of a data configuration: found in the cache, or built under a lock."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from posexp.config.fields import check_room
+from posexp.config.sections import DataConfig
+from posexp.data.bounds import check_bounds
+from posexp.data.store import DamageError, Say, Store, different, key_of
+from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.storage import locks
+
+
+def find_or_build(config: DataConfig, say: Say, trust: bool = True) -> Store:
+    """The store of `config`, built if it is not there or damaged. Safe to call from several processes at once.
+
+    One that data.store names is taken without its text. Raises Misuse for input that cannot be used, or needs `trust`
+    (posexp/data/bounds.py), or a cache folder that cannot be written, RunFailed for a full disk.
+    """
+    if not config.store and not trust:
+        check_bounds(config)
+    folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
+    check_room("data.cache", folder)
+    store = find(folder, say)
+    if config.store and (store is None or different(store, config) != []):
+        if not trust:
+            check_bounds(config)
+        check_text(config, folder, store)
+    if store:
+        return store
+    from posexp.data.build_store import build
+
+    try:
+        with locked(folder, say):
+            # Another process may have built it while this one waited.
+            if store := find(folder, lambda line: None):
+                return store
+            build(config, folder, say)
+        return Store(folder)
+    except OSError as error:
+        raise cache_error(folder.parent, error) from error
+    except DamageError as error:
+        raise RunFailed(f"the token store {folder} was damaged while it was built: {error}") from error
+
+
+def check_text(config: DataConfig, folder: Path, store: Store | None) -> None:
+    """Raises Misuse unless the text that is here gives the store that data.store names."""
+    try:
+        key = key_of(config)
+        found = f"the text that is here gives {key}"
+    except Misuse as error:
+        key, found = None, f"it cannot be built here: {error}"
+    if key == config.store:
+        return
+    if store is None:
+        raise Misuse(f"no token store {folder}, and {found}")
+    knobs = different(store, config)
+    if knobs is None:
+        raise Misuse(f"the token store {folder} does not say what it was made with, as older ones do not, and {found}")
+    raise Misuse(f"the token store {folder} was made with another {', '.join(knobs)}")
+
+
+def find(folder: Path, say: Say) -> Store | None:
+    """The store in `folder`, or None if there is none or, as `say` is told, it is damaged."""
+    if not folder.is_dir():
+        return None
+    try:
+        return Store(folder)
+    except DamageError as error:
+        say(f"the token store {folder} is damaged ({error}): building it again")
+        return None
+
+
+def cache_error(folder: Path, error: OSError) -> PosexpError:
+    text = f"cannot write the token store in {folder}: {error.strerror or error}"
+    wrong_place = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+    if error.errno in wrong_place | locks.NO_LOCKS:  # `datasets` cannot do without locks
+        return Misuse(f"{text}; choose another folder with data.cache")
+    return RunFailed(text)
+
+
+@contextmanager
+def locked(folder: Path, say: Say) -> Iterator[None]:
+    """Holds the right to build `folder`; waits for another process that has it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock, holder = Path(f"{folder}.lock"), Path(f"{folder}.holder.json")
+    with locks.hold(lock, holder, lambda who: say(f"waiting for {who}, which is building this token store")):
+        yield

@@ -1,0 +1,130 @@
+"""The copy of a run's log in Weights & Biases."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, Literal
+
+from posexp.config.sections import WandbConfig, WandbMode
+from posexp.output.console import say
+from posexp.runs.run import Run
+from posexp.storage.network import reachable
+
+NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # of a row, that wandb draws
+
+
+class Wandb:
+    """The copy in wandb. Whatever goes wrong with it is said once, and the run goes on without it.
+
+    wandb's group is the run's `label`, so that it draws the seeds of a scheme as one curve; posexp's `group` is a tag.
+    """
+
+    said: ClassVar[set[str]] = set()  # lines that training, evaluation and the next run of a sweep need not repeat
+
+    def __init__(self, run: Run, config: WandbConfig, run_config: dict[str, Any], group: str, label: str):
+        self.run: Any = None
+        if config.mode is WandbMode.online:
+            with self.harmless(" online; an offline copy is kept, for `wandb sync`"):
+                self.start("online", run, config, run_config, group, label)
+        if config.mode is not WandbMode.disabled and self.run is None:
+            with self.harmless():
+                self.start("offline", run, config, run_config, group, label)
+
+    def start(
+        self,
+        mode: Literal["online", "offline"],
+        run: Run,
+        config: WandbConfig,
+        run_config: dict[str, Any],
+        group: str,
+        label: str,
+    ) -> None:
+        # wandb reports its own use to its makers, even offline; it reads this when imported
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        if mode == "online":
+            server = str(wandb.setup().settings.base_url)
+            if not reachable(server):  # wandb itself tries for a minute
+                raise ConnectionError(f"{server} cannot be reached")
+            if not wandb.Api().api_key:
+                raise ConnectionError("no API key: run `wandb login`, or set wandb.mode=offline")
+        self.run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode=mode,
+            id=wandb_id(run),
+            resume="allow",
+            reinit="finish_previous",  # should a failure have left one of this process open
+            name=run.name,
+            group=label,
+            job_type="posexp",
+            tags=[group[:64]],  # no tag may be longer
+            dir=str(run.folder),
+            config=run_config | {"group": group, "label": label},
+            # the run's own log tells what happens; a login or a dead network must not hold it up
+            settings=wandb.Settings(console="off", silent=True, init_timeout=20, x_disable_stats=True),
+        )
+        # lengths and steps are columns with axes of their own, so that curves of several runs lie over each other
+        self.run.define_metric("train/step")
+        self.run.define_metric("train/*", step_metric="train/step")
+        self.run.define_metric("eval/length")
+        self.run.define_metric("eval/*", step_metric="eval/length")
+
+    def log(self, values: dict[str, Any]) -> None:
+        if self.run is not None:
+            with self.harmless():
+                self.run.log(values)
+
+    def curve(self, rows: list[dict[str, Any]], targets_of: Callable[[dict[str, Any]], str]) -> None:
+        """Each row's numbers at its length, under a name that the same measurement of any run has; `targets_of` names
+        the set of targets of a row."""
+        for row in sorted(rows, key=lambda row: row["length"]):
+            curve = curve_name(row, targets_of(row))
+            known = {f"{curve}/{name}": row[name] for name in NUMBERS if row.get(name) is not None}
+            if known:
+                self.log({"eval/length": row["length"], **known})
+
+    def finish(self) -> None:
+        if self.run is not None:
+            with self.harmless():
+                self.run.finish()
+            self.run = None
+
+    @contextmanager
+    def harmless(self, instead: str = "; metrics.jsonl has everything") -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self.run is not None and isinstance(error, ConnectionError):
+                disconnect()
+            self.run = None
+            text = " ".join(str(error).split())[:160]
+            line = f"wandb is left out{instead} ({type(error).__name__}: {text})"
+            if line not in self.said:
+                say(line)
+            self.said.add(line)
+
+
+def disconnect() -> None:
+    """Forgets wandb's process, which has died: the next copy starts another, and Python's end does not look for it."""
+    import wandb
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+
+
+def curve_name(row: dict[str, Any], targets: str) -> str:
+    """eval/same_targets 1a2b3c4d, and behind that /sliding 64/yarn or /control window. `targets` names the set of
+    targets; a curve never has two."""
+    seen = row.get("control_of") or row["window"]
+    window = seen if seen != row["trained_window"] else ""
+    control = f"control {row['control']}" if row.get("control") else ""
+    parts = ("eval", f"{row['protocol']} {targets}", row.get("corpus"), window, row["transform"], control)
+    return "/".join(part for part in parts if part)
+
+
+def wandb_id(run: Run) -> str:
+    """The same for every process that works on the run, so that wandb goes on where it stopped."""
+    return hashlib.sha256(f"{run.folder.parent.name}/{run.name}".encode()).hexdigest()[:16]
