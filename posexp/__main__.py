@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """posexp.cli.main.main. Ctrl-C while that is imported ends in one line, too."""
+    """Run posexp.cli.main. Ctrl-C while that is imported ends in one line, too."""
     try:
         from posexp.cli import main
     except KeyboardInterrupt:

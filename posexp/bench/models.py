@@ -76,11 +76,7 @@ Build = Callable[[Settings, "torch.device", Precision], Subject]
 
 
 def load(contender: Contender) -> Build:
-    """Imports all that building needs, and sets up the process: posexp's as its commands do, others not at all."""
-    if contender.scheme is None:
-        from posexp.bench import peers
-
-        return peers.load(contender)
+    """Import all that building posexp's own decoder needs, and set up the process as posexp's commands do."""
     from posexp.model import cpu
 
     cpu.prepare()

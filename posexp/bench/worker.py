@@ -128,7 +128,13 @@ def main() -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         limit_memory(settings.memory_limit)
-        build = load(Contender(**job["contender"]))
+        contender = Contender(**job["contender"])
+        if contender.peer:
+            from posexp.bench import peers
+
+            build = peers.load(contender)
+        else:
+            build = load(contender)
         if job["rehearse"] and choose_device(settings.device).type == "cpu":
             rehearse(build, settings, job["training"])
         bench.append(Bench(build, settings, job["training"]))

@@ -1,12 +1,11 @@
 """posexp check: measures what schemes promise, posexp's own and the user's."""
 
 from functools import partial
-from pathlib import Path
 
 from posexp.config.commands import CheckCommand
-from posexp.config.components import chosen
+from posexp.config.components import chosen, scheme_folders
 from posexp.config.sections import config_dir
-from posexp.errors import Misuse, RunFailed, did_you_mean
+from posexp.errors import RunFailed
 from posexp.output.console import progress
 
 
@@ -15,7 +14,6 @@ def check(command: CheckCommand) -> None:
 
     Raises Misuse for the name of no scheme, and RunFailed if a scheme breaks a promise.
     """
-    from posexp.config.components import scheme_folders
     from posexp.output.console import console
 
     paths = chosen(command.schemes, scheme_folders())

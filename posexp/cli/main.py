@@ -1,7 +1,6 @@
 """The command line: `posexp <command> …` in front of Hydra, which does the rest. The only reader of sys.argv.
 
-Commands are functions of this module that import the heavy ones inside: launchers can pickle them by name,
-and --help, --cfg and TAB answer without torch.
+--help, --cfg and TAB answer without torch.
 """
 
 import logging
@@ -9,154 +8,29 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
 from difflib import get_close_matches
-from functools import wraps
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from posexp import __version__
 from posexp.cli.arguments import group_options, hydra_arguments, line_to_complete, translate
+from posexp.cli.tasks import TASKS, Failed
 from posexp.cli.usage import EXAMPLES, USAGE, help_of
 from posexp.config.commands import COMMANDS
-from posexp.config.compose import schema_of, typed
+from posexp.config.compose import schema_of
 from posexp.config.explain import one_line
 from posexp.config.overrides import read_typed
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.jobs.ranks import place
-from posexp.jobs.signals import heed, in_a_job, stop
+from posexp.jobs.signals import heed, stop
 from posexp.output import console
 from posexp.output.console import say
 from posexp.sweeps import sweepers
 from posexp.sweeps.launchers import present_launchers, threads
-
-
-class Failed(BaseException):
-    """Carries a job's error out of Hydra, which would first print the job's overrides on a line of its own."""
-
-
-def task(function: Callable[[Any], object]) -> Callable[[DictConfig], object]:
-    """A Hydra task from a function of the command's dataclass. In a sweep an error ends its job alone.
-
-    What it gives is for Hydra's sweepers; some choose by it what to run next.
-    """
-
-    @wraps(function)
-    def run_task(config: DictConfig) -> object:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        try:
-            with in_a_job():
-                return function(typed(config))
-        except Exception as error:
-            if HydraConfig.get().mode is not RunMode.MULTIRUN:
-                raise Failed from error
-            say(f"posexp: job {HydraConfig.get().job.num}: {one_line(error, 'train')}")
-            raise
-
-    return run_task
-
-
-@task
-def train(config: Any) -> float | None:
-    if sweepers.in_a_study():
-        from posexp.sweeps.study import trial
-
-        return trial(config)
-    from posexp.training.train import train
-
-    train(config)
-    return None
-
-
-@task
-def evaluate(config: Any) -> None:
-    from posexp.evaluation.evaluate import evaluate
-
-    evaluate(config)
-
-
-@task
-def report(config: Any) -> None:
-    from posexp.report.command import report
-
-    report(config)
-
-
-@task
-def compare(config: Any) -> None:
-    from posexp.compare import compare
-
-    compare(config)
-
-
-@task
-def power(config: Any) -> None:
-    from posexp.compare import power
-
-    power(config)
-
-
-@task
-def runs(config: Any) -> None:
-    from posexp.report.listing import print_runs
-
-    print_runs(config)
-
-
-@task
-def schemes(config: Any) -> None:
-    from posexp.report.listing import print_schemes
-
-    print_schemes(config)
-
-
-@task
-def check(config: Any) -> None:
-    from posexp.check import check
-
-    check(config)
-
-
-@task
-def bench(config: Any) -> None:
-    from posexp.bench import bench
-
-    bench(config)
-
-
-@task
-def inspect(config: Any) -> None:
-    from posexp.inspect import inspect
-
-    inspect(config)
-
-
-@task
-def export(config: Any) -> None:
-    from posexp.hf.export import export
-
-    export(config)
-
-
-TASKS: dict[str, Callable[[DictConfig], object]] = {
-    "train": train,
-    "eval": evaluate,
-    "report": report,
-    "compare": compare,
-    "power": power,
-    "runs": runs,
-    "schemes": schemes,
-    "check": check,
-    "bench": bench,
-    "inspect": inspect,
-    "export": export,
-}
 
 
 def main() -> int:

@@ -28,9 +28,9 @@ def knob(
     """A dataclass field with its one-line `meaning` and its smallest and its largest allowed value.
 
     `identity=False` marks what does not change a run's result, only where or how it is kept; `part` a section that
-    names its class by `_target_` (posexp/config/components.py); `text` a text, a list of texts or null, which no type of OmegaConf
-    is; `choices_of` a section that holds only those fields of a dataclass
-    that were chosen, as {name: value}.
+    names its class by `_target_` (posexp/config/components.py); `text` a text, a list of texts or null, for which
+    OmegaConf has no type; `choices_of` a section that holds only those fields of a dataclass that were chosen, as
+    {name: value}.
     """
     metadata: dict[str, Any] = {"meaning": meaning, "least": least, "most": most, "identity": identity}
     metadata |= {"part": part, "text": text, "choices_of": choices_of}

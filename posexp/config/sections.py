@@ -1,5 +1,5 @@
-"""Typed configuration: the sections that commands are made of (posexp/config/commands.py), with the names, types, defaults and
-meaning of each knob.
+"""Typed configuration: the sections that commands (posexp/config/commands.py) are made of, with the names, types,
+defaults and meaning of each knob.
 
 YAML under configs/ only holds named choices of these.
 """

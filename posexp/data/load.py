@@ -10,10 +10,11 @@ from posexp.config.sections import DataConfig
 from posexp.data.bounds import check_bounds
 from posexp.data.store import DamageError, Say, Store, different, key_of
 from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.output.console import say
 from posexp.storage import locks
 
 
-def find_or_build(config: DataConfig, say: Say, trust: bool = True) -> Store:
+def load_store(config: DataConfig, say: Say = say, trust: bool = True) -> Store:
     """The store of `config`, built if it is not there or damaged. Safe to call from several processes at once.
 
     One that data.store names is taken without its text. Raises Misuse for input that cannot be used, or needs `trust`

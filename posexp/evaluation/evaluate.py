@@ -51,13 +51,6 @@ def evaluate(command: EvalCommand) -> list[Run]:
     check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
     cpu.prepare()
-    if command.hf is not None:
-        from posexp.hf import open_checkpoint
-
-        subject = open_checkpoint(command, device)
-        with subject.run.measuring(waiting_for(subject.run)):
-            evaluate_subject(subject, command, device)
-        return [subject.run]
     finished = finished_runs(command.results, command.group, command.runs)
     passed_over: set[Run] = set()
     announced: set[str] = set()
@@ -92,7 +85,7 @@ def waiting_for(run: Run) -> Callable[[str], None]:
 def evaluate_subject(
     subject: Subject, command: EvalCommand, device: torch.device, announced: set[str] | None = None
 ) -> None:
-    """`announced` holds what was said of the targets of other runs, and need not be said again."""
+    """Add the rows that a model lacks. `announced` holds the lines that were printed for other runs."""
     run, announced = subject.run, set() if announced is None else announced
     evaluator = Evaluator(subject, device)
     for line in [*announcement(evaluator.tokens, evaluator.config, evaluator.lengths), *evaluator.warnings()]:

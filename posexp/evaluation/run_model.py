@@ -8,7 +8,8 @@ import torch
 from posexp.attention import kernel_path
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import DataConfig, EvalConfig, Split
-from posexp.data import Store, load
+from posexp.data import Store
+from posexp.data.load import load_store
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
 from posexp.output.console import say
@@ -64,7 +65,7 @@ def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: Eva
     """
     splits = "split" in command.eval or data.valid is not None or data.store is not None
     cache = command.cache or data.cache
-    store = load(replace(data, tokenizer=str(tokenizer), cache=cache, hold_out=data.hold_out and splits), say)
+    store = load_store(replace(data, tokenizer=str(tokenizer), cache=cache, hold_out=data.hold_out and splits), say)
     chosen = how.split if splits or how.split.value in store.meta["splits"] else Split.train
     return store, replace(how, split=chosen)
 

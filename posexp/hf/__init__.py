@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from posexp.hf.subject import Checkpoint
+    from posexp.runs.run import Run
 
 
 def open_checkpoint(command: EvalCommand, device: "torch.device") -> "Checkpoint":
@@ -27,3 +28,22 @@ def open_checkpoint(command: EvalCommand, device: "torch.device") -> "Checkpoint
     from posexp.hf.subject import Checkpoint
 
     return Checkpoint(command, device)
+
+
+def evaluate_checkpoint(command: EvalCommand) -> "Run":
+    """Measure the checkpoint that `command.hf` names; rows that are there already are not measured again.
+
+    Raises Misuse if the checkpoint cannot be loaded or measured as asked.
+    """
+    from posexp.evaluation.evaluate import evaluate_subject, waiting_for
+    from posexp.evaluation.plan import check_protocols
+    from posexp.model import cpu
+    from posexp.model.device import choose_device
+
+    check_protocols(command.eval.get("protocols") or [])
+    device = choose_device(command.device)
+    cpu.prepare()
+    subject = open_checkpoint(command, device)
+    with subject.run.measuring(waiting_for(subject.run)):
+        evaluate_subject(subject, command, device)
+    return subject.run

@@ -9,10 +9,10 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from posexp.jobs.programs import ask
-from posexp.runs.run import Run
 from posexp.storage import atomic, untrusted
 
 # Id, place in the array, state, reason, nodes, comment: between ASCII's separators of records and of fields, since a
@@ -21,9 +21,9 @@ from posexp.storage import atomic, untrusted
 RECORD, FIELD = "\x1e", "\x1f"
 COLUMNS = RECORD + FIELD.join(("%i", "%K", "%T", "%r", "%N", "%k"))
 SUBMISSION = "submission.json"
-# A Python that is still starting dies of the signals that posexp/jobs/signals.py will answer, and what dies by itself SLURM
-# does not put back. So the shell around it looks: 128 + SIGUSR1 or SIGUSR2 goes back, and 128 + SIGTERM if the job was
-# preempted.
+# A Python that is still starting dies of the signals that posexp/jobs/signals.py handles later, and SLURM does not
+# requeue a job that dies by itself. So the shell around it requeues: after 128 + SIGUSR1 or SIGUSR2, and after 128 +
+# SIGTERM if the job was preempted.
 GUARD = """posexp_back() {
   job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
   case $1 in
@@ -72,9 +72,11 @@ def preempted() -> bool:
     return any(sign.isdigit() for sign in shown)
 
 
-def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
-    """This user's jobs that are not over. None if none of `runs` ever was one, or SLURM is silent: `say` is told."""
-    if not any((run.folder / SUBMISSION).is_file() for run in runs):
+def queue(folders: list[Path], say: Callable[[str], None]) -> Queue | None:
+    """Return this user's jobs that are not over; None if no run folder ever had a job, or if SLURM does not answer.
+
+    `say` prints why SLURM does not."""
+    if not any((folder / SUBMISSION).is_file() for folder in folders):
         return None
     try:
         done = ask("squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}", seconds=PATIENCE)
@@ -97,21 +99,21 @@ def queue(runs: list[Run], say: Callable[[str], None]) -> Queue | None:
     return found
 
 
-def submit(run: Run, comment: str, place: int) -> None:
+def submit(folder: Path, comment: str, place: int) -> None:
     """Notes which job the run will be."""
-    atomic.write(run.folder / SUBMISSION, json.dumps({"comment": comment, "place": place}))
+    atomic.write(folder / SUBMISSION, json.dumps({"comment": comment, "place": place}))
 
 
-def job_of(run: Run, queue: Queue | None) -> Job | None:
+def job_of(folder: Path, queue: Queue | None) -> Job | None:
     """The job that is queued for the run, or works on it."""
-    about = noted(run, SUBMISSION, {"comment": str, "place": int})
+    about = noted(folder, SUBMISSION, {"comment": str, "place": int})
     return (queue or {}).get((about.get("comment", ""), about.get("place", 0)))
 
 
-def noted(run: Run, name: str, kinds: dict[str, type]) -> dict[str, Any]:
+def noted(folder: Path, name: str, kinds: dict[str, type]) -> dict[str, Any]:
     """What a note in the run's folder says, as far as it is of the right kind: notes only help to look on."""
     try:
-        about = untrusted.json_of(untrusted.read_bytes(run.folder / name))
+        about = untrusted.json_of(untrusted.read_bytes(folder / name))
     except (OSError, ValueError):
         return {}
     known = about if isinstance(about, dict) else {}

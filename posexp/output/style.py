@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from posexp.report.tables import Table
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D", "#332288", "#882255", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-# With it all schemes of configs/ look different, and the ten of most papers have a colour each (tests/test_report.py).
+# With this salt all schemes of configs/ look different, and the ten of most papers have a colour each.
 SALT = 10063
 INK, QUIET = "#222222", "#6b6b6b"
 STYLE: dict[str, Any] = {
@@ -53,11 +51,6 @@ class Look:
     colour: str
     marker: str
     dash: Any
-
-
-def looks(shown: list[Table], others: Iterable[str] = ()) -> dict[str, Look]:
-    """The look of each curve, the same in every panel, and of `others`."""
-    return looks_of({*others, *(curve for table in shown for curve in table.curves)})
 
 
 def looks_of(labels: Iterable[str]) -> dict[str, Look]:

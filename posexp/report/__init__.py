@@ -52,7 +52,7 @@ def write(
     from rich.console import Console
     from rich.text import Text
 
-    from posexp.output.style import looks
+    from posexp.output.style import looks_of
     from posexp.report import change, ranking, verdict_table
     from posexp.report.curves import pictures
     from posexp.report.latex import latex
@@ -71,7 +71,7 @@ def write(
         "table.md": markdown(shown).encode(),
         "table.tex": latex(shown).encode(),
     }
-    look_of = looks(shown)
+    look_of = looks_of(curve for table in shown for curve in table.curves)
     contents["curves.png"], contents["curves.svg"] = change.pictures(shown[0], look_of)
     if len(shown) > 1:
         contents["others.png"], contents["others.svg"] = pictures(shown[1:], look_of)

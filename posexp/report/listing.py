@@ -119,7 +119,7 @@ def print_runs(command: RunsCommand) -> None:
     width = get_terminal_size().columns if sys.stdout.isatty() else None
     for group in names:
         found = find(command.results, group)
-        jobs = queue(found, say)
+        jobs = queue([run.folder for run in found], say)
         cells = [cell_or_damaged(run, jobs) for run in found]
         counts = Counter(cell.state for cell in cells)
         print(f"{group}: {len(cells)} runs, {', '.join(f'{count} {state}' for state, count in counts.most_common())}")

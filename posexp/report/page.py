@@ -17,7 +17,7 @@ from typing import Any
 from posexp.config.values import flat
 from posexp.evaluation.plan import PROTOCOLS
 from posexp.evaluation.verdicts import MARGIN
-from posexp.output.style import looks
+from posexp.output.style import looks_of
 from posexp.report.answer import answer
 from posexp.report.cell import Cell
 from posexp.report.table import trained_at
@@ -97,7 +97,7 @@ def content(
         "title": title,
         "made": {key: str(value) for key, value in made.items() if value not in (None, "")},
         "answer": answer(shown[0]),
-        "looks": looks_of(shown, [run.curve for run in runs]),
+        "looks": drawn(shown, [run.curve for run in runs]),
         "tables": [table_of(table) for table in shown],
         "marks": MARKS,
         "runs": [
@@ -113,11 +113,11 @@ def content(
     }
 
 
-def looks_of(shown: list[Table], others: list[str]) -> dict[str, dict[str, Any]]:
+def drawn(shown: list[Table], others: list[str]) -> dict[str, dict[str, Any]]:
     """Of every curve that is named anywhere, as the pictures draw it."""
     return {
         curve: {"colour": look.colour, "marker": look.marker, "dash": [] if look.dash == "-" else look.dash[1]}
-        for curve, look in looks(shown, others).items()
+        for curve, look in looks_of([*others, *(curve for table in shown for curve in table.curves)]).items()
     }
 
 

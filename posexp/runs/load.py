@@ -9,7 +9,8 @@ import torch
 from posexp.config.commands import TrainCommand
 from posexp.config.components import is_own, targets
 from posexp.config.sections import DataConfig
-from posexp.data import Store, load
+from posexp.data import Store
+from posexp.data.load import load_store
 from posexp.errors import Inapplicable, Misuse, PosexpError, RunFailed
 from posexp.model.decoder import Decoder, build_model
 from posexp.output.console import say
@@ -51,7 +52,7 @@ def own_store(run: Run, trained: TrainCommand, cache: str | None, trust: bool = 
     theirs = (Path(trained.data.cache).expanduser() / "tokens").is_dir()
     place = cache or (trained.data.cache if theirs else DataConfig().cache)
     name = run.provenance().get("store")
-    store = load(replace(trained.data, cache=place, store=name if isinstance(name, str) else None), say, trust)
+    store = load_store(replace(trained.data, cache=place, store=name if isinstance(name, str) else None), say, trust)
     run.check_store(store)
     return store
 

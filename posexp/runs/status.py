@@ -136,7 +136,7 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     """`say` is told of damaged lines. Raises RunFailed if the run's config.yaml is damaged."""
     if run.foreign:
         return Cell(run, "checkpoint")
-    training, status, job, note = run.training(), run.status(), job_of(run, queue), noted(run, JOB, NOTE)
+    training, status, job, note = run.training(), run.status(), job_of(run.folder, queue), noted(run.folder, JOB, NOTE)
     rows = run.history(say)
     latest: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
     step, steps, speed = status.get("step", 0), training.steps, latest.get("tokens_per_second")

@@ -36,7 +36,7 @@ def missing(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
     """
     configs = checked(cells, compose, elsewhere)
     runs, found, left_out = [Run.of(config) for config in configs], {}, Counter[str]()
-    jobs = queue(runs, say)
+    jobs = queue([run.folder for run in runs], say)
     for words, config, run in zip(cells, configs, runs, strict=True):
         if run.folder in found:
             left_out["named twice"] += 1
@@ -64,7 +64,7 @@ def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
     from omegaconf.errors import OmegaConfBaseException
 
     from posexp.model.device import choose_device
-    from posexp.training.train import usable
+    from posexp.training.prepare import usable
 
     configs, bad = [], []
     common = set(cells[0]).intersection(*cells) if len(cells) > 1 else set()

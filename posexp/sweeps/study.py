@@ -7,7 +7,7 @@ again, is told the same losses by the runs that are done, and goes on where ther
 import math
 
 from posexp.config.commands import TrainCommand
-from posexp.data import load
+from posexp.data.load import load_store
 from posexp.errors import Diverged, Misuse
 from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.protocols import same_targets
@@ -43,7 +43,7 @@ def trial(config: TrainCommand) -> float:
 
 def objective(config: TrainCommand) -> str:
     """The hash of the targets whose mean loss counts."""
-    tokens = load(config.data, say).split(config.eval.split)
+    tokens = load_store(config.data, say).split(config.eval.split)
     lengths = own_lengths(tokens, config.train.length, config.eval)
     for row in plan(tokens, config.eval, lengths, config.train.length):
         if (row.protocol, row.length, row.control) == (same_targets.__name__, config.train.length, ""):

@@ -21,6 +21,12 @@ def build(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=BETAS, fused=True)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
+    """Set the learning rate of `step` in every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Rises linearly over the warm-up, then follows a cosine down to FINAL_LR of the peak."""
     warmup = round(config.warmup * config.steps)

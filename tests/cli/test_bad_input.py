@@ -11,7 +11,7 @@ from filelock import FileLock
 from support.command import TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 
 from posexp.config.sections import DataConfig, Source
-from posexp.data import load
+from posexp.data.load import load_store
 
 EVAL = ["eval", "--lengths", "8,16,64", "wandb.mode=disabled"]
 
@@ -222,7 +222,7 @@ def test_a_run_is_measured_on_the_tokens_it_was_trained_on_or_not_at_all(finishe
     kept.rename(finished / "elsewhere")
     refused = here(*EVAL, "--runs", "rope*", cwd=finished).refusal()
     assert f"{run_of(finished).name}: no token store cache/tokens/{kept.name}, and the text that is here" in refused
-    other = load(DataConfig(Source.files, str(finished / "text"), vocab_size=300, cache=str(finished / "cache")))
+    other = load_store(DataConfig(Source.files, str(finished / "text"), vocab_size=300, cache=str(finished / "cache")))
     other.folder.rename(kept)
     refused = here(*EVAL, "--runs", "rope*", cwd=finished).refusal(code=1)
     assert "was trained on other tokens than those in cache/tokens/" in refused

@@ -113,7 +113,7 @@ def test_a_dead_network_costs_seconds_and_is_said_in_one_line(node):
 import time
 from pathlib import Path
 from posexp.config import DataConfig, Source, WandbConfig, WandbMode
-from posexp.data import load
+from posexp.data.load import load_store
 from posexp.errors import Misuse
 from posexp.log import Wandb
 from posexp.runs import Run
@@ -124,7 +124,7 @@ for _ in range(2):
 print(time.perf_counter() - start)
 start = time.perf_counter()
 try:
-    load(DataConfig(Source.hub, dataset="some/set", cache="cache"))
+    load_store(DataConfig(Source.hub, dataset="some/set", cache="cache"))
 except Misuse as error:
     print(time.perf_counter() - start)
     print(error)

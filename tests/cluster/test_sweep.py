@@ -291,9 +291,11 @@ def test_a_job_is_found_whatever_other_jobs_comments_hold(finished, monkeypatch,
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     run = Run(run_of(finished))
-    slurm.submit(run, "posexp-1", 3)
+    slurm.submit(run.folder, "posexp-1", 3)
     said: list[str] = []
-    assert slurm.job_of(run, slurm.queue([run], said.append)) == slurm.Job("12_3", "PENDING", "Resources", "")
+    assert slurm.job_of(run.folder, slurm.queue([run.folder], said.append)) == slurm.Job(
+        "12_3", "PENDING", "Resources", ""
+    )
     assert said == [], said
 
 

@@ -17,7 +17,8 @@ import pytest
 import zstandard
 
 from posexp.config.sections import DataConfig, Source, Split
-from posexp.data import Store, files, hub, load, stdlib, tokenizer
+from posexp.data import Store, files, hub, stdlib, tokenizer
+from posexp.data.load import load_store
 from posexp.data.sampler import Windows
 from posexp.data.store import key_of, meta_digest
 from posexp.errors import Misuse
@@ -89,7 +90,7 @@ def test_every_kind_of_file_and_packing_gives_the_same_documents(tmp_path, packi
     table = tmp_path / f"table.tsv{packing}"
     table.write_bytes(pack(separated(expected, "body", "\t")))
     for paths in (folder, rows, array, table, [str(rows), str(rows)]):
-        store = load(config(tmp_path, paths, field="body"), quietly)
+        store = load_store(config(tmp_path, paths, field="body"), quietly)
         assert all_of(store) == sorted(expected)
 
 
@@ -110,7 +111,7 @@ def test_rows_are_known_by_their_suffixes_and_json_lines_without_one_by_content(
         "f.json": json.dumps(expected).encode(),
     }.items():
         (tmp_path / name).write_bytes(data)
-        assert all_of(load(config(tmp_path, tmp_path / name), quietly)) == sorted(expected), name
+        assert all_of(load_store(config(tmp_path, tmp_path / name), quietly)) == sorted(expected), name
 
 
 def test_only_the_field_that_is_asked_for_is_read(tmp_path):
@@ -131,11 +132,11 @@ def test_only_the_field_that_is_asked_for_is_read(tmp_path):
         with pa.ipc.new_stream(str(tmp_path / "d.arrow"), table.schema) as stream:
             stream.write_table(table)
         for name in ("a.jsonl", "b.parquet", "c.arrow", "d.arrow"):
-            store = load(config(tmp_path / str(kind), tmp_path / name), quietly)
+            store = load_store(config(tmp_path / str(kind), tmp_path / name), quietly)
             assert all_of(store) == sorted(expected), (name, kind)
     pa.parquet.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
     paths = [str(tmp_path / name) for name in ("b.parquet", "empty.parquet")]
-    assert all_of(load(config(tmp_path, paths), quietly)) == sorted(expected), "an empty shard adds nothing"
+    assert all_of(load_store(config(tmp_path, paths), quietly)) == sorted(expected), "an empty shard adds nothing"
 
 
 def test_parquet_and_files_of_other_suffixes_are_read(tmp_path):
@@ -144,21 +145,21 @@ def test_parquet_and_files_of_other_suffixes_are_read(tmp_path):
 
     pyarrow.parquet.write_table(pyarrow.table({"text": texts(20), "n": list(range(20))}), tmp_path / "a.parquet")
     (tmp_path / "b.tex").write_text("\\section{named}")
-    store = load(config(tmp_path, [str(tmp_path / "a.parquet"), str(tmp_path / "b.tex")]), quietly)
+    store = load_store(config(tmp_path, [str(tmp_path / "a.parquet"), str(tmp_path / "b.tex")]), quietly)
     assert all_of(store) == sorted([*texts(20), "\\section{named}"])
 
 
 def test_named_splits_are_kept_and_an_absent_one_is_named(tmp_path):
     train, valid = write(tmp_path / "t", texts(3)), write(tmp_path / "v", texts(2, seed=1))
-    store = load(config(tmp_path, train, valid=f"{valid}/**/*.txt"), quietly)
+    store = load_store(config(tmp_path, train, valid=f"{valid}/**/*.txt"), quietly)
     assert everything(store) == {"train": texts(3), "valid": texts(2, seed=1)}
     with pytest.raises(Misuse, match="no test split; there are train, valid"):
         store.split(Split.test)
 
 
 def test_the_split_follows_from_the_texts_alone(tmp_path):
-    there = load(config(tmp_path, write(tmp_path / "a", texts())), quietly)
-    back = load(config(tmp_path, write(tmp_path / "b", texts()[::-1], prefix="other")), quietly)
+    there = load_store(config(tmp_path, write(tmp_path / "a", texts())), quietly)
+    back = load_store(config(tmp_path, write(tmp_path / "b", texts()[::-1], prefix="other")), quietly)
     first, second = everything(there), everything(back)
     assert {name: sorted(held) for name, held in first.items()} == {name: sorted(held) for name, held in second.items()}
     assert [len(first[name]) for name in ("train", "valid", "test")] == [36, 2, 2]
@@ -166,17 +167,17 @@ def test_the_split_follows_from_the_texts_alone(tmp_path):
 
 
 def test_equal_documents_stay_on_one_side(tmp_path):
-    store = load(config(tmp_path, write(tmp_path / "a", texts(10) * 3)), quietly)
+    store = load_store(config(tmp_path, write(tmp_path / "a", texts(10) * 3)), quietly)
     sides = [set(held) for held in everything(store).values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 10
 
 
 def test_three_documents_give_three_splits_and_fewer_are_cut(tmp_path):
-    three = load(config(tmp_path, write(tmp_path / "three", texts(3))), quietly)
+    three = load_store(config(tmp_path, write(tmp_path / "three", texts(3))), quietly)
     assert sorted(map(len, everything(three).values())) == [1, 1, 1] and not three.notes
     (tmp_path / "one.txt").write_text("0123456789" * 10)
     said: list[str] = []
-    one = load(config(tmp_path, tmp_path / "one.txt"), said.append)
+    one = load_store(config(tmp_path, tmp_path / "one.txt"), said.append)
     assert [len(held[0]) for held in everything(one).values()] == [90, 5, 5]
     assert "".join(held[0] for held in everything(one).values()) == "0123456789" * 10
     assert one.notes == [said[0]] and "too few (1)" in said[0]
@@ -188,7 +189,7 @@ def test_a_line_that_matches_begins_a_document_across_rows_but_not_across_files(
         (tmp_path / f"{name}.jsonl").write_bytes(jsonl(rows))
     (tmp_path / "c.txt").write_bytes(b"head\r\n = Three = \nlast")
     paths = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl", "c.txt")]
-    store = load(config(tmp_path, paths, valid=paths[2], document_start="^ = [^=].* = $"), quietly)
+    store = load_store(config(tmp_path, paths, valid=paths[2], document_start="^ = [^=].* = $"), quietly)
     from_rows = ["\n = One = \ntext\n = = Section = = \nmore\x0cpage\x85\n", " = Two = \nend"]
     assert documents(store, Split.train) == [*from_rows, *from_rows, "head\n", " = Three = \nlast"]
     assert documents(store, Split.valid) == ["head\n", " = Three = \nlast"]
@@ -217,13 +218,13 @@ def test_the_standard_library_is_read_without_tests_copies_and_empty_files(tmp_p
 
 def test_the_running_standard_library_becomes_a_store(tmp_path):
     setting = DataConfig(cache=str(tmp_path))
-    store = load(setting, quietly)
+    store = load_store(setting, quietly)
     assert store.vocab_size == 2048 and store.meta["python"].startswith(f"{sys.version_info.major}.")
     assert set(store.meta["splits"]) == {"train", "valid", "test"}
     source = stdlib.read()
     assert all_of(store) == sorted(source)
     started = time.perf_counter()
-    assert load(setting, pytest.fail).split(Split.train).sha256 == store.split(Split.train).sha256
+    assert load_store(setting, pytest.fail).split(Split.train).sha256 == store.split(Split.train).sha256
     assert time.perf_counter() - started < 3
     counts, train = store.token_bytes(), store.split(Split.train)
     assert counts is not None and counts[train.ids].sum() == train.bytes
@@ -259,7 +260,7 @@ def test_a_tokenizer_from_elsewhere_is_used_as_it_is(tmp_path):
     foreign.save(str(tmp_path / "t.json"))
     (tmp_path / "a.txt").write_text("alpha beta other " * 10)
     setting = config(tmp_path, tmp_path / "a.txt", valid=str(tmp_path / "a.txt"), tokenizer=str(tmp_path / "t.json"))
-    store = load(setting, quietly)
+    store = load_store(setting, quietly)
     assert store.split(Split.train).ids.tolist() == [1, 2, 0] * 10
     assert store.vocab_size == 70001 and store.meta["dtype"] == "uint32" and store.token_bytes() is None
 
@@ -268,12 +269,12 @@ def test_dropout_of_a_tokenizer_is_off_and_no_store_that_was_built_with_it_is_us
     made = tokenizer.learn_bpe(["alpha beta " * 50], 270)
     made.save(str(tmp_path / "t.json"))
     setting = config(tmp_path, write(tmp_path / "a", ["alpha beta " * 500] * 3), tokenizer=str(tmp_path / "t.json"))
-    ids = load(setting, quietly).split(Split.train).ids.tolist()
+    ids = load_store(setting, quietly).split(Split.train).ids.tolist()
     made.model.dropout = 0.5
     made.save(str(tmp_path / "t.json"))
     digest = files.file_digest(tmp_path / "t.json")
     assert tokenizer.content(setting.tokenizer, 0) == ["file", digest, "without dropout"]
-    store = load(setting, quietly)
+    store = load_store(setting, quietly)
     assert store.split(Split.train).ids.tolist() == ids
     assert tokenizer.load(store.tokenizer_path).model.dropout is None
 
@@ -329,7 +330,9 @@ def test_bytes_of_tokens_are_counted_or_scaled_to_the_text_or_are_its_mean(tmp_p
     ):
         made.save(str(tmp_path / f"{name}.json"))
         folder = write(tmp_path / "a", texts(10))
-        tokens = load(config(tmp_path, folder, tokenizer=str(tmp_path / f"{name}.json")), quietly).split(Split.train)
+        tokens = load_store(config(tmp_path, folder, tokenizer=str(tmp_path / f"{name}.json")), quietly).split(
+            Split.train
+        )
         counts, found = tokens.token_bytes()
         assert found == how and counts[tokens.ids].sum() == pytest.approx(tokens.bytes, rel=1e-12), name
 
@@ -352,13 +355,13 @@ def test_the_key_knows_content_and_vocabulary_but_not_place_and_time(tmp_path):
 
 def test_a_store_named_by_its_key_needs_no_text(tmp_path):
     folder = write(tmp_path / "a", texts(5))
-    built = load(config(tmp_path, folder), quietly)
+    built = load_store(config(tmp_path, folder), quietly)
     named = config(tmp_path, folder, store=built.key)
     folder.rename(tmp_path / "moved")
-    found = load(named, pytest.fail)
+    found = load_store(named, pytest.fail)
     assert everything(found) == everything(built)
     with pytest.raises(Misuse, match=r"^data.paths: there is no file"):
-        load(config(tmp_path, folder), quietly)
+        load_store(config(tmp_path, folder), quietly)
     other = tokenizer.single_bytes()
     other.save(str(tmp_path / "t.json"))
     for knobs, different in {
@@ -370,10 +373,10 @@ def test_a_store_named_by_its_key_needs_no_text(tmp_path):
     }.items():
         asked = config(tmp_path, folder, store=built.key, **dict([knobs]))
         if not different:
-            assert load(asked, pytest.fail).key == built.key
+            assert load_store(asked, pytest.fail).key == built.key
             continue
         with pytest.raises(Misuse, match=f"was made with another {different}$"):
-            load(asked, quietly)
+            load_store(asked, quietly)
     for wrong in ("../x", "ABC", "0" * 15, ""):
         with pytest.raises(Misuse, match="is no name of a token store"):
             config(tmp_path, folder, store=wrong)
@@ -382,38 +385,38 @@ def test_a_store_named_by_its_key_needs_no_text(tmp_path):
 def test_a_named_store_is_built_from_its_own_text_and_from_no_other(tmp_path):
     folder = write(tmp_path / "a", texts(5))
     key = key_of(config(tmp_path, folder))
-    assert load(config(tmp_path, folder, store=key), quietly).key == key
+    assert load_store(config(tmp_path, folder, store=key), quietly).key == key
     (tmp_path / "cache" / "tokens" / key / "train.bin").unlink()
-    assert load(config(tmp_path, folder, store=key), quietly).key == key, "damaged, and built again"
+    assert load_store(config(tmp_path, folder, store=key), quietly).key == key, "damaged, and built again"
     (folder / "doc000.txt").write_text("something else")
     changed = key_of(config(tmp_path, folder))
     with pytest.raises(
         Misuse, match=f"no token store .*cache/tokens/{'0' * 16}, and the text that is here .* {changed}"
     ):
-        load(config(tmp_path, folder, store="0" * 16), quietly)
+        load_store(config(tmp_path, folder, store="0" * 16), quietly)
     with pytest.raises(Misuse, match=r"no token store .*, and it cannot be built here: .* there is no file"):
-        load(config(tmp_path, tmp_path / "none", store="0" * 16), quietly)
+        load_store(config(tmp_path, tmp_path / "none", store="0" * 16), quietly)
 
 
 def test_a_store_from_before_choices_were_written_down_is_taken_with_its_text_only(tmp_path):
     folder = write(tmp_path / "a", texts(5))
-    built = load(config(tmp_path, folder), quietly)
+    built = load_store(config(tmp_path, folder), quietly)
     meta = {name: value for name, value in built.meta.items() if name != "choices"}
     (built.folder / "store.json").write_text(json.dumps(meta | {"sha256": meta_digest(meta)}))
-    assert load(config(tmp_path, folder, store=built.key), pytest.fail).key == built.key
+    assert load_store(config(tmp_path, folder, store=built.key), pytest.fail).key == built.key
     folder.rename(tmp_path / "moved")
     with pytest.raises(
         Misuse, match="does not say what it was made with, as older ones do not, and it cannot be built"
     ):
-        load(config(tmp_path, folder, store=built.key), quietly)
+        load_store(config(tmp_path, folder, store=built.key), quietly)
 
 
 def test_importing_the_room_and_finding_a_store_import_nothing_heavy(tmp_path):
     setting = config(tmp_path, write(tmp_path / "a", texts(5)))
-    load(setting, quietly)
+    load_store(setting, quietly)
     code = (
-        "import sys; from posexp.config.sections import *; from posexp.data import load;"
-        f"load(DataConfig(Source.files, {setting.paths!r}, tokenizer='bytes', cache={setting.cache!r}));"
+        "import sys; from posexp.config.sections import *; from posexp.data.load import load_store;"
+        f"load_store(DataConfig(Source.files, {setting.paths!r}, tokenizer='bytes', cache={setting.cache!r}));"
         "print([name for name in ('datasets', 'tokenizers', 'torch', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
@@ -434,14 +437,14 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize("name", ["train.bin", "valid.documents.npy", "tokenizer.json", "store.json"])
 def test_a_damaged_store_is_named_and_built_again(tmp_path, harm, name):
     setting = config(tmp_path, write(tmp_path / "a", texts(5)))
-    store = load(setting, quietly)
+    store = load_store(setting, quietly)
     before = {path.name: path.read_bytes() for path in store.folder.iterdir()}
     harm(store.folder / name)
     said: list[str] = []
-    again = load(setting, said.append)
+    again = load_store(setting, said.append)
     assert "damaged" in said[0] and name in said[0] and str(store.folder) in said[0] and "\n" not in said[0]
     assert {path.name: path.read_bytes() for path in again.folder.iterdir()} == before
-    load(setting, pytest.fail)
+    load_store(setting, pytest.fail)
 
 
 def test_a_half_written_store_is_never_used(tmp_path):
@@ -452,7 +455,7 @@ def test_a_half_written_store_is_never_used(tmp_path):
         half.mkdir(parents=True)
         (half / "train.bin").write_bytes(b"\0" * 100)
     said: list[str] = []
-    store = load(setting, said.append)
+    store = load_store(setting, said.append)
     assert "store.json is missing" in said[0]
     assert documents(store, Split.train)[0] in texts(5)
     assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, folder.name + ".lock"]
@@ -463,15 +466,15 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path):
     setting = config(tmp_path, tmp_path / "bad.txt")
     for _ in range(2):
         with pytest.raises(Misuse):
-            load(setting, quietly)
+            load_store(setting, quietly)
     assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] == [".lock"]
 
 
 def test_two_processes_that_build_at_once_end_with_one_store(tmp_path):
     setting = config(tmp_path, write(tmp_path / "a", texts(400)), tokenizer="bpe", vocab_size=400)
     code = (
-        "from posexp.config.sections import *; from posexp.data import load;"
-        f"print(load(DataConfig(Source.files, {setting.paths!r}, vocab_size=400, cache={setting.cache!r})).meta)"
+        "from posexp.config.sections import *; from posexp.data.load import load_store;"
+        f"print(load_store(DataConfig(Source.files, {setting.paths!r}, vocab_size=400, cache={setting.cache!r})).meta)"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -525,7 +528,7 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(tmp_path, name, capfd, 
     (tmp_path / "good.txt").write_text("fine")
     paths = [str(tmp_path / name)] if "hollow" in name else [str(tmp_path / "good.txt"), str(tmp_path / name)]
     with pytest.raises(Misuse, match=complaint) as caught:
-        load(config(tmp_path, paths), quietly)
+        load_store(config(tmp_path, paths), quietly)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "") and not caplog.records
 
@@ -555,16 +558,17 @@ def test_a_setting_that_cannot_be_used_is_named_in_one_line(tmp_path, knobs, com
     if "source" in knobs:
         here["source"] = knobs["source"]
     with pytest.raises(Misuse, match=complaint) as caught:
-        load(config(tmp_path, **({"paths": str(tmp_path / "a.txt")} | here)), quietly)
+        load_store(config(tmp_path, **({"paths": str(tmp_path / "a.txt")} | here)), quietly)
     assert "\n" not in str(caught.value)
 
 
 def test_a_full_disk_ends_in_one_line(tmp_path):
     write(tmp_path / "a", ["word " * 200_000])
     code = (
-        "import resource; from posexp.config.sections import *; from posexp.data import load; from posexp.errors import *\n"
+        "import resource; from posexp.config.sections import *; from posexp.errors import *\n"
+        "from posexp.data.load import load_store\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (BOUND, BOUND))\n"
-        "try: load(DataConfig(Source.files, 'a', tokenizer='bytes', cache='cache'))\n"
+        "try: load_store(DataConfig(Source.files, 'a', tokenizer='bytes', cache='cache'))\n"
         "except RunFailed as error: print(error)\n"
     )
     for limit in (500_000, 900_000):  # too little for what datasets writes, and for the tokens (two bytes each)
@@ -583,17 +587,17 @@ def test_a_local_folder_serves_as_a_hub_dataset(tmp_path):
     (folder / "train.jsonl").write_bytes(jsonl(texts(6), "body"))
     (folder / "validation.jsonl").write_bytes(jsonl(texts(2, seed=1), "body"))
     setting = config(tmp_path, None, source=Source.hub, dataset=str(folder), field="body")
-    store = load(setting, quietly)
+    store = load_store(setting, quietly)
     assert everything(store) == {"train": texts(6), "valid": texts(2, seed=1)}
     with pytest.raises(Misuse, match=r"train.jsonl: row 1 has no field 'text'; its fields: id, body"):
-        load(config(tmp_path, None, source=Source.hub, dataset=str(folder)), quietly)
+        load_store(config(tmp_path, None, source=Source.hub, dataset=str(folder)), quietly)
     bodies = ["2020-01-01", "1", "2", "3"]
     rows = [json.dumps({"body": body, "other": other}) for body, other in zip(bodies, (1, "x", None, {}), strict=True)]
     (folder / "train.jsonl").write_text("\n".join(rows))
-    assert everything(load(setting, quietly))["train"] == bodies
+    assert everything(load_store(setting, quietly))["train"] == bodies
     (folder / "validation.jsonl").unlink()
     assert key_of(setting) != store.key
-    assert set(everything(load(setting, quietly))) == {"train", "valid", "test"}
+    assert set(everything(load_store(setting, quietly))) == {"train", "valid", "test"}
 
 
 def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_said():
@@ -611,9 +615,10 @@ def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_s
 
 def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
     code = (
-        "import time; from posexp.config.sections import *; from posexp.data import load; from posexp.errors import Misuse\n"
+        "import time; from posexp.config.sections import *; from posexp.errors import Misuse\n"
+        "from posexp.data.load import load_store\n"
         "start = time.perf_counter()\n"
-        "try: load(DataConfig(Source.hub, dataset='some/set', cache='cache'))\n"
+        "try: load_store(DataConfig(Source.hub, dataset='some/set', cache='cache'))\n"
         "except Misuse as error: print(error); print(time.perf_counter() - start)\n"
     )
     # A port where nothing listens stands for a hub without network, on a machine that has one.
@@ -633,7 +638,7 @@ def windows(tmp_path: Path, length: int, cross: bool) -> Windows:
     """Over three documents of 5, 3 and 9 bytes, each of one letter."""
     write(tmp_path / "w", ["aaaaa", "bbb", "ccccccccc"])
     setting = config(tmp_path, tmp_path / "w", valid=str(tmp_path / "w"))
-    return Windows(load(setting, quietly).split(Split.train), length, cross)
+    return Windows(load_store(setting, quietly).split(Split.train), length, cross)
 
 
 def test_windows_cross_documents_only_if_told_to(tmp_path):
@@ -653,7 +658,7 @@ def test_windows_cross_documents_only_if_told_to(tmp_path):
 
 def test_a_batch_follows_from_its_arguments_alone(tmp_path):
     load_ = config(tmp_path, write(tmp_path / "a", texts()))
-    tokens = load(load_, quietly).split(Split.train)
+    tokens = load_store(load_, quietly).split(Split.train)
     one, two = Windows(tokens, 16, False), Windows(tokens, 16, False)
     two.batch(3, 4, 5)
     first = one.batch(7, 8, 32)
@@ -664,7 +669,7 @@ def test_a_batch_follows_from_its_arguments_alone(tmp_path):
 
 
 def test_every_place_is_drawn_equally_often_and_is_in_the_text(tmp_path):
-    tokens = load(config(tmp_path, write(tmp_path / "a", texts())), quietly).split(Split.train)
+    tokens = load_store(config(tmp_path, write(tmp_path / "a", texts())), quietly).split(Split.train)
     drawn = Windows(tokens, 8, False).batch(0, 0, 20_000)[0][:, 0].numpy()
     ends = tokens.starts[1:]
     allowed = np.concatenate([tokens.ids[first : end - 8] for first, end in zip(tokens.starts, ends, strict=False)])
@@ -689,7 +694,7 @@ def corpus_file(name: str) -> str:
 
 def test_wikitext_is_divided_at_its_headings(tmp_path):
     path = corpus_file("wikitext-2.valid.txt.xz")
-    store = load(config(tmp_path, path, document_start="^ = [^=].* = $"), quietly)
+    store = load_store(config(tmp_path, path, document_start="^ = [^=].* = $"), quietly)
     held = everything(store)
     assert sum(map(len, held.values())) == 60
     assert sum(split["bytes"] for split in store.meta["splits"].values()) == 1_121_681
@@ -699,7 +704,7 @@ def test_wikitext_is_divided_at_its_headings(tmp_path):
 
 def test_proofs_are_rows_of_jsonl(tmp_path):
     path = corpus_file("proofs.valid.jsonl.xz")
-    store = load(config(tmp_path, path, valid=path), quietly)
+    store = load_store(config(tmp_path, path, valid=path), quietly)
     expected = [json.loads(line)["text"] for line in lzma.decompress(Path(path).read_bytes()).splitlines()]
     assert documents(store, Split.valid) == expected
     assert store.split(Split.train).bytes == 1_188_816 == store.split(Split.train).starts[-1]
@@ -716,7 +721,7 @@ def test_a_folder_gives_its_files_of_known_suffix_and_a_line_names_the_others(tm
     for name in ("a/z.jsonl.gz", "e.txt.bz2", "f.csv"):
         (tmp_path / "in" / name).unlink()
     said: list[str] = []
-    store = load(config(tmp_path, tmp_path / "in", valid=str(tmp_path / "in")), said.append)
+    store = load_store(config(tmp_path, tmp_path / "in", valid=str(tmp_path / "in")), said.append)
     names = ".git/c.txt, a/.hidden.txt, d.py and 1 more"
     line = f"skipped in {tmp_path / 'in'}, because hidden or of no known suffix: {names}"
     assert said[:2] == store.notes[:2] == [f"data.paths: {line}", f"data.valid: {line}"]

@@ -9,7 +9,7 @@ import torch
 from support.command import here, run_of, world
 
 from posexp.config.sections import DataConfig, Source, Split
-from posexp.data import load
+from posexp.data.load import load_store
 from posexp.evaluation import losses
 from posexp.runs.load import restore
 from posexp.runs.run import Run
@@ -143,7 +143,7 @@ def test_other_text_is_read_in_the_runs_own_tokens(finished: Path) -> None:
     assert answer.code == 0, answer.err
     row = the(rows_of(finished), corpus="one.txt two.txt", length=64, control="")
     assert row["documents_in_split"] == 2 and row["status"] == "ok"
-    own = load(
+    own = load_store(
         DataConfig(source=Source.files, paths=str(finished / "text"), cache=str(finished / "cache"), vocab_size=300)
     )
     there = {path.parent.name for path in (finished / "cache").rglob("tokenizer.json")}

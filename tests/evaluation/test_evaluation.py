@@ -24,7 +24,8 @@ from posexp.config.sections import (
     WandbConfig,
     WandbMode,
 )
-from posexp.data import load, tokenizer
+from posexp.data import tokenizer
+from posexp.data.load import load_store
 from posexp.evaluation import losses
 from posexp.evaluation.evaluate import evaluate
 from posexp.evaluation.scoring import is_out_of_memory, token_losses
@@ -205,7 +206,7 @@ def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
     run = finished_run(tmp_path, ROPE, [16], tokenizer="bpe", vocab_size=280)
     row = plain_rows_of(run)[0]
     kept = losses.read(run.folder, row)
-    store = load(run.config().data, print)
+    store = load_store(run.config().data, print)
     ids = store.split(run.config().eval.split).ids
     assert kept is not None
     pieces = [tokenizer.load(store.tokenizer_path).decode([int(ids[target])]) for target in kept.target]
@@ -223,7 +224,7 @@ def test_a_row_says_that_its_bytes_are_scaled_where_the_tokens_do_not_sum_to_the
     halves.normalizer = normalizers.Replace("e", "ee")
     halves.save(str(tmp_path / "t.json"))
     run = finished_run(tmp_path, ROPE, [16], tokenizer=str(tmp_path / "t.json"))
-    row, tokens = plain_rows_of(run)[0], load(run.config().data, print).split(run.config().eval.split)
+    row, tokens = plain_rows_of(run)[0], load_store(run.config().data, print).split(run.config().eval.split)
     a_byte = tokens.bytes / len(tokens.ids)  # each token is one byte of the text that was read, and so less of the file
     assert a_byte < 0.99 and row["bits_per_byte"] == pytest.approx(row["nll"] / math.log(2) / a_byte)
     assert row["byte_count"] == "scaled" and "bits per byte: the tokens do not add up" in "".join(capsys.readouterr())

@@ -8,7 +8,8 @@ from support.spans import V, listed, planned, text
 from torch import nn
 
 from posexp.config.sections import DataConfig, Precision, Source, Split
-from posexp.data import Tokens, load
+from posexp.data import Tokens
+from posexp.data.load import load_store
 from posexp.errors import Misuse
 from posexp.evaluation.probes import RARE, rare, since_last
 from posexp.evaluation.protocols import MIN_WINDOWS, TooLong
@@ -144,7 +145,7 @@ def test_rare_tokens_are_those_of_the_training_split(tmp_path):
         tokenizer="bytes",
         cache=str(tmp_path / "cache"),
     )
-    is_rare_V = rare(load(config, lambda line: None).split(Split.valid))
+    is_rare_V = rare(load_store(config, lambda line: None).split(Split.valid))
     assert [bool(is_rare_V[ord(char)]) for char in "abcde"] == [False, False, True, True, True]
     assert RARE == 0.1
 

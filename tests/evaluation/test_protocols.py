@@ -14,7 +14,7 @@ from posexp.evaluation.protocols import MIN_STRETCHES, MOST_SCORED, blocks, scor
 from posexp.evaluation.reach import FRAME, MIN_DOCUMENTS, MIN_TARGETS, MOST_REACH, reach, stream_reach
 from posexp.evaluation.targets import targets_hash, targets_of
 
-BEYOND = {"induction", "induction_absent", "repeats", "exact_match"}  # tests/test_probes.py, tests/test_tasks.py
+BEYOND = {"induction", "induction_absent", "repeats", "exact_match"}  # in test_probes.py and test_tasks.py
 
 
 def hash_of(tokens: Tokens, row) -> str:

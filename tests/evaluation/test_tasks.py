@@ -10,7 +10,8 @@ from support.command import here
 from torch import nn
 
 from posexp.config.sections import DataConfig, EvalConfig, Source, Split
-from posexp.data import load, tasks, tokenizer
+from posexp.data import tasks, tokenizer
+from posexp.data.load import load_store
 from posexp.data.store import key_of
 from posexp.dims import Dims
 from posexp.errors import Misuse
@@ -95,12 +96,12 @@ def test_no_prompt_is_in_two_splits_and_sizes_come_evenly(name, tmp_path):
 
 def test_a_store_of_a_task_says_so_and_is_rebuilt_to_the_same_key(tmp_path):
     config = setting(tmp_path, "reverse")
-    store = load(config, quietly)
+    store = load_store(config, quietly)
     assert store.meta["task"] == {"name": "reverse", "size": 6}
     tokens, decoder = store.split(Split.train), tokenizer.load(store.tokenizer_path)
     first = decoder.decode(tokens.ids[: tokens.starts[1]].tolist())
     assert re.fullmatch(r"([a-z]+)>([a-z]+)\n", first) and len(tokens.starts) == 401
-    again = load(setting(tmp_path / "elsewhere", "reverse"), quietly)
+    again = load_store(setting(tmp_path / "elsewhere", "reverse"), quietly)
     assert again.key == store.key and again.split(Split.train).sha256 == tokens.sha256
     others = [
         setting(tmp_path, "copy"),
@@ -121,11 +122,11 @@ def test_a_store_of_a_task_says_so_and_is_rebuilt_to_the_same_key(tmp_path):
 )
 def test_a_task_that_cannot_be_made_is_named_in_one_line(tmp_path, knobs, complaint):
     with pytest.raises(Misuse, match=complaint):
-        load(DataConfig(tokenizer="bytes", cache=str(tmp_path), **knobs), quietly)
+        load_store(DataConfig(tokenizer="bytes", cache=str(tmp_path), **knobs), quietly)
 
 
 def test_exact_match_on_a_hand_made_case(tmp_path):
-    store = load(setting(tmp_path, "copy"), quietly)
+    store = load_store(setting(tmp_path, "copy"), quietly)
     three, nine = measured(store, [3, 9], bound=1)
     assert (three.length, three.trained, three.task, three.stride) == (3, 6, True, None)
     for row, size in ((three, 3), (nine, 9)):
@@ -139,12 +140,12 @@ def test_exact_match_on_a_hand_made_case(tmp_path):
 
 
 def test_a_bound_says_how_many_examples_and_all_runs_get_the_same(tmp_path):
-    store = load(setting(tmp_path, "copy"), quietly)
+    store = load_store(setting(tmp_path, "copy"), quietly)
     (row,) = measured(store, [9], bound=1000)
     assert len(row.windows) == 100
     (row,) = measured(store, [9])
     assert len(row.windows) == MOST
-    other = load(setting(tmp_path, "copy", task_size=4, task_examples=100), quietly)
+    other = load_store(setting(tmp_path, "copy", task_size=4, task_examples=100), quietly)
     hashes = [targets_hash(r.tokens, targets_of(r.windows)[0]) for s in (store, other) for r in measured(s, [9])]
     assert hashes[0] == hashes[1]
     (tested,) = measured(store, [9], split=Split.test)
@@ -152,7 +153,7 @@ def test_a_bound_says_how_many_examples_and_all_runs_get_the_same(tmp_path):
 
 
 def test_an_answer_is_told_from_its_prompt_by_tokens_of_several_letters_too(tmp_path):
-    store = load(setting(tmp_path, "passkey", tokenizer="bpe", vocab_size=300), quietly)
+    store = load_store(setting(tmp_path, "passkey", tokenizer="bpe", vocab_size=300), quietly)
     (row,) = measured(store, [3], bound=1)
     decoder = tokenizer.load(store.tokenizer_path)
     for start, first, stop in row.windows.tolist():
@@ -164,7 +165,7 @@ def test_text_that_is_no_task_has_no_exact_match(tmp_path):
     (tmp_path / "a.txt").write_text("some text " * 100)
     config = DataConfig(source=Source.files, paths=str(tmp_path / "a.txt"), tokenizer="bytes", cache=str(tmp_path))
     with pytest.raises(Misuse, match=r"exact_match needs a task to solve: choose one with data=copy\|reverse"):
-        measured(load(config, quietly), [4])
+        measured(load_store(config, quietly), [4])
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -220,7 +221,7 @@ class Solving:
 
 
 def test_only_a_model_without_any_error_has_exact_matches(tmp_path):
-    store = load(setting(tmp_path, "copy"), quietly)
+    store = load_store(setting(tmp_path, "copy"), quietly)
     right, wrong = Solving(tmp_path, store, 0).rows([4, 12]), Solving(tmp_path, store, 1).rows([4, 12])
     for size in (4, 12):
         assert (right[size]["exact_match"], right[size]["accuracy"]) == (1, 1) and right[size]["nll"] < 1e-6

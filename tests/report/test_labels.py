@@ -1,4 +1,4 @@
-"""What curves of one label are called. Which runs are seeds of one curve: tests/test_train.py."""
+"""What curves of one label are called. Which runs are seeds of one curve: tests/training/test_train.py."""
 
 from posexp.runs.labels import titles
 

@@ -1,7 +1,7 @@
 """Somebody else's files, altered at random: each is used, or refused in one line, soon and in little memory.
 
-A few thousand inputs by default; POSEXP_FUZZ=100000 pytest tests/test_fuzz.py tries as many as it says, and prints how
-many of each kind were used and refused, and in how long. An input is a function of its kind and number.
+A few thousand inputs by default. `POSEXP_FUZZ=100000 pytest tests/robustness/test_fuzz.py` tries that many, and prints how many
+of each kind were used and refused, and how long that took. An input is a function of its kind and number.
 """
 
 import contextlib

@@ -78,7 +78,7 @@ def test_an_evaluation_that_scores_something_else_is_told(corpus, tmp_path, caps
     def higher(model, ids, windows_W3, *other):
         return token_losses(model, ids, windows_W3, *other) + 0.2
 
-    monkeypatch.setattr("posexp.training.train.token_losses", higher)
+    monkeypatch.setattr("posexp.training.agreement.token_losses", higher)
     run = train(tiny(corpus, tmp_path, tokens=64 * 20))
     (check,) = [row for row in run.history(print) if "check" in row]
     assert not check["agrees"] and "distrust this run" in capsys.readouterr().err
@@ -147,12 +147,12 @@ def test_accumulation_changes_a_step_by_rounding_alone(corpus, tmp_path):
 
 def test_all_schemes_see_the_same_batches_from_the_same_weights(corpus, tmp_path):
     """At step 0 only positions differ: without any, both models would have one and the same loss."""
-    from posexp.data import load
+    from posexp.data.load import load_store
     from posexp.data.sampler import Windows
     from posexp.model.decoder import build
 
     config = tiny(corpus, tmp_path)
-    store = load(config.data, print)
+    store = load_store(config.data, print)
     from posexp.config.sections import Split
 
     batches = [Windows(store.split(Split.train), 16, False).batch(0, 5, 4) for _ in range(2)]

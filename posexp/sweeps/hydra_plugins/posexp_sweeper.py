@@ -72,7 +72,7 @@ class CellSweeper(BasicSweeper):
             self.launcher.params["comment"] = f"{own} {mark}" if own else mark
             self.launcher.params["setup"] = [*(self.config.hydra.launcher.setup or []), GUARD]
             for place, words in enumerate(batch):
-                submit(self.run_of[tuple(words)], mark, place)
+                submit(self.run_of[tuple(words)].folder, mark, place)
         return batch
 
     def validate_batch_is_legal(self, batch: Any) -> None:

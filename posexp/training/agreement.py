@@ -1,0 +1,61 @@
+"""Whether training and evaluation give the same text the same loss."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posexp.config.commands import TrainCommand
+from posexp.evaluation.scoring import token_losses
+from posexp.model.device import autocast
+from posexp.output.console import say
+from posexp.runs.run import Run
+from posexp.storage import jsonl
+from posexp.training.loop import micro_batches
+from posexp.training.prepare import Parts
+
+TOLERANCE = 0.1  # nats by which the two losses may differ before a run is suspect
+COMPARED_TOKENS = 16_384  # of fresh training text; as both losses are of the same tokens, there is no sampling noise
+
+
+def compare_losses(run: Run, config: TrainCommand, parts: Parts, compute_loss: Callable[..., Tensor]) -> None:
+    """Scores the same fresh training text twice: with the loss of training, and the way evaluation does. If the two
+    differ, one of them is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case). Dropout makes them differ by itself.
+    """
+    if config.model.dropout:
+        return
+    count = config.train.batch_tokens // config.train.length
+    steps = config.train.steps + np.arange(-(-COMPARED_TOKENS // config.train.batch_tokens))  # training never saw them
+    total = torch.zeros((), device=parts.device)
+    torch.manual_seed(parts.ranks.seed(config.seed))
+    parts.model.train()
+    for step in steps.tolist():
+        for x_BT, y_BT in micro_batches(config, parts, step):
+            with autocast(parts.precision, parts.device):
+                total += compute_loss(x_BT, y_BT).detach() / config.train.accumulate
+    trained = parts.ranks.mean(total).item() / len(steps)
+    start_B = np.concatenate([parts.windows.starts(config.seed, step, count) for step in steps.tolist()])
+    window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
+    losses = token_losses(
+        parts.model, parts.windows.ids_N, window_B3, config.eval.batch_tokens, parts.device, parts.precision
+    )
+    evaluated = float(losses.mean())
+    agrees = abs(evaluated - trained) <= TOLERANCE
+    if not parts.ranks.first:
+        return
+    jsonl.append(
+        run.metrics,
+        {
+            "step": config.train.steps,
+            "check": "evaluation agrees with training",
+            "training_loss": trained if np.isfinite(trained) else None,
+            "evaluation_loss": evaluated if np.isfinite(evaluated) else None,
+            "agrees": agrees,
+        },
+    )
+    if not agrees:
+        say(
+            f"{run.name}: the same text has a loss of {evaluated:.3f} in evaluation and of {trained:.3f} in training: "
+            "distrust this run"
+        )

@@ -1,0 +1,62 @@
+"""The training loop: the same batches for every scheme, and the same draws in a step that is taken again.
+
+Shape suffixes: B windows of a batch, T tokens of a window.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posexp.config.commands import TrainCommand
+from posexp.model.device import autocast
+from posexp.runs import checkpoint
+from posexp.runs.run import Run
+from posexp.training import distributed, optim
+from posexp.training.lifecycle import Lifecycle
+from posexp.training.prepare import Parts
+
+
+def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | None) -> Callable[..., Tensor]:
+    """Train from the checkpoint `saved`, or from the start. Return the function that computed the loss.
+
+    A batch and every random draw in a step are functions of (seed, step): a resumed run takes the same path, bit for
+    bit on a CPU. Raises what Lifecycle.after raises.
+    """
+    model, ranks, steps = parts.model, parts.ranks, config.train.steps
+    compute_loss = distributed.spread(model, config, ranks, parts.device.type == "cuda" and config.train.compile)
+    optimizer = optim.build(model, config.train)
+    if saved is not None:
+        checkpoint.apply(saved["tensors"], model, optimizer)
+    first_step = saved["step"] if saved else 0
+    model.train()
+    with Lifecycle(run, config, parts, optimizer, first_step) as lifecycle:
+        for step in range(first_step, steps):
+            optim.set_learning_rate(optimizer, step, config.train)
+            model.scheme.progress(step / steps)
+            torch.manual_seed(ranks.seed(config.seed * 1_000_003 + step))
+            for piece, (x_BT, y_BT) in enumerate(micro_batches(config, parts, step), start=1):
+                last = piece == config.train.accumulate  # gradients are exchanged with the last piece only
+                with autocast(parts.precision, parts.device), distributed.exchanging(compute_loss, last):
+                    loss = compute_loss(x_BT, y_BT) / config.train.accumulate
+                loss.backward()
+                lifecycle.add(loss)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            lifecycle.after(step + 1, norm)  # log, save, stop on a signal or a loss that is not finite
+    return compute_loss
+
+
+def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield this process's share of a batch in `accumulate` equal pieces, tokens and targets [B, T] on the device."""
+    count = config.train.batch_tokens // config.train.length
+    x_BT, y_BT = parts.windows.batch(config.seed, step, count)
+    size = count // config.train.accumulate
+    if parts.device.type == "cuda":  # only pinned memory is copied while the GPU computes
+        x_BT, y_BT = x_BT.pin_memory(), y_BT.pin_memory()
+    for x, y in zip(x_BT.split(size), y_BT.split(size), strict=True):
+        x, y = parts.ranks.share(x), parts.ranks.share(y)
+        yield x.to(parts.device, non_blocking=True), y.to(parts.device, non_blocking=True)
