@@ -6,7 +6,7 @@ SCHEMES = sinusoidal learned rope xpos alibi
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/ready ## make .venv with the exact versions of constraints.txt
 
@@ -20,8 +20,11 @@ demo: setup ## train five schemes on Python's own library, evaluate to 32 times 
 	printf '%s\n' $(SCHEMES) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN) -m posexp train +experiment=demo +scheme=NAME
 	$(BIN) -m posexp report group=demo
 
-test: setup ## run the tests
-	$(BIN) -m pytest -q
+test: setup ## run the tests of every room that take no time
+	$(BIN) -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+test-all: setup ## run all tests
+	$(BIN) -m pytest -q -n 2 --dist loadfile --durations 40
 
 lint: setup ## check format, lint and types
 	$(BIN) -m ruff format --check .
@@ -35,4 +38,4 @@ format: setup ## put the code into its format
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test test-all lint format clean
