@@ -25,11 +25,11 @@ from posexp.data.store import Tokens
 from posexp.dims import Dims
 from posexp.evaluation.scoring import measured
 from posexp.model import cpu
-from posexp.model.decoder import Decoder, build
+from posexp.model.decoder import Decoder, build_decoder
 from posexp.model.device import autocast
 from posexp.ops.cross_entropy import linear_cross_entropy
 from posexp.ops.layers import RMSNorm, swiglu
-from posexp.schemes import build as build_scheme
+from posexp.schemes import build_scheme as build_scheme
 from posexp.schemes.rope import rotary_frequencies, rotate_pairs
 from posexp.training import optim
 
@@ -124,11 +124,11 @@ def losses(rounds: int) -> None:
 
 
 def decoder(scheme: str) -> Decoder:
-    return build(MODEL, VOCAB, options_of("scheme", scheme, {}), LENGTH, seed=0)
+    return build_decoder(MODEL, VOCAB, options_of("scheme", scheme, {}), LENGTH, seed=0)
 
 
 def step_of(model: Decoder, precision: Precision = Precision.float32) -> Work:
-    optimizer = optim.build(model, TrainConfig())
+    optimizer = optim.build_optimizer(model, TrainConfig())
     tokens_BT = torch.randint(VOCAB, (BATCH, LENGTH + 1))
 
     def step() -> None:

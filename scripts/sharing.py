@@ -22,7 +22,7 @@ from posexp.evaluation.scoring import Scorer
 from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.targets import Measurement
 from posexp.model import cpu
-from posexp.model.decoder import Decoder, build
+from posexp.model.decoder import Decoder, build_decoder
 
 VOCAB, BATCH, SCHEME = 8192, 16384, "rope"
 MODELS = {"tiny": ModelConfig(), "bench": ModelConfig(d_model=256, n_layer=6, n_head=4)}
@@ -81,7 +81,7 @@ def evaluate(model: nn.Module, tokens: Tokens, rows: list[Measurement], shared: 
 
 def main(name: str, lengths: list[int], rounds: int) -> None:
     cpu.prepare()
-    model = build(MODELS[name], VOCAB, options_of("scheme", SCHEME, {}), min(lengths), seed=0).eval()
+    model = build_decoder(MODELS[name], VOCAB, options_of("scheme", SCHEME, {}), min(lengths), seed=0).eval()
     print(f"{SCHEME}, {name}, lengths {lengths}, {torch.get_num_threads()} threads, {rounds} rounds\n")
     print(
         "| protocol | tokens, a pass a length | as posexp eval | seconds | seconds | times faster | losses differ by |"

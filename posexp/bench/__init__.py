@@ -53,7 +53,7 @@ def bench(command: BenchCommand) -> None:
         if not peaks:
             raise RunFailed(f"no contender could be measured; the first: {rows[0]['status']}")
         note["matmul_gflops"] = round(max(peaks) / 1e9, 1)
-        folder, shown = write(command, rows, note, any(contender.peer for contender in contenders))
+        folder, shown = write_bench(command, rows, note, any(contender.peer for contender in contenders))
     from posexp.bench.table import LEGEND
     from posexp.output.console import console
     from posexp.output.grid import print_grid
@@ -132,12 +132,12 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def write(
+def write_bench(
     command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
 ) -> "tuple[Path, list[Table]]":
     """The folder's files. Raises RunFailed if they cannot be written."""
     from posexp.bench.picture import pictures
-    from posexp.bench.table import csv_of, markdown, tables
+    from posexp.bench.table import bench_markdown, bench_to_csv, tables
     from posexp.storage import atomic
 
     shown = tables(rows, with_peers)
@@ -152,12 +152,12 @@ def write(
         f"medians of {command.rounds} rounds in which all took turns. Commit {note['commit']}"
         f"{', with changes' if note['dirty'] else ''}. All figures: [bench.csv](bench.csv), "
         "[note.json](note.json).\n\n"
-        f"![Training and evaluation speed](bench.png)\n\n{markdown(shown)}"
+        f"![Training and evaluation speed](bench.png)\n\n{bench_markdown(shown)}"
     )
     folder = Path(command.folder).expanduser() / (command.name or name_of(command))
     contents = {
-        "bench.csv": csv_of(rows).encode(),
-        "table.md": markdown(shown).encode(),
+        "bench.csv": bench_to_csv(rows).encode(),
+        "table.md": bench_markdown(shown).encode(),
         "bench.png": png,
         "bench.svg": svg,
         "note.json": (json.dumps(note, indent=1) + "\n").encode(),

@@ -75,7 +75,7 @@ class Subject:
 Build = Callable[[Settings, "torch.device", Precision], Subject]
 
 
-def load(contender: Contender) -> Build:
+def load_own(contender: Contender) -> Build:
     """Import all that building posexp's own decoder needs, and set up the process as posexp's commands do."""
     from posexp.model import cpu
 
@@ -91,11 +91,11 @@ def own(contender: Contender, settings: Settings, device: "torch.device", precis
     from posexp.attention import kernel_path
     from posexp.evaluation.scoring import Read, Scorer
     from posexp.model import cpu
-    from posexp.model.decoder import build
+    from posexp.model.decoder import build_decoder
 
     assert contender.scheme is not None
     sizes, length = (settings.model, settings.vocab_size), settings.length
-    model = build(*sizes, contender.scheme, length, seed=0, window_node=contender.window).to(device)
+    model = build_decoder(*sizes, contender.scheme, length, seed=0, window_node=contender.window).to(device)
     model.path = settings.attention
     path = kernel_path(model.scheme, model.scheme.dims, model.window, settings.attention, device)
 

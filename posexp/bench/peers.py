@@ -36,7 +36,7 @@ def names() -> list[str]:
     return list(LIBRARIES)
 
 
-def load(contender: Contender) -> Build:
+def load_peer(contender: Contender) -> Build:
     make = nanogpt(Path(contender.checkout)) if contender.checkout else LIBRARIES[contender.name]()
 
     def build(settings: Settings, device: torch.device, precision: Precision) -> Subject:

@@ -22,14 +22,14 @@ def pictures(rows: list[Row], machine: str) -> tuple[bytes, bytes]:
     png, svg = io.BytesIO(), io.BytesIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script the font lacks
-        figure = draw(rows, machine)
+        figure = draw_bench(rows, machine)
         tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
         figure.savefig(svg, format="svg", metadata={"Date": None, "Title": "posexp bench"}, **tight)
     return png.getvalue(), svg.getvalue()
 
 
-def draw(rows: list[Row], machine: str) -> "Figure":
+def draw_bench(rows: list[Row], machine: str) -> "Figure":
     from matplotlib.figure import Figure
 
     training = [row for row in rows if row["what"] == "training"]

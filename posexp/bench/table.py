@@ -53,7 +53,7 @@ def tables(rows: list[Row], with_peers: bool) -> list[Table]:
     return shown
 
 
-def markdown(shown: list[Table]) -> str:
+def bench_markdown(shown: list[Table]) -> str:
     parts = []
     for table in shown:
         rule = [" --- " if index < 2 else " ---: " for index in range(len(table.headings))]
@@ -63,7 +63,7 @@ def markdown(shown: list[Table]) -> str:
     return "\n".join([*parts, LEGEND]) + "\n"
 
 
-def csv_of(rows: list[Row]) -> str:
+def bench_to_csv(rows: list[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

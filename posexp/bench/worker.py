@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, synchronize
-from posexp.bench.models import Build, Contender, Settings, heard, load
+from posexp.bench.models import Build, Contender, Settings, heard, load_own
 from posexp.config.sections import TrainConfig
 from posexp.errors import PosexpError
 from posexp.evaluation.scoring import is_out_of_memory, measured, peak_memory
@@ -47,7 +47,7 @@ class Bench:
         self.config = TrainConfig()
         self.compute_loss: Callable[[Tensor, Tensor], Tensor] = self.subject.loss
         if training:
-            self.optimizer = optim.build(self.model, self.config)
+            self.optimizer = optim.build_optimizer(self.model, self.config)
             if self.device.type == "cuda":  # as posexp train does
                 self.compute_loss = torch.compile(self.subject.loss)
 
@@ -132,9 +132,9 @@ def main() -> None:
         if contender.peer:
             from posexp.bench import peers
 
-            build = peers.load(contender)
+            build = peers.load_peer(contender)
         else:
-            build = load(contender)
+            build = load_own(contender)
         if job["rehearse"] and choose_device(settings.device).type == "cpu":
             rehearse(build, settings, job["training"])
         bench.append(Bench(build, settings, job["training"]))
@@ -160,13 +160,13 @@ def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question
     try:
         answer = {"status": OK, **work(question)}
     except Exception as error:
-        answer = {"status": reason(error)}
+        answer = {"status": worker_reason(error)}
     gc.collect()
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
-def reason(error: Exception) -> str:
+def worker_reason(error: Exception) -> str:
     """One line."""
     said = " ".join(str(error).split())[:200]
     if is_out_of_memory(error):

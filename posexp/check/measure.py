@@ -217,7 +217,7 @@ def authors_numbers(name: str) -> Authors | None:
     cases = authors.cases(name)
     if not cases:
         return None
-    errors = [authors.worst(case, schemes.build(name, case.dims, **case.options)) for case in cases]
+    errors = [authors.worst(case, schemes.build_scheme(name, case.dims, **case.options)) for case in cases]
     return Authors(
         len(cases),
         max(errors),

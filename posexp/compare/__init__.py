@@ -11,7 +11,7 @@ from posexp.config.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed, did_you_mean
 from posexp.output.console import say
 from posexp.runs.labels import curve_labels
-from posexp.runs.run import Run, find
+from posexp.runs.run import Run, find_runs
 from posexp.storage import atomic, untrusted
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def compare(command: CompareCommand) -> None:
     from posexp.compare.pairs import NOT_KEPT, compared, pairs_of
     from posexp.output.console import console
 
-    of_curve, losses_of = load(command)
+    of_curve, losses_of = load_rows(command)
     base, *others = chosen(command.curves, list(of_curve), command)
     protocols = protocols_of(command, of_curve)
     found: list[Comparison] = []
@@ -57,10 +57,10 @@ def compare(command: CompareCommand) -> None:
     folder = Path(command.results).expanduser() / command.group / "compare"
     name = file_name(base, command.curves[1:])
     paths = {
-        folder / f"{name}.md": table.markdown(found, notes),
-        folder / f"{name}.csv": table.csv_of(found),
+        folder / f"{name}.md": table.comparison_markdown(found, notes),
+        folder / f"{name}.csv": table.comparisons_to_csv(found),
     }
-    write(folder, paths)
+    write_comparison(folder, paths)
     table.print_comparisons(found, notes, console())
     for path in paths:
         console().print(Text(str(path)), soft_wrap=True)
@@ -76,7 +76,7 @@ def power(command: PowerCommand) -> None:
     from posexp.compare.seeds import power_of
     from posexp.output.console import console
 
-    of_curve, losses_of = load(command)
+    of_curve, losses_of = load_rows(command)
     base, *others = chosen(command.curves, list(of_curve), command)
     if len(others) > 1:
         raise Misuse(f"posexp power takes two curves, not {len(others) + 1}: {listed([base, *others])}")
@@ -87,27 +87,29 @@ def power(command: PowerCommand) -> None:
     table.print_power(base, others[0], found, command.difference, command.power, notes, console())
 
 
-def load(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "LossesOf"]:
+def load_rows(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "LossesOf"]:
     """(the group's curves by name, what reads the losses of a row). Raises Misuse if nothing is measured."""
     from posexp.compare.pairs import curves
     from posexp.evaluation import losses
     from posexp.evaluation.verdicts import curve_name
 
-    rows_of = {run: readable(run) for run in find(command.results, command.group)}
+    rows_of = {run: readable(run) for run in find_runs(command.results, command.group)}
     measured = [run for run, rows in rows_of.items() if rows]
     if not measured:
         raise Misuse(f"no measured run in {command.results}/{command.group}: first posexp train, then posexp eval")
     folders = {run.name: run.folder for run in measured}
     rows = [row for run in measured for row in rows_of[run]]
     label_of = curve_labels(measured, say)
-    return curves(rows, partial(curve_name, curve_of=label_of)), lambda row: losses.read(folders[row["run"]], row)
+    return curves(rows, partial(curve_name, curve_of=label_of)), lambda row: losses.read_losses(
+        folders[row["run"]], row
+    )
 
 
 def readable(run: Run) -> list["Row"]:
-    from posexp.evaluation.rows import read
+    from posexp.evaluation.rows import read_rows
 
     try:
-        return read(run, say)
+        return read_rows(run, say)
     except RunFailed as error:
         say(f"{error}, so it is not compared")
         return []
@@ -160,7 +162,7 @@ def file_name(base: str, others: list[str]) -> str:
     return f"{name[:40]}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
-def write(folder: Path, paths: dict[Path, str]) -> None:
+def write_comparison(folder: Path, paths: dict[Path, str]) -> None:
     """Raises RunFailed where `folder` cannot be written."""
     try:
         untrusted.refuse_link(folder)

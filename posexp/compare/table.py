@@ -10,7 +10,7 @@ from posexp.compare.pairs import Comparison, Key
 from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
 from posexp.output.grid import print_grid
-from posexp.output.text import escape, line_of
+from posexp.output.text import escape, markdown_line
 from posexp.report.table import number
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def print_table(title: str, heads: tuple[str, ...], lines: list[list[str]], cons
     print_grid(title, heads, rows, console, names=2)
 
 
-def markdown(found: list[Comparison], notes: list[str]) -> str:
+def comparison_markdown(found: list[Comparison], notes: list[str]) -> str:
     """The same as the terminal shows."""
     parts = [f"# {escape(found[0].base)}, compared"]
     for title, members in sections(found):
-        lines = [line_of(["curve", *HEAD]), line_of(["---"] + ["---:"] * (len(HEAD) - 1) + ["---"])]
-        lines += [line_of([escape(cell) for cell in [c.other, *cells(c)]]) for c in members]
+        lines = [markdown_line(["curve", *HEAD]), markdown_line(["---"] + ["---:"] * (len(HEAD) - 1) + ["---"])]
+        lines += [markdown_line([escape(cell) for cell in [c.other, *cells(c)]]) for c in members]
         parts += [f"## {escape(title)}", "\n".join(lines)]
     parts += [escape(line) for line in footer(found)]
     if notes:
@@ -76,7 +76,7 @@ def markdown(found: list[Comparison], notes: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def csv_of(found: list[Comparison]) -> str:
+def comparisons_to_csv(found: list[Comparison]) -> str:
     """FIELDS, losses and differences in nats per token; None is an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

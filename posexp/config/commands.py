@@ -18,7 +18,7 @@ from posexp.config.sections import (
     TrainerConfig,
     WandbConfig,
 )
-from posexp.config.values import plain
+from posexp.config.values import plain_value
 from posexp.errors import Misuse
 
 FULL_WINDOW = {"_target_": "posexp.windows.Window"}
@@ -74,7 +74,7 @@ class EvalCommand:
         check_name("group", self.group)
         self.eval_config(EvalConfig())  # checks what was chosen
         try:
-            self.bos = Bos(str(plain(self.bos)).lower())  # YAML and Hydra read `true` as a boolean
+            self.bos = Bos(str(plain_value(self.bos)).lower())  # YAML and Hydra read `true` as a boolean
         except ValueError:
             raise Misuse(f"hf.bos={self.bos} must be auto, true or false") from None
         if self.hf is None and self.train_length is not None:

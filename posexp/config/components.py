@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from posexp.config.hints import searched
 from posexp.config.sections import config_dir
-from posexp.config.values import plain
+from posexp.config.values import plain_value
 from posexp.errors import Misuse, did_you_mean
 
 Part = TypeVar("Part")
@@ -123,8 +123,8 @@ def lean(node: Any) -> Any:
         options = parameters_of(class_of("part", object, node))
     except Misuse:
         options = []
-    later = {p.name: plain(p.default) for p in options if p.default is not p.empty}
-    return {key: lean(value) for key, value in node.items() if key not in later or plain(value) != later[key]}
+    later = {p.name: plain_value(p.default) for p in options if p.default is not p.empty}
+    return {key: lean(value) for key, value in node.items() if key not in later or plain_value(value) != later[key]}
 
 
 def choices(kind: str) -> list[Path]:

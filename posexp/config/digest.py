@@ -5,7 +5,7 @@ import json
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from posexp.config.values import default_of, plain
+from posexp.config.values import default_of, plain_value
 
 
 def digest(config: Any) -> str:
@@ -32,5 +32,5 @@ def identity(config: Any) -> dict[str, Any]:
             if nested := identity(value):
                 found[knob_.name] = nested
         elif value != default_of(knob_):
-            found[knob_.name] = plain(value)
+            found[knob_.name] = plain_value(value)
     return found

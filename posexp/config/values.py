@@ -9,16 +9,16 @@ def default_of(knob_: Any) -> Any:
     return knob_.default if knob_.default is not MISSING else knob_.default_factory()
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """`value` as JSON and YAML can hold it."""
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value):
-        return {knob_.name: plain(getattr(value, knob_.name)) for knob_ in fields(value)}
+        return {knob_.name: plain_value(getattr(value, knob_.name)) for knob_ in fields(value)}
     if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): plain_value(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [plain_value(inner) for inner in value]
     return value
 
 

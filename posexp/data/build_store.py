@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def build(config: DataConfig, folder: Path, say: Say) -> None:
+def build_store(config: DataConfig, folder: Path, say: Say) -> None:
     """Writes the store aside and renames it to `folder`. The caller holds the lock.
 
     Whatever else there is of this store, damaged or left by a builder that died, is removed.
@@ -30,7 +30,7 @@ def build(config: DataConfig, folder: Path, say: Say) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))
     try:
-        write(config, aside / "store", aside / "datasets", say)
+        write_store(config, aside / "store", aside / "datasets", say)
         shutil.rmtree(aside / "datasets", ignore_errors=True)  # large, and once the store is there, nobody looks for it
         if folder.exists():
             os.rename(folder, aside / "damaged")
@@ -40,10 +40,10 @@ def build(config: DataConfig, folder: Path, say: Say) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
+def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
     """Writes all files of a store into the new `folder`; `cache` is for what `datasets` writes on the way."""
     folder.mkdir()
-    source = corpus.read(config, cache)
+    source = corpus.read_corpus(config, cache)
     for note in source.notes:
         say(note)
     train = source.splits[Split.train]
@@ -53,7 +53,7 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
     if config.tokenizer == "bpe" and size < config.vocab_size:
         source.notes.append(f"the training split gives only {size} of the {config.vocab_size} entries of the bpe")
         say(source.notes[-1])
-    atomic.write(folder / "tokenizer.json", built.to_str(pretty=True).encode())
+    atomic.write_file(folder / "tokenizer.json", built.to_str(pretty=True).encode())
     dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
     splits = {}
     for split, rows in source.splits.items():
@@ -79,7 +79,7 @@ def write(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
         **({"task": source.task} if source.task else {}),
     }
     meta = untrusted.printable(meta)  # as it is read again
-    atomic.write(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
+    atomic.write_file(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
     atomic.sync(folder)
 
 

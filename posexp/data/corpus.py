@@ -32,7 +32,7 @@ class Corpus:
     task: dict[str, Any] | None = None  # name, and size: the largest in training
 
 
-def content(config: DataConfig) -> list[Any]:
+def corpus_content(config: DataConfig) -> list[Any]:
     """What identifies the raw input, as JSON can hold it: hashes of contents, no locations or times.
 
     Costs one pass over the raw bytes; for the hub, nothing. Raises Misuse for missing files.
@@ -45,15 +45,15 @@ def content(config: DataConfig) -> list[Any]:
     if config.source is not Source.task and config.task:
         raise Misuse(f"data.task belongs to data={config.task}, not to data={config.source.value}")
     if config.source is Source.task:
-        return ["task", *tasks.content(config), config.document_start]
+        return ["task", *tasks.task_content(config), config.document_start]
     if config.source is Source.stdlib:
-        return ["stdlib", stdlib.content(), config.document_start, *STDLIB_HELD_OUT.values()]
+        return ["stdlib", stdlib.stdlib_content(), config.document_start, *STDLIB_HELD_OUT.values()]
     if config.source is Source.files:
-        return ["files", *files.content(files.find_files(config)), config.field, config.document_start]
-    return ["hub", *hub.content(config), config.field, config.document_start]
+        return ["files", *files.files_content(files.find_files(config)), config.field, config.document_start]
+    return ["hub", *hub.hub_content(config), config.field, config.document_start]
 
 
-def read(config: DataConfig, cache: Path) -> Corpus:
+def read_corpus(config: DataConfig, cache: Path) -> Corpus:
     """The documents of every split. `cache` holds what `datasets` writes, and must outlive the Corpus.
 
     Raises Misuse, naming the file and what is wrong with it.
@@ -62,21 +62,21 @@ def read(config: DataConfig, cache: Path) -> Corpus:
 
     with quiet():
         if config.source is Source.stdlib:
-            parts = {Split.train: [(datasets.Dataset.from_dict({"text": stdlib.read()}), False)]}
+            parts = {Split.train: [(datasets.Dataset.from_dict({"text": stdlib.read_stdlib()}), False)]}
             corpus = Corpus({}, f"standard library of Python {platform.python_version()}")
         elif config.source is Source.files:
             found = files.find_files(config)
-            parts = {split: files.read(paths, config.field, cache) for split, paths in found.items()}
+            parts = {split: files.read_files(paths, config.field, cache) for split, paths in found.items()}
             several = ", ".join(f"{split.value}: {describe(paths)}" for split, paths in found.items())
             corpus = Corpus({}, several if len(found) > 1 else describe(found[Split.train]))
             corpus.notes += files.skipped(config)
         elif config.source is Source.task:
-            made = tasks.read(config)
+            made = tasks.read_task(config)
             parts = {split: [(datasets.Dataset.from_dict({"text": held}), False)] for split, held in made.items()}
             corpus = Corpus({}, f"examples of the task {config.task} of sizes up to {config.task_size}")
             corpus.task = {"name": config.task, "size": config.task_size}
         else:
-            loaded, fingerprint = hub.read(config, cache)
+            loaded, fingerprint = hub.read_hub(config, cache)
             parts = {split: [(rows, True)] for split, rows in loaded.items()}
             corpus = Corpus({}, f"{config.dataset} {config.subset} at {config.revision} ({fingerprint})")
         splits = {split: documents(part, config.document_start, cache) for split, part in parts.items()}

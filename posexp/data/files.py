@@ -136,7 +136,7 @@ def kind_by_content(path: Path) -> str:
         return "text"
 
 
-def content(files: dict[Split, list[Path]]) -> list[list[str]]:
+def files_content(files: dict[Split, list[Path]]) -> list[list[str]]:
     """[split, kind, packing, sha256 of the file as it lies there] of every file."""
     return [
         [split.value, kind(path), packing(path), file_digest(path)] for split, paths in files.items() for path in paths
@@ -151,7 +151,7 @@ def file_digest(path: Path) -> str:
         raise Misuse(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read(paths: list[Path], field: str, cache: Path) -> list[tuple[Any, bool]]:
+def read_files(paths: list[Path], field: str, cache: Path) -> list[tuple[Any, bool]]:
     """(dataset with the column `text`, whether its rows are pieces of one stream) for runs of like files.
 
     Each text file is one row, whose line ends are \\n and whose byte order mark is dropped; row files come one by one.

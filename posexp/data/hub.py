@@ -9,7 +9,7 @@ from typing import Any
 
 from posexp.config.sections import DataConfig, Split
 from posexp.data import files
-from posexp.data.quiet import raise_disk_error, reason
+from posexp.data.quiet import datasets_reason, raise_disk_error
 from posexp.data.readers import batch_rows, text_lengths
 from posexp.errors import Misuse
 from posexp.storage.network import reachable
@@ -23,7 +23,7 @@ def local_folder(config: DataConfig) -> Path | None:
     return path if path.is_dir() else None
 
 
-def content(config: DataConfig) -> list[str]:
+def hub_content(config: DataConfig) -> list[str]:
     """What names the dataset without a network: its id, or the contents of a local folder. Raises Misuse for neither.
 
     A branch such as main may move on the hub: the store then stays what it was when built; name a commit to be exact.
@@ -39,7 +39,7 @@ def content(config: DataConfig) -> list[str]:
     return ["folder", config.subset, digest.hexdigest()]
 
 
-def read(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
+def read_hub(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
     """The dataset's splits, each with the column `text`, and the fingerprint of what was loaded.
 
     Raises Misuse if the hub cannot be reached and no copy is at hand, or if there is no such dataset, split or column.
@@ -70,7 +70,7 @@ def read_folder(config: DataConfig, folder: Path, cache: Path) -> dict[str, Any]
     if any(files.kind(path) not in {"json", "parquet"} for paths in found.values() for path in paths):
         return {}
     return {
-        split: datasets.concatenate_datasets([rows for rows, _ in files.read(paths, config.field, cache)])
+        split: datasets.concatenate_datasets([rows for rows, _ in files.read_files(paths, config.field, cache)])
         for split, paths in found.items()
     }
 
@@ -102,7 +102,7 @@ def text_column(rows: Any, field: str, name: str) -> Any:
         for batch in column.with_format("arrow").iter(batch_size=batch_rows(column)):
             batch.validate(full=True)
     except pyarrow.ArrowInvalid as error:  # neither reader checks that strings are UTF-8
-        raise Misuse(f"{name} is not UTF-8: {reason(error)}") from error
+        raise Misuse(f"{name} is not UTF-8: {datasets_reason(error)}") from error
     return column
 
 
@@ -115,7 +115,7 @@ def fetch(config: DataConfig, cache: Path) -> Any:
         try:
             return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
         except Exception as error:  # datasets raises whatever a builder raised
-            raise Misuse(f"cannot read the dataset in {folder}: {reason(error)}") from error
+            raise Misuse(f"cannot read the dataset in {folder}: {datasets_reason(error)}") from error
     reachable = can_reach_hub()
     try:
         with offline(not reachable):
@@ -127,7 +127,7 @@ def fetch(config: DataConfig, cache: Path) -> Any:
         ) from error
     except Exception as error:
         raise_disk_error(error)
-        raise Misuse(f"cannot load data.dataset={config.dataset}: {reason(error)}") from error
+        raise Misuse(f"cannot load data.dataset={config.dataset}: {datasets_reason(error)}") from error
 
 
 def can_reach_hub() -> bool:

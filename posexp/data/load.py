@@ -24,21 +24,21 @@ def load_store(config: DataConfig, say: Say = say, trust: bool = True) -> Store:
         check_bounds(config)
     folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
     check_room("data.cache", folder)
-    store = find(folder, say)
+    store = find_store(folder, say)
     if config.store and (store is None or different(store, config) != []):
         if not trust:
             check_bounds(config)
         check_text(config, folder, store)
     if store:
         return store
-    from posexp.data.build_store import build
+    from posexp.data.build_store import build_store
 
     try:
         with locked(folder, say):
             # Another process may have built it while this one waited.
-            if store := find(folder, lambda line: None):
+            if store := find_store(folder, lambda line: None):
                 return store
-            build(config, folder, say)
+            build_store(config, folder, say)
         return Store(folder)
     except OSError as error:
         raise cache_error(folder.parent, error) from error
@@ -63,7 +63,7 @@ def check_text(config: DataConfig, folder: Path, store: Store | None) -> None:
     raise Misuse(f"the token store {folder} was made with another {', '.join(knobs)}")
 
 
-def find(folder: Path, say: Say) -> Store | None:
+def find_store(folder: Path, say: Say) -> Store | None:
     """The store in `folder`, or None if there is none or, as `say` is told, it is damaged."""
     if not folder.is_dir():
         return None

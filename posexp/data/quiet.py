@@ -56,7 +56,7 @@ def raise_disk_error(error: BaseException) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
-def reason(error: BaseException) -> str:
+def datasets_reason(error: BaseException) -> str:
     """The innermost cause of a wrapped error, as one line of at most 300 characters."""
     inner = root(error)
     text = " ".join(str(inner).split()) or type(inner).__name__

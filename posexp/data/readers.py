@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from posexp.data.quiet import reason, root
+from posexp.data.quiet import datasets_reason, root
 from posexp.errors import Misuse
 
 BLANKS = re.compile(r"\s*")
@@ -127,7 +127,7 @@ def name_of(value: Any) -> str:
 def complaint(error: BaseException) -> str:
     """What is wrong with a file, of which reading raised `error`: the end of a sentence."""
     inner = root(error)
-    module, text = type(inner).__module__.split(".")[0], reason(inner)
+    module, text = type(inner).__module__.split(".")[0], datasets_reason(inner)
     if isinstance(inner, UnicodeDecodeError):
         return f"is not UTF-8: byte 0x{inner.object[inner.start]:02x} at {inner.start}"
     if isinstance(inner, EOFError) or module in {"gzip", "bz2", "_lzma", "lzma", "zlib", "zstandard"}:

@@ -28,7 +28,7 @@ def find_files(root: Path | None = None) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
-def read(root: Path | None = None) -> list[str]:
+def read_stdlib(root: Path | None = None) -> list[str]:
     """One text per file; empty files and exact duplicates left out."""
     texts: dict[str, None] = {}
     for path in find_files(root):
@@ -42,7 +42,7 @@ def read(root: Path | None = None) -> list[str]:
     return list(texts)
 
 
-def content(root: Path | None = None) -> str:
+def stdlib_content(root: Path | None = None) -> str:
     """sha256 of names and contents."""
     root = root or Path(sysconfig.get_path("stdlib"))
     digest = hashlib.sha256()

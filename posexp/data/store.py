@@ -92,7 +92,7 @@ class Store:
 
     def token_bytes(self) -> np.ndarray | None:
         """UTF-8 bytes that each token adds to decoded text, int64 [V]; None where that is not known."""
-        return tokenizer.token_bytes(tokenizer.load(self.tokenizer_path))
+        return tokenizer.token_bytes(tokenizer.load_tokenizer(self.tokenizer_path))
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def meta_digest(meta: dict[str, Any]) -> str:
 
 def key_of(config: DataConfig) -> str:
     """16 hex digits of all that decides the store's content. Reads the raw input once; Misuse if it is missing."""
-    parts = [FORMAT, corpus.content(config), tokenizer.content(config.tokenizer, config.vocab_size)]
+    parts = [FORMAT, corpus.corpus_content(config), tokenizer.tokenizer_content(config.tokenizer, config.vocab_size)]
     parts += [] if config.hold_out else ["nothing held out"]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -182,7 +182,7 @@ def choices(config: DataConfig) -> dict[str, Any]:
     shaping = {name: value for name, value in identity(config).items() if name not in UNSHAPING}
     named = {name: True for name in ("paths", "valid", "test") if getattr(config, name)}
     try:
-        words = tokenizer.content(config.tokenizer, config.vocab_size)
+        words = tokenizer.tokenizer_content(config.tokenizer, config.vocab_size)
     except Misuse:
         words = ["file"]
     return {**shaping, **named, "tokenizer": words}

@@ -95,7 +95,7 @@ def line(example: Example) -> str:
     return "".join(example) + "\n"
 
 
-def read(config: DataConfig) -> dict[Split, list[str]]:
+def read_task(config: DataConfig) -> dict[Split, list[str]]:
     """The documents of each split, an example each, of sizes from 1 to config.task_size.
 
     Raises Misuse for a task that does not exist, or a size it cannot have.
@@ -111,7 +111,9 @@ def read(config: DataConfig) -> dict[Split, list[str]]:
     }
 
 
-def content(config: DataConfig) -> list[str | int]:
+def task_content(config: DataConfig) -> list[str | int]:
     """What identifies the examples: the hash is of their text. Raises what `read` does."""
-    digest = hashlib.sha256("".join(f"{split.value}\n{''.join(held)}" for split, held in read(config).items()).encode())
+    digest = hashlib.sha256(
+        "".join(f"{split.value}\n{''.join(held)}" for split, held in read_task(config).items()).encode()
+    )
     return [config.task, config.task_size, digest.hexdigest()]

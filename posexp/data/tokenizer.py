@@ -25,7 +25,7 @@ LONGEST_WORD = 4096  # bytes
 MOST_IDS = 1 << 24  # tokens of a vocabulary; the largest known ones have a million
 
 
-def content(spec: str, vocab_size: int) -> list[str | int]:
+def tokenizer_content(spec: str, vocab_size: int) -> list[str | int]:
     """What identifies the tokenizer, apart from the text a bpe learns on. Raises Misuse for a missing file."""
     if spec == "bpe":
         return ["bpe", vocab_size]
@@ -55,7 +55,7 @@ def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
         return learn_bpe(texts, vocab_size)
     if spec == "bytes":
         return single_bytes()
-    return load(Path(spec).expanduser())
+    return load_tokenizer(Path(spec).expanduser())
 
 
 def learn_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -94,7 +94,7 @@ def byte_level(model: "Model") -> "Tokenizer":
     return tokenizer
 
 
-def load(path: Path) -> "Tokenizer":
+def load_tokenizer(path: Path) -> "Tokenizer":
     """The tokenizer of a tokenizer.json, without truncation, padding and dropout. Raises Misuse if it is none."""
     from tokenizers import Tokenizer
 

@@ -19,7 +19,7 @@ def stands(run: Run, row: dict[str, Any]) -> bool:
     if row.get("status") not in FINAL:
         return False
     without = row["status"] == "undefined" or row["protocol"] not in PROTOCOLS or PROTOCOLS[row["protocol"]].drawn_only
-    return without or losses.read(run.folder, row) is not None
+    return without or losses.read_losses(run.folder, row) is not None
 
 
 def key_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[Any, ...]:

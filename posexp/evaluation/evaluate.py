@@ -22,7 +22,7 @@ from posexp.evaluation.plan import (
     set_name,
     shuffled_beyond,
 )
-from posexp.evaluation.rows import line_of, read
+from posexp.evaluation.rows import read_rows, row_line
 from posexp.evaluation.run_model import Trained
 from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.shared_passes import Passes
@@ -94,7 +94,7 @@ def evaluate_subject(
         announced.add(line)
     asked = subject.variants(command)
     key = (*KEY, "kernel_path") if subject.eval.attention is not AttentionPath.auto else KEY  # asked for: measured so
-    known = read(run, say)
+    known = read_rows(run, say)
     done = {key_of(row, key) for row in known if stands(run, row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
@@ -110,7 +110,7 @@ def evaluate_subject(
         jsonl.append(run.rows, row)
         new.append(row)
         if not PROTOCOLS[row["protocol"]].drawn_only:
-            say(line_of(row))
+            say(row_line(row))
     if new:
         if evaluator.asked > evaluator.read:
             say(f"{run.name}: {evaluator.read:,} tokens read for rows that take {evaluator.asked:,} one by one")

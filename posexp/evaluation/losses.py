@@ -61,10 +61,10 @@ def keep(folder: Path, row: dict[str, Any], losses: Losses) -> None:
     path.parent.mkdir(exist_ok=True)
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **vars(losses))
-    atomic.write(path, content.getvalue())
+    atomic.write_file(path, content.getvalue())
 
 
-def read(folder: Path, row: dict[str, Any]) -> Losses | None:
+def read_losses(folder: Path, row: dict[str, Any]) -> Losses | None:
     """The losses of `row`; None if they are not kept (any more) or cannot be read."""
     try:
         content = untrusted.read_bytes(path_of(folder, row), MOST_BYTES)

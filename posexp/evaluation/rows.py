@@ -55,12 +55,12 @@ COLUMNS: tuple[str, ...] = (
 )
 
 
-def read(run: Run, say: Callable[[str], None]) -> list[Row]:
+def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
     """The rows of a run, which are its own whatever they say; lines that are none are told through `say`.
 
     Raises RunFailed as jsonl.read does.
     """
-    return [{**row, "run": run.name} for row in jsonl.read(run.rows, say, NEEDED, KNOWN)]
+    return [{**row, "run": run.name} for row in jsonl.read_lines(run.rows, say, NEEDED, KNOWN)]
 
 
 def status_of(row: Row) -> str:
@@ -80,7 +80,7 @@ def variant_of(row: Row) -> str:
     return "".join(f" · {part}" for part in parts if part)
 
 
-def line_of(row: Row) -> str:
+def row_line(row: Row) -> str:
     """What a person at the terminal sees of a row."""
     value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
     if row["exact_match"] is not None:

@@ -27,7 +27,7 @@ def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
     about = store.meta.get("task") if store is not None else None
     if store is None or about is None:
         raise Misuse(f"exact_match needs a task to solve: choose one with data={'|'.join(tasks.TASKS)}")
-    encode = tokenizer.load(store.tokenizer_path).encode
+    encode = tokenizer.load_tokenizer(store.tokenizer_path).encode
     split = split_of(tokens)
     return [measure(encode, tokens, about, split, size, bound) for size in lengths]
 

@@ -31,7 +31,7 @@ def beginning(source: Source, path: Path, asked: Bos, trust: bool) -> Beginning:
 
     Raises Misuse if a beginning token is asked for and the tokenizer has none.
     """
-    own = tokenizer.load(path)
+    own = tokenizer.load_tokenizer(path)
     added, bos, eos = (own.token_to_id(name) if name else None for name in names(source, own, trust))
     known = added if added is not None else bos
     prefix = known if known is not None else eos

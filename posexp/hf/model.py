@@ -58,7 +58,7 @@ class CausalLM(nn.Module):
             return self.second(hidden_ND).float()
 
 
-def load(source: Source, trust: bool) -> Pretrained:
+def load_causal_lm(source: Source, trust: bool) -> Pretrained:
     """The model, float32 on the CPU, in evaluation mode.
 
     Raises Misuse if transformers cannot load or run it, its code lies outside transformers and `trust` is not given,

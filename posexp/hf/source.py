@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp.data.hub import can_reach_hub, offline
-from posexp.data.quiet import raise_disk_error, reason
+from posexp.data.quiet import datasets_reason, raise_disk_error
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
 from posexp.output.console import say
@@ -43,14 +43,14 @@ class Source:
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def find(given: str) -> Source:
+def find_source(given: str) -> Source:
     """The checkpoint of a folder or a hub id, `id@revision` for one that is not the latest.
 
     Raises Misuse if there is none, it cannot be fetched, or its weights are not safetensors.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():
-        return read(folder, given, folder.resolve().name, None)
+        return read_source(folder, given, folder.resolve().name, None)
     if folder.suffix == ".gguf":
         raise Misuse(
             f"hf={given} is a GGUF file, and posexp loads folders of safetensors: load it in transformers by "
@@ -65,7 +65,7 @@ def find(given: str) -> Source:
         )
     repository, _, revision = given.partition("@")
     folder = fetch(repository, revision or None)
-    return read(folder, given, given.rpartition("/")[2], folder.name)
+    return read_source(folder, given, given.rpartition("/")[2], folder.name)
 
 
 def fetch(repository: str, revision: str | None) -> Path:
@@ -92,7 +92,7 @@ def fetch(repository: str, revision: str | None) -> Path:
     return Path(found)
 
 
-def read(folder: Path, given: str, name: str, commit: str | None) -> Source:
+def read_source(folder: Path, given: str, name: str, commit: str | None) -> Source:
     try:
         # plain JSON: some have an Infinity
         config = json.loads((folder / "config.json").read_bytes()) if (folder / "config.json").is_file() else None
@@ -174,7 +174,7 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write(path, text)
+            atomic.write_file(path, text)
         except OSError as error:
             raise Misuse(
                 f"cannot write to {path.parent}: {error.strerror}; choose another folder with cache=…"
@@ -184,5 +184,5 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
 
 def why(error: Exception) -> str:
     """The beginning of what an error says: those of transformers go on to explain."""
-    text = reason(error)
+    text = datasets_reason(error)
     return text if len(text) <= 160 else text[:157] + "..."

@@ -51,10 +51,10 @@ class Checkpoint:
 
     def __init__(self, command: EvalCommand, device: torch.device):
         assert command.hf is not None
-        source = sources.find(command.hf)
+        source = sources.find_source(command.hf)
         data = command.data or DataConfig()
         tokenizer = sources.tokenizer_file(source, Path(command.cache or data.cache).expanduser(), command.trust)
-        loaded = models.load(source, command.trust)
+        loaded = models.load_causal_lm(source, command.trust)
         text = text_config(loaded.config)
         begin = beginning(source, tokenizer, command.bos, command.trust)
         say(begin.line)
@@ -197,7 +197,7 @@ def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Ru
         run.folder.mkdir(parents=True, exist_ok=True)
         run.refuse_links()
         if not run.checkpoint.is_file():
-            atomic.write(run.checkpoint, json.dumps(checksum.seal(about), indent=1) + "\n")
+            atomic.write_file(run.checkpoint, json.dumps(checksum.seal(about), indent=1) + "\n")
     except OSError as error:
         raise cannot_write(run.folder, error) from error
     return run

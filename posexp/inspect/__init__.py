@@ -49,7 +49,7 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
         )
         length = scheme.max_length
     about = f"{run.name} · {scheme.fingerprint()}"
-    reading = attention.read(model, tokens, length)
+    reading = attention.read_attention(model, tokens, length)
     found: dict[str, Picture | None] = {
         "bias": bias.picture(scheme, about),
         "frequencies": frequencies.picture(scheme, about),
@@ -63,16 +63,20 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
     folder.mkdir(exist_ok=True)
     for name, picture in found.items():
         if picture is not None:
-            contents: dict[str, str | bytes] = {"png": picture.png, "svg": picture.svg, "csv": csv_of(picture.rows)}
+            contents: dict[str, str | bytes] = {
+                "png": picture.png,
+                "svg": picture.svg,
+                "csv": points_to_csv(picture.rows),
+            }
             for kind, content in contents.items():
                 paths.append(folder / f"{name}.{kind}")
-                atomic.write(paths[-1], content)
+                atomic.write_file(paths[-1], content)
     for path in paths:
         print(path)
     return paths
 
 
-def csv_of(rows: list[dict[str, Any]]) -> str:
+def points_to_csv(rows: list[dict[str, Any]]) -> str:
     """None is an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

@@ -90,7 +90,7 @@ def even(window: Window, T: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def read(model: Decoder, tokens: Tokens, length: int) -> Reading:
+def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     """What attention does on windows of `length` tokens, each inside a document, in float32.
 
     Raises Misuse if no document is that long.
@@ -154,7 +154,7 @@ def picture(reading: Reading, about: str, train_length: int, split: str) -> Pict
             {"layer": layer + 1, "position": t} | {name: values[t] for name, values in lists.items()} for t in range(T)
         ]
     title = title_of(reading, train_length)
-    return sheet.picture(lambda: draw(reading, title, about, train_length, split), title, rows)
+    return sheet.picture(lambda: draw_attention(reading, title, about, train_length, split), title, rows)
 
 
 def title_of(reading: Reading, train_length: int) -> str:
@@ -171,7 +171,7 @@ def title_of(reading: Reading, train_length: int) -> str:
     return f"Attention looks {' and '.join(back)}; entropy {' and '.join(nats)} nats"
 
 
-def draw(reading: Reading, title: str, about: str, train_length: int, split: str) -> "Figure":
+def draw_attention(reading: Reading, title: str, about: str, train_length: int, split: str) -> "Figure":
     L, H, T = reading.distance.shape
     columns = min(L, MOST_COLUMNS)
     rows = -(-L // columns)

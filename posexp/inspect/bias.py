@@ -109,7 +109,7 @@ def picture(scheme: Scheme, about: str) -> Picture | None:
         for gap, value in zip(panel.gap.tolist(), bias_N, strict=True)
     ]
     title = title_of(found, scheme.dims.train_length)
-    return sheet.picture(lambda: draw(found, title, about, scheme), title, rows)
+    return sheet.picture(lambda: draw_bias(found, title, about, scheme), title, rows)
 
 
 def title_of(found: list[Curves], length: int) -> str:
@@ -126,7 +126,7 @@ def title_of(found: list[Curves], length: int) -> str:
     return words if furthest <= length else f"{words}; at {furthest:,}: {span(furthest)}"
 
 
-def draw(found: list[Curves], title: str, about: str, scheme: Scheme) -> "Figure":
+def draw_bias(found: list[Curves], title: str, about: str, scheme: Scheme) -> "Figure":
     length, n_layer = scheme.dims.train_length, scheme.dims.n_layer
     queries = len({panel.query for panel in found})
     columns = queries if queries > 1 else min(len(found), MOST_COLUMNS)

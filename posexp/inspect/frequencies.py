@@ -13,7 +13,7 @@ from torch import Tensor
 from posexp.output import sheet
 from posexp.output.sheet import NOTE, Picture, ranges
 from posexp.output.style import COLOURS, QUIET, above
-from posexp.output.ticks import plain
+from posexp.output.ticks import tick_text
 from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
 from posexp.schemes.xpos import XPos, xpos_decay
@@ -78,7 +78,7 @@ def picture(scheme: Scheme, about: str) -> Picture | None:
         for i, wave in enumerate(one.wave.tolist())
     ]
     title = title_of(found[0], length)
-    return sheet.picture(lambda: draw(found, title, about, length), title, rows)
+    return sheet.picture(lambda: draw_frequencies(found, title, about, length), title, rows)
 
 
 def title_of(one: Turns, length: int) -> str:
@@ -93,7 +93,7 @@ def title_of(one: Turns, length: int) -> str:
     return words
 
 
-def draw(found: list[Turns], title: str, about: str, length: int) -> "Figure":
+def draw_frequencies(found: list[Turns], title: str, about: str, length: int) -> "Figure":
     size = (7.6, 4.1) if len(found) == 1 else (max(3.0, 8.4 / len(found)), 3.2)
     figure, (panels,) = sheet.sheet(title, [about], (1, len(found)), size, over=0.12 if len(found) == 1 else 0.75)
     finite = torch.cat([kind[kind.isfinite()] for one in found for kind in (one.wave, one.half) if kind is not None])
@@ -117,7 +117,7 @@ def draw_panel(axes: "Axes", one: Turns, length: int, low: float, high: float) -
     axes.set_ylim(low, high)
     ticks = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(FixedFormatter([plain(tick) for tick in ticks]))
+    axes.yaxis.set_major_formatter(FixedFormatter([tick_text(tick) for tick in ticks]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("pair i", size=NOTE + 1)

@@ -101,7 +101,7 @@ def queue(folders: list[Path], say: Callable[[str], None]) -> Queue | None:
 
 def submit(folder: Path, comment: str, place: int) -> None:
     """Notes which job the run will be."""
-    atomic.write(folder / SUBMISSION, json.dumps({"comment": comment, "place": place}))
+    atomic.write_file(folder / SUBMISSION, json.dumps({"comment": comment, "place": place}))
 
 
 def job_of(folder: Path, queue: Queue | None) -> Job | None:

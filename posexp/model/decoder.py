@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         return {"total": total, "embedding": embedding, "scheme": scheme, "decoder": total - embedding - scheme}
 
 
-def build(
+def build_decoder(
     config: ModelConfig,
     vocab_size: int,
     scheme_node: dict[str, Any],
@@ -174,4 +174,4 @@ def build(
 
 def build_model(config: TrainCommand, vocab_size: int) -> Decoder:
     """The decoder of a run, before its first step."""
-    return build(config.model, vocab_size, config.scheme, config.train.length, config.seed, config.window)
+    return build_decoder(config.model, vocab_size, config.scheme, config.train.length, config.seed, config.window)

@@ -3,7 +3,7 @@
 import re
 
 
-def line_of(cells: list[str]) -> str:
+def markdown_line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

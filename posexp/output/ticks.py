@@ -38,7 +38,7 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     return y_ticks(low, high, most)
 
 
-def plain(tick: float) -> str:
+def tick_text(tick: float) -> str:
     """20, 22.5, 1,000, 100,000; from a million on 10⁶."""
     if tick < 1e6:
         return f"{tick:,.10g}"

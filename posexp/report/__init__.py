@@ -25,7 +25,7 @@ SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking") for kind in ("pn
 __all__ = ["COLUMNS", "Cell", "Table", "tables", "write"]
 
 
-def write(
+def write_report(
     rows: list[Row],
     curve_of: dict[str, str],
     folder: Path,
@@ -56,7 +56,7 @@ def write(
     from posexp.report import change, ranking, verdict_table
     from posexp.report.curves import pictures
     from posexp.report.latex import latex
-    from posexp.report.table import markdown, print_tables
+    from posexp.report.table import print_tables, report_markdown
 
     console = console or Console()
     verdicts = pairs.verdicts(say) if pairs else []
@@ -66,9 +66,9 @@ def write(
     if not shown:
         raise Misuse(f"no row has {measure.axis}: choose another measure, or repeat the eval command")
     contents = {
-        "rows.csv": csv_of(rows).encode(),
-        "verdicts.csv": verdict_table.csv_of(verdicts).encode(),
-        "table.md": markdown(shown).encode(),
+        "rows.csv": rows_to_csv(rows).encode(),
+        "verdicts.csv": verdict_table.verdicts_to_csv(verdicts).encode(),
+        "table.md": report_markdown(shown).encode(),
         "table.tex": latex(shown).encode(),
     }
     look_of = looks_of(curve for table in shown for curve in table.curves)
@@ -106,7 +106,7 @@ def check_size(found: list[Table]) -> None:
         )
 
 
-def csv_of(rows: list[Row]) -> str:
+def rows_to_csv(rows: list[Row]) -> str:
     """COLUMNS, then other keys in the order they appear; None is an empty field.
 
     A field is what its row holds, whatever a spreadsheet may make of one that begins with "=". Raises Misuse for more

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from posexp.output.style import Look, rendered
-from posexp.report.curves import ABOVE, BELOW, LEFT, PLOT, draw, draw_panel, name_curves
+from posexp.report.curves import ABOVE, BELOW, LEFT, PLOT, draw_curves, draw_panel, name_curves
 from posexp.report.failure_marks import ROW, failing
 from posexp.report.metric import CHANGE
 from posexp.report.tables import Table
@@ -25,7 +25,7 @@ def pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     changed = any(
         cell.change and length != min(headline.trained[curve]) for (curve, length), cell in headline.cells.items()
     )
-    one, two = lambda: draw([headline], look_of), lambda: draw_both(headline, look_of)
+    one, two = lambda: draw_curves([headline], look_of), lambda: draw_both(headline, look_of)
     return rendered(two if changed else one, headline.title)
 
 

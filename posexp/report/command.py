@@ -9,15 +9,15 @@ from posexp.config.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.rows import Row, read, variant_of
+from posexp.evaluation.rows import Row, read_rows, variant_of
 from posexp.evaluation.verdicts import LossesOf, Pairs
 from posexp.output.console import console, say
-from posexp.report import write
+from posexp.report import write_report
 from posexp.report.metric import MEASURES, PPL
 from posexp.report.tables import Table
 from posexp.runs.labels import curve_labels
 from posexp.runs.provenance import environment
-from posexp.runs.run import Run, find
+from posexp.runs.run import Run, find_runs
 from posexp.storage import untrusted
 
 ORIGIN = (
@@ -32,11 +32,11 @@ ORIGIN = (
 
 def report(command: ReportCommand) -> None:
     """Writes <results>/<group>/<folder>/. Raises Misuse if no run of the group has been measured."""
-    runs = find(command.results, command.group, command.runs)
+    runs = find_runs(command.results, command.group, command.runs)
     rows = []
     for run in runs:
         try:
-            of_run = read(run, say)
+            of_run = read_rows(run, say)
         except RunFailed as error:
             say(f"{error}, so it is not in the report")
             continue
@@ -50,7 +50,7 @@ def report(command: ReportCommand) -> None:
     curve_of = curve_labels(measured, say)
     missing: dict[str, None] = {}
     notes: list[str] = []
-    write(
+    write_report(
         rows,
         curve_of,
         Path(command.results).expanduser() / command.group / command.folder,
@@ -74,7 +74,7 @@ def kept_losses(runs: list[Run], missing: dict[str, None]) -> LossesOf:
     folder_of = {run.name: run.folder for run in runs}
 
     def losses_of(row: Row) -> Losses | None:
-        kept = losses.read(folder_of[row["run"]], row) if row["run"] in folder_of else None
+        kept = losses.read_losses(folder_of[row["run"]], row) if row["run"] in folder_of else None
         if kept is None:
             missing[row["run"]] = None
         return kept

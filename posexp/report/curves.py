@@ -27,10 +27,10 @@ NOTHING = Value(math.nan, None, None)
 
 def pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     """(PNG, SVG) of the tables; the same tables give the same bytes."""
-    return rendered(lambda: draw(shown, look_of), shown[0].title)
+    return rendered(lambda: draw_curves(shown, look_of), shown[0].title)
 
 
-def draw(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
+def draw_curves(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
     """The figure of the first MOST_PANELS tables; the first is the headline."""
     from matplotlib.figure import Figure
 

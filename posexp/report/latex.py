@@ -44,10 +44,10 @@ def latex_table(table: Table) -> str:
     rows = []
     for curve in table.curves:
         first = [escape(curve), *([listed(table.trained[curve])] if several else [])]
-        rows.append(line_of([*first, *(value_of(table, curve, length) for length in table.lengths)]))
+        rows.append(latex_line([*first, *(value_of(table, curve, length) for length in table.lengths)]))
         intervals = [interval_of(table, (curve, length)) for length in table.lengths]
         if any(intervals):
-            rows.append(line_of([*("" for _ in first), *intervals]))
+            rows.append(latex_line([*("" for _ in first), *intervals]))
     name = "-".join(filter(None, [table.protocol, str(table.stride or ""), table.targets_hashes[0][:8]]))
     return "\n".join(
         [
@@ -58,7 +58,7 @@ def latex_table(table: Table) -> str:
             r"  \small",
             rf"  \begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
             r"    \toprule",
-            line_of(heads),
+            latex_line(heads),
             r"    \midrule",
             *rows,
             r"    \bottomrule",
@@ -99,7 +99,7 @@ def interval_of(table: Table, key: tuple[str, int]) -> str:
     return rf"{{\scriptsize [{bounds[0]},\,{bounds[1]}]}}" if bounds else ""
 
 
-def line_of(cells: list[str]) -> str:
+def latex_line(cells: list[str]) -> str:
     return f"    {' & '.join(cells)} \\\\"
 
 

@@ -16,7 +16,7 @@ from posexp.errors import Misuse, PosexpError, did_you_mean
 from posexp.jobs.slurm import Queue, queue
 from posexp.output.console import clock, console, say
 from posexp.output.grid import print_grid
-from posexp.runs.run import Run, find, groups
+from posexp.runs.run import Run, find_runs, groups
 from posexp.runs.status import Cell, cell
 from posexp.storage.untrusted import visible
 
@@ -118,7 +118,7 @@ def print_runs(command: RunsCommand) -> None:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
     width = get_terminal_size().columns if sys.stdout.isatty() else None
     for group in names:
-        found = find(command.results, group)
+        found = find_runs(command.results, group)
         jobs = queue([run.folder for run in found], say)
         cells = [cell_or_damaged(run, jobs) for run in found]
         counts = Counter(cell.state for cell in cells)
@@ -157,9 +157,9 @@ def lines_of(cells: list[Cell], width: int | None) -> list[str]:
 
 def row_of(cell: Cell) -> dict[str, str]:
     """The columns, the most wanted first."""
-    from posexp.evaluation.rows import read
+    from posexp.evaluation.rows import read_rows
 
-    lengths = sorted({row["length"] for row in read(cell.run, say) if row["protocol"] != "per_position"})
+    lengths = sorted({row["length"] for row in read_rows(cell.run, say) if row["protocol"] != "per_position"})
     return {
         "run": cell.run.name,
         "state": cell.state,

@@ -56,7 +56,7 @@ def page(
         "margin": f"{100 * math.expm1(MARGIN):.1g} %",
         "style": style,
         "script": script,
-        "data": as_json(content(title, shown, runs, made)),
+        "data": as_json(page_content(title, shown, runs, made)),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], source("page.html"))
 
@@ -86,7 +86,7 @@ def finite(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def content(
+def page_content(
     title: str,
     shown: list[Table],
     runs: list[RunCard],

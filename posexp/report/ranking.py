@@ -27,10 +27,10 @@ ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.2
 
 def pictures(table: Table) -> tuple[bytes, bytes]:
     """(PNG, SVG); the same table gives the same bytes."""
-    return rendered(lambda: draw(table), table.title)
+    return rendered(lambda: draw_ranking(table), table.title)
 
 
-def draw(table: Table) -> "Figure":
+def draw_ranking(table: Table) -> "Figure":
     from matplotlib.figure import Figure
 
     curves, shown = ranked(table), dots(table)

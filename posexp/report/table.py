@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from posexp.output.grid import print_grid
-from posexp.output.text import escape, line_of, one_line
+from posexp.output.text import escape, markdown_line, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
 from posexp.report.metric import EXACT_MATCH, digits
@@ -161,7 +161,7 @@ def failure(table: Table, key: tuple[str, int]) -> str:
     return table.cells[key].failure if key in table.cells else ""
 
 
-def markdown(shown: list[Table]) -> str:
+def report_markdown(shown: list[Table]) -> str:
     """The same as GitHub shows it: the answer, the headline, then every other set of targets and protocol under a
     heading of its own."""
     headline = shown[0]
@@ -214,4 +214,4 @@ def markdown_cell(table: Table, key: tuple[str, int]) -> str:
 
 
 def pipe_table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(map(line_of, [head, ["---"] + ["---:"] * (len(head) - 1), *rows]))
+    return "\n".join(map(markdown_line, [head, ["---"] + ["---:"] * (len(head) - 1), *rows]))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from posexp.output.ticks import both_sides, log_ticks, plain, y_ticks
+from posexp.output.ticks import both_sides, log_ticks, tick_text, y_ticks
 from posexp.report.metric import Measure
 from posexp.report.tables import Table
 
@@ -57,8 +57,8 @@ def x_ticks(table: Table, inches: float, em: float) -> list[int]:
 def tick_labels(ticks: list[float], measure: Measure) -> list[str]:
     """On a linear axis all have as many decimals; a change has its sign."""
     if measure.linear:
-        return [("−" if tick < 0 else "+" if tick > 0 else "") + plain(abs(tick)) for tick in ticks]
+        return [("−" if tick < 0 else "+" if tick > 0 else "") + tick_text(abs(tick)) for tick in ticks]
     if measure.log:
-        return [plain(tick) for tick in ticks]
-    decimals = max((len(plain(tick).partition(".")[2]) for tick in ticks), default=0)
+        return [tick_text(tick) for tick in ticks]
+    decimals = max((len(tick_text(tick).partition(".")[2]) for tick in ticks), default=0)
     return [f"{tick:,.{decimals}f}" for tick in ticks]

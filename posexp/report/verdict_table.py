@@ -80,7 +80,7 @@ def in_percent(nats: float) -> str:
     return f"{signed(percent(nats))} %"
 
 
-def csv_of(verdicts: "Sequence[Verdict]") -> str:
+def verdicts_to_csv(verdicts: "Sequence[Verdict]") -> str:
     """One line a verdict; differences are in nats per token, and what is not known is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV, restval="", lineterminator="\n")

@@ -46,11 +46,13 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
         atomic.sync(aside)
         about = {"step": step, "sha256": atomic.sha256(aside)}
         os.replace(aside, stem.with_suffix(".safetensors"))
-        atomic.write(stem.with_suffix(".json"), json.dumps(about))
+        atomic.write_file(stem.with_suffix(".json"), json.dumps(about))
         atomic.sync(folder)
     except Exception as error:  # safetensors raises its own kind when the disk is full
         aside.unlink(missing_ok=True)
-        raise RunFailed(f"cannot save {stem}.safetensors: {reason(error)}; earlier checkpoints are kept") from error
+        raise RunFailed(
+            f"cannot save {stem}.safetensors: {damage_reason(error)}; earlier checkpoints are kept"
+        ) from error
     set_aside(folder, step)
     tidy(folder)
 
@@ -87,7 +89,7 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
             check_finite(content)
             return {"step": step, "sha256": about["sha256"], "tensors": content}
         except Exception as error:  # whatever a damaged file makes a parser raise
-            say(f"checkpoint {path} is damaged: {reason(error)}; going back to the one before")
+            say(f"checkpoint {path} is damaged: {damage_reason(error)}; going back to the one before")
     return None
 
 
@@ -103,7 +105,7 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise RunFailed(f"the checkpoint does not fit the model: {reason(error)}") from error
+        raise RunFailed(f"the checkpoint does not fit the model: {damage_reason(error)}") from error
     if optimizer is None:
         return
     for name, weight in zip(names(model), model.parameters(), strict=True):
@@ -183,7 +185,7 @@ def steps(folder: Path) -> list[int]:
     return sorted(found, reverse=True)
 
 
-def reason(error: Exception) -> str:
+def damage_reason(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return " ".join(text.split())[:200]
 

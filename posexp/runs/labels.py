@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from posexp.config.values import flat, plain
+from posexp.config.values import flat, plain_value
 from posexp.errors import RunFailed
 from posexp.runs.run import Run
 from posexp.storage import untrusted
@@ -28,7 +28,7 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
     values_of: dict[str, dict[str, Any]] = {}
     for run in runs:
         try:
-            values = run.about() if run.foreign else plain(run.config())
+            values = run.about() if run.foreign else plain_value(run.config())
         except RunFailed as error:
             say(str(error))
             continue

@@ -15,7 +15,7 @@ from posexp.errors import Inapplicable, Misuse, PosexpError, RunFailed
 from posexp.model.decoder import Decoder, build_model
 from posexp.output.console import say
 from posexp.runs import checkpoint
-from posexp.runs.run import Run, find
+from posexp.runs.run import Run, find_runs
 from posexp.storage.locks import Taken
 
 
@@ -90,7 +90,7 @@ def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Deco
     except PosexpError:
         raise
     except Exception as error:  # whatever options that nobody would choose make a constructor raise
-        raise RunFailed(f"its config.yaml describes no model: {checkpoint.reason(error)}") from error
+        raise RunFailed(f"its config.yaml describes no model: {checkpoint.damage_reason(error)}") from error
 
 
 def check_targets(trained: TrainCommand, trust: bool) -> None:
@@ -105,7 +105,7 @@ def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
 
     Raises Misuse if there is none.
     """
-    matching = find(results, group, pattern)
+    matching = find_runs(results, group, pattern)
     found = [run for run in matching if not run.foreign]
     if matching and not found:
         raise Misuse(

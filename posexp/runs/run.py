@@ -27,7 +27,7 @@ from posexp.config.commands import TrainCommand
 from posexp.config.components import targets
 from posexp.config.digest import digest, identity
 from posexp.config.sections import Split, TrainConfig
-from posexp.config.values import flat, plain
+from posexp.config.values import flat, plain_value
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.storage import atomic, checksum, jsonl, locks, untrusted
 from posexp.storage.names import is_name
@@ -128,14 +128,14 @@ class Run:
                     "choose another group or label"
                 )
             return
-        text = checksum.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+        text = checksum.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain_value(config))))
         try:
             stored_yaml.yaml_of(text.encode())
         except ValueError as error:
             raise Misuse(f"config.yaml could not be read again, since {error}: name many files by a glob") from error
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic.write(path, text)
+            atomic.write_file(path, text)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
@@ -154,7 +154,7 @@ class Run:
 
     def history(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, in the order they were written. Raises RunFailed as jsonl.read does."""
-        return jsonl.read(self.metrics, say, known=METRICS)
+        return jsonl.read_lines(self.metrics, say, known=METRICS)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -226,7 +226,7 @@ class Run:
 MARKS = ("config.yaml", "checkpoint.json")  # what makes a folder a run
 
 
-def find(results: str, group: str, pattern: str = "*") -> list[Run]:
+def find_runs(results: str, group: str, pattern: str = "*") -> list[Run]:
     """The run folders of a group that match the glob, or one of several with commas between, by name; those of foreign
     checkpoints among them.
 
@@ -259,7 +259,7 @@ def cannot_write(folder: Path, error: OSError) -> PosexpError:
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises RunFailed, with the remedy, if it is damaged or missing."""
     try:
-        about = checksum.read(untrusted.read_bytes(path))
+        about = checksum.read_sealed(untrusted.read_bytes(path))
     except (OSError, ValueError) as error:
         raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
     return about

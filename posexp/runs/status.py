@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp.config.commands import TrainCommand
-from posexp.config.values import plain
+from posexp.config.values import plain_value
 from posexp.errors import PosexpError
 from posexp.jobs.slurm import SUBMISSION, Job, Queue, job_of, noted, slurm_job
 from posexp.runs.run import Run
@@ -51,7 +51,7 @@ def note_job(run: Run) -> int:
     """Gives the time that is noted, in seconds since 1970."""
     since = int(time.time())
     here = {"host": platform.node(), "pid": os.getpid(), "since": since, "job": slurm_job(), "log": job_log()}
-    atomic.write(run.folder / JOB, json.dumps(here))
+    atomic.write_file(run.folder / JOB, json.dumps(here))
     return since
 
 
@@ -59,11 +59,11 @@ def note_failure(run: Run, error: Exception, since: float) -> None:
     """Unless the run is trained, or has told of a failure after `since`."""
     latest = run.status()
     if latest["status"] != "done" and not (latest["status"] == "failed" and latest.get("time", 0) >= since):
-        row = {"step": latest.get("step", 0), "status": "failed", "reason": reason(error)}
+        row = {"step": latest.get("step", 0), "status": "failed", "reason": failure_reason(error)}
         jsonl.append(run.metrics, row | {"time": round(time.time(), 3)})
 
 
-def reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     text = str(error) if isinstance(error, PosexpError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:500]
 
@@ -88,7 +88,7 @@ def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
         yield
     except Exception as error:
         with suppress(OSError):
-            jsonl.append(run.metrics, {**row, "evaluation": "failed", "reason": reason(error)})
+            jsonl.append(run.metrics, {**row, "evaluation": "failed", "reason": failure_reason(error)})
         raise
     jsonl.append(run.metrics, {**row, "evaluation": "done"})
 
@@ -102,7 +102,7 @@ def evaluated(run: Run, config: TrainCommand) -> bool:
 
 def asked(config: TrainCommand) -> str:
     """How the run is to be evaluated, as one line."""
-    return json.dumps(plain(config.eval), sort_keys=True)
+    return json.dumps(plain_value(config.eval), sort_keys=True)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def overrides(scheme: Scheme, hook: str, base: type[Scheme]) -> bool:
     return getattr(getattr(scheme, hook), "__func__", None) is not getattr(base, hook)
 
 
-def build(name: str, dims: Dims, **hyper: Any) -> Scheme:
+def build_scheme(name: str, dims: Dims, **hyper: Any) -> Scheme:
     """The scheme of configs/scheme/`name`.yaml with `hyper` in place of its defaults.
 
     Raises Misuse for an unknown name or hyper-parameter, or a value of the wrong type.
@@ -113,7 +113,7 @@ def inner_scheme(value: Any, dims: Dims) -> Scheme:
     """A scheme inside another one: its config section, its name, or the scheme itself, made for the same `dims`."""
     if isinstance(value, Scheme):
         return value
-    return build(value, dims) if isinstance(value, str) else from_config(value, dims)
+    return build_scheme(value, dims) if isinstance(value, str) else from_config(value, dims)
 
 
 def bias_between(scheme: Scheme, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:

@@ -23,7 +23,7 @@ ASIDE = re.compile(r"\..+?(\.[0-9]{10})?\.[0-9]+")  # without the machine as pos
 LONG = 24 * 3600.0  # seconds after which nobody writes any more, if no lock can tell
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Replaces `path` in one step: written aside, on disk, then renamed. Raises OSError and leaves nothing behind."""
     with named(path):
         remove_leftovers(path.parent, path.name)
@@ -93,7 +93,7 @@ def write_all(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     """Each file of `contents` by its name, in a folder that is made where there is none. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write(folder / name, content)
+        write_file(folder / name, content)
 
 
 def sync(path: Path) -> None:

@@ -29,7 +29,7 @@ def opened(values: Any) -> dict[str, Any]:
     return rest
 
 
-def read(content: bytes) -> dict[str, Any]:
+def read_sealed(content: bytes) -> dict[str, Any]:
     """The sealed JSON object in a file or a line that may be somebody else's. Raises ValueError."""
     return untrusted.printable(opened(untrusted.parsed(content)))
 

@@ -21,7 +21,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
     One process at a time: whoever holds the file's lock. Raises OSError.
     """
-    line = line_of(row)
+    line = sealed_line(row)
     with atomic.named(path), path.open("ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if size > 0:
@@ -37,11 +37,11 @@ def append(path: Path, row: dict[str, Any]) -> None:
             raise
 
 
-def line_of(row: dict[str, Any]) -> bytes:
+def sealed_line(row: dict[str, Any]) -> bytes:
     return json.dumps(checksum.seal(row), allow_nan=False).encode() + b"\n"
 
 
-def read(
+def read_lines(
     path: Path, say: Callable[[str], None], needed: Columns | None = None, known: Columns | None = None
 ) -> list[dict[str, Any]]:
     """All rows that can be read: flat objects in which every `needed` column is right, and every `known` one if there.
@@ -62,7 +62,7 @@ def read(
         if not line.strip():
             continue
         try:
-            row = checksum.read(line)
+            row = checksum.read_sealed(line)
             if not fits(row, needed or {}, known or {}):
                 raise ValueError
             rows.append(row)
@@ -88,4 +88,4 @@ def fits(row: Any, needed: Columns, known: Columns) -> bool:
 
 def rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replaces the file's rows, all or nothing."""
-    atomic.write(path, b"".join(map(line_of, rows)))
+    atomic.write_file(path, b"".join(map(sealed_line, rows)))

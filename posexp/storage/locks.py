@@ -53,7 +53,7 @@ def hold(
     try:
         here = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         with suppress(OSError):  # a full disk: whoever waits is then not told for whom
-            atomic.write(holder, json.dumps(here))
+            atomic.write_file(holder, json.dumps(here))
         yield
     finally:
         with suppress(OSError):

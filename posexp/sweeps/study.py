@@ -11,7 +11,7 @@ from posexp.data.load import load_store
 from posexp.errors import Diverged, Misuse
 from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.protocols import same_targets
-from posexp.evaluation.rows import read
+from posexp.evaluation.rows import read_rows
 from posexp.evaluation.targets import targets_hash, targets_of
 from posexp.output.console import say
 from posexp.runs.run import Run
@@ -57,7 +57,7 @@ def objective(config: TrainCommand) -> str:
 def loss(run: Run, targets: str) -> float | None:
     """That of the trained model on these targets, if it is among the run's rows."""
     found = None
-    for row in read(run, say):
+    for row in read_rows(run, say):
         as_trained = row["window"] == row["trained_window"] and not row["transform"] and not row["control"]
         if row["targets_hash"] == targets and row["protocol"] == same_targets.__name__ and as_trained:
             found = math.inf if row["nll"] is None else float(row["nll"])

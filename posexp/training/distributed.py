@@ -28,7 +28,7 @@ from posexp.model.decoder import Decoder, build_model
 from posexp.output import console
 from posexp.storage import untrusted
 from posexp.training import meeting
-from posexp.training.outcome import Alone, Lost, line_of, retold, told
+from posexp.training.outcome import Alone, Lost, error_line, retold, told
 
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples, of which a CPU's generator reads 32 bits, stay apart
 # What Gloo, NCCL and the store say when another process is gone.
@@ -139,7 +139,7 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
             )
         own = isinstance(error, (Alone, Lost)) or not isinstance(error, PosexpError)
         if own and console.silent and not watched:
-            print(f"posexp: error: {line_of(error)}", file=sys.stderr, flush=True)
+            print(f"posexp: error: {error_line(error)}", file=sys.stderr, flush=True)
         raise error
     except BaseException as stopped:  # all at the same step
         traceback.clear_frames(stopped.__traceback__)

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Any
 
 from posexp.config.commands import TrainCommand
-from posexp.config.values import plain
+from posexp.config.values import plain_value
 from posexp.output.console import clock, progress, say
 from posexp.runs.run import Run
 from posexp.runs.wandb import Wandb
@@ -29,7 +29,7 @@ class Log:
         self.started, self.first_step = time.monotonic(), step
         self.last_line = self.last_row = self.started
         self.last_step = step
-        self.wandb = Wandb(run, config.wandb, plain(config), config.group, config.label)
+        self.wandb = Wandb(run, config.wandb, plain_value(config), config.group, config.label)
         self.bar = progress(run.name, self.steps, done=step, lines=False)
 
     def __enter__(self) -> "Log":

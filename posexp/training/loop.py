@@ -27,7 +27,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | No
     """
     model, ranks, steps = parts.model, parts.ranks, config.train.steps
     compute_loss = distributed.spread(model, config, ranks, parts.device.type == "cuda" and config.train.compile)
-    optimizer = optim.build(model, config.train)
+    optimizer = optim.build_optimizer(model, config.train)
     if saved is not None:
         checkpoint.apply(saved["tensors"], model, optimizer)
     first_step = saved["step"] if saved else 0

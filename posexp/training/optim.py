@@ -11,7 +11,7 @@ BETAS = (0.9, 0.95)  # the usual choice for language models since GPT-3; no expe
 FINAL_LR = 0.1  # share of the peak learning rate at the end of the cosine
 
 
-def build(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices and leaves vectors (norms, per-head scalars) alone."""
     weights = list(model.parameters())
     groups = [

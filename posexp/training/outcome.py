@@ -32,7 +32,7 @@ KINDS: list[tuple[str, type[BaseException]]] = [
 def told(error: BaseException) -> str:
     """How a process ended, as JSON: for another one to raise, which is `retold`."""
     kind = next((kind for kind, known in KINDS if isinstance(error, known)), "alone")
-    end = {"kind": kind, "line": line_of(error), "signum": getattr(error, "signum", int(signal.SIGINT))}
+    end = {"kind": kind, "line": error_line(error), "signum": getattr(error, "signum", int(signal.SIGINT))}
     return json.dumps(end | {"time": time.time(), "trace": "".join(traceback.format_exception(error))})
 
 
@@ -44,7 +44,7 @@ def retold(end: dict[str, Any]) -> BaseException:
     return error
 
 
-def line_of(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """One line; what is not a message of posexp's own says which process it is from."""
     if isinstance(error, PosexpError) or not isinstance(error, Exception):
         return str(error)

@@ -111,5 +111,5 @@ def describe_run(run: Run, config: TrainCommand, store: Store, parts: Parts) -> 
         "documents": parts.windows.used_documents,
         "documents_left_out": parts.windows.left_out,
     }
-    atomic.write(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
-    atomic.write(path, json.dumps(checksum.seal(about), indent=1))  # last: it says that both are there
+    atomic.write_file(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
+    atomic.write_file(path, json.dumps(checksum.seal(about), indent=1))  # last: it says that both are there

@@ -60,7 +60,7 @@ def changed(scheme: Scheme, kind: type, what: str) -> tuple[Scheme, list[Any]]:
     return twin, parts
 
 
-def build(name: str, dims: Dims, **options: Any) -> Transform:
+def build_transform(name: str, dims: Dims, **options: Any) -> Transform:
     """The transform of configs/transform/`name`.yaml with `options` in place of its defaults."""
     return from_config(options_of("transform", name, options), dims)
 

@@ -92,7 +92,7 @@ class Window:
         return "full"
 
 
-def build(name: str, dims: "Dims", **sizes: Any) -> Window:
+def build_window(name: str, dims: "Dims", **sizes: Any) -> Window:
     """The window of configs/window/`name`.yaml with `sizes` in place of its defaults. Raises Misuse as schemes do."""
     return from_config(options_of("window", name, sizes), dims)
 

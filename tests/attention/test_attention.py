@@ -14,7 +14,7 @@ from torch import Tensor
 
 from posexp.attention import attention, kernel_path
 from posexp.dims import Dims
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.schemes.alibi import Alibi
 
 
@@ -130,8 +130,8 @@ def test_memory_grows_with_the_length_and_not_with_its_square(scheme: str) -> No
         (PerDistance(DIMS), "sdpa distance view"),
         (PerPosition(DIMS), "sdpa bias blocks"),
         (Scheme(DIMS), "sdpa causal"),
-        *((build(name, DIMS), "sdpa causal") for name in ("none", "sinusoidal", "learned", "rope", "xpos")),
-        (build("alibi", DIMS), "sdpa distance view"),
+        *((build_scheme(name, DIMS), "sdpa causal") for name in ("none", "sinusoidal", "learned", "rope", "xpos")),
+        (build_scheme("alibi", DIMS), "sdpa distance view"),
     ],
 )
 def test_a_row_can_tell_which_path_ran(scheme: Scheme, path: str) -> None:

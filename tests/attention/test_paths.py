@@ -20,7 +20,7 @@ from posexp.attention import attention, by_distance, flex, kernel_path
 from posexp.config.sections import AttentionPath, config_dir
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.windows import Window
 
 DIMS = Dims(d_model=16, n_head=2, n_layer=2, train_length=64)
@@ -41,8 +41,8 @@ class Sinks(Window):
 
 WINDOWS: dict[str, Callable[[], Window]] = {
     "full": lambda: Window(DIMS),
-    "sliding": lambda: windows.build("sliding", DIMS),
-    "bca": lambda: windows.build("bca", DIMS),
+    "sliding": lambda: windows.build_window("sliding", DIMS),
+    "bca": lambda: windows.build_window("bca", DIMS),
     "sinks": lambda: Sinks(DIMS),
 }
 
@@ -50,7 +50,7 @@ WINDOWS: dict[str, Callable[[], Window]] = {
 def drawn(name: str) -> Scheme:
     """The same each time."""
     torch.manual_seed(0)
-    return build(name, DIMS)
+    return build_scheme(name, DIMS)
 
 
 SCHEMES: dict[str, Callable[[], Scheme]] = {
@@ -103,7 +103,7 @@ def test_the_gradient_of_a_learned_bias_is_the_same_in_blocks_of_any_size(
 
 def test_long_inputs_come_in_wider_blocks_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_distance, "LONG", 256)
-    scheme, window = build("alibi", DIMS), Window(DIMS)
+    scheme, window = build_scheme("alibi", DIMS), Window(DIMS)
     assert by_distance.block_size(255, window) == windows.QUERY_BLOCK < by_distance.block_size(256, window)
     got = computed(scheme, window, AttentionPath.blocks, 900, torch.float32)
     wanted = computed(scheme, window, AttentionPath.dense, 900, torch.float64)
@@ -145,7 +145,7 @@ def test_flex_equals_the_dense_path(scheme: str, window: str, T: int) -> None:
 def test_a_compiled_flex_kernel_skips_blocks_and_equals_the_dense_path() -> None:
     """The real kernel, in the form that PyTorch has for a CPU. Here it reads the lists of blocks."""
     dims = Dims(d_model=32, n_head=2, n_layer=1, train_length=64)
-    part, seen, T = build("alibi", dims), Sinks(dims), 300
+    part, seen, T = build_scheme("alibi", dims), Sinks(dims), 300
     q, k, v = torch.randn(3, 1, 2, T, 16, generator=torch.Generator().manual_seed(0))
     pos_BT, x_BTD = torch.arange(T)[None], torch.zeros(1, T, 32)
     wanted = attention(part, q.double(), k.double(), v.double(), pos_BT, x_BTD, seen, AttentionPath.dense)
@@ -156,8 +156,8 @@ def test_a_compiled_flex_kernel_skips_blocks_and_equals_the_dense_path() -> None
 
 
 WIDE: dict[str, Callable[[], Window]] = {
-    "sliding over whole blocks": lambda: windows.build("sliding", DIMS, size=300),
-    "bca over whole blocks": lambda: windows.build("bca", DIMS, block=200),
+    "sliding over whole blocks": lambda: windows.build_window("sliding", DIMS, size=300),
+    "bca over whole blocks": lambda: windows.build_window("bca", DIMS, block=200),
 }
 
 
@@ -195,7 +195,7 @@ def test_the_last_queries_alone_give_what_they_give_among_all(scheme: str, windo
 
 
 def test_a_path_can_be_forced_and_says_so() -> None:
-    alibi, none = build("alibi", DIMS), build("none", DIMS)
+    alibi, none = build_scheme("alibi", DIMS), build_scheme("none", DIMS)
     assert kernel_path(alibi, DIMS, path=AttentionPath.blocks) == "sdpa distance view"
     assert kernel_path(alibi, DIMS, path=AttentionPath.dense) == "dense"
     assert kernel_path(none, DIMS, path=AttentionPath.flex) == "flex"
@@ -212,7 +212,7 @@ def test_a_path_can_be_forced_and_says_so() -> None:
 )
 def test_a_path_that_cannot_do_it_is_refused(scheme: str, window: str, path: str, reason: str) -> None:
     with pytest.raises(Misuse, match=reason):
-        kernel_path(build(scheme, DIMS), DIMS, windows.build(window, DIMS), AttentionPath(path))
+        kernel_path(build_scheme(scheme, DIMS), DIMS, windows.build_window(window, DIMS), AttentionPath(path))
 
 
 class Calls(TorchFunctionMode):
@@ -229,7 +229,7 @@ class Calls(TorchFunctionMode):
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((config_dir() / "scheme").glob("*.yaml"))])
 def test_naming_the_path_of_a_scheme_computes_nothing(name: str) -> None:
-    scheme, drawn = build(name, DIMS), torch.get_rng_state()
+    scheme, drawn = build_scheme(name, DIMS), torch.get_rng_state()
     with Calls() as calls:
         kernel_path(scheme, DIMS, device=torch.device("cpu"))
     assert set(calls.names) <= {"device", "__get__"}  # attributes of a tensor, which cost nothing
@@ -264,7 +264,7 @@ class Sometimes(Scheme):
 @torch.no_grad()
 def test_a_hook_that_gives_none_does_nothing_and_is_called_to_compute_alone(inner: str) -> None:
     (q, k, v), pos_BT, x_BTD, _ = inputs(20)
-    plain = build(inner, DIMS)
+    plain = build_scheme(inner, DIMS)
     scheme = Sometimes(DIMS, plain)
     assert kernel_path(scheme, DIMS) == "scheme" and scheme.calls == []
     got, wanted = (attention(each, q, k, v, pos_BT, x_BTD) for each in (scheme, plain))
@@ -278,21 +278,21 @@ class Silent(Sometimes):
 
 @pytest.mark.parametrize("inner", ["none", "rope", "alibi", "fire", "stick_breaking"])
 def test_a_scheme_says_which_of_its_hooks_act(inner: str) -> None:
-    scheme = Silent(DIMS, build(inner, DIMS))
+    scheme = Silent(DIMS, build_scheme(inner, DIMS))
     assert kernel_path(scheme, DIMS) == kernel_path(scheme.inner, DIMS)
     assert scheme.calls == []
 
 
 def test_flex_on_a_cpu_refuses_to_train() -> None:
     with pytest.raises(Misuse, match="cannot train on a CPU"):
-        computed(build("alibi", DIMS), Window(DIMS), AttentionPath.flex, 20, torch.float32)
+        computed(build_scheme("alibi", DIMS), Window(DIMS), AttentionPath.flex, 20, torch.float32)
 
 
 @pytest.mark.parametrize("window", ["full", "bca"])
 @pytest.mark.parametrize("scheme", ["none", "rope", "alibi", "t5", "kerple_log", "cpb", "fire"])
 def test_no_tensor_of_a_training_step_grows_with_the_square_of_the_length(scheme: str, window: str) -> None:
     """Counted, not measured: the same on every machine."""
-    part, seen = build(scheme, DIMS), WINDOWS[window]()
+    part, seen = build_scheme(scheme, DIMS), WINDOWS[window]()
     largest, kept = {}, {}
     for T in (1024, 2048):
         q, k, v = (torch.randn(1, 2, T, 8, requires_grad=True) for _ in range(3))
@@ -308,6 +308,13 @@ def test_the_dense_path_would_fail_that() -> None:
     q, k, v = (torch.randn(1, 2, 1024, 8, requires_grad=True) for _ in range(3))
     with Largest() as mode:
         attention(
-            build("alibi", DIMS), q, k, v, torch.arange(1024)[None], torch.zeros(1, 1024, 16), None, AttentionPath.dense
+            build_scheme("alibi", DIMS),
+            q,
+            k,
+            v,
+            torch.arange(1024)[None],
+            torch.zeros(1, 1024, 16),
+            None,
+            AttentionPath.dense,
         )
     assert mode.bytes >= 2 * 1024 * 1024 * 4

@@ -26,7 +26,7 @@ from posexp.config.components import options_of, read_options
 from posexp.config.sections import config_dir
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build, from_config
+from posexp.schemes import Scheme, build_scheme, from_config
 from posexp.schemes.alibi import Alibi, alibi_slopes
 from posexp.schemes.none import NoPositions
 from posexp.schemes.rope import Rope, rotary_frequencies, rotate_pairs
@@ -35,7 +35,7 @@ from posexp.windows import Window
 
 
 def own(name: str) -> Make:
-    return lambda dims: build(name, dims)
+    return lambda dims: build_scheme(name, dims)
 
 
 def seeded(rotary: type[Rope]) -> Make:
@@ -139,9 +139,9 @@ class TwoCentres(Rope):
 def test_b3_xpos_has_one_centre_for_queries_and_keys() -> None:
     """rotary-embedding-torch#27, with cached keys."""
     for name in ("rope", "xpos"):
-        assert off(token_by_token, build(name, DIMS)) < 1e-4
-    assert off(with_kept_keys, build("rope", DIMS)) < 1e-4
-    assert off(with_kept_keys, build("xpos", DIMS)) > 0.1
+        assert off(token_by_token, build_scheme(name, DIMS)) < 1e-4
+    assert off(with_kept_keys, build_scheme("rope", DIMS)) < 1e-4
+    assert off(with_kept_keys, build_scheme("xpos", DIMS)) > 0.1
     assert broken(own("xpos"), 512) == []
     assert "prefix-stable" in broken(seeded(TwoCentres), 512)
     assert breaks(contract.short_and_long_inputs_agree, seeded(TwoCentres))
@@ -173,7 +173,7 @@ def test_b4_xpos_goes_by_positions_and_not_by_the_number_of_tokens() -> None:
         alone = at_once(scheme, q_BHTC[:, :, rest], k_BHTC[:, :, rest], pos_BT[:, rest])
         return float((alone - at_once(scheme, q_BHTC, k_BHTC, pos_BT)[..., rest]).abs().max())
 
-    assert thinned(build("xpos", DIMS)) < 1e-4
+    assert thinned(build_scheme("xpos", DIMS)) < 1e-4
     assert thinned(seeded(PositionsAsLength)(DIMS)) > 0.1
     report = examine("", seeded(LengthAsPositions), [128])
     assert report.failure is not None and report.failure.startswith("TypeError: ")
@@ -219,7 +219,7 @@ def test_b6_alibi_is_exact_for_the_nearest_keys_of_a_long_input() -> None:
 
     for T, error in ((1024, 1.5), (4096, 4.5), (16384, 16)):
         column_HK = (slope_H[:, None] * torch.arange(T)).bfloat16().float()
-        own_HK = build("alibi", Dims(64, 8, 1, 64)).distance_bias(torch.arange(T).flip(0))
+        own_HK = build_scheme("alibi", Dims(64, 8, 1, 64)).distance_bias(torch.arange(T).flip(0))
         assert own_HK is not None and nearest(own_HK, T) == 0
         assert nearest(column_HK, T) >= error
     assert broken(own("alibi"), 1024) == []
@@ -287,8 +287,8 @@ def test_b9_a_bias_is_the_same_for_queries_alone_and_among_others() -> None:
 
 def test_b10_all_keys_have_the_frequencies_of_the_whole_input() -> None:
     """transformers#25104, mlx-lm: cached keys keep the base of when they came."""
-    transform = transforms.build("dynamic_ntk", DIMS)
-    scheme, _ = transform.apply(build("rope", DIMS), Window(DIMS), 200)
+    transform = transforms.build_transform("dynamic_ntk", DIMS)
+    scheme, _ = transform.apply(build_scheme("rope", DIMS), Window(DIMS), 200)
     assert off(token_by_token, scheme) < 1e-4
     assert off(with_kept_keys, scheme) > 0.1
     assert off(with_kept_keys, scheme, T=DIMS.train_length) < 1e-4  # where the base has not changed yet
@@ -322,10 +322,10 @@ def test_b12_rotary_positions_turn_the_channels_that_were_asked_for() -> None:
     dims = Dims(d_model=128, n_head=4, n_layer=1, train_length=64)
     for fraction, channels in ((1.0, 32), (0.5, 16), (0.25, 8)):
         named = f"rotary_dim={channels} of 32"
-        assert named in build("rope", dims, fraction=fraction).fingerprint()
+        assert named in build_scheme("rope", dims, fraction=fraction).fingerprint()
         assert (named in QuarterWhateverIsAsked(dims, 10000.0, fraction).fingerprint()) is (fraction == 0.25)
     case = next(case for case in authors.cases("rope") if case.options["fraction"] == 1.0)
-    assert authors.worst(case, build("rope", case.dims, **case.options)) < case.tolerance
+    assert authors.worst(case, build_scheme("rope", case.dims, **case.options)) < case.tolerance
     assert authors.worst(case, QuarterWhateverIsAsked(case.dims, 10000.0, 1.0)) > 0.1
 
 
@@ -357,7 +357,7 @@ def test_b14_false_is_false_on_the_command_line(tmp_path: Path) -> None:
         assert f"cross_documents: {read}" in shown(value).out
     assert "cross_documents" in shown("maybe").refusal()
     with pytest.raises(Misuse, match="at_evaluation"):
-        build("randomized", DIMS, at_evaluation="maybe")
+        build_scheme("randomized", DIMS, at_evaluation="maybe")
     parser = argparse.ArgumentParser()
     parser.add_argument("--cross-documents", type=bool)
     assert parser.parse_args(["--cross-documents", "False"]).cross_documents is True  # the bug
@@ -381,6 +381,6 @@ class InterleavedFrequencies(Rope):
 def test_b15_channels_that_turn_together_turn_at_one_frequency() -> None:
     """LLMs-from-scratch PR 747: rotate_half with interleaved frequencies."""
     for layout in ("half", "interleaved"):
-        assert broken(lambda dims, layout=layout: build("rope", dims, layout=layout), 1024) == []
+        assert broken(lambda dims, layout=layout: build_scheme("rope", dims, layout=layout), 1024) == []
     assert "relative" in broken(seeded(InterleavedFrequencies), 1024)
     assert breaks(contract.shifting_all_positions, seeded(InterleavedFrequencies))

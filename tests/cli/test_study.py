@@ -17,8 +17,8 @@ from support import hostile
 from support.command import here, publish
 
 from posexp.config.digest import digest
-from posexp.evaluation.rows import read
-from posexp.runs.run import Run, find
+from posexp.evaluation.rows import read_rows
+from posexp.runs.run import Run, find_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "train.length=32", "train.batch_tokens=256"]
@@ -69,7 +69,7 @@ def test_a_published_group_comes_back_with_the_same_rows_and_tables(tmp_path: Pa
     assert here("report", "group=g", cwd=tmp_path).code == 0
     assert publish("results/g", "g", cwd=tmp_path) == (0, "")
     assert publish("--unpack", "g", "back", cwd=tmp_path)[0] == 0
-    for run in find(str(tmp_path / "results"), "g"):
+    for run in find_runs(str(tmp_path / "results"), "g"):
         again = Run(back / run.name)
         assert again.rows.read_bytes() == run.rows.read_bytes()
         assert (again.folder / "config.yaml").read_bytes() == (run.folder / "config.yaml").read_bytes()
@@ -101,12 +101,12 @@ def test_published_runs_load_for_ever(tmp_path: Path):
         assert publish("--unpack", study, cwd=tmp_path)[0] == 0
         with (lines.parent / "rows.csv").open(newline="") as file:
             rows = [{key: value for key, value in row.items() if value != "NA"} for row in csv.DictReader(file)]
-        for run in find(str(tmp_path / "results"), study):
+        for run in find_runs(str(tmp_path / "results"), study):
             config = run.config()
             assert run.name == f"{config.label}-s0-{digest(config)}" and run.status()["status"] == "done"
             fields = [
                 {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
-                for row in read(run, fail)
+                for row in read_rows(run, fail)
             ]
             assert fields == [row for row in rows if row["run"] == run.name] != []
             seen.add(config.label)

@@ -23,11 +23,11 @@ from posexp.config.sections import (
 )
 from posexp.dims import Dims
 from posexp.jobs.ranks import Place
-from posexp.model.decoder import build
+from posexp.model.decoder import build_decoder
 from posexp.model.device import autocast, compiled_graphs
 from posexp.runs import checkpoint
 from posexp.runs.run import Run
-from posexp.schemes import build as build_scheme
+from posexp.schemes import build_scheme as build_scheme
 from posexp.storage import jsonl
 from posexp.training import distributed, optim
 
@@ -43,7 +43,9 @@ def test_a_gpu_gives_the_losses_and_gradients_of_a_cpu(path: Path):
     config, tokens = ModelConfig(), torch.randint(0, 500, (2, 129))
     found = {}
     for device in ("cpu", "cuda"):
-        model = build(config, 500, read_options(path), 128, seed=0).to(device).eval()  # which draws no positions
+        model = (
+            build_decoder(config, 500, read_options(path), 128, seed=0).to(device).eval()
+        )  # which draws no positions
         loss = model.loss(tokens[:, :-1].to(device), tokens[:, 1:].to(device))
         loss.backward()
         found[device] = loss.item(), model.embedding.weight.grad.cpu()
@@ -53,7 +55,7 @@ def test_a_gpu_gives_the_losses_and_gradients_of_a_cpu(path: Path):
 
 @pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
 def test_a_compiled_bfloat16_step_stays_near_float32(path: Path):
-    model = build(ModelConfig(), 500, read_options(path), 128, seed=0).cuda()
+    model = build_decoder(ModelConfig(), 500, read_options(path), 128, seed=0).cuda()
     tokens = torch.randint(0, 500, (4, 129), device="cuda")
     exact = model.loss(tokens[:, :-1], tokens[:, 1:])
     with autocast(Precision.bfloat16, torch.device("cuda")):
@@ -66,7 +68,7 @@ def test_a_compiled_bfloat16_step_stays_near_float32(path: Path):
 @pytest.mark.parametrize("T", [128, 300, 2048])
 def test_flex_equals_the_dense_path_and_so_do_its_gradients(scheme: str, window: str, T: int):
     dims = Dims(d_model=128, n_head=2, n_layer=1, train_length=256)
-    part, seen = build_scheme(scheme, dims).cuda(), windows.build(window, dims)
+    part, seen = build_scheme(scheme, dims).cuda(), windows.build_window(window, dims)
     qkv = [torch.randn(2, 2, T, 64, device="cuda", requires_grad=True) for _ in range(3)]
     slope_BHTC = torch.randn(2, 2, T, 64, device="cuda")
     leaves = [*qkv, *part.parameters()]
@@ -87,7 +89,7 @@ def test_a_bias_or_a_window_takes_the_flex_path_on_a_gpu():
 @pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
 def test_a_step_on_a_gpu_is_compiled_once(path: Path):
     torch._dynamo.reset()
-    model = build(ModelConfig(), 500, read_options(path), 128, seed=0).cuda().train()
+    model = build_decoder(ModelConfig(), 500, read_options(path), 128, seed=0).cuda().train()
     step, made = torch.compile(model.loss), []
     for index in range(4):
         model.scheme.progress(index / 100)
@@ -123,9 +125,9 @@ def test_compiled_steps_over_nccl_are_those_of_one_process(one_rank, scheme, str
     tokens = torch.randint(0, 500, (4, 129), generator=torch.Generator().manual_seed(0)).cuda()
     found = []
     for ranks in (distributed.Ranks(Place()), one_rank):
-        model = build(config.model, 500, config.scheme, 128, seed=0).cuda().train()
+        model = build_decoder(config.model, 500, config.scheme, 128, seed=0).cuda().train()
         compute_loss = distributed.spread(model, config, ranks, compiled=True)
-        optimizer, losses = optim.build(model, config.train), []
+        optimizer, losses = optim.build_optimizer(model, config.train), []
         for _ in range(5):
             with autocast(Precision.bfloat16, torch.device("cuda")):
                 loss = compute_loss(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
@@ -150,5 +152,5 @@ def test_two_gpus_have_the_losses_of_one(tmp_path, strategy):
         answer = posexp("train", "+scheme=t5", *TINY, *words, cwd=tmp_path)
         assert answer.code == 0, answer.err
         (run,) = (Run(path) for path in (tmp_path / str(devices) / "default").iterdir())
-        found.append([row["loss"] for row in jsonl.read(run.metrics, print) if "loss" in row])
+        found.append([row["loss"] for row in jsonl.read_lines(run.metrics, print) if "loss" in row])
     assert found[0] == pytest.approx(found[1], abs=0.02)

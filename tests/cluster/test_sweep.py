@@ -59,7 +59,7 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(finished):
 
 def test_a_cell_killed_while_it_was_evaluated_is_not_done(finished):
     run = Run(run_of(finished, "rope"))
-    rows = jsonl.read(run.metrics, print)
+    rows = jsonl.read_lines(run.metrics, print)
     assert [row["evaluation"] for row in rows if "evaluation" in row] == ["running", "done"]
     jsonl.rewrite(run.metrics, rows[:-1])
     assert "interrupted" in here("runs", cwd=finished).out

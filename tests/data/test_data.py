@@ -62,7 +62,7 @@ def quietly(line: str) -> None:
 
 def documents(store: Store, split: Split) -> list[str]:
     """Decoded from the store; the tokenizer must be byte-level."""
-    tokens, decoder = store.split(split), tokenizer.load(store.tokenizer_path)
+    tokens, decoder = store.split(split), tokenizer.load_tokenizer(store.tokenizer_path)
     bounds = zip(tokens.starts[:-1], tokens.starts[1:], strict=True)
     return [decoder.decode(tokens.ids[first:last].tolist(), skip_special_tokens=False) for first, last in bounds]
 
@@ -211,9 +211,9 @@ def test_the_standard_library_is_read_without_tests_copies_and_empty_files(tmp_p
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(text.encode("latin-1"))
-    assert stdlib.read(tmp_path) == ["# -*- coding: latin-1 -*-\na = 'é'\n", "b = 1\n", "c = 1\n"]
+    assert stdlib.read_stdlib(tmp_path) == ["# -*- coding: latin-1 -*-\na = 'é'\n", "b = 1\n", "c = 1\n"]
     with pytest.raises(Misuse, match="use data=files"):
-        stdlib.read(tmp_path / "pkg" / "nothing")
+        stdlib.read_stdlib(tmp_path / "pkg" / "nothing")
 
 
 def test_the_running_standard_library_becomes_a_store(tmp_path):
@@ -221,7 +221,7 @@ def test_the_running_standard_library_becomes_a_store(tmp_path):
     store = load_store(setting, quietly)
     assert store.vocab_size == 2048 and store.meta["python"].startswith(f"{sys.version_info.major}.")
     assert set(store.meta["splits"]) == {"train", "valid", "test"}
-    source = stdlib.read()
+    source = stdlib.read_stdlib()
     assert all_of(store) == sorted(source)
     started = time.perf_counter()
     assert load_store(setting, pytest.fail).split(Split.train).sha256 == store.split(Split.train).sha256
@@ -273,10 +273,10 @@ def test_dropout_of_a_tokenizer_is_off_and_no_store_that_was_built_with_it_is_us
     made.model.dropout = 0.5
     made.save(str(tmp_path / "t.json"))
     digest = files.file_digest(tmp_path / "t.json")
-    assert tokenizer.content(setting.tokenizer, 0) == ["file", digest, "without dropout"]
+    assert tokenizer.tokenizer_content(setting.tokenizer, 0) == ["file", digest, "without dropout"]
     store = load_store(setting, quietly)
     assert store.split(Split.train).ids.tolist() == ids
-    assert tokenizer.load(store.tokenizer_path).model.dropout is None
+    assert tokenizer.load_tokenizer(store.tokenizer_path).model.dropout is None
 
 
 def test_a_bpe_learns_from_text_without_blanks_in_time_linear_in_its_length(monkeypatch):

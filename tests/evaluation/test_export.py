@@ -19,9 +19,9 @@ from posexp.data import tokenizer
 from posexp.evaluation.scoring import token_losses
 from posexp.hf import open_checkpoint
 from posexp.hf.export import config_of, safetensors_of, text_of
-from posexp.model.decoder import BASE_WIDTH, Decoder, build
+from posexp.model.decoder import BASE_WIDTH, Decoder, build_decoder
 from posexp.runs.run import Run
-from posexp.transforms import build as build_transform
+from posexp.transforms import build_transform as build_transform
 
 CPU = torch.device("cpu")
 V, LENGTH = 300, 64
@@ -37,7 +37,7 @@ def random_run(options: dict, window: dict | None, **sizes) -> tuple[TrainComman
         model=ModelConfig(**{"d_model": 64, "n_layer": 2, "n_head": 2} | sizes),
         train=TrainConfig(length=LENGTH, batch_tokens=LENGTH),
     )
-    model = build(config.model, V, config.scheme, LENGTH, seed=1, window_node=config.window).eval()
+    model = build_decoder(config.model, V, config.scheme, LENGTH, seed=1, window_node=config.window).eval()
     for name, weight in model.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(weight, 0.5, 1.5)

@@ -20,13 +20,13 @@ from posexp.config.sections import DataConfig, Precision, Source, Split
 from posexp.data import tokenizer
 from posexp.evaluation.evaluate import Evaluator
 from posexp.evaluation.interfaces import Subject
-from posexp.evaluation.losses import read as read_losses
+from posexp.evaluation.losses import read_losses as read_losses
 from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.targets import targets_of
 from posexp.hf import open_checkpoint
-from posexp.hf.model import CausalLM, load, position_limit, whole_logits
-from posexp.hf.source import find
+from posexp.hf.model import CausalLM, load_causal_lm, position_limit, whole_logits
+from posexp.hf.source import find_source
 from posexp.schemes.p_rope import highest_frequencies
 from posexp.schemes.rope import rotary_frequencies
 from posexp.transforms import NotApplicable
@@ -54,7 +54,7 @@ def losses(model, windows: np.ndarray) -> np.ndarray:
 
 
 def wrapped(folder: Path) -> CausalLM:
-    return CausalLM(load(find(str(folder)), trust=False))
+    return CausalLM(load_causal_lm(find_source(str(folder)), trust=False))
 
 
 def opened(folder: Path, text: Path, **knobs) -> Subject:

@@ -158,7 +158,9 @@ def test_a_run_gets_rows_of_every_probe(tmp_path_factory, tmp_path):
     assert answer.code == 0, answer.err
     for path in (folder / "results" / "default").glob("*/rows.jsonl"):
         rows = [
-            row for row in jsonl.read(path, pytest.fail) if row["protocol"] not in ("same_targets", "nonoverlapping")
+            row
+            for row in jsonl.read_lines(path, pytest.fail)
+            if row["protocol"] not in ("same_targets", "nonoverlapping")
         ]
         found = {name: [row for row in rows if row["protocol"] == name] for name in ("induction", "repeats")}
         assert sorted(row["length"] for row in found["induction"]) == [16, 64]

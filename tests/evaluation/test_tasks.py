@@ -82,7 +82,7 @@ def test_the_least_digit_comes_first_and_zeros_are_written():
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_no_prompt_is_in_two_splits_and_sizes_come_evenly(name, tmp_path):
-    held = tasks.read(setting(tmp_path, name, task_examples=2000))
+    held = tasks.read_task(setting(tmp_path, name, task_examples=2000))
     asked = re.compile(r".*>[a-zA-Z]" if name == "induction" else r".*[>=]|.*\? The key is ")
     prompts = {split: {asked.match(line)[0] for line in lines} for split, lines in held.items()}
     assert not prompts[Split.train] & prompts[Split.valid] and not prompts[Split.train] & prompts[Split.test]
@@ -98,7 +98,7 @@ def test_a_store_of_a_task_says_so_and_is_rebuilt_to_the_same_key(tmp_path):
     config = setting(tmp_path, "reverse")
     store = load_store(config, quietly)
     assert store.meta["task"] == {"name": "reverse", "size": 6}
-    tokens, decoder = store.split(Split.train), tokenizer.load(store.tokenizer_path)
+    tokens, decoder = store.split(Split.train), tokenizer.load_tokenizer(store.tokenizer_path)
     first = decoder.decode(tokens.ids[: tokens.starts[1]].tolist())
     assert re.fullmatch(r"([a-z]+)>([a-z]+)\n", first) and len(tokens.starts) == 401
     again = load_store(setting(tmp_path / "elsewhere", "reverse"), quietly)
@@ -155,7 +155,7 @@ def test_a_bound_says_how_many_examples_and_all_runs_get_the_same(tmp_path):
 def test_an_answer_is_told_from_its_prompt_by_tokens_of_several_letters_too(tmp_path):
     store = load_store(setting(tmp_path, "passkey", tokenizer="bpe", vocab_size=300), quietly)
     (row,) = measured(store, [3], bound=1)
-    decoder = tokenizer.load(store.tokenizer_path)
+    decoder = tokenizer.load_tokenizer(store.tokenizer_path)
     for start, first, stop in row.windows.tolist():
         assert re.fullmatch(r" ?\d{5}\.\n", decoder.decode(row.tokens.ids[first:stop].tolist()))
         assert "The key is" in decoder.decode(row.tokens.ids[start:first].tolist())[-14:]
@@ -246,7 +246,7 @@ def test_a_task_goes_from_training_to_a_report(tmp_path):
     )
     assert answer.code == 0, answer.err
     (path,) = (tmp_path / "results" / "default").glob("learned-*/rows.jsonl")
-    rows = {row["length"]: row for row in jsonl.read(path, pytest.fail)}
+    rows = {row["length"]: row for row in jsonl.read_lines(path, pytest.fail)}
     assert {size: row["status"] for size, row in rows.items()} == {3: "ok", 6: "ok", 40: "undefined"}
     assert rows[3]["train_length"] == 3 and 0 <= rows[3]["exact_match"] <= rows[3]["accuracy"] <= 1
     assert here("report", cwd=tmp_path).code == 0
@@ -257,11 +257,11 @@ def test_a_task_is_measured_as_one_unless_something_else_is_asked_for(tmp_path):
     answer = here("train", "+scheme=alibi", *small, cwd=tmp_path)
     assert answer.code == 0 and "% exactly right" in answer.err, answer.err
     (path,) = (tmp_path / "results" / "default").glob("alibi-*/rows.jsonl")
-    rows = list(jsonl.read(path, pytest.fail))
+    rows = list(jsonl.read_lines(path, pytest.fail))
     assert [(row["protocol"], row["length"]) for row in rows] == [("exact_match", size) for size in (48, 24, 12, 6, 3)]
     lengths = ["eval.protocols=[nonoverlapping]", "wandb.mode=disabled"]
     assert here("eval", *lengths, cwd=tmp_path).code == 0
-    added = list(jsonl.read(path, pytest.fail))[len(rows) :]
+    added = list(jsonl.read_lines(path, pytest.fail))[len(rows) :]
     assert [row["length"] for row in added] == [64, 32], "in tokens, within the reach of the text"
 
 
@@ -269,7 +269,7 @@ def test_the_experiment_of_tasks_can_be_run_as_its_first_line_says(tmp_path):
     words = ["train", "+experiment=tasks", "+scheme=alibi", *TINY, "eval.targets=64"]
     assert here(*words, cwd=tmp_path).code == 0
     (path,) = (tmp_path / "results" / "tasks").glob("alibi-*/rows.jsonl")
-    rows = list(jsonl.read(path, pytest.fail))
+    rows = list(jsonl.read_lines(path, pytest.fail))
     assert {row["protocol"] for row in rows} == {"exact_match"} and min(row["length"] for row in rows) > 0
     assert max(row["length"] for row in rows) >= 4 * rows[0]["train_length"]
 

@@ -45,7 +45,7 @@ def test_each_transform_gives_a_row_set_of_its_own_on_the_same_targets(finished:
     assert {row["kernel_path"] for row in rows if row["transform"] == "rerope"} == {"two positions"}
     settings = {row["length"]: row["transform_settings"] for row in rows if row["transform"] == "rerope"}
     assert settings == {length: "rerope(reach=4)" for length in (8, 16, 64)}
-    kept = {row["transform"]: losses.read(run_of(finished), row) for row in rows if row["length"] == 64}
+    kept = {row["transform"]: losses.read_losses(run_of(finished), row) for row in rows if row["length"] == 64}
     assert len({found.nll.mean(dtype=float) for found in kept.values()}) == 3
     assert kept["yarn(factor=8)"].nll.mean(dtype=float) == pytest.approx(yarn[2])
     report = here("report", cwd=finished)

@@ -19,7 +19,7 @@ from posexp.bench.models import Contender, Settings, heard
 from posexp.bench.rows import COLUMNS, quartiles, rows_of
 from posexp.config.components import read_options
 from posexp.config.sections import AttentionPath, Device, Mlp, ModelConfig, Precision, config_dir
-from posexp.model.decoder import build
+from posexp.model.decoder import build_decoder
 
 TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "vocab_size=257", "batch=2", "length=16", "threads=1"]
 SETTINGS = Settings(
@@ -148,7 +148,9 @@ def test_what_does_not_fit_is_out_of_memory_and_what_fits_goes_on():
 
 
 def test_operations_of_a_token_counted_by_hand():
-    model = build(ModelConfig(d_model=32, n_layer=2, n_head=2, mlp=Mlp.gelu), 100, own("none").scheme or {}, 16, seed=0)
+    model = build_decoder(
+        ModelConfig(d_model=32, n_layer=2, n_head=2, mlp=Mlp.gelu), 100, own("none").scheme or {}, 16, seed=0
+    )
     weights = matmul_parameters(model, model.embedding.weight)
     assert weights == 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128) + 100 * 32  # qkv, out, up and down; the tied output layer
     forward = 2 * weights + 2 * 2 * 16 * 32  # two layers; half of 16 keys, twice 2 * 32 operations with each
@@ -160,7 +162,7 @@ def test_operations_of_a_token_counted_by_hand():
 def test_operations_are_those_that_pytorch_counts(mlp):
     """Its counter takes all pairs of tokens for attention, of which the causal half is ours."""
     config, T = ModelConfig(d_model=32, n_layer=3, n_head=2, mlp=mlp), 24
-    model = build(config, 100, own("none").scheme or {}, T, seed=0)
+    model = build_decoder(config, 100, own("none").scheme or {}, T, seed=0)
     model.path = AttentionPath.dense  # its counter does not know the fused kernel of a CPU
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -265,7 +267,7 @@ def test_a_checkout_with_nanogpts_names_is_read_through_them(tmp_path):
     from posexp.bench import peers
 
     (tmp_path / "model.py").write_text(LIKE_NANOGPT)
-    built = peers.load(Contender("nanoGPT", checkout=str(tmp_path)))
+    built = peers.load_peer(Contender("nanoGPT", checkout=str(tmp_path)))
     subject = built(SETTINGS, torch.device("cpu"), Precision.float32)
     ids = torch.randint(257, (2, 17))
     assert subject.loss(ids[:, :-1], ids[:, 1:]).item() > 1

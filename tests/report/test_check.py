@@ -26,7 +26,7 @@ from posexp.config.components import chosen
 from posexp.config.sections import config_dir
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 
 MINE = textwrap.dedent('''
     import torch
@@ -63,7 +63,7 @@ MINE = textwrap.dedent('''
 
 
 def own(name: str, **options: object) -> Make:
-    return lambda dims: build(name, dims, **options)
+    return lambda dims: build_scheme(name, dims, **options)
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_each_measurement_sees_what_it_is_for() -> None:
 
 def test_parameters_at_zero_act_while_they_are_measured() -> None:
     dims = Dims(d_model=32, n_head=4, n_layer=2, train_length=64)
-    assert not any(weight.any() for weight in build("cope", dims).parameters())
+    assert not any(weight.any() for weight in build_scheme("cope", dims).parameters())
     assert all(weight.any() for weight in make_probe(own("cope")).scheme.parameters())
     assert order_effect(own("cope")) > 0.01
 

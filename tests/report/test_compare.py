@@ -318,7 +318,7 @@ def test_runs_that_were_trained_and_evaluated_are_compared_and_judged(
     found = {(line["protocol"], line["length"]): line for line in lines_of(folder, "rope-vs-learned")}
     assert {protocol for protocol, _ in found} == {"same_targets", "nonoverlapping"}
     runs = [Run(run_of(folder, label)) for label in ("rope", "learned")]
-    rows = [row for run in runs for row in jsonl.read(run.rows, print)]
+    rows = [row for run in runs for row in jsonl.read_lines(run.rows, print)]
     for row in rows:
         line = found[row["protocol"], str(row["length"])]
         column = "base_nll" if row["scheme"] == "rope" else "other_nll"
@@ -328,7 +328,7 @@ def test_runs_that_were_trained_and_evaluated_are_compared_and_judged(
     assert float(found["same_targets", "16"]["p"]) <= 1 and "One seed: says nothing" in shown
     of_run = {run.name: run.folder for run in runs}
     said: list[str] = []
-    judged = Pairs(rows, {}, lambda row: losses.read(of_run[row["run"]], row)).verdicts(said.append)
+    judged = Pairs(rows, {}, lambda row: losses.read_losses(of_run[row["run"]], row)).verdicts(said.append)
     assert [one.place[:2] for one in judged] == [(run.name, 64) for run in sorted(runs, key=lambda r: r.name)]
     learned, rope = judged
     assert learned.word == "undefined" and rope.word in ("uses", "ignores", "breaks", "unclear") and said == []

@@ -17,7 +17,7 @@ from posexp.config.sections import Device, ModelConfig, config_dir
 from posexp.dims import Dims
 from posexp.errors import Misuse, RunFailed
 from posexp.inspect import inspect
-from posexp.inspect.attention import KEYS, even, read, span, statistics, title_of, weights
+from posexp.inspect.attention import KEYS, even, read_attention, span, statistics, title_of, weights
 from posexp.inspect.bias import curves
 from posexp.inspect.bias import picture as bias_picture
 from posexp.inspect.frequencies import picture as frequencies_picture
@@ -25,7 +25,7 @@ from posexp.inspect.frequencies import title_of as title_of_turns
 from posexp.inspect.frequencies import turns
 from posexp.model.decoder import Decoder
 from posexp.output.sheet import ranges
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.schemes.alibi import alibi_slopes
 from posexp.storage import checksum
 from posexp.windows import Window
@@ -59,7 +59,7 @@ def given(scheme: Scheme, window: Window, T: int) -> tuple[torch.Tensor, torch.T
 @pytest.mark.parametrize("name", SCHEMES)
 def test_the_weights_that_are_read_are_those_that_attention_uses(name: str) -> None:
     torch.manual_seed(0)
-    scheme = build(name, DIMS).eval()
+    scheme = build_scheme(name, DIMS).eval()
     for weight in scheme.parameters():
         weight.data += 0.3 * torch.randn_like(weight)
     weight_HTT, mixed_HTC = given(scheme.layer(0), Window(DIMS), 40)
@@ -71,8 +71,8 @@ def test_the_weights_that_are_read_are_those_that_attention_uses(name: str) -> N
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_so_they_are_through_every_window(name: str) -> None:
-    window = windows.build(name, Dims(32, 4, 3, 16)).layer(0)
-    weight_HTT, mixed_HTC = given(build("rope", DIMS), window, 40)
+    window = windows.build_window(name, Dims(32, 4, 3, 16)).layer(0)
+    weight_HTT, mixed_HTC = given(build_scheme("rope", DIMS), window, 40)
     assert weight_HTT @ drawn(40)[2][0] == pytest.approx(mixed_HTC, abs=1e-5)
     visible_TT = window.visible(torch.arange(40), torch.arange(40))
     assert (weight_HTT[:, ~visible_TT] == 0).all()
@@ -83,7 +83,7 @@ def test_attention_without_preference_has_the_entropy_and_distance_of_an_even_on
     x = drawn(2)[-1]
     zeros = torch.zeros(1, DIMS.n_head, T, DIMS.head_dim)
     distance, entropy, left = statistics(
-        attend(build("none", DIMS), torch.arange(T)[None], Window(DIMS)), zeros, zeros, x
+        attend(build_scheme("none", DIMS), torch.arange(T)[None], Window(DIMS)), zeros, zeros, x
     )
     t = torch.arange(T, dtype=torch.float64)
     assert distance[0, 1] == pytest.approx(t / 2, rel=1e-5, abs=1e-5)
@@ -106,9 +106,9 @@ def test_attention_on_one_token_has_no_entropy_and_its_distance() -> None:
 
 
 def test_a_window_caps_the_distance_and_the_even_reference_with_it() -> None:
-    window = windows.build("sliding", DIMS, size=8)
+    window = windows.build_window("sliding", DIMS, size=8)
     q, k, _, pos, x = drawn(300)
-    distance, entropy, _ = statistics(attend(build("none", DIMS), pos, window), q, k, x)
+    distance, entropy, _ = statistics(attend(build_scheme("none", DIMS), pos, window), q, k, x)
     assert distance.max() <= 7 and entropy.max() <= math.log(8) + 1e-6
     even_distance, even_entropy = even(window, 300)
     assert even_distance[7:] == pytest.approx(3.5) and even_entropy[7:] == pytest.approx(math.log(8))
@@ -138,11 +138,11 @@ def test_heads_without_a_value_do_not_count_in_the_mean() -> None:
 
 
 def test_alibis_curves_are_its_slopes_times_the_distance() -> None:
-    (panel,) = curves(build("alibi", DIMS))
+    (panel,) = curves(build_scheme("alibi", DIMS))
     assert panel.layers == [1, 2, 3] and panel.query is None
     assert panel.gap[0] == 0 and panel.gap[-1] == 16 * 64 and 64 in panel.gap and panel.gap.diff().min() > 0
     assert panel.bias == pytest.approx(-torch.tensor(alibi_slopes(4))[:, None] * panel.gap)
-    picture = bias_picture(build("alibi", DIMS), "")
+    picture = bias_picture(build_scheme("alibi", DIMS), "")
     assert picture is not None
     assert {row["bias"] for row in picture.rows if row["distance"] == 64} == {-64 * slope for slope in alibi_slopes(4)}
     assert "at distance 64: −16 to −0.25; at 1,024: −256 to −4" in picture.svg.decode()
@@ -180,21 +180,24 @@ def test_a_bias_of_both_positions_that_is_one_of_distance_is_drawn_as_one() -> N
 
 
 def test_no_bias_and_no_rotations_are_no_pictures() -> None:
-    assert bias_picture(build("rope", DIMS), "") is None and frequencies_picture(build("alibi", DIMS), "") is None
+    assert (
+        bias_picture(build_scheme("rope", DIMS), "") is None
+        and frequencies_picture(build_scheme("alibi", DIMS), "") is None
+    )
 
 
 def test_pairs_that_never_complete_a_turn_in_training_are_counted_and_named() -> None:
-    (one,) = turns(build("rope", Dims(128, 4, 2, 128), base=10000.0))
+    (one,) = turns(build_scheme("rope", Dims(128, 4, 2, 128), base=10000.0))
     # 2 pi 10000^(i/16) > 128 from i = 16 log(128 / 2 pi) / log 10000 = 5.2 on, > 2048 from 10.05 on
     assert one.unfinished(128) == list(range(6, 16)) and one.unfinished(2048) == list(range(11, 16))
     assert one.wave == pytest.approx(2 * math.pi * 10000 ** (torch.arange(16) / 16), rel=1e-5)
     assert title_of_turns(one, 128).startswith("10 of 16 pairs (6–15) never complete a turn in training, 5 of them")
-    (slow,) = turns(build("rope", Dims(128, 4, 2, 128), base=2.0))
+    (slow,) = turns(build_scheme("rope", Dims(128, 4, 2, 128), base=2.0))
     assert slow.unfinished(128) == [] and title_of_turns(slow, 128) == "All 16 pairs complete a turn in training"
 
 
 def test_xpos_has_the_half_life_of_every_pair() -> None:
-    (one,) = turns(build("xpos", Dims(32, 4, 1, 64)))
+    (one,) = turns(build_scheme("xpos", Dims(32, 4, 1, 64)))
     zeta = torch.tensor([0.4, 0.65, 0.9, 1.15], dtype=torch.float64) / 1.4
     assert one.half is not None and zeta ** (one.half / 512) == pytest.approx(0.5)
     assert one.half[0] == pytest.approx(283.3, abs=0.1)
@@ -283,14 +286,14 @@ class Text:
 
 def decoder(scheme: str, window: Window | None = None) -> Decoder:
     config = ModelConfig(d_model=32, n_layer=3, n_head=4)
-    return Decoder(config, 50, build(scheme, DIMS), seed=0, window=window).eval()
+    return Decoder(config, 50, build_scheme(scheme, DIMS), seed=0, window=window).eval()
 
 
 def test_the_title_compares_the_ends_of_training_and_of_the_input() -> None:
     model = decoder("none")
     for block in model.blocks:
         torch.nn.init.zeros_(block.attention.qkv.weight)  # type: ignore[union-attr, arg-type]
-    reading = read(model, Text(), 128)  # type: ignore[arg-type]
+    reading = read_attention(model, Text(), 128)  # type: ignore[arg-type]
     assert reading.distance == pytest.approx(torch.arange(128).expand(3, 4, -1) / 2, abs=1e-4)
     # means over positions 56 … 63 and 112 … 127
     title = title_of(reading, 64)
@@ -300,7 +303,7 @@ def test_the_title_compares_the_ends_of_training_and_of_the_input() -> None:
 
 def test_every_layer_is_read_through_its_own_window() -> None:
     inner = {"_target_": "posexp.windows.sliding.Sliding", "size": 8}
-    reading = read(decoder("rope", windows.build("alternate", DIMS, every=2, inner=inner)), Text(), 40)  # type: ignore[arg-type]
+    reading = read_attention(decoder("rope", windows.build_window("alternate", DIMS, every=2, inner=inner)), Text(), 40)  # type: ignore[arg-type]
     t = torch.arange(40) / 2
     for layer, reference in enumerate((t.clamp(max=3.5), t, t.clamp(max=3.5))):
         assert reading.even_distance[layer] == pytest.approx(reference)
@@ -309,5 +312,5 @@ def test_every_layer_is_read_through_its_own_window() -> None:
 
 def test_drawn_positions_are_the_same_in_every_reading() -> None:
     model = decoder("randomized")
-    one, other = read(model, Text(), 40), read(model, Text(), 40)  # type: ignore[arg-type]
+    one, other = read_attention(model, Text(), 40), read_attention(model, Text(), 40)  # type: ignore[arg-type]
     assert torch.equal(one.distance, other.distance) and torch.equal(one.entropy, other.entropy)

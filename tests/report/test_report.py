@@ -31,14 +31,14 @@ from posexp.evaluation.pairing import differences
 from posexp.evaluation.statistics import Estimate, estimate
 from posexp.evaluation.verdicts import Pairs, Place, Verdict
 from posexp.output.style import looks, looks_of, wrapped
-from posexp.output.ticks import both_sides, log_ticks, plain, y_ticks
-from posexp.report import COLUMNS, Table, change, curves, ranking, tables, verdict_table, write
+from posexp.output.ticks import both_sides, log_ticks, tick_text, y_ticks
+from posexp.report import COLUMNS, Table, change, curves, ranking, tables, verdict_table, write_report
 from posexp.report.answer import answer
 from posexp.report.command import report
 from posexp.report.latex import escape
 from posexp.report.metric import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
 from posexp.report.page import page as page_of
-from posexp.report.table import how_to_read, markdown, print_tables
+from posexp.report.table import how_to_read, print_tables, report_markdown
 from posexp.report.ticks import tick_labels, ticks_of
 from posexp.report.verdict_table import in_percent
 
@@ -91,7 +91,7 @@ def on_screen(shown: list[Table], width: int = 200, all_sets: bool = False) -> s
 def written(rows: list[dict], folder: Path, **options: Any) -> tuple[str, str, str]:
     """What was printed, table.md and curves.svg."""
     console = screen()
-    write(rows, options.pop("curve_of", labels(rows)), folder, console=console, **options)
+    write_report(rows, options.pop("curve_of", labels(rows)), folder, console=console, **options)
     return seen(console), (folder / "table.md").read_text(), (folder / "curves.svg").read_text()
 
 
@@ -221,7 +221,7 @@ def test_strides_and_protocols_never_share_a_table_and_the_headline_is_first() -
         ("sliding", None),
         ("per_position", None),
     ]
-    headings = re.findall("^## (.*)$", markdown(found), re.MULTILINE)
+    headings = re.findall("^## (.*)$", report_markdown(found), re.MULTILINE)
     assert len(set(headings)) == 5 and r"same\_targets · targets ab12cd34 · stride 64" in headings
 
 
@@ -279,7 +279,7 @@ def test_the_terminal_shows_every_cell_however_narrow(tmp_path: Path) -> None:
     rows = MIXED + [row("rope-s0-aa", 2**e, 1.5**e) for e in range(9, 15)]
     for width in (200, 60, 30):
         console = screen(width)
-        write(rows, labels(rows), tmp_path, console=console)
+        write_report(rows, labels(rows), tmp_path, console=console)
         shown = seen(console)
         for text in ("128*", "60.00", "40.00–90.00", "2/3 ok", "non-finite", "undefined", "16384", "291.9"):
             assert text in shown, (width, text)
@@ -330,14 +330,14 @@ def test_every_failure_is_a_cross_in_the_picture_and_every_curve_is_named(tmp_pa
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     names = ("rows.csv", "verdicts.csv", "table.md", "table.tex", "curves.png", "curves.svg")
     for folder in ("a", "b"):
-        paths = write(MIXED, labels(MIXED), tmp_path / folder, console=screen())
+        paths = write_report(MIXED, labels(MIXED), tmp_path / folder, console=screen())
         assert paths == [tmp_path / folder / name for name in names]
         assert sorted(path.name for path in (tmp_path / folder).iterdir()) == sorted(names)
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert (tmp_path / "a" / "curves.png").read_bytes().startswith(b"\x89PNG")
     other = [*MIXED[:-1], row("alibi-s0-cc", 128, 35.0)]
-    write(other, labels(other), tmp_path / "b", console=screen())
+    write_report(other, labels(other), tmp_path / "b", console=screen())
     for name in set(names) - {"verdicts.csv"}:
         assert (tmp_path / "a" / name).read_bytes() != (tmp_path / "b" / name).read_bytes()
 
@@ -420,7 +420,7 @@ def test_numbers_keep_four_digits_and_huge_ones_two() -> None:
 def test_the_perplexity_axis_has_a_handful_of_plain_labels(low: float, high: float) -> None:
     ticks = log_ticks(low, high, 9)
     assert 3 <= len(ticks) <= 9 and all(low <= tick <= high for tick in ticks)
-    written_ = [plain(tick) for tick in ticks]
+    written_ = [tick_text(tick) for tick in ticks]
     assert len(set(written_)) == len(ticks) and not any("e" in text for text in written_)
 
 
@@ -439,7 +439,7 @@ def test_positions_are_drawn_and_stored_but_not_tabled(tmp_path: Path) -> None:
 
 def test_no_rows_is_a_misuse_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="posexp eval"):
-        write([], {}, tmp_path / "report")
+        write_report([], {}, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
@@ -447,7 +447,7 @@ def test_a_folder_that_cannot_be_written_fails_in_one_line(tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RunFailed, match="cannot write the report into") as caught:
-            write(SEEDS, labels(SEEDS), folder, console=screen())
+            write_report(SEEDS, labels(SEEDS), folder, console=screen())
         assert "\n" not in str(caught.value)
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -455,7 +455,7 @@ def test_a_folder_that_cannot_be_written_fails_in_one_line(tmp_path: Path) -> No
 def test_a_file_that_cannot_be_replaced_leaves_nothing_half_written(tmp_path: Path) -> None:
     (tmp_path / "table.md").mkdir()
     with pytest.raises(RunFailed, match="cannot write the report into"):
-        write(SEEDS, labels(SEEDS), tmp_path, console=screen())
+        write_report(SEEDS, labels(SEEDS), tmp_path, console=screen())
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -469,13 +469,13 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    write(SEEDS, labels(SEEDS), tmp_path, console=screen())
+    write_report(SEEDS, labels(SEEDS), tmp_path, console=screen())
     assert dict(matplotlib.rcParams) == before
 
 
 def test_the_page_is_the_same_whatever_the_console(tmp_path: Path) -> None:
-    write(MIXED, labels(MIXED), tmp_path, console=screen(40))
-    assert (tmp_path / "table.md").read_text() == markdown(tables(MIXED, labels(MIXED)))
+    write_report(MIXED, labels(MIXED), tmp_path, console=screen(40))
+    assert (tmp_path / "table.md").read_text() == report_markdown(tables(MIXED, labels(MIXED)))
 
 
 def shown_by(measure: Measure, *rows: dict) -> dict[tuple[str, int], tuple]:
@@ -632,7 +632,7 @@ def judged(rows: list[dict], verdicts: list[Verdict]) -> list[Table]:
 
 def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
     shown = judged(LONGER, VERDICTS)
-    page, printed = markdown(shown), on_screen(shown)
+    page, printed = report_markdown(shown), on_screen(shown)
     cells = {line[0]: [cell.split(" [")[0] for cell in line[1:]] for line in pipes(page)[0][2:]}
     assert cells == {
         "alibi": ["21.28", "22.56 ▼", "25.12 ="],
@@ -644,21 +644,23 @@ def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
         assert text.count("▼ used, = ignored, ▲ breaks the model, ? unclear") == 1
     assert "22.56 ▲" in printed
     shown = judged(LONGER, [])
-    page, printed = markdown(shown), on_screen(shown)
+    page, printed = report_markdown(shown), on_screen(shown)
     assert "▼" not in printed + page and "Context beyond" not in printed + page
 
 
 def test_the_marks_of_every_table_that_is_shown_are_explained_once() -> None:
     (headline,), (marked,) = judged(LONGER, []), judged(LONGER, VERDICTS)
     both = on_screen([headline, marked, marked], all_sets=True)
-    assert both.count(verdict_table.LEGEND) == markdown([headline, marked, marked]).count(verdict_table.LEGEND) == 1
+    assert (
+        both.count(verdict_table.LEGEND) == report_markdown([headline, marked, marked]).count(verdict_table.LEGEND) == 1
+    )
     assert verdict_table.LEGEND not in on_screen([headline, marked])
 
 
 def test_no_range_is_explained_where_there_is_none() -> None:
     alone = [row("rope-s0-aa", 128, 20.0, ci_low=None, ci_high=None)]
-    assert "Its range" in markdown(tables(SEEDS, labels(SEEDS)))
-    assert "Its range" not in markdown(tables(alone, labels(alone)))
+    assert "Its range" in report_markdown(tables(SEEDS, labels(SEEDS)))
+    assert "Its range" not in report_markdown(tables(alone, labels(alone)))
 
 
 def test_a_verdict_marks_the_table_of_its_own_targets_alone() -> None:
@@ -670,18 +672,18 @@ def test_a_verdict_marks_the_table_of_its_own_targets_alone() -> None:
         {"protocol": "sliding"},
     ]
     more = [row(f"{curve}-s0-aa", 256, 30.0, **other) for other in others for curve in CURVES]
-    page = markdown(judged(LONGER + more, VERDICTS))
+    page = report_markdown(judged(LONGER + more, VERDICTS))
     assert page.count("22.56 ▲") == page.count("22.56 ▼") == 1 and not re.search("30.00 [▼=▲?]", page)
     for other in others[:3]:
         place = (other.get("targets_hash", "ab12cd34ef56"), other.get("stride"))
-        page = markdown(judged(LONGER + more, [verdict("rope", 256, "breaks", 0.4, targets=place)]))
+        page = report_markdown(judged(LONGER + more, [verdict("rope", 256, "breaks", 0.4, targets=place)]))
         assert page.count("30.00 ▲") == 1 and not re.search("22.56 [▼=▲?]", page)
         assert page.count("### Context beyond the training length") == 1
 
 
 def test_verdicts_are_told_in_percent_of_perplexity_with_their_control() -> None:
     shown = judged(LONGER, VERDICTS)
-    page, printed = markdown(shown), on_screen(shown)
+    page, printed = report_markdown(shown), on_screen(shown)
     assert pipes(page)[1] == [
         ["curve", "usable length", "256", "512"],
         ["---", "---:", "---:", "---:"],
@@ -722,7 +724,9 @@ def test_changes_of_perplexity_stay_short_however_large() -> None:
 
 def test_verdicts_are_kept_as_numbers() -> None:
     back = list(
-        csv.DictReader(io.StringIO(verdict_table.csv_of([*VERDICTS, verdict("rope", 256, "uses", targets=("ff", 32))])))
+        csv.DictReader(
+            io.StringIO(verdict_table.verdicts_to_csv([*VERDICTS, verdict("rope", 256, "uses", targets=("ff", 32))]))
+        )
     )
     names = "curve,length,word,control,difference,low,high,p,shuffled,shuffled_low,shuffled_high,seeds,documents"
     assert list(back[0]) == [*names.split(","), "targets_hash", "stride"] and len(back) == len(VERDICTS) + 1
@@ -1093,7 +1097,7 @@ def test_no_picture_mixes_two_sets(sets: Path) -> None:
     assert hollow(first) == 2 * 2  # rope at 256 and 512, of which both the change and the level are drawn
     assert hollow(second) == 3  # alibi on the far set, at 256, 512 and 1024
     found = tables(MIXED_SETS, labels(MIXED_SETS))
-    for axes, of_set in zip(curves.draw(found[1:], looks(found)).axes, SETS[1:], strict=True):
+    for axes, of_set in zip(curves.draw_curves(found[1:], looks(found)).axes, SETS[1:], strict=True):
         drawn = points_of(axes, looks(found))
         assert set(drawn) == set(of_set.growth) and {tuple(points) for points in drawn.values()} == {of_set.lengths}
         assert all(of_set.owns(10**level) for points in drawn.values() for level in points.values())
@@ -1466,11 +1470,11 @@ def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_ro
     assert any("band: 95 % over seeds and documents" in text for text in words)
     assert not any("range of the seeds" in text for text in words)
     (table,) = tables(single, labels(single))
-    figure = curves.draw([table], looks([table]))
+    figure = curves.draw_curves([table], looks([table]))
     assert bands(figure.axes[0]) == {}
     shares = [task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.2)]
     (table,) = tables(shares, labels(shares))
-    assert bands(curves.draw([table], looks([table])).axes[0])[16] == [pytest.approx((49.02, 94.33), abs=0.01)]
+    assert bands(curves.draw_curves([table], looks([table])).axes[0])[16] == [pytest.approx((49.02, 94.33), abs=0.01)]
 
 
 def test_changes_within_one_percent_look_small() -> None:

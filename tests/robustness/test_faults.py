@@ -290,7 +290,7 @@ def test_a_clock_that_jumps_neither_stops_nor_misleads(world):
         clock.write_text(f"{jump}\n")
         assert process.wait(120) == 0, log.read_text()
         run = Run(only(world / f"jumped-{n}"))
-        rows = jsonl.read(run.metrics, pytest.fail)
+        rows = jsonl.read_lines(run.metrics, pytest.fail)
         moments = [row["time"] for row in rows if "time" in row]
         assert jump == "+0" or max(abs(b - a) for a, b in pairwise(moments)) > 3000, "it jumped"
         speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
@@ -300,7 +300,7 @@ def test_a_clock_that_jumps_neither_stops_nor_misleads(world):
         )
         assert all(
             row["tokens_per_second"] is None or row["tokens_per_second"] > 10
-            for row in jsonl.read(run.rows, pytest.fail)
+            for row in jsonl.read_lines(run.rows, pytest.fail)
         )
         said = start("runs", f"results=jumped-{n}", cwd=world).ended_well()
         assert "done" in said and "200/200" in said

@@ -1,7 +1,8 @@
 """Somebody else's files, altered at random: each is used, or refused in one line, soon and in little memory.
 
-A few thousand inputs by default. `POSEXP_FUZZ=100000 pytest tests/robustness/test_fuzz.py` tries that many, and prints how many
-of each kind were used and refused, and how long that took. An input is a function of its kind and number.
+A few thousand inputs by default. `POSEXP_FUZZ=100000 pytest tests/robustness/test_fuzz.py` tries that many, and
+prints how many of each kind were used and refused, and how long that took. An input is a function of its kind and
+number.
 """
 
 import contextlib
@@ -24,8 +25,8 @@ from support import hostile
 
 from posexp.compare.pairs import compared, pairs_of
 from posexp.compare.pairs import curves as curves_of
-from posexp.compare.table import csv_of as compared_csv
-from posexp.compare.table import markdown as compared_markdown
+from posexp.compare.table import comparison_markdown as compared_markdown
+from posexp.compare.table import comparisons_to_csv as compared_csv
 from posexp.config.explain import one_line
 from posexp.config.sections import EvalConfig, Split, TrainConfig
 from posexp.data import tokenizer
@@ -35,17 +36,17 @@ from posexp.errors import PosexpError
 from posexp.evaluation import losses
 from posexp.evaluation.done import KEY, key_of, stands
 from posexp.evaluation.plan import own_lengths, plan
-from posexp.evaluation.rows import read as read_rows
+from posexp.evaluation.rows import read_rows as read_rows
 from posexp.evaluation.verdicts import Pairs, curve_name
 from posexp.output.console import say
 from posexp.output.style import looks
-from posexp.report import Table, change, csv_of, curves, tables, verdict_table
+from posexp.report import Table, change, curves, rows_to_csv, tables, verdict_table
 from posexp.report.command import described
 from posexp.report.latex import latex
 from posexp.report.listing import cell_or_damaged, lines_of
 from posexp.report.metric import PPL
 from posexp.report.page import RunCard, page
-from posexp.report.table import markdown, print_tables
+from posexp.report.table import print_tables, report_markdown
 from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
 from posexp.runs.load import check_targets, restore_model
@@ -141,14 +142,14 @@ def use_rows(world: World, draw: random.Random) -> None:
         stands(world.run, row)
         hash(key_of(row, KEY))
     rows = [*of_run, *read_rows(world.runs[-1], say)]
-    read_losses = lambda row: losses.read(kept[row["run"]].folder, row)  # noqa: E731
+    read_losses = lambda row: losses.read_losses(kept[row["run"]].folder, row)  # noqa: E731
     pairs = Pairs(rows, world.labels, read_losses)
     verdicts = pairs.verdicts(say)
-    verdict_table.csv_of(verdicts)
+    verdict_table.verdicts_to_csv(verdicts)
     found = tables(rows, world.labels, PPL, verdicts, pairs.changes())
     shown = [table for table in found if not table.lacking]
     if shown:
-        markdown(shown)
+        report_markdown(shown)
         latex(shown)
         page("group", shown, [RunCard(world.run.name, "a", 0, "", {})], {})
         if draw.random() < 0.05:
@@ -158,7 +159,7 @@ def use_rows(world: World, draw: random.Random) -> None:
         if draw.random() < 0.01:
             change.pictures(shown[0], looks(shown))
             curves.pictures(shown[1:] or shown, looks(shown))
-    csv_of(rows)
+    rows_to_csv(rows)
     of_curve = curves_of(rows, functools.partial(curve_name, curve_of=world.labels))
     names = sorted(of_curve)
     if len(names) > 1:
@@ -206,7 +207,7 @@ def use_weights(world: World, draw: random.Random) -> None:
 def use_checkpoint(world: World, draw: random.Random) -> None:
     saved = checkpoint.restore(world.weights.parent, lambda line: None)
     if saved is not None:
-        optimizer = optim.build(world.model, TrainConfig())
+        optimizer = optim.build_optimizer(world.model, TrainConfig())
         checkpoint.apply(saved["tensors"], world.model, optimizer)
         if draw.random() < 0.1:
             for weight in world.model.parameters():
@@ -238,13 +239,13 @@ def use_store(world: World, draw: random.Random) -> None:
 
 def use_losses(world: World, draw: random.Random) -> None:
     (row, *_) = [row for row in read_rows(world.run, say) if losses.path_of(world.run.folder, row) == world.losses]
-    kept = losses.read(world.run.folder, row)
+    kept = losses.read_losses(world.run.folder, row)
     if kept is not None:
         kept.by_document()
 
 
 def use_tokenizer(world: World, draw: random.Random) -> None:
-    made = tokenizer.load(world.run.folder / "tokenizer.json")
+    made = tokenizer.load_tokenizer(world.run.folder / "tokenizer.json")
     tokenizer.vocabulary_size(made)
     tokenizer.token_bytes(made)
     list(tokenizer.encode(made, ["some text, and more of it", "é\0\n x", ""], divisible=False))

@@ -18,7 +18,7 @@ import pytest
 from support.command import TINY
 from support.faults import FORK, SMALL, assert_same_rows, only, rows_of, start, tally, times, weights_of, write_text
 
-from posexp.runs.run import Run, find
+from posexp.runs.run import Run, find_runs
 from posexp.storage import jsonl, locks
 
 QUICK = ["+scheme=rope,alibi", *TINY, "train.tokens=1024", "device=cpu", "--lengths", "8,16"]
@@ -44,7 +44,7 @@ def test_processes_that_evaluate_one_group_share_its_runs_and_repeat_nothing(wor
         commands = [start(*words, f"results=shared-{n}", cwd=world) for _ in range(4)]
         said = [command.ended_well() for command in commands]
         measured = [re.findall(r"^(\S+): \w+ \d+.*: ppl", text, re.MULTILINE) for text in said]
-        for run in find(str(world / "alone"), "default"):
+        for run in find_runs(str(world / "alone"), "default"):
             other = world / f"shared-{n}" / "default" / run.name
             assert_same_rows(other, run.folder)
             # a run that was one process's is measured as by one process: bit for bit
@@ -63,8 +63,8 @@ def test_two_launchers_that_race_for_the_same_cells_train_each_once(world):
         commands = [start("train", "-m", *QUICK, f"results=race-{n}", cwd=world) for _ in range(2)]
         codes = [command.wait() for command in commands]
         said = [command.said for command in commands]
-        for run in find(str(world / f"race-{n}"), "default"):
-            assert [row["status"] for row in jsonl.read(run.metrics, print) if "status" in row] == [
+        for run in find_runs(str(world / f"race-{n}"), "default"):
+            assert [row["status"] for row in jsonl.read_lines(run.metrics, print) if "status" in row] == [
                 "running",
                 "done",
             ]

@@ -16,12 +16,12 @@ TEXT = "seed: 0\nscheme:\n  name: rope\n"
 
 
 def test_what_is_sealed_comes_back_without_its_seal():
-    assert checksum.read(json.dumps(checksum.seal(ROW)).encode()) == ROW
+    assert checksum.read_sealed(json.dumps(checksum.seal(ROW)).encode()) == ROW
     checksum.check_text(checksum.seal_text(TEXT))
 
 
 def test_what_has_no_seal_is_taken_as_it_is():
-    assert checksum.read(json.dumps(ROW).encode()) == ROW
+    assert checksum.read_sealed(json.dumps(ROW).encode()) == ROW
     checksum.check_text(TEXT)
 
 
@@ -36,10 +36,10 @@ def test_no_digit_of_a_row_can_change_unseen(tmp_path: Path):
         other = b"1" if line[n : n + 1] != b"1" else b"2"
         path.write_bytes(line[:n] + other + line[n + 1 :])
         told.clear()
-        assert jsonl.read(path, told.append) == []
+        assert jsonl.read_lines(path, told.append) == []
         assert "line 1 cannot be read" in told[0]
     path.write_bytes(line)
-    assert jsonl.read(path, told.append) == [ROW]
+    assert jsonl.read_lines(path, told.append) == [ROW]
 
 
 def test_a_text_that_was_changed_is_refused():

@@ -449,7 +449,7 @@ def test_nothing_is_written_through_a_link_in_a_group(group, tmp_path, name, com
 def test_a_file_is_not_written_through_a_link_where_it_is_written_aside(tmp_path):
     (tmp_path / "victim").write_text("mine")
     (tmp_path / f".rows.{os.getpid()}").symlink_to(tmp_path / "victim")
-    atomic.write(tmp_path / "rows", "new")
+    atomic.write_file(tmp_path / "rows", "new")
     assert (tmp_path / "victim").read_text() == "mine" and (tmp_path / "rows").read_text() == "new"
 
 
@@ -474,7 +474,7 @@ def test_unpacking_writes_over_nothing_and_outside_of_nothing(group):
     assert code == 2 and "is there already" in said
     lines = group / "results" / "studies" / "study" / "runs.jsonl"
     name = {**untrusted.parsed(lines.read_bytes().splitlines()[0]), "name": "../../escape"}
-    lines.write_bytes(jsonl.line_of({key: value for key, value in name.items() if key != checksum.KEY}))
+    lines.write_bytes(jsonl.sealed_line({key: value for key, value in name.items() if key != checksum.KEY}))
     code, said = publish("--unpack", "study", "elsewhere", cwd=group)
     assert code == 2 and "no plain folder name" in said and not (group / "elsewhere").exists()
 
@@ -689,7 +689,7 @@ def test_rows_without_end_are_refused_in_one_line(alone, name):
     with path.open("wb") as file:
         file.truncate(300 << 20)
     with pytest.raises(RunFailed, match="has 314,572,800 bytes"):
-        jsonl.read(path, say)
+        jsonl.read_lines(path, say)
     path.write_bytes(b"{torn\n" * 200_000)
     answer = here("runs", cwd=alone)
     assert "line 1, 2, 3, 4, 5, 6, 7, 8 and 199,992 more cannot be read" in answer.err or name == "metrics.jsonl"
@@ -723,14 +723,14 @@ def test_losses_that_unpack_to_far_more_are_not_kept(group):
     run = Run(run_of(group))
     row = json.loads(run.rows.read_text().splitlines()[0])
     path = losses.path_of(run.folder, row)
-    assert losses.read(run.folder, row) is not None
+    assert losses.read_losses(run.folder, row) is not None
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("nll.npy", "w") as member:
         out = io.BytesIO()
         np.save(out, np.zeros(1, np.float32))
         member.write(out.getvalue().replace(b"(1,)", b"(50000000,)")[:128])
         for _ in range(20):
             member.write(bytes(10 << 20))
-    assert losses.read(run.folder, row) is None
+    assert losses.read_losses(run.folder, row) is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
@@ -895,6 +895,6 @@ def test_what_no_folder_or_number_can_hold_is_refused(group, words, says):
 
 def test_a_glob_that_is_none_is_said_to_be():
     with pytest.raises(PosexpError, match="is no glob of folders"):
-        from posexp.runs.run import find
+        from posexp.runs.run import find_runs
 
-        find("results", "default", "/etc/*")
+        find_runs("results", "default", "/etc/*")

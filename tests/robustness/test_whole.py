@@ -24,7 +24,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
     assert subprocess.run([sys.executable, "-c", DIES, path]).returncode == -signal.SIGKILL
     (tmp_path / ".metrics.jsonl.4242").write_text("of an earlier posexp")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 3
-    atomic.write(path, "newer")
+    atomic.write_file(path, "newer")
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == "newer"
 
 
@@ -37,13 +37,13 @@ def test_what_somebody_writes_is_left_alone(tmp_path, monkeypatch):
     elsewhere, other = atomic.begin(path)
     other.close()
     monkeypatch.undo()
-    atomic.write(path, "x")
+    atomic.write_file(path, "x")
     atomic.remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / ".bashrc", mine, elsewhere, path])
     file.close()
     with monkeypatch.context() as patch:
         patch.setattr(atomic, "lock", lambda handle: None)
-        atomic.write(path, "without locks")
+        atomic.write_file(path, "without locks")
         assert mine.exists()
     os.utime(elsewhere, (time.time() - 90_000,) * 2)
     atomic.remove_leftovers(tmp_path)
@@ -64,5 +64,5 @@ def test_a_file_that_was_taken_for_a_leftover_before_it_was_locked_is_begun_agai
             aside.unlink()
 
     monkeypatch.setattr(atomic, "lock", slow)
-    atomic.write(path, "content")
+    atomic.write_file(path, "content")
     assert path.read_text() == "content" and len(calls) == 2 and list(tmp_path.iterdir()) == [path]

@@ -19,7 +19,7 @@ from posexp.check import authors
 from posexp.check.authors import Case, TransformCase
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import EMBEDDING_STD, Scheme, build
+from posexp.schemes import EMBEDDING_STD, Scheme, build_scheme
 from posexp.schemes.alibi import Alibi, alibi_slopes
 from posexp.schemes.learned import Learned
 from posexp.schemes.rope import Rope, rotary_frequencies
@@ -44,7 +44,7 @@ def title(value: object) -> str:
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=title)
 def test_a_scheme_gives_its_authors_numbers(name: str, case: Case) -> None:
-    assert authors.worst(case, build(name, case.dims, **case.options)) <= case.tolerance, case.source
+    assert authors.worst(case, build_scheme(name, case.dims, **case.options)) <= case.tolerance, case.source
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=title)
@@ -55,14 +55,14 @@ def test_one_wrong_number_is_found(name: str, case: Case) -> None:
         last = last[-1]
     last[-1] += 0.01 * (1 + abs(last[-1]))
     wrong = replace(case, wanted=wanted)
-    assert authors.worst(wrong, build(name, case.dims, **case.options)) > case.tolerance
+    assert authors.worst(wrong, build_scheme(name, case.dims, **case.options)) > case.tolerance
 
 
 @pytest.mark.parametrize("case", authors.transform_cases(), ids=title)
 def test_a_transform_gives_other_libraries_frequencies(case: TransformCase) -> None:
     dims = one_head(case.rotary_dim, case.train_length)
-    transform = transforms.build(case.transform, dims, **case.options)
-    changed, _ = transform.apply(build("rope", dims, base=case.base), Window(dims), case.length)
+    transform = transforms.build_transform(case.transform, dims, **case.options)
+    changed, _ = transform.apply(build_scheme("rope", dims, base=case.base), Window(dims), case.length)
     assert isinstance(changed, Rope)
     assert authors.worst_transform(case, changed) < 1e-5
 
@@ -70,13 +70,13 @@ def test_a_transform_gives_other_libraries_frequencies(case: TransformCase) -> N
 def test_weights_of_no_parameter_are_refused() -> None:
     case = replace(authors.cases("alibi")[0], weights={"slope_H": [1.0]})
     with pytest.raises(KeyError, match="slope_H"):
-        authors.worst(case, build("alibi", case.dims))
+        authors.worst(case, build_scheme("alibi", case.dims))
 
 
 def test_what_is_not_a_number_is_infinitely_wrong() -> None:
     case = authors.cases("rope")[0]
     broken = replace(case, inputs={**case.inputs, "k": [math.nan] * len(case.inputs["k"])})
-    assert authors.worst(broken, build("rope", case.dims)) == math.inf
+    assert authors.worst(broken, build_scheme("rope", case.dims)) == math.inf
 
 
 def test_a_scheme_of_nobody_has_no_cases() -> None:
@@ -113,7 +113,7 @@ def exact_logit(q_C: Tensor, k_C: Tensor, distance: int, zeta_I: Tensor | float 
 @pytest.mark.parametrize("name", ["rope", "xpos"])
 def test_a_logit_is_a_function_of_distance_alone(name: str) -> None:
     q_C, k_C = drawn(16)
-    scheme = build(name, one_head(len(q_C)))
+    scheme = build_scheme(name, one_head(len(q_C)))
     I = len(q_C) // 2
     zeta_I = (torch.arange(I, dtype=torch.float64) / I + 0.4) / 1.4 if name == "xpos" else 1.0
     for begin, tolerance in ((0, 1e-3), (4000, 2e-3), (100_000, 2e-2)):
@@ -131,7 +131,7 @@ def test_xpos_decay_matches_the_anchors() -> None:
 
 def test_xpos_logits_do_not_depend_on_the_centre() -> None:
     q_C, k_C = drawn(8)
-    scheme = build("xpos", one_head(len(q_C)))
+    scheme = build_scheme("xpos", one_head(len(q_C)))
     short_PP = logits(scheme, q_C, k_C, torch.tensor([0, 5, 9]))
     long_PP = logits(scheme, q_C, k_C, torch.tensor([0, 5, 9, 6000]))
     torch.testing.assert_close(short_PP, long_PP[:3, :3], rtol=1e-5, atol=1e-5)
@@ -152,7 +152,7 @@ def test_xpos_decays_by_zeta_in_scale_base_tokens() -> None:
 def test_rotary_frequencies_are_spaced_over_the_rotated_channels() -> None:
     expected = [1.0, 0.1, 0.01, 0.001]
     assert rotary_frequencies(8, 10000.0).tolist() == pytest.approx(expected)
-    quarter = build("rope", one_head(32), fraction=0.25)
+    quarter = build_scheme("rope", one_head(32), fraction=0.25)
     assert quarter.angles(torch.tensor([[1]]))[0, 0].tolist() == pytest.approx(expected)
 
 
@@ -223,7 +223,7 @@ def test_far_sinusoids_are_exact_to_float32() -> None:
 
 
 def learned(past_end: str, entries: int = 4) -> Learned:
-    scheme = build("learned", Dims(d_model=2, n_head=1, n_layer=1, train_length=entries), past_end=past_end)
+    scheme = build_scheme("learned", Dims(d_model=2, n_head=1, n_layer=1, train_length=entries), past_end=past_end)
     assert isinstance(scheme, Learned)
     with torch.no_grad():
         scheme.table_PD.copy_(torch.tensor([[0.0, 0.0], [1.0, 10.0], [2.0, 40.0], [3.0, 90.0]]) * EMBEDDING_STD)

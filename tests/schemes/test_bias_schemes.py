@@ -17,7 +17,7 @@ from posexp.attention import attention, kernel_path
 from posexp.config.components import lean
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.schemes.alibi import Alibi, alibi_slopes
 from posexp.schemes.binary import Binary
 from posexp.schemes.cpb import ContinuousBias
@@ -43,7 +43,7 @@ BIASES = [*BY_DISTANCE, ("fire", {})]
 def drawn(name: str, **options: Any) -> Scheme:
     """A scheme of known weights."""
     torch.manual_seed(3)
-    return build(name, DIMS, **options)
+    return build_scheme(name, DIMS, **options)
 
 
 def by_distance(scheme: Scheme, gap_N: Tensor = GAPS) -> Tensor:
@@ -102,7 +102,7 @@ def test_t5_reads_its_table_by_bucket_and_head() -> None:
 
 def test_t5_starts_small_beside_the_logits() -> None:
     torch.manual_seed(0)
-    scheme = build("t5", Dims(d_model=256, n_head=16, n_layer=1, train_length=64))
+    scheme = build_scheme("t5", Dims(d_model=256, n_head=16, n_layer=1, train_length=64))
     assert scheme.distance_bias(torch.arange(128)).std().item() == pytest.approx(1 / 16, rel=0.15)
 
 
@@ -160,7 +160,7 @@ def test_the_gradient_of_kerple_is_finite_at_distance_0(name: str, r2: float) ->
 @pytest.mark.parametrize(("name", "r1", "r2"), [("kerple_log", 2.0, 1.0), ("kerple_power", 1.0, 2.0)])
 def test_kerple_parameters_are_drawn_as_their_authors_do(name: str, r1: float, r2: float) -> None:
     torch.manual_seed(0)
-    scheme = build(name, Dims(d_model=512, n_head=512, n_layer=1, train_length=64))
+    scheme = build_scheme(name, Dims(d_model=512, n_head=512, n_layer=1, train_length=64))
     for parameter_H, widest in ((scheme.r1_H, r1), (scheme.r2_H, r2)):
         assert 0 <= parameter_H.min().item() < 0.02 * widest
         assert 0.98 * widest < parameter_H.max().item() <= widest
@@ -194,7 +194,7 @@ def test_sandwich_anchors() -> None:
 def test_sandwich_has_no_parameters_and_needs_pairs_of_channels() -> None:
     assert not drawn("sandwich").state_dict()
     with pytest.raises(Misuse, match="a head's 7"):
-        build("sandwich", Dims(d_model=14, n_head=2, n_layer=1, train_length=64))
+        build_scheme("sandwich", Dims(d_model=14, n_head=2, n_layer=1, train_length=64))
 
 
 def silu(x: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ def test_cpb_can_learn_at_any_distance(log_distance: bool, train_length: int) ->
     """It starts with weak preferences within the training length, and has gradients out to 16,384."""
     for seed in range(5):
         torch.manual_seed(seed)
-        scheme = build("cpb", Dims(128, 4, 2, train_length), log_distance=log_distance)
+        scheme = build_scheme("cpb", Dims(128, 4, 2, train_length), log_distance=log_distance)
         near_HN = by_distance(scheme, torch.arange(train_length))
         assert 0.001 < (near_HN.amax(1) - near_HN.amin(1)).max().item() < 3
         far_HN = by_distance(scheme, torch.arange(16_385))
@@ -293,7 +293,7 @@ def test_fire_learns_its_threshold_within_the_training_length() -> None:
 @pytest.mark.parametrize("n_head", [1, 2, 6, 8, 12, 16, 20])
 def test_fixed_alibi_slopes_are_the_very_numbers_they_always_were(n_head: int) -> None:
     dims = Dims(d_model=2 * n_head, n_head=n_head, n_layer=1, train_length=64)
-    scheme, gap_N = build("alibi", dims), torch.arange(5000)
+    scheme, gap_N = build_scheme("alibi", dims), torch.arange(5000)
     wanted_HN = -torch.tensor(alibi_slopes(n_head), dtype=torch.float32)[:, None] * gap_N
     assert torch.equal(scheme.distance_bias(gap_N), wanted_HN)
     assert not scheme.state_dict()
@@ -335,7 +335,7 @@ def test_attention_adds_a_bias_to_the_keys_in_the_window(name: str, options: dic
         for weight in scheme.parameters():
             weight.mul_(3)  # so that a bias left out or added twice shows
         q_BHTC, k_BHTC, v_BHTC = torch.randn(3, 2, H, T, C, generator=torch.Generator().manual_seed(2))
-        window = windows.Window(DIMS) if size is None else windows.build("sliding", DIMS, size=size)
+        window = windows.Window(DIMS) if size is None else windows.build_window("sliding", DIMS, size=size)
         pos_BT, x_BTD = torch.arange(T)[None], torch.zeros(2, T, DIMS.d_model)
         got_BHTC = attention(scheme, q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window)
         gap_TT = pos_BT[0, :, None] - pos_BT[0]
@@ -409,4 +409,4 @@ def test_sizes_that_make_no_scheme_are_refused(name: str, options: dict[str, Any
 
 def test_cpb_needs_a_network_of_some_width() -> None:
     with pytest.raises(Misuse, match="d_model=2"):
-        build("cpb", Dims(d_model=2, n_head=1, n_layer=1, train_length=64))
+        build_scheme("cpb", Dims(d_model=2, n_head=1, n_layer=1, train_length=64))

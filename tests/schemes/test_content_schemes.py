@@ -16,7 +16,7 @@ from posexp import windows
 from posexp.attention import attention, kernel_path
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.windows import Window
 
 DIMS = Dims(d_model=8, n_head=2, n_layer=2, train_length=64)
@@ -42,7 +42,7 @@ def say(value: object) -> str:
 
 def made(name: str, dims: Dims = DIMS, **options: Any) -> Scheme:
     """A scheme whose parameters all do something."""
-    scheme = build(name, dims, **options)
+    scheme = build_scheme(name, dims, **options)
     draw = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for weight in scheme.parameters():
@@ -165,10 +165,10 @@ def test_outputs_and_gradients_equal_the_formula(
     part = scheme.layer(1)
     q, k, v, pos_BT, x = (given.double() if given.is_floating_point() else given for given in inputs(13))
     leaves = [given.requires_grad_() for given in (q, k, v, x)] + list(part.parameters())
-    seen = windows.build(window, DIMS, **sizes) if window else Window(DIMS)
+    seen = windows.build_window(window, DIMS, **sizes) if window else Window(DIMS)
     got = attention(part, q, k, v, pos_BT, x, seen)
     wanted = written_out(name, part, q, k, v, pos_BT, x, seen)
-    assert kernel_path(build(name, DIMS, **options), DIMS) == "scheme"
+    assert kernel_path(build_scheme(name, DIMS, **options), DIMS) == "scheme"
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9)
     slope = torch.randn(got.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     gradients = [torch.autograd.grad((out * slope).sum(), leaves, allow_unused=True) for out in (got, wanted)]
@@ -182,7 +182,7 @@ def test_outputs_and_gradients_equal_the_formula(
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_block_has_parameters_of_its_own(name: str) -> None:
     def count(n_layer: int) -> int:
-        scheme = build(name, Dims(8, 2, n_layer, 64), **({"inner": "alibi"} if name == "dape" else {}))
+        scheme = build_scheme(name, Dims(8, 2, n_layer, 64), **({"inner": "alibi"} if name == "dape" else {}))
         return sum(weight.numel() for weight in scheme.parameters())
 
     assert count(3) == 3 * count(1)
@@ -191,7 +191,7 @@ def test_every_block_has_parameters_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_what_it_promises(name: str) -> None:
-    scheme = build(name, DIMS)
+    scheme = build_scheme(name, DIMS)
     assert scheme.relative and scheme.reads_positions and scheme.prefix_stable and scheme.max_length is None
 
 
@@ -263,7 +263,7 @@ def weights(scheme: Scheme, q_HTC: Tensor, k_HTC: Tensor, x_TD: Tensor | None = 
 
 def gated(name: str, bias: list[float], dims: Dims = DIMS) -> Scheme:
     """Gates that do not read the input."""
-    scheme = build(name, dims)
+    scheme = build_scheme(name, dims)
     with torch.no_grad():
         for part in scheme.layers:
             part.gate.weight.zero_()
@@ -273,7 +273,7 @@ def gated(name: str, bias: list[float], dims: Dims = DIMS) -> Scheme:
 
 def test_open_gates_forget_nothing_and_closed_ones_everything_else() -> None:
     q, k, v, pos_BT, x = inputs(300)
-    plain = attention(build("none", DIMS), q, k, v, pos_BT, x)
+    plain = attention(build_scheme("none", DIMS), q, k, v, pos_BT, x)
     open_one = attention(gated("fox", [100.0, 100.0]).layer(0), q, k, v, pos_BT, x)
     torch.testing.assert_close(open_one, plain)
     torch.testing.assert_close(attention(gated("fox", [-1e4, -1e4]).layer(0), q, k, v, pos_BT, x), v)
@@ -282,13 +282,13 @@ def test_open_gates_forget_nothing_and_closed_ones_everything_else() -> None:
 def test_a_gate_bias_of_five_keeps_almost_everything() -> None:
     zeros_HTC = torch.zeros(2, 3, 4)
     for bias, kept in ((0.0, 0.5), (5.0, 0.993307)):
-        scheme = build("fox", DIMS, gate_bias=bias)
+        scheme = build_scheme("fox", DIMS, gate_bias=bias)
         row = weights(scheme, zeros_HTC, zeros_HTC)[0, 2]
         assert (row / row[2]).tolist() == pytest.approx([kept**2, kept, 1.0], abs=1e-5)
 
 
 def test_constant_steps_are_alibi() -> None:
-    alibi = build("alibi", DIMS)
+    alibi = build_scheme("alibi", DIMS)
     slope_H = -alibi.distance_bias(torch.tensor([1]))[:, 0]
     cable_scheme = gated("cable", torch.log(torch.expm1(slope_H)).tolist())
     q, k, v, pos_BT, x = inputs(300)
@@ -313,7 +313,7 @@ def test_contextual_positions_count_marked_tokens() -> None:
     """The entry for a count of two lifts the second marked token back, however far that is."""
     T, marks = 20, [3, 8, 9, 15]
     dims = Dims(d_model=2, n_head=1, n_layer=1, train_length=64)
-    scheme = build("cope", dims)
+    scheme = build_scheme("cope", dims)
     q_1TC, k_1TC = torch.ones(1, T, 2), torch.zeros(1, T, 2)
     k_1TC[0, :, 0] = -30.0
     k_1TC[0, marks, 0] = 30.0
@@ -326,7 +326,7 @@ def test_contextual_positions_count_marked_tokens() -> None:
 
 def test_contextual_positions_differ_from_none_by_their_table_alone() -> None:
     q, k, v, pos_BT, x = inputs(50)
-    scheme = build("cope", DIMS)
+    scheme = build_scheme("cope", DIMS)
     torch.testing.assert_close(
         attention(scheme.layer(0), q, k, v, pos_BT, x), attention(Scheme(DIMS), q, k, v, pos_BT, x)
     )
@@ -334,8 +334,8 @@ def test_contextual_positions_differ_from_none_by_their_table_alone() -> None:
 
 def test_equal_logits_break_the_stick_in_halves() -> None:
     zeros_HTC = torch.zeros(1, 5, 8)
-    dropped = weights(build("stick_breaking", DIMS, remainder=False), zeros_HTC, zeros_HTC)[0]
-    kept = weights(build("stick_breaking", DIMS, remainder=True), zeros_HTC, zeros_HTC)[0]
+    dropped = weights(build_scheme("stick_breaking", DIMS, remainder=False), zeros_HTC, zeros_HTC)[0]
+    kept = weights(build_scheme("stick_breaking", DIMS, remainder=True), zeros_HTC, zeros_HTC)[0]
     assert dropped[4].tolist() == pytest.approx([1 / 16, 1 / 8, 1 / 4, 1 / 2, 0.0])
     assert kept[4].tolist() == pytest.approx([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1 / 16])
     assert dropped[0].tolist() == [0.0] * 5 and kept[0].tolist() == [1.0] + [0.0] * 4
@@ -343,7 +343,9 @@ def test_equal_logits_break_the_stick_in_halves() -> None:
 
 def test_a_stick_is_never_more_than_whole() -> None:
     q, k, *_ = inputs(400, scale=3)
-    dropped, kept = (weights(build("stick_breaking", DIMS, remainder=rest), q[0], k[0]) for rest in (False, True))
+    dropped, kept = (
+        weights(build_scheme("stick_breaking", DIMS, remainder=rest), q[0], k[0]) for rest in (False, True)
+    )
     assert bool((dropped >= 0).all()) and bool((dropped.sum(-1) <= 1 + 1e-5).all())
     assert not bool(dropped.triu(0).any()), "a token takes a share of itself or of what comes after it"
     torch.testing.assert_close(kept.sum(-1), torch.ones(2, 400))
@@ -351,7 +353,7 @@ def test_a_stick_is_never_more_than_whole() -> None:
 
 def test_whole_reflections_flip_one_channel_at_every_step() -> None:
     dims = Dims(d_model=4, n_head=1, n_layer=1, train_length=64)
-    scheme = build("path", dims, rank=1, conv=False)
+    scheme = build_scheme("path", dims, rank=1, conv=False)
     part = scheme.layer(0)
     with torch.no_grad():
         part.down.weight.fill_(1.0)
@@ -369,25 +371,25 @@ def test_whole_reflections_flip_one_channel_at_every_step() -> None:
 
 
 def test_an_mlp_that_says_nothing_leaves_the_inner_bias() -> None:
-    scheme = build("dape", DIMS, inner="alibi")
+    scheme = build_scheme("dape", DIMS, inner="alibi")
     with torch.no_grad():
         for mixer in scheme.layers:
             mixer.mlp[2].weight.zero_()
     q, k, v, pos_BT, x = inputs(300)
-    wanted = attention(build("alibi", DIMS), q, k, v, pos_BT[:1], x)
+    wanted = attention(build_scheme("alibi", DIMS), q, k, v, pos_BT[:1], x)
     torch.testing.assert_close(attention(scheme.layer(0), q, k, v, pos_BT[:1], x), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_wrapper_promises_and_does_what_its_inner_scheme_does() -> None:
-    absolute = build("dape", DIMS, inner="fire")
-    assert absolute.relative == build("fire", DIMS).relative is False
+    absolute = build_scheme("dape", DIMS, inner="fire")
+    assert absolute.relative == build_scheme("fire", DIMS).relative is False
     assert "Fire" in absolute.fingerprint() and "width=32" in absolute.fingerprint()
 
 
 @pytest.mark.parametrize("inner", ["none", "rope", "fox"])
 def test_without_a_bias_there_is_nothing_to_adapt(inner: str) -> None:
     with pytest.raises(Misuse, match=r"scheme.inner=.* adds no bias"):
-        build("dape", DIMS, inner=inner)
+        build_scheme("dape", DIMS, inner=inner)
 
 
 @pytest.mark.parametrize(
@@ -396,10 +398,10 @@ def test_without_a_bias_there_is_nothing_to_adapt(inner: str) -> None:
 def test_sizes_that_cannot_be_are_refused(name: str, options: dict) -> None:
     ((option, value),) = options.items()
     with pytest.raises(Misuse, match=f"scheme.{option}={value} must be at least"):
-        build(name, DIMS, **options)
+        build_scheme(name, DIMS, **options)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_a_window_that_changes_distances_is_refused(name: str) -> None:
     with pytest.raises(Misuse, match="reads content"):
-        attention(build(name, DIMS).layer(0), *inputs(20), windows.build("sinks", DIMS, sinks=2, size=6))
+        attention(build_scheme(name, DIMS).layer(0), *inputs(20), windows.build_window("sinks", DIMS, sinks=2, size=6))

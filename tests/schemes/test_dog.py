@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posexp.config.sections import config_dir
 from posexp.model.decoder import Decoder
-from posexp.schemes import build
+from posexp.schemes import build_scheme
 
 THE, DOG, CHASED, ANOTHER = 1, 2, 3, 4
 SENTENCE = torch.tensor([[THE, DOG, CHASED, ANOTHER, DOG]])
@@ -48,13 +48,13 @@ def between_dogs(x_BTD: Tensor) -> float:
 
 def test_without_positions_and_mask_both_dogs_are_one() -> None:
     with torch.no_grad():
-        plain_BTD = unmasked(decoder(lambda dims: build("none", dims), n_layer=1), SENTENCE)
+        plain_BTD = unmasked(decoder(lambda dims: build_scheme("none", dims), n_layer=1), SENTENCE)
     assert plain_BTD is not None and between_dogs(plain_BTD) < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEMES if build(name, dims()).reads_positions])
+@pytest.mark.parametrize("name", [name for name in SCHEMES if build_scheme(name, dims()).reads_positions])
 def test_each_scheme_tells_them_apart(name: str) -> None:
-    model = decoder(lambda dims: build(name, dims), n_layer=1)
+    model = decoder(lambda dims: build_scheme(name, dims), n_layer=1)
     with torch.no_grad():
         x_BTD = unmasked(model, SENTENCE)
     if x_BTD is not None:
@@ -64,13 +64,13 @@ def test_each_scheme_tells_them_apart(name: str) -> None:
     dog, man, bites, so = 2, 5, 6, 7
     ends_BD = [hidden(model, torch.tensor([[*words, so]]))[:, -1] for words in ((dog, bites, man), (man, bites, dog))]
     assert float((ends_BD[0] - ends_BD[1]).abs().max()) > 1e-4
-    none = decoder(lambda dims: build("none", dims), n_layer=1)
+    none = decoder(lambda dims: build_scheme("none", dims), n_layer=1)
     ends_BD = [hidden(none, torch.tensor([[*words, so]]))[:, -1] for words in ((dog, bites, man), (man, bites, dog))]
     assert float((ends_BD[0] - ends_BD[1]).abs().max()) < 1e-5
 
 
 def test_the_mask_alone_tells_them_apart_too() -> None:
     """Which is why a decoder can do without positions (Haviv et al. 2022, arXiv 2203.16634)."""
-    model = decoder(lambda dims: build("none", dims), n_layer=1)
+    model = decoder(lambda dims: build_scheme("none", dims), n_layer=1)
     assert between_dogs(hidden(model, SENTENCE)) > 1e-3
     assert max(THE, DOG, CHASED, ANOTHER) < VOCAB

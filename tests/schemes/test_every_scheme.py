@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from posexp.attention import kernel_path
 from posexp.config.components import read_options
 from posexp.config.sections import ModelConfig, config_dir
-from posexp.config.values import plain
+from posexp.config.values import plain_value
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.model.decoder import build as build_decoder
-from posexp.schemes import Scheme, build, from_config
+from posexp.model.decoder import build_decoder as build_decoder
+from posexp.schemes import Scheme, build_scheme, from_config
 from posexp.schemes.rope import Rope
 from posexp.windows import Window
 
@@ -127,7 +127,7 @@ def say(value: object) -> str:
 @pytest.mark.parametrize("check", CONTRACT, ids=say)
 @pytest.mark.parametrize(("name", "options"), DEFAULTS + OPTIONS, ids=say)
 def test_a_scheme_keeps_the_contract(name: str, options: dict, check: Callable[[Make], None]) -> None:
-    check(lambda dims: build(name, dims, **options))
+    check(lambda dims: build_scheme(name, dims, **options))
 
 
 @pytest.mark.parametrize("check", CONTRACT, ids=say)
@@ -152,7 +152,7 @@ def test_a_yaml_holds_every_option_and_its_default(file: Path) -> None:
     assert [parameter.name for parameter in parameters] == list(options)
     for parameter in parameters:
         if parameter.default is not parameter.empty:  # what runs from before the option had
-            assert plain(parameter.default) == options[parameter.name], f"{parameter.name} has two defaults"
+            assert plain_value(parameter.default) == options[parameter.name], f"{parameter.name} has two defaults"
         assert parameter.annotation is not parameter.empty, f"{parameter.name} has no type"
 
 

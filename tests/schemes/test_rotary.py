@@ -12,7 +12,7 @@ from torch import Tensor
 from posexp.attention import attention
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.schemes.rope import Layout, rotary_frequencies, rotate_nd, rotate_pairs
 
 DIMS = Dims(d_model=24, n_head=2, n_layer=2, train_length=64)  # 12 channels a head
@@ -52,8 +52,8 @@ def theta(C: int, base: float = 10000.0) -> Tensor:
     [("rope", {}), ("rope", {"fraction": 0.5}), ("xpos", {}), ("xpos", {"fraction": 0.5}), ("p_rope", {"p": 0.5})],
 )
 def test_layouts_are_the_same_up_to_a_permutation_of_channels(name: str, options: dict) -> None:
-    half = build(name, DIMS, layout="half", **options)
-    interleaved = build(name, DIMS, layout="interleaved", **options)
+    half = build_scheme(name, DIMS, layout="half", **options)
+    interleaved = build_scheme(name, DIMS, layout="interleaved", **options)
     R = half.rotary_dim
     order_C = [*torch.arange(R).view(2, -1).T.flatten().tolist(), *range(R, DIMS.head_dim)]  # 0, R/2, 1, R/2 + 1, ...
     q_BHTC, k_BHTC = query_and_key(DIMS.head_dim)
@@ -66,7 +66,7 @@ def test_layouts_are_the_same_up_to_a_permutation_of_channels(name: str, options
 
 def test_rope_is_multiplication_by_complex_numbers() -> None:
     wanted_BHTT = logits_of_pairs(*query_and_key(DIMS.head_dim), theta(DIMS.head_dim))
-    torch.testing.assert_close(logits(build("rope", DIMS)), wanted_BHTT, rtol=0, atol=1e-10)
+    torch.testing.assert_close(logits(build_scheme("rope", DIMS)), wanted_BHTT, rtol=0, atol=1e-10)
 
 
 def test_one_axis_is_ordinary_rope() -> None:
@@ -115,7 +115,7 @@ def test_channels_that_do_not_divide_among_the_axes_are_refused() -> None:
 @pytest.mark.parametrize(("p", "kept"), [(1.0, 6), (0.95, 5), (0.75, 4), (0.5, 3), (0.2, 1)])
 def test_p_rope_turns_the_highest_frequencies_of_the_full_head(p: float, kept: int) -> None:
     """Those of a partial RoPE would be spaced over the rotated channels alone."""
-    scheme = build("p_rope", DIMS, p=p)
+    scheme = build_scheme("p_rope", DIMS, p=p)
     theta_I = theta(DIMS.head_dim)
     theta_I[kept:] = 0
     torch.testing.assert_close(scheme.trained_frequencies(POSITIONS.device, torch.float64), theta_I, rtol=1e-14, atol=0)
@@ -125,23 +125,23 @@ def test_p_rope_turns_the_highest_frequencies_of_the_full_head(p: float, kept: i
 
 def test_p_rope_leaves_the_other_channels_alone() -> None:
     q_BHTC, k_BHTC = query_and_key(DIMS.head_dim)
-    turned_BHTC, _ = build("p_rope", DIMS, p=0.5).rotate(q_BHTC, k_BHTC, POSITIONS)
+    turned_BHTC, _ = build_scheme("p_rope", DIMS, p=0.5).rotate(q_BHTC, k_BHTC, POSITIONS)
     same_C = (turned_BHTC == q_BHTC).all(2).all(0).all(0)
     assert same_C.tolist() == [False] * 3 + [True] * 3 + [False] * 3 + [True] * 3
 
 
 def test_all_of_p_rope_is_rope_bit_for_bit() -> None:
-    assert torch.equal(logits(build("p_rope", DIMS, p=1.0)), logits(build("rope", DIMS)))
+    assert torch.equal(logits(build_scheme("p_rope", DIMS, p=1.0)), logits(build_scheme("rope", DIMS)))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 1.2, -0.5])
 def test_a_share_that_keeps_no_frequency_or_too_many_is_refused(p: float) -> None:
     with pytest.raises(Misuse, match=f"p={p:g} keeps"):
-        build("p_rope", DIMS, p=p)
+        build_scheme("p_rope", DIMS, p=p)
 
 
 def pope(phase_HC: Tensor) -> Scheme:
-    scheme = build("pope", DIMS).double()
+    scheme = build_scheme("pope", DIMS).double()
     with torch.no_grad():
         scheme.phase_HC.copy_(phase_HC)
     return scheme
@@ -163,7 +163,7 @@ def test_pope_is_its_formula() -> None:
 
 
 def test_pope_has_a_frequency_and_a_phase_for_every_channel() -> None:
-    scheme = build("pope", DIMS)
+    scheme = build_scheme("pope", DIMS)
     assert scheme.phase_HC.shape == (DIMS.n_head, DIMS.head_dim) and not bool(scheme.phase_HC.any())
     theta_C = scheme.trained_frequencies(POSITIONS.device)
     torch.testing.assert_close(theta_C[[0, 6, 11]], torch.tensor([1.0, 0.01, 10000.0 ** (-11 / 12)]))

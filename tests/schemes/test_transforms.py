@@ -24,7 +24,7 @@ from posexp.config.sections import config_dir
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.model.decoder import Decoder
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.schemes.rope import Rope, rotary_frequencies
 from posexp.transforms import NotApplicable, Transform
 from posexp.transforms.dynamic_ntk import dynamic_ntk_factor, dynamic_ntk_frequencies
@@ -52,7 +52,9 @@ def frequencies(scheme: Scheme, tokens: int) -> Tensor:
 
 
 def applied(name: str, scheme: Scheme, length: int, **options: object) -> Scheme:
-    changed, window = transforms.build(name, scheme.dims, **options).apply(scheme, Window(scheme.dims), length)
+    changed, window = transforms.build_transform(name, scheme.dims, **options).apply(
+        scheme, Window(scheme.dims), length
+    )
     assert window.far is None
     return changed
 
@@ -106,7 +108,7 @@ def test_the_attention_factor_of_yarn(factor: float, magnitude: float) -> None:
     assert yarn_attention_factor(factor) == pytest.approx(magnitude, abs=5e-5)
     q_BHTC = torch.randn(1, 2, 4, 16)
     for name in ("rope", "xpos", "p_rope", "pope"):
-        scheme, pos_BT = build(name, DIMS), torch.zeros(1, 4, dtype=torch.long)
+        scheme, pos_BT = build_scheme(name, DIMS), torch.zeros(1, 4, dtype=torch.long)
         before = scheme.rotate(q_BHTC, q_BHTC, pos_BT)
         after = applied("yarn", scheme, factor * TRAIN).rotate(q_BHTC, q_BHTC, pos_BT)
         for one_BHTC, other_BHTC in zip(before, after, strict=True):
@@ -137,10 +139,10 @@ def test_longrope_divides_each_frequency_and_goes_by_the_input_length() -> None:
     long = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 8.0]
     torch.testing.assert_close(longrope_frequencies(theta_I, torch.tensor(long)) * torch.tensor(long), theta_I)
     assert longrope_attention_factor(4.0, 512) == pytest.approx(math.sqrt(1 + math.log(4) / math.log(512)))
-    scheme = applied("longrope", build("rope", DIMS), 4 * TRAIN, long=long)
+    scheme = applied("longrope", build_scheme("rope", DIMS), 4 * TRAIN, long=long)
     assert torch.equal(frequencies(scheme, TRAIN), theta_I)
     assert torch.equal(frequencies(scheme, TRAIN + 1), theta_I / torch.tensor(long))
-    usual = applied("longrope", build("rope", DIMS), 4 * TRAIN)
+    usual = applied("longrope", build_scheme("rope", DIMS), 4 * TRAIN)
     torch.testing.assert_close(frequencies(usual, TRAIN + 1), ntk_frequencies(theta_I, 4.0))
     assert not scheme.prefix_stable
 
@@ -148,10 +150,10 @@ def test_longrope_divides_each_frequency_and_goes_by_the_input_length() -> None:
 def test_pi_divides_and_p_rope_drops_and_base_is_another_base() -> None:
     theta_I = rotary_frequencies(16, 10000.0)
     assert torch.equal(pi_frequencies(theta_I, 4.0), theta_I / 4)
-    dropped_I = frequencies(applied("p_rope", build("rope", DIMS), TRAIN, p=0.5), TRAIN)
+    dropped_I = frequencies(applied("p_rope", build_scheme("rope", DIMS), TRAIN, p=0.5), TRAIN)
     assert torch.equal(dropped_I, theta_I * (torch.arange(8) < 4))
     assert torch.equal(
-        frequencies(applied("base", build("rope", DIMS), TRAIN, base=500.0), 9), rotary_frequencies(16, 500.0)
+        frequencies(applied("base", build_scheme("rope", DIMS), TRAIN, base=500.0), 9), rotary_frequencies(16, 500.0)
     )
 
 
@@ -164,7 +166,9 @@ def frozen() -> list[dict]:
 )
 def test_frequencies_are_those_of_other_libraries(case: dict) -> None:
     dims = Dims(case["rotary_dim"], 1, 1, case["train_length"])
-    scheme = applied(case["transform"], build("rope", dims, base=case["base"]), case["length"], **case["options"])
+    scheme = applied(
+        case["transform"], build_scheme("rope", dims, base=case["base"]), case["length"], **case["options"]
+    )
     torch.testing.assert_close(frequencies(scheme, case["length"]), torch.tensor(case["wanted"]), rtol=3e-6, atol=1e-12)
     assert scheme.magnitude == pytest.approx(case["attention_factor"], rel=1e-6)
 
@@ -185,7 +189,7 @@ def test_at_factor_1_a_frequency_transform_is_the_identity_bit_for_bit(
     name: str, options: dict, scheme_name: str
 ) -> None:
     torch.manual_seed(0)
-    scheme = build(scheme_name, DIMS)
+    scheme = build_scheme(scheme_name, DIMS)
     changed = applied(name, scheme, TRAIN, **options)
     q_BHTC, k_BHTC, pos_BT = torch.randn(1, 2, TRAIN, 16), torch.randn(1, 2, TRAIN, 16), torch.arange(TRAIN)[None]
     for one, other in zip(scheme.rotate(q_BHTC, k_BHTC, pos_BT), changed.rotate(q_BHTC, k_BHTC, pos_BT), strict=True):
@@ -195,7 +199,7 @@ def test_at_factor_1_a_frequency_transform_is_the_identity_bit_for_bit(
 @pytest.mark.parametrize("scheme_name", ["rope", "xpos", "pope", "p_rope", "randomized", "alternate"])
 @pytest.mark.parametrize("name", [*ROTARY, "dynamic_ntk", "base", "p_rope"])
 def test_a_frequency_transform_reaches_every_rotary_scheme(name: str, scheme_name: str) -> None:
-    scheme = build(scheme_name, DIMS)
+    scheme = build_scheme(scheme_name, DIMS)
     before_I = frequencies(scheme, 8 * TRAIN)
     after_I = frequencies(applied(name, scheme, 8 * TRAIN, **({"p": 0.5} if name == "p_rope" else {})), 8 * TRAIN)
     assert after_I[0] == before_I[0] or name == "pi"
@@ -203,7 +207,7 @@ def test_a_frequency_transform_reaches_every_rotary_scheme(name: str, scheme_nam
 
 
 def test_transforms_add_up() -> None:
-    once = applied("pi", build("rope", DIMS), TRAIN, factor=2.0)
+    once = applied("pi", build_scheme("rope", DIMS), TRAIN, factor=2.0)
     twice = applied("yarn", once, TRAIN, factor=4.0)
     known = (10000.0, TRAIN, 4.0, 32.0, 1.0)
     assert torch.equal(frequencies(twice, 9), yarn_frequencies(rotary_frequencies(16, 10000.0) / 2, *known))
@@ -213,7 +217,7 @@ def test_transforms_add_up() -> None:
 def test_a_factor_of_its_own_for_every_length() -> None:
     theta_I = rotary_frequencies(16, 10000.0)
     for length, factor in ((1, 1.0), (TRAIN, 1.0), (96, 1.5), (16 * TRAIN, 16.0)):
-        assert torch.equal(frequencies(applied("pi", build("rope", DIMS), length), 9), theta_I / factor)
+        assert torch.equal(frequencies(applied("pi", build_scheme("rope", DIMS), length), 9), theta_I / factor)
 
 
 # --- far keys elsewhere
@@ -245,8 +249,8 @@ def test_far_keys_are_compared_at_the_distance_they_count_as(name: str, options:
     torch.manual_seed(0)
     dims = Dims(d_model=32, n_head=2, n_layer=2, train_length=24)
     T = 90
-    scheme = build(scheme_name, dims)
-    transform = transforms.build(name, dims, **options)
+    scheme = build_scheme(scheme_name, dims)
+    transform = transforms.build_transform(name, dims, **options)
     same, window = transform.apply(scheme, Window(dims), T)
     assert same is scheme and window.far is not None
     q_BHTC, k_BHTC, v_BHTC = torch.randn(3, 1, 2, T, 16).double()
@@ -270,24 +274,24 @@ def test_far_keys_are_compared_at_the_distance_they_count_as(name: str, options:
 @pytest.mark.parametrize("length", [65, 100, 256, 1024, 4096])
 def test_usual_reaches_keep_distances_within_training(length: int) -> None:
     for name in ("leaky_rerope", "self_extend"):
-        transform = transforms.build(name, DIMS)
+        transform = transforms.build_transform(name, DIMS)
         furthest = counted_distance(name, transform, length - 1, 0, length)
         assert furthest <= TRAIN
         # and no more is given up than needed
         assert furthest > (TRAIN - 1 if name == "leaky_rerope" else TRAIN / 4)
-    assert transforms.build("rerope", DIMS).describe(length) == "rerope(reach=16)"
+    assert transforms.build_transform("rerope", DIMS).describe(length) == "rerope(reach=16)"
 
 
 @pytest.mark.parametrize("name", ["leaky_rerope", "self_extend"])
 def test_within_the_training_length_far_keys_stay(name: str) -> None:
-    _, window = transforms.build(name, DIMS).apply(build("rope", DIMS), Window(DIMS), TRAIN)
+    _, window = transforms.build_transform(name, DIMS).apply(build_scheme("rope", DIMS), Window(DIMS), TRAIN)
     assert window.far is None
 
 
 @pytest.mark.parametrize("name", ["rerope", "leaky_rerope", "self_extend"])
 def test_a_window_that_only_hides_goes_on_hiding(name: str) -> None:
-    seen = windows.build("sliding", DIMS, size=40)
-    _, window = transforms.build(name, DIMS).apply(build("rope", DIMS), seen, 8 * TRAIN)
+    seen = windows.build_window("sliding", DIMS, size=40)
+    _, window = transforms.build_transform(name, DIMS).apply(build_scheme("rope", DIMS), seen, 8 * TRAIN)
     assert (window.fingerprint(), window.size) == ("sliding 40", 40)
     assert window.far is not None and seen.far is None
 
@@ -298,16 +302,18 @@ def test_a_window_that_only_hides_goes_on_hiding(name: str) -> None:
 )
 def test_a_window_that_moves_far_keys_itself_is_refused(name: str, window: str, reason: str) -> None:
     with pytest.raises(Misuse, match=reason) as refusal:
-        transforms.build(name, DIMS).apply(build("rope", DIMS), windows.build(window, DIMS), 8 * TRAIN)
+        transforms.build_transform(name, DIMS).apply(
+            build_scheme("rope", DIMS), windows.build_window(window, DIMS), 8 * TRAIN
+        )
     assert name in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["rerope", "leaky_rerope", "self_extend"])
 def test_far_keys_need_positions_that_are_counted(name: str) -> None:
-    transform = transforms.build(name, DIMS)
+    transform = transforms.build_transform(name, DIMS)
     with pytest.raises(NotApplicable, match="draws its positions at evaluation"):
-        transform.apply(build("randomized", DIMS, at_evaluation=True).eval(), Window(DIMS), 4 * TRAIN)
-    transform.apply(build("randomized", DIMS, at_evaluation=False).eval(), Window(DIMS), 4 * TRAIN)
+        transform.apply(build_scheme("randomized", DIMS, at_evaluation=True).eval(), Window(DIMS), 4 * TRAIN)
+    transform.apply(build_scheme("randomized", DIMS, at_evaluation=False).eval(), Window(DIMS), 4 * TRAIN)
 
 
 class ReadsContent(Rope):
@@ -322,18 +328,18 @@ class ReadsContent(Rope):
 @pytest.mark.parametrize("name", ["rerope", "leaky_rerope", "self_extend"])
 def test_a_scheme_with_its_own_attention_has_no_far_keys_to_move(name: str) -> None:
     with pytest.raises(NotApplicable, match="reads content"):
-        transforms.build(name, DIMS).apply(ReadsContent(DIMS, 10000.0, 1.0), Window(DIMS), 4 * TRAIN)
+        transforms.build_transform(name, DIMS).apply(ReadsContent(DIMS, 10000.0, 1.0), Window(DIMS), 4 * TRAIN)
 
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "longrope"])
 def test_what_goes_by_the_input_length_refuses_capped_distances(name: str) -> None:
-    for window in (windows.build("lambda", DIMS), windows.Window(DIMS)):
-        transform = transforms.build(name, DIMS)
+    for window in (windows.build_window("lambda", DIMS), windows.Window(DIMS)):
+        transform = transforms.build_transform(name, DIMS)
         if window.far is None:
-            transform.apply(build("rope", DIMS), window, 8 * TRAIN)
+            transform.apply(build_scheme("rope", DIMS), window, 8 * TRAIN)
         else:
             with pytest.raises(Misuse, match="caps distances"):
-                transform.apply(build("rope", DIMS), window, 8 * TRAIN)
+                transform.apply(build_scheme("rope", DIMS), window, 8 * TRAIN)
 
 
 # --- log-n
@@ -343,7 +349,7 @@ def test_logn_multiplies_logits() -> None:
     """max(1, ln n / ln L) for the n-th query. Adding s ln n instead would change no weight at all."""
     torch.manual_seed(0)
     T = 4 * TRAIN
-    scheme = build("alibi", DIMS)
+    scheme = build_scheme("alibi", DIMS)
     q_BHTC, k_BHTC, v_BHTC = torch.randn(3, 1, 2, T, 16).double()
     pos_BT, x_BTD = torch.arange(T)[None], torch.zeros(1, T, 32)
     index_T = torch.arange(T)
@@ -365,7 +371,7 @@ def test_logn_multiplies_logits() -> None:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_logn_reaches_every_scheme_and_starts_at_the_training_length(name: str) -> None:
-    model = contract.decoder(lambda dims: build(name, dims))
+    model = contract.decoder(lambda dims: build_scheme(name, dims))
     length = contract.reach(model.scheme, 4 * contract.TRAIN)
     tokens_BT = contract.text(length)
     torch.manual_seed(0)
@@ -381,7 +387,7 @@ def test_logn_reaches_every_scheme_and_starts_at_the_training_length(name: str) 
 def test_logn_is_the_same_for_near_and_far_keys() -> None:
     """As in bojone/rerope: the two transforms together, on logits that only the log-n factor tells apart."""
     dims = Dims(d_model=16, n_head=1, n_layer=1, train_length=8)
-    scheme, window = transforms.build("rerope", dims).apply(build("p_rope", dims), Window(dims), 64)
+    scheme, window = transforms.build_transform("rerope", dims).apply(build_scheme("p_rope", dims), Window(dims), 64)
     ones_BHTC, v_BHTC = torch.ones(1, 1, 64, 16), torch.randn(1, 1, 64, 16)
     ones_BHTC[..., :6] = ones_BHTC[..., 8:14] = 0  # what p-RoPE does not turn is left
     pos_BT, x_BTD = torch.arange(64)[None], torch.zeros(1, 64, 16)
@@ -395,19 +401,19 @@ def test_logn_is_the_same_for_near_and_far_keys() -> None:
 
 def test_alibi_scaling_divides_the_slopes_wherever_they_are() -> None:
     gap_N = torch.arange(4 * TRAIN)
-    scheme = build("alibi", DIMS)
+    scheme = build_scheme("alibi", DIMS)
     flatter = applied("alibi_scaling", scheme, 4 * TRAIN)
     torch.testing.assert_close(flatter.distance_bias(gap_N), scheme.distance_bias(gap_N) / 4)
     torch.testing.assert_close(
         flatter.distance_bias(gap_N)[:, -1], scheme.distance_bias(gap_N)[:, TRAIN - 1], rtol=0.02, atol=0
     )
-    inside = applied("alibi_scaling", build("pose", DIMS, inner="alibi"), 4 * TRAIN).eval()
+    inside = applied("alibi_scaling", build_scheme("pose", DIMS, inner="alibi"), 4 * TRAIN).eval()
     torch.testing.assert_close(inside.distance_bias(gap_N), scheme.distance_bias(gap_N) / 4)
 
 
 def test_a_table_is_spread_over_the_evaluated_length() -> None:
     """Position p reads the table at p (P - 1) / (length - 1), on the line between two entries."""
-    scheme = build("learned", DIMS)
+    scheme = build_scheme("learned", DIMS)
     length = 4 * TRAIN
     stretched = applied("table_interpolation", scheme, length)
     assert (stretched.max_length, stretched.prefix_stable) == (length, True)
@@ -432,7 +438,7 @@ def test_a_stretched_table_is_never_read_past_its_end(length: int) -> None:
 
 
 def test_a_table_within_its_length_is_left_as_trained() -> None:
-    scheme = build("learned", DIMS)
+    scheme = build_scheme("learned", DIMS)
     x_BTD, pos_BT = torch.randn(1, TRAIN, 32), torch.arange(TRAIN)[None]
     short = applied("table_interpolation", scheme, 17)
     assert torch.equal(short.embed(x_BTD, pos_BT), scheme.embed(x_BTD, pos_BT)) and short.max_length == TRAIN
@@ -440,7 +446,7 @@ def test_a_table_within_its_length_is_left_as_trained() -> None:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_an_offset_changes_what_is_not_relative(name: str) -> None:
-    model = contract.decoder(lambda dims: build(name, dims))
+    model = contract.decoder(lambda dims: build_scheme(name, dims))
     scheme = model.scheme
     if not scheme.reads_positions:
         with pytest.raises(NotApplicable, match="reads no positions"):
@@ -456,9 +462,9 @@ def test_an_offset_changes_what_is_not_relative(name: str) -> None:
 
 
 def test_an_offset_uses_up_a_table() -> None:
-    assert applied("offset", build("learned", DIMS), 9, by=TRAIN - 9).max_length == 9
+    assert applied("offset", build_scheme("learned", DIMS), 9, by=TRAIN - 9).max_length == 9
     with pytest.raises(NotApplicable, match=f"ends at {TRAIN} tokens"):
-        applied("offset", build("learned", DIMS), 9, by=TRAIN)
+        applied("offset", build_scheme("learned", DIMS), 9, by=TRAIN)
 
 
 # --- inputs of other lengths before
@@ -479,9 +485,9 @@ def told_apart(model: Decoder) -> list[int]:
 def decoder_with(scheme_name: str, name: str | None, **options: float) -> Decoder:
     """Of a scheme, changed by a transform for inputs of at most 4 times the training length, if one is named."""
     torch.manual_seed(0)
-    model = contract.decoder(lambda dims: build(scheme_name, dims))
+    model = contract.decoder(lambda dims: build_scheme(scheme_name, dims))
     if name is not None:
-        transform = transforms.build(name, model.scheme.dims, **options)
+        transform = transforms.build_transform(name, model.scheme.dims, **options)
         model.scheme, model.window = transform.apply(model.scheme, model.window, 4 * TRAIN)
         model.scheme.eval()
     return model
@@ -531,7 +537,9 @@ def test_what_is_kept_from_an_input_of_another_length_is_seen(
 ) -> None:
     model = contract.decoder(lambda dims: mistake(dims, 10000.0, 1.0))
     if name is not None:
-        model.scheme, _ = transforms.build(name, model.scheme.dims).apply(model.scheme, model.window, 4 * TRAIN)
+        model.scheme, _ = transforms.build_transform(name, model.scheme.dims).apply(
+            model.scheme, model.window, 4 * TRAIN
+        )
     assert told_apart(model) == wrong
 
 
@@ -557,19 +565,22 @@ def test_a_transform_that_applies_changes_what_the_model_gives(scheme_name: str,
 
 @pytest.mark.parametrize(("name", "options"), FAR[:1] + FAR[2:3] + FAR[4:5], ids=str)
 def test_far_keys_that_the_window_hides_are_nothing_to_change(name: str, options: dict) -> None:
-    transform = transforms.build(name, DIMS, **options)
+    transform = transforms.build_transform(name, DIMS, **options)
     reach = 9 if name == "self_extend" else 10
-    for window in (windows.build("sliding", DIMS, size=reach + 1), windows.build("bca", DIMS, block=reach // 2)):
+    for window in (
+        windows.build_window("sliding", DIMS, size=reach + 1),
+        windows.build_window("bca", DIMS, block=reach // 2),
+    ):
         with pytest.raises(NotApplicable, match="nothing to change"):
-            transform.apply(build("rope", DIMS), window, 4 * TRAIN)
-    transform.apply(build("rope", DIMS), windows.build("sliding", DIMS, size=reach + 2), 4 * TRAIN)
+            transform.apply(build_scheme("rope", DIMS), window, 4 * TRAIN)
+    transform.apply(build_scheme("rope", DIMS), windows.build_window("sliding", DIMS, size=reach + 2), 4 * TRAIN)
 
 
 @pytest.mark.parametrize("name", ["ntk", "dynamic_ntk"])
 def test_ntk_has_nothing_to_change_in_a_single_pair(name: str) -> None:
     scheme = Rope(dataclasses.replace(DIMS, d_model=4), 10000.0, 1.0)
     with pytest.raises(NotApplicable, match="one pair of channels turns"):
-        transforms.build(name, scheme.dims).apply(scheme, Window(scheme.dims), 4 * TRAIN)
+        transforms.build_transform(name, scheme.dims).apply(scheme, Window(scheme.dims), 4 * TRAIN)
 
 
 # --- all of them
@@ -578,14 +589,14 @@ def test_ntk_has_nothing_to_change_in_a_single_pair(name: str) -> None:
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("scheme_name", SCHEMES)
 def test_a_transform_gives_an_answer_or_says_that_it_does_not_apply(scheme_name: str, name: str) -> None:
-    model = contract.decoder(lambda dims: build(scheme_name, dims))
+    model = contract.decoder(lambda dims: build_scheme(scheme_name, dims))
     model.scheme.progress(1.0)
     scheme, dims = model.scheme, model.scheme.dims
     length = 4 * contract.TRAIN
     before = copy.deepcopy(scheme)
     fingerprint, promises = scheme.fingerprint(), dict(vars(scheme))
     try:
-        model.scheme, model.window = transforms.build(name, dims).apply(scheme, model.window, length)
+        model.scheme, model.window = transforms.build_transform(name, dims).apply(scheme, model.window, length)
     except NotApplicable as refusal:
         assert "\n" not in str(refusal)
     else:
@@ -618,7 +629,7 @@ APPLIES = {
 def test_which_transforms_apply(scheme_name: str) -> None:
     def applies(name: str) -> bool:
         try:
-            transforms.build(name, DIMS).apply(build(scheme_name, DIMS), Window(DIMS), 4 * TRAIN)
+            transforms.build_transform(name, DIMS).apply(build_scheme(scheme_name, DIMS), Window(DIMS), 4 * TRAIN)
         except NotApplicable:
             return False
         return True
@@ -628,11 +639,11 @@ def test_which_transforms_apply(scheme_name: str) -> None:
 
 def test_positions_that_were_dropped_are_not_transformed() -> None:
     for inner, name in (("rope", "yarn"), ("rope", "rerope"), ("alibi", "alibi_scaling")):
-        scheme = build("drope", DIMS, inner=inner)
-        transforms.build(name, DIMS).apply(scheme, Window(DIMS), 4 * TRAIN)
+        scheme = build_scheme("drope", DIMS, inner=inner)
+        transforms.build_transform(name, DIMS).apply(scheme, Window(DIMS), 4 * TRAIN)
         scheme.progress(1.0)
         with pytest.raises(NotApplicable, match="reads no positions"):
-            transforms.build(name, DIMS).apply(scheme, Window(DIMS), 4 * TRAIN)
+            transforms.build_transform(name, DIMS).apply(scheme, Window(DIMS), 4 * TRAIN)
 
 
 @pytest.mark.parametrize(
@@ -659,7 +670,7 @@ def test_positions_that_were_dropped_are_not_transformed() -> None:
     ids=str,
 )
 def test_a_transform_says_what_it_really_does(name: str, options: dict, description: str) -> None:
-    assert transforms.build(name, DIMS, **options).describe(4 * TRAIN) == description
+    assert transforms.build_transform(name, DIMS, **options).describe(4 * TRAIN) == description
 
 
 @pytest.mark.parametrize(
@@ -687,7 +698,7 @@ def test_a_transform_says_what_it_really_does(name: str, options: dict, descript
 )
 def test_an_option_out_of_range_is_refused(name: str, options: dict, reason: str) -> None:
     with pytest.raises(Misuse, match=reason):
-        transforms.build(name, DIMS, **options)
+        transforms.build_transform(name, DIMS, **options)
 
 
 @pytest.mark.parametrize(
@@ -697,7 +708,7 @@ def test_an_option_out_of_range_is_refused(name: str, options: dict, reason: str
 )
 def test_an_option_that_does_not_fit_the_scheme_is_refused(name: str, options: dict, reason: str) -> None:
     with pytest.raises(Misuse, match=reason):
-        applied(name, build("rope", DIMS), 4 * TRAIN, **options)
+        applied(name, build_scheme("rope", DIMS), 4 * TRAIN, **options)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

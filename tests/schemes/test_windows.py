@@ -12,7 +12,7 @@ from posexp import windows
 from posexp.attention import attention, bias_between, kernel_path
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build
+from posexp.schemes import Scheme, build_scheme
 from posexp.windows import Window
 
 DIMS = Dims(d_model=16, n_head=2, n_layer=4, train_length=8)
@@ -25,30 +25,33 @@ def seen(window: Window, T: int) -> list[list[int]]:
 
 
 def test_a_full_window_shows_everything_before_a_token() -> None:
-    assert seen(windows.build("full", DIMS), 3) == [[0], [0, 1], [0, 1, 2]]
-    assert windows.build("full", DIMS).full and windows.from_config(None, DIMS).full
+    assert seen(windows.build_window("full", DIMS), 3) == [[0], [0, 1], [0, 1, 2]]
+    assert windows.build_window("full", DIMS).full and windows.from_config(None, DIMS).full
 
 
 def test_a_sliding_window_shows_the_latest() -> None:
-    assert seen(windows.build("sliding", DIMS, size=2), 4) == [[0], [0, 1], [1, 2], [2, 3]]
-    assert seen(windows.build("sliding", DIMS), 20)[19] == list(range(12, 20))  # null: as many as in training
+    assert seen(windows.build_window("sliding", DIMS, size=2), 4) == [[0], [0, 1], [1, 2], [2, 3]]
+    assert seen(windows.build_window("sliding", DIMS), 20)[19] == list(range(12, 20))  # null: as many as in training
 
 
 def test_blocks_show_themselves_and_the_one_before() -> None:
-    bca = windows.build("bca", DIMS, block=2)
+    bca = windows.build_window("bca", DIMS, block=2)
     assert seen(bca, 6) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [2, 3, 4], [2, 3, 4, 5]]
-    assert seen(windows.build("bca", DIMS), 13)[11:] == [[*range(4, 12)], [*range(8, 13)]]  # null: half of training
+    assert seen(windows.build_window("bca", DIMS), 13)[11:] == [
+        [*range(4, 12)],
+        [*range(8, 13)],
+    ]  # null: half of training
 
 
 def test_sinks_stay_in_sight() -> None:
-    sinks = windows.build("sinks", DIMS, sinks=1, size=3)
+    sinks = windows.build_window("sinks", DIMS, sinks=1, size=3)
     assert seen(sinks, 6) == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]]
-    shape = windows.build("lambda", DIMS, sinks=1, size=2, cap=3)
+    shape = windows.build_window("lambda", DIMS, sinks=1, size=2, cap=3)
     assert seen(shape, 5) == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4]]
 
 
 def test_windows_alternate_by_layer() -> None:
-    window = windows.build("alternate", DIMS, every=2)
+    window = windows.build_window("alternate", DIMS, every=2)
     assert [window.layer(index).fingerprint() for index in range(4)] == ["sliding 8", "full", "sliding 8", "full"]
 
 
@@ -97,7 +100,7 @@ def test_attention_through_a_window_equals_pairs_taken_one_by_one(
     T, draw = 17, torch.Generator().manual_seed(0)
     q_BHTC, k_BHTC, v_BHTC = (torch.randn(2, 2, T, 8, generator=draw) for _ in range(3))
     torch.manual_seed(1)
-    scheme, window = build(scheme_name, DIMS), windows.build(name, DIMS, **sizes)
+    scheme, window = build_scheme(scheme_name, DIMS), windows.build_window(name, DIMS, **sizes)
     pos_BT, x_BTD = torch.arange(T)[None], torch.zeros(2, T, 16)
     got_BHTC = attention(scheme, q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window)
     wanted_BHTC = dense(scheme, window, q_BHTC, k_BHTC, v_BHTC)
@@ -105,7 +108,10 @@ def test_attention_through_a_window_equals_pairs_taken_one_by_one(
 
 
 def test_a_window_alone_takes_the_fast_path() -> None:
-    paths = {name: kernel_path(build("rope", DIMS), DIMS, windows.build(name, DIMS, **sizes)) for name, sizes in ALL}
+    paths = {
+        name: kernel_path(build_scheme("rope", DIMS), DIMS, windows.build_window(name, DIMS, **sizes))
+        for name, sizes in ALL
+    }
     assert paths == {
         "full": "sdpa causal",
         "sliding": "sdpa distance view",
@@ -113,7 +119,7 @@ def test_a_window_alone_takes_the_fast_path() -> None:
         "sinks": "two positions",
         "lambda": "two positions",
     }
-    mixed = kernel_path(build("rope", DIMS), DIMS, windows.build("alternate", DIMS))
+    mixed = kernel_path(build_scheme("rope", DIMS), DIMS, windows.build_window("alternate", DIMS))
     assert mixed == "sdpa distance view, sdpa causal"
 
 
@@ -132,12 +138,12 @@ def test_a_window_alone_takes_the_fast_path() -> None:
 )
 def test_impossible_windows_are_refused_in_one_line(name: str, sizes: dict, key: str) -> None:
     with pytest.raises(Misuse, match=key) as refusal:
-        windows.build(name, DIMS, **sizes)
+        windows.build_window(name, DIMS, **sizes)
     assert "\n" not in str(refusal.value)
 
 
 def test_content_has_no_distance_that_could_be_capped() -> None:
-    scheme, window = build("fox", DIMS).layer(0), windows.build("lambda", DIMS)
+    scheme, window = build_scheme("fox", DIMS).layer(0), windows.build_window("lambda", DIMS)
     q_BHTC, x_BTD = torch.zeros(1, 2, 3, 8), torch.zeros(1, 3, 16)
     with pytest.raises(Misuse, match="sliding"):
         attention(scheme, q_BHTC, q_BHTC, q_BHTC, torch.arange(3)[None], x_BTD, window)

@@ -130,7 +130,7 @@ def windows_hide_what_lies_outside(make: Make) -> None:
     for name, sizes, last in (("sliding", {"size": 7}, 11), ("bca", {"block": 4}, 11), ("sliding", {"size": T}, T - 1)):
         model = decoder(make, n_layer=1)
         full_BTD = hidden(model, tokens_BT)
-        model.window = windows.build(name, model.scheme.dims, **sizes)
+        model.window = windows.build_window(name, model.scheme.dims, **sizes)
         before_BTD, after_BTD = hidden(model, tokens_BT), hidden(model, changed_BT)
         if last == T - 1:
             assert furthest(before_BTD, full_BTD) < 1e-5, "a window that hides nothing changes something"

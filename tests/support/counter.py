@@ -5,7 +5,7 @@ from support.spans import V
 from torch import nn
 
 from posexp.config.sections import ModelConfig
-from posexp.model.decoder import build
+from posexp.model.decoder import build_decoder
 
 CPU = torch.device("cpu")
 ROPE = {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0}
@@ -31,4 +31,4 @@ class Counter(nn.Module):
 
 
 def decoder(scheme: dict):
-    return build(ModelConfig(d_model=32, n_layer=2, n_head=2, dropout=0.5), V, scheme, 16, seed=0)
+    return build_decoder(ModelConfig(d_model=32, n_layer=2, n_head=2, dropout=0.5), V, scheme, 16, seed=0)

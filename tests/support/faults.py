@@ -152,14 +152,14 @@ def write_text(folder: Path, documents: int = 24, words: int = 200) -> None:
 
 def rows_of(run: Path) -> list[dict]:
     """What was measured, in an order of its own."""
-    rows = jsonl.read(run / "rows.jsonl", print)
+    rows = jsonl.read_lines(run / "rows.jsonl", print)
     order = ("protocol", "length", "control", "transform", "targets_hash", "weights")
     return sorted((row | SAME for row in rows), key=lambda row: [str(row[key]) for key in order])
 
 
 def losses_of(run: Path) -> list[tuple[int, float]]:
     """Steps and training losses."""
-    return [(row["step"], row["loss"]) for row in jsonl.read(run / "metrics.jsonl", print) if "loss" in row]
+    return [(row["step"], row["loss"]) for row in jsonl.read_lines(run / "metrics.jsonl", print) if "loss" in row]
 
 
 def weights_of(run: Path) -> bytes:
@@ -176,7 +176,7 @@ def assert_same_rows(run: Path, calm: Path) -> None:
     assert len(ones) == len(others), (len(ones), len(others))
     for one, other in zip(ones, others, strict=True):
         assert differing(one, other) == {}
-        mine, wanted = losses.read(run, one), losses.read(calm, other)
+        mine, wanted = losses.read_losses(run, one), losses.read_losses(calm, other)
         assert (mine is None) == (wanted is None)
         if mine is not None and wanted is not None:
             assert np.abs(mine.nll - wanted.nll).max() < 1e-4

@@ -54,11 +54,11 @@ def until(true: Callable[[], object], what: str, seconds: float = 90) -> None:
 
 def steps_done(run: Run) -> list[int]:
     """Steps of the training rows, of all starts."""
-    return [row["step"] for row in jsonl.read(run.metrics, lambda line: None) if "loss" in row]
+    return [row["step"] for row in jsonl.read_lines(run.metrics, lambda line: None) if "loss" in row]
 
 
 def starts(run: Run) -> int:
-    return sum(row.get("status") == "running" for row in jsonl.read(run.metrics, lambda line: None))
+    return sum(row.get("status") == "running" for row in jsonl.read_lines(run.metrics, lambda line: None))
 
 
 def weights(run: Run) -> str:

@@ -55,7 +55,7 @@ def tiny(corpus: Path, tmp_path: Path, scheme: str = "rope", **changes) -> Train
 
 
 def losses(run: Run) -> list[tuple[int, float]]:
-    return [(row["step"], row["loss"]) for row in jsonl.read(run.metrics, print) if "loss" in row]
+    return [(row["step"], row["loss"]) for row in jsonl.read_lines(run.metrics, print) if "loss" in row]
 
 
 def weights_digest(run: Run) -> str:

@@ -61,7 +61,7 @@ def config_of(text: Path, folder: Path, scheme: str, accumulate: int = 1, strate
 
 
 def rows(run: Run) -> list[dict]:
-    return [row for row in jsonl.read(run.metrics, print) if "loss" in row]
+    return [row for row in jsonl.read_lines(run.metrics, print) if "loss" in row]
 
 
 def rewind(run: Run) -> None:
@@ -145,7 +145,10 @@ def test_a_run_goes_on_in_another_number_of_processes(corpus, joint, strategy): 
     one = losses(train(config_of(corpus, joint / "one", "t5")))
     begun = Run.of(config_of(corpus, joint / "begun by one", "t5", 1, strategy))
     assert losses(begun)[-1] == (28, pytest.approx(one[-1][1], abs=ROUNDING))
-    assert [row["processes"] for row in jsonl.read(begun.metrics, print) if row.get("status") == "running"] == [1, 2]
+    assert [row["processes"] for row in jsonl.read_lines(begun.metrics, print) if row.get("status") == "running"] == [
+        1,
+        2,
+    ]
     rewind(begun)
     train(config_of(corpus, joint / "begun by one", "t5", 1, strategy))
     assert losses(begun)[-1] == (28, pytest.approx(one[-1][1], abs=ROUNDING))
@@ -225,7 +228,7 @@ def test_devices_starts_processes_that_make_one_run(texts):
     assert run.name == other.name, "how many train it does not define a run"
     assert {path.name for path in run.folder.iterdir()} == {path.name for path in other.folder.iterdir()}
     assert [loss for _, loss in losses(run)] == pytest.approx([loss for _, loss in losses(other)], abs=ROUNDING)
-    assert len(jsonl.read(run.rows, print)) == len(jsonl.read(other.rows, print))
+    assert len(jsonl.read_lines(run.rows, print)) == len(jsonl.read_lines(other.rows, print))
     assert "trainer.devices=2" in run.provenance()["command"]
     lines = two.err.splitlines()
     assert len(lines) == len(set(lines)), "each thing is said once"
@@ -238,7 +241,7 @@ def test_torchrun_starts_them_too(texts):
     assert done.returncode == 0, done.stderr
     (run,) = (Run(path) for path in (texts / "torchrun" / "default").iterdir())
     assert run.status()["status"] == "done"
-    assert jsonl.read(run.rows, print)
+    assert jsonl.read_lines(run.rows, print)
     assert done.stderr.count("training from step 0") == 1
 
 

@@ -11,7 +11,7 @@ import torch
 from posexp.config.components import options_of, read_options
 from posexp.config.sections import AttentionPath, ModelConfig, config_dir
 from posexp.model import cpu
-from posexp.model.decoder import build
+from posexp.model.decoder import build_decoder
 from posexp.model.device import Graphs, compiled_graphs
 
 
@@ -93,7 +93,7 @@ def test_a_training_step_is_compiled_once(path) -> None:
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
-    model = build(ModelConfig(d_model=32, n_layer=2, n_head=2), 300, read_options(path), 16, seed=0).train()
+    model = build_decoder(ModelConfig(d_model=32, n_layer=2, n_head=2), 300, read_options(path), 16, seed=0).train()
     step, made = torch.compile(model.loss, backend="eager"), []
     for index in range(5):
         model.scheme.progress(index / 100)
@@ -111,7 +111,7 @@ def test_the_flex_path_is_one_graph_with_the_model_around_it(scheme: str, window
     """As on a GPU, where a model is compiled whole; here without a compiler's back end, and without a gradient."""
     torch._dynamo.reset()
     config, nodes = ModelConfig(d_model=32, n_layer=2, n_head=2), (options_of("scheme", scheme, {}), 16)
-    model = build(config, 300, *nodes, seed=0, window_node=options_of("window", window, {})).eval()
+    model = build_decoder(config, 300, *nodes, seed=0, window_node=options_of("window", window, {})).eval()
     tokens_BT = torch.randint(300, (2, 200))
     wanted_BTD = model(tokens_BT)
     model.path = AttentionPath.flex

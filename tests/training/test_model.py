@@ -17,7 +17,7 @@ from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
 from posexp.model.decoder import Decoder
 from posexp.schemes import Scheme
-from posexp.schemes import build as build_scheme
+from posexp.schemes import build_scheme as build_scheme
 
 SIZE = ModelConfig(d_model=64, n_layer=3, n_head=4)
 VOCAB = 101

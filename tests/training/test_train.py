@@ -30,7 +30,7 @@ from posexp.evaluation.scoring import token_losses
 from posexp.model import cpu
 from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
-from posexp.runs.run import Run, find
+from posexp.runs.run import Run, find_runs
 from posexp.runs.wandb import Wandb, wandb_id
 from posexp.storage import jsonl
 from posexp.training import optim
@@ -54,7 +54,7 @@ def test_the_loss_falls_and_the_run_is_evaluated(corpus, tmp_path):
     curve = losses(run)
     assert curve[-1][1] < curve[0][1] - 1
     assert run.status()["status"] == "done"
-    rows = jsonl.read(run.rows, print)
+    rows = jsonl.read_lines(run.rows, print)
     assert {(row["protocol"], row["length"]) for row in rows} == {
         (protocol, length) for protocol in ("same_targets", "nonoverlapping") for length in (16, 32)
     }
@@ -62,7 +62,7 @@ def test_the_loss_falls_and_the_run_is_evaluated(corpus, tmp_path):
 
 def test_evaluation_on_training_text_agrees_with_training(corpus, tmp_path):
     run = train(tiny(corpus, tmp_path, tokens=64 * 300, lr=1e-2))
-    check = next(row for row in jsonl.read(run.metrics, print) if "check" in row)
+    check = next(row for row in jsonl.read_lines(run.metrics, print) if "check" in row)
     assert check["agrees"] and check["evaluation_loss"] == pytest.approx(check["training_loss"], abs=1e-4)
 
 
@@ -149,7 +149,7 @@ def test_all_schemes_see_the_same_batches_from_the_same_weights(corpus, tmp_path
     """At step 0 only positions differ: without any, both models would have one and the same loss."""
     from posexp.data.load import load_store
     from posexp.data.sampler import Windows
-    from posexp.model.decoder import build
+    from posexp.model.decoder import build_decoder
 
     config = tiny(corpus, tmp_path)
     store = load_store(config.data, print)
@@ -157,7 +157,7 @@ def test_all_schemes_see_the_same_batches_from_the_same_weights(corpus, tmp_path
 
     batches = [Windows(store.split(Split.train), 16, False).batch(0, 5, 4) for _ in range(2)]
     assert torch.equal(batches[0][0], batches[1][0])
-    models = [build(config.model, 300, tiny(corpus, tmp_path, s).scheme, 16, 0) for s in ("rope", "learned")]
+    models = [build_decoder(config.model, 300, tiny(corpus, tmp_path, s).scheme, 16, 0) for s in ("rope", "learned")]
     for (name, a), (_, b) in zip(models[0].blocks.named_parameters(), models[1].blocks.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 
@@ -176,7 +176,7 @@ def test_repeating_a_finished_run_trains_nothing_again(corpus, tmp_path, capsys)
 def test_a_run_killed_just_before_it_said_done_is_done_when_repeated(corpus, tmp_path):
     config = tiny(corpus, tmp_path)
     run = train(config)
-    jsonl.rewrite(run.metrics, [row for row in jsonl.read(run.metrics, print) if row.get("status") != "done"])
+    jsonl.rewrite(run.metrics, [row for row in jsonl.read_lines(run.metrics, print) if row.get("status") != "done"])
     assert run.status()["status"] == "interrupted"
     train(config)
     assert run.status()["status"] == "done"
@@ -199,12 +199,12 @@ def test_curves_of_one_label_are_told_apart_by_what_differs(corpus, tmp_path):
         config = tiny(corpus, tmp_path)
         config.scheme["base"] = base
         Run.of(config).create(config)
-    runs = find(str(tmp_path / "results"), "default")
+    runs = find_runs(str(tmp_path / "results"), "default")
     assert sorted(curve_labels(runs, print).values()) == ["rope (base=100.0)", "rope (base=500.0)"]
     config = tiny(corpus, tmp_path, lr=0.5)
     config.scheme["base"] = 500.0
     Run.of(config).create(config)
-    runs = find(str(tmp_path / "results"), "default")  # two of three have base=500, and another two the usual rate
+    runs = find_runs(str(tmp_path / "results"), "default")  # two of three have base=500, and another two the usual rate
     assert sorted(curve_labels(runs, print).values()) == ["rope", "rope (base=100.0)", "rope (train.lr=0.5)"]
 
 
@@ -219,7 +219,7 @@ def test_seeds_are_of_one_curve_wherever_their_text_lay(corpus, tmp_path):
         config = tiny(text, tmp_path, tokens=64 * 2)
         config.seed = seed
         train(config)
-        return sorted(curve_labels(find(folder, "default"), print).values())
+        return sorted(curve_labels(find_runs(folder, "default"), print).values())
 
     labels_with(corpus, 0)
     assert labels_with(moved, 1) == ["rope", "rope"]
@@ -368,9 +368,11 @@ def test_the_learning_rate_rises_then_follows_a_cosine():
 
 
 def test_vectors_are_not_decayed(corpus, tmp_path):
-    from posexp.model.decoder import build
+    from posexp.model.decoder import build_decoder
 
-    groups = optim.build(build(ModelConfig(), 300, {"_target_": "posexp.schemes.alibi.Alibi"}, 16, 0), TrainConfig())
+    groups = optim.build_optimizer(
+        build_decoder(ModelConfig(), 300, {"_target_": "posexp.schemes.alibi.Alibi"}, 16, 0), TrainConfig()
+    )
     assert all(weight.ndim >= 2 for weight in groups.param_groups[0]["params"])
     assert groups.param_groups[1]["weight_decay"] == 0
 
@@ -455,4 +457,4 @@ def test_a_model_whose_losses_are_not_finite_is_measured_and_says_so(corpus, tmp
     (row,) = [row for row in run.history(print) if "check" in row]
     assert row["evaluation_loss"] is None and not row["agrees"]
     assert "distrust this run" in capsys.readouterr().err
-    assert {row["status"] for row in jsonl.read(run.rows, print)} == {"non-finite"}
+    assert {row["status"] for row in jsonl.read_lines(run.rows, print)} == {"non-finite"}

@@ -59,14 +59,14 @@ def names() -> list[str]:
 
 def cases(scheme_name: str) -> list[Case]:
     """All cases of the scheme of that name; none if nobody's numbers are known."""
-    return [Case(**{**entry, "dims": Dims(**entry["dims"])}) for entry in read(scheme_name)]
+    return [Case(**{**entry, "dims": Dims(**entry["dims"])}) for entry in read_numbers(scheme_name)]
 
 
 def transform_cases() -> list[TransformCase]:
-    return [TransformCase(**entry) for entry in read(TRANSFORMS)]
+    return [TransformCase(**entry) for entry in read_numbers(TRANSFORMS)]
 
 
-def read(name: str) -> list[dict[str, Any]]:
+def read_numbers(name: str) -> list[dict[str, Any]]:
     path = FOLDER / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
@@ -76,7 +76,7 @@ def worst(case: Case, scheme: Scheme) -> float:
 
     `scheme` was built with the case's dims and options; the case's weights replace its own.
     """
-    load(case.weights, scheme)
+    load_numbers(case.weights, scheme)
     with torch.no_grad():
         got_X = HOOKS[case.hook](scheme, {name: torch.tensor(value) for name, value in case.inputs.items()})
     wanted_X = torch.tensor(flat(case.wanted), dtype=torch.float64)
@@ -94,7 +94,7 @@ def worst_transform(case: TransformCase, changed: Rope) -> float:
     return float(torch.cat((error_I, error.reshape(1).double())).nan_to_num(nan=torch.inf).max())
 
 
-def load(weights: dict[str, Any], scheme: Scheme) -> None:
+def load_numbers(weights: dict[str, Any], scheme: Scheme) -> None:
     """Raises KeyError for a parameter that the scheme does not have."""
     state = scheme.state_dict()
     for name in weights:
