@@ -101,3 +101,8 @@ def test_no_test_imports_another_test():
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[-1].startswith("test_")
     ]
     assert wrong == []
+
+
+def test_the_loop_fits_on_a_screen():
+    sizes = {name: len((PACKAGE / "training" / name).read_text().splitlines()) for name in ("loop.py", "train.py")}
+    assert sizes["loop.py"] <= 60 and sizes["train.py"] <= 80, sizes

@@ -32,10 +32,15 @@ from posexp.output.console import say
 from posexp.sweeps import sweepers
 from posexp.sweeps.launchers import present_launchers, threads
 
+VERBOSE = {"-v", "--verbose"}
+
 
 def main() -> int:
     """Runs the command of sys.argv; 0 for success, 1 for a failed run, 2 for misuse, 128 + signal when stopped."""
     words = sys.argv[1:]
+    logging.disable(logging.NOTSET)
+    console.logger.setLevel(logging.DEBUG if VERBOSE & set(words) else logging.INFO)
+    words = [word for word in words if word not in VERBOSE]
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     heed(stop)
     try:
@@ -49,13 +54,13 @@ def main() -> int:
             print(USAGE, end="", flush=True)
             return 0 if words else 2
         if command == "train":
-            console.silent = place().rank > 0
+            console.logger.disabled = place().rank > 0
         run_hydra(command, translate(command, tail))
         sys.stdout.flush()  # here a reader that left is noticed, and not while the interpreter ends
         return 0
     except KeyboardInterrupt as end:
-        logging.disable()  # Hydra may have begun to set it up, and PyTorch logs when Python ends
         say(f"posexp: {end}" if str(end) else "posexp: interrupted; repeat the command to go on")
+        logging.disable()  # Hydra may have begun to set it up, and PyTorch logs when Python ends
         return 128 + getattr(end, "signum", signal.SIGINT)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # rich notices first that the reader left

@@ -26,7 +26,7 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
   posexp inspect 'rope-*'                   pictures of what a trained run's scheme does
   posexp export 'rope-*'                    a trained run as a folder that transformers loads
 
-posexp <command> --help lists a command's knobs. TAB completion: eval "$(posexp -sc install=bash)"
+posexp <command> --help lists a command's knobs; -v logs more. TAB completion: eval "$(posexp -sc install=bash)"
 """
 
 EXAMPLES = {

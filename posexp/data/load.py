@@ -10,7 +10,7 @@ from posexp.config.sections import DataConfig
 from posexp.data.bounds import check_bounds
 from posexp.data.store import DamageError, Say, Store, different, key_of
 from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.output.console import say
+from posexp.output.console import logger, say
 from posexp.storage import locks
 
 
@@ -30,6 +30,7 @@ def load_store(config: DataConfig, say: Say = say, trust: bool = True) -> Store:
             check_bounds(config)
         check_text(config, folder, store)
     if store:
+        logger.debug(f"token store: {folder}")
         return store
     from posexp.data.build_store import build_store
 

@@ -1,10 +1,14 @@
-"""Lines for the person at the terminal, beside the output of the command."""
+"""What a user reads on standard error: the log, and progress.
+
+The log is the standard library's: `logging.getLogger("posexp")`, whose handlers a notebook may replace.
+"""
 
 import errno
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,24 +17,28 @@ from rich.console import Console
 from posexp.storage.untrusted import visible
 
 GONE = {errno.EIO, errno.EPIPE}  # of a closed terminal, and of a pipe whose reader has ended
-silent = False  # where one of several processes speaks for all
 
 
-def say(line: str) -> None:
-    """One line to the person at the terminal, beside the command's output, whatever names and messages it repeats.
+class ToStderr(logging.Handler):
+    """Write each record as one line to the current sys.stderr, names and messages of others escaped."""
 
-    Whoever listened may have left; that ends no work.
-    """
-    if not silent:
+    def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(visible(line), file=sys.stderr, flush=True)
-        except OSError as error:
+            print(visible(record.getMessage()), file=sys.stderr, flush=True)
+        except OSError as error:  # a reader that ends must not end the work
             if error.errno in GONE:
                 deafen()
 
 
+logger = logging.getLogger("posexp")
+logger.setLevel(logging.INFO)
+logger.propagate = False  # Hydra gives the root logger handlers of its own
+logger.addHandler(ToStderr())
+say: Callable[[str], None] = logger.info  # a line beside the output of the command
+
+
 def deafen() -> None:
-    """Sends what is said from now on nowhere: Python would try again at its end, and change the exit code."""
+    """Send standard error to /dev/null: Python would write to it again at exit, and change the exit code."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
@@ -38,13 +46,12 @@ def deafen() -> None:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Nothing is said in this block."""
-    global silent
-    before, silent = silent, True
+    """Log nothing inside the block."""
+    before, logger.disabled = logger.disabled, True
     try:
         yield
     finally:
-        silent = before
+        logger.disabled = before
 
 
 def clock(seconds: float) -> str:
@@ -62,7 +69,7 @@ class progress:  # noqa: N801 - used like a function
     def __init__(self, name: str, total: int, unit: str = "", done: int = 0, lines: bool = True):
         self.name, self.total, self.unit, self.done = name, total, unit, done
         self.began = self.last_line = time.monotonic()
-        self.visible, self.lines = sys.stderr.isatty() and not silent, lines
+        self.visible, self.lines = sys.stderr.isatty() and not logger.disabled, lines
         self.bar: Any = None
         if self.visible:
             from rich.console import Console

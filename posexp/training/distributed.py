@@ -127,7 +127,7 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
     if here.size == 1:
         yield Ranks(here)
         return
-    console.silent = not Ranks(here).first
+    console.logger.disabled = not Ranks(here).first
     check_share(config, here.size)
     try:
         yield meet(here, device)
@@ -138,7 +138,7 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
                 "could; the same command goes on from the last checkpoint"
             )
         own = isinstance(error, (Alone, Lost)) or not isinstance(error, PosexpError)
-        if own and console.silent and not watched:
+        if own and console.logger.disabled and not watched:
             print(f"posexp: error: {error_line(error)}", file=sys.stderr, flush=True)
         raise error
     except BaseException as stopped:  # all at the same step

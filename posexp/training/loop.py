@@ -22,8 +22,7 @@ from posexp.training.prepare import Parts
 def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | None) -> Callable[..., Tensor]:
     """Train from the checkpoint `saved`, or from the start. Return the function that computed the loss.
 
-    A batch and every random draw in a step are functions of (seed, step): a resumed run takes the same path, bit for
-    bit on a CPU. Raises what Lifecycle.after raises.
+    Batches and draws are functions of (seed, step): a resumed run is the same, bit for bit on a CPU. Raises as Lifecycle.
     """
     model, ranks, steps = parts.model, parts.ranks, config.train.steps
     compute_loss = distributed.spread(model, config, ranks, parts.device.type == "cuda" and config.train.compile)
@@ -57,6 +56,5 @@ def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tup
     size = count // config.train.accumulate
     if parts.device.type == "cuda":  # only pinned memory is copied while the GPU computes
         x_BT, y_BT = x_BT.pin_memory(), y_BT.pin_memory()
-    for x, y in zip(x_BT.split(size), y_BT.split(size), strict=True):
-        x, y = parts.ranks.share(x), parts.ranks.share(y)
-        yield x.to(parts.device, non_blocking=True), y.to(parts.device, non_blocking=True)
+    move = lambda part: parts.ranks.share(part).to(parts.device, non_blocking=True)  # noqa: E731
+    yield from zip(map(move, x_BT.split(size)), map(move, y_BT.split(size)), strict=True)

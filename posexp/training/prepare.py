@@ -19,7 +19,7 @@ from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.model import cpu
 from posexp.model.decoder import Decoder, build_model
 from posexp.model.device import choose_precision, describe
-from posexp.output.console import say
+from posexp.output.console import logger, say
 from posexp.runs import checkpoint, provenance
 from posexp.runs.run import Run
 from posexp.runs.status import preparing, worked_on
@@ -54,6 +54,8 @@ def prepare(run: Run, config: TrainCommand, ranks: Ranks, device: torch.device, 
     model = build_model(config, store.vocab_size).to(device)
     model.path = config.train.attention
     parts = Parts(model, windows, device, choose_precision(config.train.precision, device), ranks)
+    about = f"{describe(device)}, {parts.precision.value}, attention={model.path.value}"
+    logger.debug(f"{run.name}: {about}, {windows.used_documents:,} documents")
     describe_run(run, config, store, parts)
     if ranks.first:
         checkpoint.tidy(run.folder / "checkpoint")

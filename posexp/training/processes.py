@@ -154,7 +154,7 @@ def process_main(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))
     HydraConfig.instance().cfg = command
-    console.silent, distributed.watched = rank > 0, True
+    console.logger.disabled, distributed.watched = rank > 0, True
     store = dist.TCPStore(HOST, port)
     store.set(BEGUN, "")
     end = json.dumps(DONE)

@@ -1,6 +1,7 @@
 """What wandb gets, read back from the file of a real offline run."""
 
 import json
+import logging
 import struct
 import sys
 import time
@@ -8,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from support.command import here
+
 from posexp.config.sections import EvalConfig, WandbConfig, WandbMode
 from posexp.evaluation.plan import set_name
-from posexp.output.console import progress, silence
+from posexp.output.console import progress, say, silence
 from posexp.runs.run import Run
 from posexp.runs.wandb import Wandb
 
@@ -150,3 +153,27 @@ def test_progress_is_a_line_every_ten_seconds_and_a_bar_on_a_terminal(monkeypatc
         now[0] += 60
         bar.advance()
     assert capsys.readouterr().err == ""
+
+
+def test_the_log_is_the_standard_librarys(caplog):
+    """A notebook takes the lines with a handler of its own."""
+    log = logging.getLogger("posexp")
+    log.addHandler(caplog.handler)
+    try:
+        say("100 % of rope: done")
+        with silence():
+            say("nobody reads this")
+        log.debug("a detail")
+    finally:
+        log.removeHandler(caplog.handler)
+    assert caplog.messages == ["100 % of rope: done"]
+
+
+def test_verbose_shows_details_for_one_command(tmp_path):
+    (tmp_path / "text.txt").write_text("so it goes and goes again, " * 200)
+    words = ["train", "+scheme=none", "model.d_model=16", "model.n_layer=1", "model.n_head=2", "train.length=16"]
+    words += ["train.batch_tokens=64", "train.tokens=640", "data=files", "data.paths=text.txt", "data.tokenizer=bytes"]
+    words += ["data.cache=cache", "eval.lengths=[16]", "eval.targets=16", "wandb.mode=disabled"]
+    first, second = here(*words, "-v", cwd=tmp_path), here(*words, cwd=tmp_path)
+    assert first.code == second.code == 0, first.err + second.err
+    assert "attention=auto" in first.err and "attention=auto" not in second.err
