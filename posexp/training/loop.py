@@ -22,7 +22,7 @@ from posexp.training.prepare import Parts
 def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | None) -> Callable[..., Tensor]:
     """Train from the checkpoint `saved`, or from the start. Return the function that computed the loss.
 
-    Batches and draws are functions of (seed, step): a resumed run is the same, bit for bit on a CPU. Raises as Lifecycle.
+    Batches and draws are functions of (seed, step): a resumed run repeats, bit for bit on a CPU. Raises as Lifecycle.
     """
     model, ranks, steps = parts.model, parts.ranks, config.train.steps
     compute_loss = distributed.spread(model, config, ranks, parts.device.type == "cuda" and config.train.compile)
