@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
@@ -174,20 +173,21 @@ class ConfigLoader(TypedLoader, get_yaml_loader()):  # type: ignore[misc]
     """OmegaConf's loader of YAML, with typed options."""
 
 
-class TypedFiles(FileConfigSource):
-    """Hydra's reader of configs/ and of --config-dir, with typed options."""
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        path = Path(self.path, self._normalize_file_name(config_path))
-        if not path.exists():
-            raise ConfigLoadError(f"Config not found : {path}")
-        with path.open(encoding="utf-8") as file:
-            header = self._get_header_dict(file.read(512))
-            file.seek(0)
-            config = OmegaConf.create(ConfigLoader(file).get_single_data() or {})
-        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", config, header)
+def load_config(source: FileConfigSource, config_path: str) -> ConfigResult:
+    """Load a file of configs/ or of --config-dir with typed options, as FileConfigSource.load_config does without."""
+    path = Path(source.path, source._normalize_file_name(config_path))
+    if not path.exists():
+        raise ConfigLoadError(f"Config not found : {path}")
+    with path.open(encoding="utf-8") as file:
+        header = source._get_header_dict(file.read(512))
+        file.seek(0)
+        config = OmegaConf.create(ConfigLoader(file).get_single_data() or {})
+    return ConfigResult(source.provider, f"{source.scheme()}://{source.path}", config, header)
 
 
 def read_typed() -> None:
-    """Makes Hydra read its YAML with TypedFiles."""
-    SourcesRegistry.instance().types[TypedFiles.scheme()] = TypedFiles
+    """Make Hydra load its YAML with typed options.
+
+    The method is replaced, not the class: launchers pickle Hydra's registry of classes, and Hydra refuses two.
+    """
+    FileConfigSource.load_config = load_config  # type: ignore[assignment,method-assign]

@@ -89,7 +89,13 @@ class Scheme(nn.Module):
 
 def overrides(scheme: Scheme, hook: str, base: type[Scheme]) -> bool:
     """Whether the scheme has a hook of its own in place of that of `base`."""
-    return getattr(getattr(scheme, hook), "__func__", None) is not getattr(base, hook)
+    return owner(type(scheme), hook) != owner(base, hook)
+
+
+@torch.compiler.assume_constant_result  # under torch.compile, two reads of one method are two objects
+def owner(kind: type[Scheme], hook: str) -> str:
+    """Return the name of the class that defines the hook for `kind`."""
+    return next(f"{c.__module__}.{c.__qualname__}" for c in kind.__mro__ if hook in vars(c))
 
 
 def build_scheme(name: str, dims: Dims, **hyper: Any) -> Scheme:

@@ -120,14 +120,15 @@ NEEDS |= {"np.save": ("allow_pickle", False), "torch.load": ("weights_only", Tru
 # who may read JSON and YAML without bounds: what posexp itself, or the user, has written
 PLAIN = {
     "json.loads": {
-        "bench/turns.py",
+        "bench/interleave.py",
         "bench/worker.py",
         "check/authors/__init__.py",
         "data/tokenizer.py",
+        "data/files.py",
         "hf/source.py",
-        "untrusted.py",
+        "storage/untrusted.py",
     },
-    "OmegaConf.load": {"untrusted.py", "parts.py"},
+    "OmegaConf.load": {"config/components.py", "config/hints.py"},
     "import_module": set(),
     "importlib.import_module": set(),
 }
