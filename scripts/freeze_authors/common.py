@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).parent.parent.parent / "posexp" / "authors"
+FOLDER = Path(__file__).parent.parent.parent / "posexp" / "check" / "authors"
 POSITIONS = [0, 1, 2, 3, 17, 64, 255, 513, 1024, 2047]
 DISTANCES = [0, 1, 2, 3, 7, 15, 16, 17, 19, 31, 63, 64, 111, 112, 113, 127, 128, 129, 255, 1000]
 

@@ -102,10 +102,10 @@ import sys
 import torch
 from posexp.attention import attention
 from posexp.evaluation.scoring import peak_memory
-from posexp.schemes import Dims, build
+from posexp.schemes import Dims, build_scheme
 
 torch.set_num_threads(1)
-scheme = build(sys.argv[1], Dims(d_model=128, n_head=4, n_layer=1, train_length=512))
+scheme = build_scheme(sys.argv[1], Dims(d_model=128, n_head=4, n_layer=1, train_length=512))
 for T in (8, 4096, 16384):
     q = torch.ones(1, 4, T, 32)
     with torch.no_grad():

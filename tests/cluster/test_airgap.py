@@ -112,11 +112,11 @@ def test_a_dead_network_costs_seconds_and_is_said_in_one_line(node):
     code = """
 import time
 from pathlib import Path
-from posexp.config import DataConfig, Source, WandbConfig, WandbMode
+from posexp.config.sections import DataConfig, Source, WandbConfig, WandbMode
 from posexp.data.load import load_store
 from posexp.errors import Misuse
-from posexp.log import Wandb
-from posexp.runs import Run
+from posexp.runs.wandb import Wandb
+from posexp.runs.run import Run
 start = time.perf_counter()
 for _ in range(2):
     copy = Wandb(Run(Path("a/b")), WandbConfig(mode=WandbMode.online), {}, "group", "label")

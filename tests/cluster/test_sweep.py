@@ -180,7 +180,7 @@ def test_a_step_that_does_not_end_is_not_waited_for(tmp_path, signum):
     """As one that is being compiled, which takes minutes."""
     words = slow_world(tmp_path)
     pace(tmp_path, 1000)
-    impatient = "import sys; from posexp import stopping, cli; stopping.PATIENCE = 0.5; sys.exit(cli.main())"
+    impatient = "import sys; from posexp.cli import main; from posexp.jobs import signals; signals.PATIENCE = 0.5; sys.exit(main.main())"
     process = subprocess.Popen(
         [sys.executable, "-c", impatient, "train", *words],
         cwd=tmp_path,
@@ -208,7 +208,7 @@ def test_sigterm_while_starting_ends_in_one_line(tmp_path, delay):
 
 DROPS = """
 import os, signal, sys, time
-from posexp import cli
+from posexp.cli import main
 
 class Finalised:
     def __del__(self):
@@ -219,9 +219,9 @@ def work(*words):
     Finalised()
     time.sleep(30)
 
-cli.run_hydra = work
+main.run_hydra = work
 sys.argv = ["posexp", "runs"]
-sys.exit(cli.main())
+sys.exit(main.main())
 """
 
 

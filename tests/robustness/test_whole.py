@@ -12,9 +12,9 @@ from posexp.storage import atomic
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from posexp import whole
-whole.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
-whole.write(Path(sys.argv[1]), "new")
+from posexp.storage import atomic
+atomic.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+atomic.write_file(Path(sys.argv[1]), "new")
 """
 
 

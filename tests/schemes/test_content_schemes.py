@@ -229,7 +229,7 @@ import torch
 from posexp import windows
 from posexp.attention import attention
 from posexp.evaluation.scoring import peak_memory
-from posexp.schemes import Dims, build
+from posexp.schemes import Dims, build_scheme
 
 torch.set_num_threads(1)
 windows.QUERY_BLOCK = 32
@@ -238,7 +238,7 @@ for T, names in ((8, ["fox"]), (4096, ["fox", "cable", "stick_breaking", "path",
     q = torch.ones(1, 4, T, 32)
     for name in names:
         with torch.no_grad():
-            attention(build(name, dims).layer(0), q, q, q, torch.arange(T)[None], q.new_zeros(1, T, 128))
+            attention(build_scheme(name, dims).layer(0), q, q, q, torch.arange(T)[None], q.new_zeros(1, T, 128))
         print(name, peak_memory(torch.device("cpu")))
 """
 

@@ -80,7 +80,7 @@ def here(*words: str, cwd: Path) -> Answer:
 
 def publish(*words: str, cwd: Path) -> tuple[int, str]:
     """scripts/publish in this process: its exit code and stderr."""
-    path = str(Path(__file__).parent.parent / "scripts" / "publish")
+    path = str(Path(__file__).resolve().parents[2] / "scripts" / "publish")
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
         patch.chdir(cwd)

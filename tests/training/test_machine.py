@@ -76,7 +76,7 @@ def test_a_pytorch_without_the_switch_keeps_its_default(monkeypatch: pytest.Monk
 def test_denormal_numbers_are_flushed_in_every_thread() -> None:
     """exp(-100) is one; a far key's weight under ALiBi is, and costs ten times an ordinary number."""
     code = (
-        "import torch; from posexp import machine; torch.set_num_threads(2); machine.prepare();"
+        "import torch; from posexp.model import cpu; torch.set_num_threads(2); cpu.prepare();"
         "print(int((torch.full((2_000_000,), -100.0).exp() != 0).sum()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -136,10 +136,10 @@ def test_a_small_pass_after_a_large_one_is_not_told_the_large_ones_peak() -> Non
     """Large blocks are kept for the next pass; what a row says of its memory must not count them."""
     code = """
 import torch
-from posexp import machine
+from posexp.model import cpu
 from posexp.evaluation.scoring import measured
 
-machine.prepare()
+cpu.prepare()
 for mib in (200, 1):
     with measured(torch.device("cpu")) as cost:
         torch.ones(mib, 2**18).sum()

@@ -277,13 +277,13 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_survives(c
     config = tiny(corpus, tmp_path)
     run = Run.of(config)
     limited = (
-        "import resource, sys; from posexp import checkpoint, cli; save = checkpoint.save\n"
+        "import resource, sys; from posexp.cli import main; from posexp.runs import checkpoint; save = checkpoint.save\n"
         "def later(folder, step, *rest, **more):\n"
         "    if step >= 14:\n"
         "        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "    save(folder, step, *rest, **more)\n"
-        "checkpoint.save = later; sys.exit(cli.main())"
+        "checkpoint.save = later; sys.exit(main.main())"
     )
     arguments = command(config)[3:]
     done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, cwd=tmp_path)
