@@ -43,7 +43,7 @@ def attention(
     """
     window = window or Window(scheme.dims)
     scale = q_BHTC.shape[-1] ** -0.5
-    if window.far is None:  # their path rotates far keys to two positions
+    if window.far is None:  # the path of far keys rotates to two positions
         q_BHTC, k_BHTC = scheme.rotate(q_BHTC, k_BHTC, pos_BT)
     for _, compute in paths(scheme, window, path, q_BHTC.device, last):
         mixed_BHTC = compute(q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, scale)

@@ -70,7 +70,7 @@ def laid_out(bias_HN: Tensor, window: Window) -> Tensor:
 def blocks(
     laid_HS: Tensor, window: Window, size: int, count: int | None = None
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield (queries in reverse order, keys, bias [H, Q, K]) for `size` of the last `count` queries (default all).
+    """Yield (queries in reverse order, keys, bias [H, Q, K]) for `size` queries at a time, of the last `count` or all.
 
     The bias is a view, unless the window is more than a function of distance.
     """

@@ -21,8 +21,8 @@ def rows_at_a_time(vocab_size: int, device: torch.device) -> int:
 def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
     """Return the mean cross-entropy of softmax(hidden weight^T), in nats, with logits in the dtype of `weight_VD`.
 
-    torch.nn.functional has a function of this name from 2.13 on, equally fast, which multiplies in float32 under
-    autocast, or rounds the loss of half-precision inputs, and breaks the graph of a compiled model.
+    torch.nn.functional has an equally fast function of this name from 2.13 on. Under autocast, PyTorch's function
+    multiplies in float32, or rounds the loss of half-precision inputs. In a compiled model PyTorch's breaks the graph.
     """
     device = hidden_ND.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype

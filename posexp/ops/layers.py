@@ -37,9 +37,7 @@ class Normalized(torch.autograd.Function):
         normal_BTD = x_BTD * inverse_BT1
         dweight_D = (gradients[0] * normal_BTD).flatten(0, -2).sum(0)
         dnormal_BTD = gradients[0] * weight_D
-        along_BT1 = (dnormal_BTD * normal_BTD).mean(
-            -1, keepdim=True
-        )  # the component along x, which does not affect the output
+        along_BT1 = (dnormal_BTD * normal_BTD).mean(-1, keepdim=True)  # along x, which does not affect the output
         return dnormal_BTD.addcmul_(normal_BTD, along_BT1, value=-1).mul_(inverse_BT1), dweight_D
 
 

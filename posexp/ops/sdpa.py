@@ -16,7 +16,7 @@ def biased(q_BHQC: Tensor, k_BHKC: Tensor, v_BHKC: Tensor, bias_BHQK: Tensor, sc
     """Return softmax attention with a float32 bias, since far distances would be equal if autocast rounded the bias."""
     kind = q_BHQC.dtype
     with torch.autocast(q_BHQC.device.type, enabled=False):
-        if q_BHQC.is_cuda:  # its kernels need a contiguous bias in the dtype of the queries
+        if q_BHQC.is_cuda:  # CUDA kernels need a contiguous bias in the dtype of the queries
             q_BHQC, k_BHKC, v_BHKC = q_BHQC.float(), k_BHKC.float(), v_BHKC.float()
             bias_BHQK = bias_BHQK.contiguous()
         elif kind not in HALF:

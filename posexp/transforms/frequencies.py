@@ -44,7 +44,7 @@ class Frequencies(Transform):
         return 1.0
 
     def apply(self, scheme: Scheme, window: Window, length: int) -> tuple[Scheme, Window]:
-        """Return the changed scheme and the window. Raises Misuse for `far` if `counts_tokens`."""
+        """Return the changed scheme and the window. Raises Misuse if `counts_tokens` and the window sets `far`."""
         twin, ropes = parts_in_use(scheme, Rope, "rotary frequencies")
         if self.counts_tokens and any(window.layer(i).far for i in range(self.dims.n_layer)):
             raise Misuse(

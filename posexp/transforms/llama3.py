@@ -27,7 +27,7 @@ def llama3_frequencies(theta_I: Tensor, train_length: int, factor: float, low: f
 
 
 class Llama3(Stretched):
-    """Interpolation of pairs that turn less than `low` times in the training length, none above `high` turns."""
+    """Interpolation of pairs that turn less than `low` times in training, and none of pairs above `high` turns."""
 
     def __init__(self, dims: Dims, factor: float | None, low: float, high: float):
         super().__init__(dims, factor)

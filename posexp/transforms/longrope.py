@@ -31,8 +31,8 @@ def longrope_attention_factor(factor: float, train_length: int) -> float:
 class LongRope(Stretched):
     """A division of each frequency by its own factor: `short` in inputs within the training length, `long` beyond.
 
-    `short` null is 1. `long` null are the NTK-aware factors, from which the authors' search for the factors of a model
-    starts. The output at a position thus depends on whether the input is longer than in training.
+    `short` null is 1. `long` null is the NTK-aware factors; the authors search for factors from such a start. The
+    output at a position thus depends on whether the input is longer than in training.
     """
 
     counts_tokens = True
