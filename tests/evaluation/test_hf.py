@@ -272,7 +272,7 @@ def test_a_transform_without_an_equivalent_does_not_apply(made, text, checkpoint
         ("recurrent", "yarn", "transformers refuses it for RecurrentGemmaForCausalLM: .*does not support RoPE types"),
         ("pair", "dynamic_ntk", "one pair of channels is rotated"),
         ("pair", "ntk", "one pair of channels is rotated"),
-        ("gpt-neox", "p_rope", "part of a head turns"),
+        ("gpt-neox", "p_rope", "a part of each head is rotated"),
         ("gptj", "yarn", "the rotary frequencies of GPTJConfig stand in code"),
     ],
 )
