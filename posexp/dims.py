@@ -1,13 +1,13 @@
-"""The sizes that a scheme or window is built for, and the spread of initial weights."""
+"""The sizes for which a scheme or window is built, and the spread of initial weights."""
 
 from dataclasses import dataclass
 
-INIT_STD = 0.02  # of every matrix inside the blocks, as in GPT-2
+INIT_STD = 0.02  # spread of every matrix inside the blocks, as in GPT-2
 
 
 @dataclass(frozen=True)
 class Dims:
-    """Sizes of the decoder a scheme is built for; `train_length` in tokens."""
+    """The sizes of the decoder for which a scheme is built, with `train_length` in tokens."""
 
     d_model: int
     n_head: int

@@ -1,6 +1,6 @@
-"""Causal attention with whatever a scheme adds to it and a window hides, in memory linear in the length of the input.
+"""Causal attention with any scheme and any window, in memory linear in the length of the input.
 
-Several paths compute the same: `paths` names those that do what scheme, window and device ask for, the fastest first.
+Several paths compute the same result. `paths` yields those that scheme, window and device allow, the fastest first.
 Shape suffixes: B batch, T tokens, H heads, C channels of a head, D width of the residual stream, N distances.
 """
 
@@ -19,8 +19,8 @@ from posexp.windows import Window
 
 __all__ = ["attention", "bias_between", "biased", "kernel_path"]
 
-# What computes a path, from q, k, v, pos_BT, x_BTD and the scale of logits: [B, H, T, C], or None where the scheme's
-# hook gives None.
+# The computation of a path, from q, k, v, pos_BT, x_BTD and the scale of logits to [B, H, T, C], or None if the hook of
+# the scheme returns None.
 Compute = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor | None]
 
 
@@ -35,16 +35,15 @@ def attention(
     path: AttentionPath = AttentionPath.auto,
     last: int | None = None,
 ) -> Tensor:
-    """[B, H, T, C]: every token's mixture of the values that it sees; logits are scaled by C^-0.5.
+    """Return the mixture of visible values for every token, [B, H, T, C]. Logits are scaled by C^-0.5.
 
-    Queries and keys come as projected: the scheme rotates them here. Without a `window` a token sees all before it.
-    `path` forces one way of computing it, for comparison. With `last`, of the last tokens alone: [B, H, last, C].
-    Raises Misuse if the window changes distances and the scheme reads content instead, or if the path cannot do what
-    scheme and window ask for.
+    Queries and keys are as projected; the scheme rotates them here. `window` is full by default. `path` forces a path
+    for comparison. With `last`, the result is that of the last tokens alone, [B, H, last, C]. Raises Misuse if the
+    window changes distances but the scheme reads content, or if `path` does not support the scheme or the window.
     """
     window = window or Window(scheme.dims)
     scale = q_BHTC.shape[-1] ** -0.5
-    if window.far is None:  # far keys are rotated to two places, on their own path
+    if window.far is None:  # the path of far keys rotates to two positions
         q_BHTC, k_BHTC = scheme.rotate(q_BHTC, k_BHTC, pos_BT)
     for _, compute in paths(scheme, window, path, q_BHTC.device, last):
         mixed_BHTC = compute(q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, scale)
@@ -61,10 +60,10 @@ def kernel_path(
     path: AttentionPath = AttentionPath.auto,
     device: torch.device | None = None,
 ) -> str:
-    """The name of the path that `attention` takes for `scheme` (of each block, if they differ), as rows record it.
+    """Return the path that `attention` takes for `scheme` (one per block, if blocks differ), as recorded in rows.
 
-    Computes nothing. `device` is where `attention` would; a scheme with parameters knows that by itself. Raises Misuse
-    as `attention` does.
+    Nothing is computed. `device` is the device of the computation, by default that of the scheme's parameters. Raises
+    Misuse as `attention` does.
     """
     window = window or Window(dims)
     device = device or next(iter([*scheme.parameters(), *scheme.buffers()]), torch.empty(0)).device
@@ -75,19 +74,19 @@ def kernel_path(
 def paths(
     scheme: Scheme, window: Window, path: AttentionPath, device: torch.device, last: int | None = None
 ) -> Iterator[tuple[str, Compute]]:
-    """The name of a path, and what computes it. The next one serves where the hook of those before gives None.
+    """Yield the name and the computation of each possible path. The next path is used if a computation returns None.
 
-    In this order: the scheme's own attention, two positions for each token, a bias by distance, a general bias, none.
-    Of the last tokens, where the path can leave out the others.
+    The order is: the scheme's own attention, two positions for each token, a bias by distance, a general bias, no bias.
+    With `last`, a path may compute the last tokens alone.
     """
     own, far = scheme.acts("attend"), window.far is not None
     if (own or far) and path is not AttentionPath.auto:
         what = type(scheme).__name__ if own else f"window {window.fingerprint()!r}"
-        raise Misuse(f"attention={path.value}: {what} has one way to compute attention, its own; leave attention out")
+        raise Misuse(f"attention={path.value}: {what} has one way to compute attention, its own; omit attention")
     if own and far:
         raise Misuse(
             f"window {window.fingerprint()!r} changes distances, and {type(scheme).__name__} reads content "
-            "instead: choose a window that only hides, such as sliding"
+            "instead: choose a window that only hides tokens, such as sliding"
         )
     if own:
         yield "scheme", lambda q, k, v, pos, x, scale: scheme.attend(q, k, v, pos, x, window)
@@ -114,7 +113,7 @@ def paths(
         if path is AttentionPath.flex:
             raise Misuse(
                 f"attention=flex: the bias of {type(scheme).__name__} is more than a function of distance; "
-                "leave attention out"
+                "omit attention"
             )
         yield "sdpa bias blocks", lambda q, k, v, pos, x, scale: by_position.attend(q, k, v, scheme, pos, window, scale)
     if path is AttentionPath.flex or (flexible and not window.full):

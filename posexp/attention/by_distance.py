@@ -18,11 +18,11 @@ from posexp import windows
 from posexp.ops.sdpa import HALF, as_wide, biased
 from posexp.windows import Window
 
-# The CPU kernel takes 256 queries at a time where it is given LONG_BLOCK or more, and 64 otherwise. Of a long input
-# that is 10 % faster; of a short one a block that wide sees too many keys that are in the future.
+# PyTorch's CPU kernel works on 256 queries at a time for LONG_BLOCK queries or more, and on 64 otherwise, which is
+# 10 % slower on long inputs. On short inputs so wide a block contains too many keys in the future.
 LONG, LONG_BLOCK = 8192, 768
-GRADIENT_BLOCK = 128  # queries whose logits the gradient of a learned bias computes again at a time,
-GRADIENT_LOGITS = 2**18  # and about how many of these are alive: a megabyte, which stays in the cache
+GRADIENT_BLOCK = 128  # queries whose logits the gradient of a learned bias recomputes at a time
+GRADIENT_LOGITS = 2**18  # logits in memory at a time, about: a megabyte, which stays in the cache
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -36,7 +36,7 @@ def attend(
     scale: float,
     last: int | None = None,
 ) -> Tensor:
-    """[B, H, T, C], or [B, H, last, C] of the last tokens. The bias stays float32 whatever autocast does."""
+    """Return [B, H, T, C], or [B, H, last, C] for the last tokens. The bias stays float32 whatever autocast does."""
     T, C = q_BHTC.shape[2], v_BHTC.shape[-1]
     v_BHTC = as_wide(v_BHTC, q_BHTC.shape[-1])
     laid_HS = laid_out(bias_HN, window)
@@ -59,7 +59,7 @@ def block_size(T: int, window: Window) -> int:
 
 
 def laid_out(bias_HN: Tensor, window: Window) -> Tensor:
-    """[H, S]: from the greatest distance down to 0, then -inf for keys in the future."""
+    """Return the bias from the greatest distance down to 0, then -inf for keys in the future, [H, S]."""
     T = bias_HN.shape[1]
     if window.size is not None:
         bias_HN = bias_HN.masked_fill(torch.arange(T, device=bias_HN.device) >= window.size, -torch.inf)
@@ -70,8 +70,10 @@ def laid_out(bias_HN: Tensor, window: Window) -> Tensor:
 def blocks(
     laid_HS: Tensor, window: Window, size: int, count: int | None = None
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """(queries in reverse order, keys, bias [H, Q, K]), `size` queries at a time, of the last `count` or all. The bias
-    is a view, but where a window is not a function of distance."""
+    """Yield (queries in reverse order, keys, bias [H, Q, K]) for `size` queries at a time, of the last `count` or all.
+
+    The bias is a view, unless the window is more than a function of distance.
+    """
     T, device = (laid_HS.shape[1] + 1) // 2, laid_HS.device
     count = count or T
     for first in range(0, count, size):
@@ -88,10 +90,10 @@ def blocks(
 
 
 class Learned(torch.autograd.Function):
-    """The same with a gradient for the bias, which PyTorch's kernel has none for: it would write all logits instead.
+    """Attention with a gradient for the bias, for which PyTorch would write all logits.
 
-    The backward pass computes logits again from the kept log-sum-exp (Dao et al. 2022, arXiv 2205.14135, algorithm 4)
-    and sums their gradient along diagonals. Queries come in reverse order.
+    The backward pass recomputes logits from the stored log-sum-exp (Dao et al. 2022, arXiv 2205.14135, algorithm 4) and
+    sums their gradient along diagonals. Queries are in reverse order.
     """
 
     @staticmethod
@@ -121,7 +123,7 @@ class Learned(torch.autograd.Function):
         kind = torch.float32 if q_BHTC.dtype in HALF else q_BHTC.dtype
         g_BHTC = gradients[0].to(kind)
         q_BHTC, k_BHTC, v_BHTC = q_BHTC.to(kind) * ctx.scale, k_BHTC.to(kind), v_BHTC.to(kind)
-        # The part of a softmax's gradient that all keys of a query share (algorithm 4, line 4).
+        # The part of the softmax gradient that all keys of a query share (algorithm 4, line 4).
         shared_BHT1 = (g_BHTC * out_BHTC.to(kind)).sum(-1, keepdim=True)
         lse_BHT1 = lse_BHT.to(kind)[..., None]
         dq_BHTC, dk_BHTC, dv_BHTC = (torch.zeros(x.shape, dtype=kind) for x in (q_BHTC, k_BHTC, v_BHTC))
@@ -131,8 +133,8 @@ class Learned(torch.autograd.Function):
                 H, Q, K = bias_HQK.shape
                 size = max(1, GRADIENT_LOGITS // (Q * K))
                 for some in (slice(first, min(first + size, H)) for first in range(0, H, size)):
-                    # Rows that are one place longer than the sums', read as if they were not, stand one further to
-                    # the right each: diagonals become columns.
+                    # Rows are stored with a width of K + Q and read with K + Q - 1, which shifts each row by one more
+                    # place to the right. Diagonals become columns.
                     skewed_HQW = torch.zeros(some.stop - some.start, Q, K + Q, dtype=kind)
                     for b in range(len(q_BHTC)):
                         query, key = (b, some, rows), (b, some, keys)

@@ -1,4 +1,4 @@
-"""Attention with a bias that depends on both positions, for one block of queries at a time.
+"""Attention with a bias that depends on both positions, one block of queries at a time.
 
 Shape suffixes: B batch, T tokens, Q query tokens of a block, K keys that it sees, H heads, C channels of a head.
 """
@@ -15,8 +15,7 @@ from posexp.windows import Window
 def attend(
     q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, scheme: Scheme, pos_BT: Tensor, window: Window, scale: float
 ) -> Tensor | None:
-    """[B, H, T, C], or None if the scheme adds no bias. In training a block's bias is made again for the gradient
-    instead of kept."""
+    """Return [B, H, T, C], or None if the scheme adds no bias. The backward pass recomputes the bias of each block."""
     with torch.autocast(q_BHTC.device.type, enabled=False):
         if scheme.bias(pos_BT[:, :1], pos_BT[:, :1]) is None:
             return None

@@ -1,4 +1,4 @@
-"""Attention written out, with every [T, T] matrix in full: what the other paths are compared with.
+"""Attention with full [T, T] matrices, the reference for the other paths.
 
 Shape suffixes: B batch, T tokens, H heads, C channels of a head.
 """
@@ -13,13 +13,13 @@ from posexp.windows import Window
 def attend(
     q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, scheme: Scheme, pos_BT: Tensor, window: Window, scale: float
 ) -> Tensor:
-    """[B, H, T, C]. Logits are float32 or wider."""
+    """Return [B, H, T, C]. Logits are float32 or wider."""
     kind = exact_type(q_BHTC)
     index_T = torch.arange(q_BHTC.shape[2], device=q_BHTC.device)
     with torch.autocast(q_BHTC.device.type, enabled=False):
         logits_BHTT = q_BHTC.to(kind) @ k_BHTC.to(kind).mT * scale
         bias_HN = scheme.distance_bias(index_T)
-        if bias_HN is not None:  # of distances in tokens, whatever positions they have
+        if bias_HN is not None:  # of distances in tokens, not positions
             logits_BHTT = logits_BHTT + bias_HN[:, (index_T[:, None] - index_T).clamp(min=0)]
         elif (bias_BHTT := scheme.bias(pos_BT, pos_BT)) is not None:
             logits_BHTT = logits_BHTT + bias_BHTT

@@ -1,4 +1,4 @@
-"""Attention in which queries and keys far apart stand elsewhere (`window.far`) than those near each other.
+"""Attention with other positions (`window.far`) for queries and keys that are far apart.
 
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, H heads, C channels of a head.
 """
@@ -11,14 +11,14 @@ from posexp.windows import Window
 
 
 def attend(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, scheme: Scheme, pos_BT: Tensor, window: Window) -> Tensor:
-    """[B, H, T, C]."""
+    """Return [B, H, T, C]."""
     far, T, device, scale = window.far, q_BHTC.shape[2], q_BHTC.device, q_BHTC.shape[-1] ** -0.5
     assert far is not None
     kind = exact_type(q_BHTC)
     index_T = torch.arange(T, device=device)
     query_1T, key_1T = far.query(index_T)[None], far.key(index_T)[None]
     near_q, near_k = scheme.rotate(q_BHTC, k_BHTC, pos_BT)
-    # In one call: a scheme that looks at all positions, as xPos does for its centre, sees those of both.
+    # One call for both, since the rotation may depend on all positions, as that of xPos on their centre.
     twice_q, twice_k = torch.cat((q_BHTC, q_BHTC), dim=2), torch.cat((k_BHTC, k_BHTC), dim=2)
     far_q, far_k = scheme.rotate(twice_q, twice_k, torch.cat((query_1T, key_1T), dim=1))
     far_q, far_k = far_q[:, :, :T], far_k[:, :, T:]

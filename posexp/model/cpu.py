@@ -1,6 +1,6 @@
-"""What makes a CPU compute faster without computing anything else. Set once, by the commands that compute.
+"""Settings that make a CPU faster without changing results, set once by commands that compute.
 
-Measured in results/bench.
+The effect is measured in results/bench.
 """
 
 import ctypes
@@ -15,51 +15,50 @@ import torch
 from torch import Tensor
 
 MKL, ONEDNN = "mkl", "onednn"
-# A call of oneDNN's that on most CPUs computes in float32, and on AMD's faster than MKL. On some CPUs with bfloat16
-# units it really rounds; so it is only taken where it was seen not to.
+# A mode of oneDNN that computes in float32 on most CPUs, on AMD faster than MKL. On some CPUs with bfloat16 units the
+# mode rounds to bfloat16, so its error is checked before use.
 ROUTE = "bf16"
-SLOW_WITH_MKL = "AuthenticAMD"  # and not by timing: runs must not differ by how busy a machine was when they began
-LOSSLESS = 4.0  # times the error of the default: what counts as float32's own
+SLOW_WITH_MKL = "AuthenticAMD"  # by vendor and not by timing, since runs must not depend on the load of a machine
+LOSSLESS = 4.0  # largest error that counts as float32, as a multiple of the default's
 SIZES = ((512, 256, 768), (1024, 1024, 256))  # rows, inner width, columns: layers of a small model
-# mallopt's parameters (malloc.h): blocks below the first are taken from the heap, which is given back to the system
-# only when that much of it is free. Otherwise every large tensor is mapped anew, page by page.
+# Parameters of mallopt (malloc.h). Blocks below MMAP_THRESHOLD are allocated on the heap, of which up to TRIM_THRESHOLD
+# stays in the process when free. By default every large tensor is mapped anew, page by page.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-KEPT = 1 << 28
+HEAP_BYTES = 1 << 28
 
 
 def prepare(recorded: str | None = None) -> None:
-    """Sets up this process.
+    """Set up this process.
 
-    A run that goes on names the matrix multiplication that it was `recorded` to begin with, and gets the same bits,
-    where this machine has it.
+    A resumed run passes its `recorded` matrix multiplication, and reproduces the same bits if the machine supports it.
     """
-    torch.set_flush_denormal(True)  # exp of a far key's logit is one, and costs ten times an ordinary number
+    torch.set_flush_denormal(True)  # weights of far keys are denormal, ten times as slow as other numbers
     keep_memory()
     set_matmul(MKL if recorded == MKL else choose_matmul(recorded == ONEDNN))
 
 
 def matmul() -> str:
-    """What float32 matrices are multiplied by, as rows and provenance record it."""
+    """Return the library that multiplies float32 matrices, as recorded in rows and provenance."""
     return ONEDNN if getattr(route(), "fp32_precision", None) == ROUTE else MKL
 
 
 def keep_memory() -> None:
-    """Where the C library is glibc."""
-    if not os.environ.get("MALLOC_MMAP_THRESHOLD_"):  # else the user has said it already
+    """Keep freed memory in the process, if the C library is glibc."""
+    if not os.environ.get("MALLOC_MMAP_THRESHOLD_"):  # the user's own setting has priority
         with suppress(OSError, AttributeError, TypeError):
             libc = ctypes.CDLL(None)
-            libc.mallopt(MMAP_THRESHOLD, KEPT)
-            libc.mallopt(TRIM_THRESHOLD, KEPT)
+            libc.mallopt(MMAP_THRESHOLD, HEAP_BYTES)
+            libc.mallopt(TRIM_THRESHOLD, HEAP_BYTES)
 
 
 def release_memory() -> None:
-    """Gives what was kept and is free back to the system, so that what is measured next is not hidden in it."""
+    """Return free memory to the system, so that the next measurement of memory starts without it."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def route() -> Any | None:
-    """PyTorch's switch for how oneDNN multiplies, where this version has it."""
+    """Return PyTorch's setting for matrix multiplication by oneDNN, or None if the version has none."""
     switch = getattr(torch.backends.mkldnn, "matmul", None)
     return switch if torch.backends.mkldnn.is_available() and hasattr(switch, "fp32_precision") else None
 
@@ -71,8 +70,10 @@ def set_matmul(name: str) -> None:
 
 @functools.cache
 def choose_matmul(begun: bool = False) -> str:
-    """oneDNN's where it is as exact as float32, on CPUs on which it is faster or for a run that has `begun` with it;
-    else the default. Takes some milliseconds."""
+    """Return ONEDNN if it is as exact as float32, and either faster on this CPU or used by a run that has `begun`.
+
+    Otherwise return MKL, the default. The check takes some milliseconds.
+    """
     if route() is None or not (begun or vendor() == SLOW_WITH_MKL):
         return MKL
     before = matmul()
@@ -90,7 +91,7 @@ def choose_matmul(begun: bool = False) -> str:
 
 
 def vendor() -> str:
-    """Of the CPU, as Linux names it; "" where that is not known."""
+    """Return the vendor of the CPU as Linux names it, or "" if unknown."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("vendor_id"):

@@ -1,4 +1,4 @@
-"""The decoder: the same for every scheme, which alone decides how it learns where its tokens are.
+"""The decoder, identical for every scheme apart from positions.
 
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head,
 F width of the MLP, V vocabulary.
@@ -23,9 +23,9 @@ from posexp.ops.layers import RMSNorm, swiglu
 from posexp.schemes import EMBEDDING_STD, Scheme
 from posexp.windows import Window
 
-Attend = Callable[..., Tensor]  # `attention`, but for q, k, v and x_BTD: a block knows nothing of positions
+Attend = Callable[..., Tensor]  # `attention` with all arguments bound but q, k, v and x_BTD
 
-BASE_WIDTH = 128  # where the tied output layer is not scaled: that of model=tiny
+BASE_WIDTH = 128  # the width of model=tiny, at which the tied output layer is not scaled
 
 
 class SelfAttention(nn.Module):
@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
         return self.out(mixed_BHTC.transpose(1, 2).flatten(2))
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of every head, [B, H, T, C] each."""
+        """Return queries, keys and values of every head, [B, H, T, C] each."""
         B, T, D = x_BTD.shape
         qkv_BHTC = self.qkv(x_BTD).view(B, T, 3 * self.n_head, D // self.n_head).transpose(1, 2)
         q_BHTC, k_BHTC, v_BHTC = qkv_BHTC.chunk(3, dim=1)
@@ -51,11 +51,11 @@ class SelfAttention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Shazeer 2020, arXiv 2002.05202; 8/3 D wide, for the parameter count of a 4 D wide GELU."""
+    """A SwiGLU MLP, 8/3 D wide for as many parameters as a GELU of 4 D. Shazeer 2020, arXiv 2002.05202."""
 
     def __init__(self, d_model: int):
         super().__init__()
-        width = 32 * round(8 / 3 * d_model / 32) or 32  # whole vectors for the hardware
+        width = 32 * round(8 / 3 * d_model / 32) or 32  # a multiple of the vector width
         self.gate_and_up = nn.Linear(d_model, 2 * width, bias=False)
         self.out = nn.Linear(width, d_model, bias=False)
 
@@ -83,7 +83,7 @@ class Block(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
-        """[B, T, D], or of the last tokens alone if `attend` gives no others."""
+        """Return [B, T, D], or the last tokens alone if `attend` returns no others."""
         mixed_BTD = self.attention(self.norm_attention(x_BTD), attend)
         x_BTD = x_BTD[:, -mixed_BTD.shape[1] :] + self.drop(mixed_BTD)
         return x_BTD + self.drop(self.mlp(self.norm_mlp(x_BTD)))
@@ -95,14 +95,14 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A pre-norm causal language model with tied embeddings.
 
-    Embeddings are drawn as in GPT-2 and scaled to unit size on the way in, as in Vaswani et al. 2017 (section 3.4):
-    positions added to them, also of unit size, do not drown them. The tied output layer is scaled by 1/width (muP,
-    Yang et al. 2022, arXiv 2203.03466, table 8): a token's own embedding would otherwise win at the start, the
-    more the wider the model. All schemes get the same.
+    Embeddings are drawn as in GPT-2 and scaled to unit size at the input, as in Vaswani et al. 2017 (section 3.4), so
+    that added positions, also of unit size, do not drown the embeddings. The tied output layer is scaled by 1/width
+    (muP, Yang et al. 2022, arXiv 2203.03466, table 8). Otherwise the logit of the input token itself would dominate at
+    the start of training, more so in wider models.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, scheme: Scheme, seed: int, window: Window | None = None):
-        """`seed` draws the weights, the same ones whatever the scheme has drawn for itself."""
+        """Draw the weights from `seed`, independently of random numbers that the scheme has drawn."""
         super().__init__()
         self.scheme = scheme
         self.window = window or Window(scheme.dims)
@@ -114,20 +114,20 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:
-                # the two branches of each block that write to the residual stream start small: GPT-2, section 2.3
+                # the two branches of each block that write to the residual stream start smaller (GPT-2, section 2.3)
                 branches = 2 * config.n_layer if name.endswith("out.weight") else 1
                 nn.init.normal_(weight, std=INIT_STD * branches**-0.5)
 
     def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
-        """Hidden states [B, T, D] of tokens (int64), ready for `logits`; or of the last tokens alone, [B, last, D], of
-        which the last block then computes nothing else.
+        """Return the hidden states of tokens (int64), [B, T, D], the input of `logits`.
 
-        Raises Misuse if the input is longer than the scheme is defined for.
+        With `last`, return those of the last tokens alone, [B, last, D], and skip the others in the last block.
+        Raises Misuse if the input is longer than the `max_length` of the scheme.
         """
         B, T = tokens_BT.shape
         limit = self.scheme.max_length
         if limit is not None and limit < T:
-            raise Misuse(f"{self.scheme.fingerprint()} is undefined past {limit} tokens: input of {T}")
+            raise Misuse(f"{self.scheme.fingerprint()} is undefined past {limit} tokens, got an input of {T}")
         pos_BT = self.scheme.positions(B, T, tokens_BT.device)
         x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
         x_BTD = self.scheme.embed(x_BTD, pos_BT)
@@ -138,19 +138,19 @@ class Decoder(nn.Module):
         return self.norm(x_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
-        """[B, T, V] float32."""
+        """Return logits, [B, T, V] float32."""
         return F.linear(self.scaled(hidden_BTD), self.embedding.weight).float()
 
     def scaled(self, hidden_BTD: Tensor) -> Tensor:
         return hidden_BTD * (BASE_WIDTH / self.embedding.embedding_dim)
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean loss in nats per token."""
+        """Return the mean loss in nats per token."""
         hidden_ND = self.scaled(self(tokens_BT)).flatten(0, 1)
         return linear_cross_entropy(hidden_ND, self.embedding.weight, targets_BT.flatten())
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters in all, of the token embeddings, of the scheme, and of the rest."""
+        """Return the number of parameters in total, of the token embeddings, of the scheme, and of the rest."""
         total = sum(weight.numel() for weight in self.parameters())
         embedding = self.embedding.weight.numel()
         scheme = sum(weight.numel() for weight in self.scheme.parameters())
@@ -165,7 +165,7 @@ def build_decoder(
     seed: int,
     window_node: dict[str, Any] | None = None,
 ) -> Decoder:
-    """A decoder with weights drawn from `seed`, of config sections for its scheme and window (None: a full one)."""
+    """Return a decoder with weights drawn from `seed`, and a scheme and window from config sections (None: full)."""
     torch.manual_seed(seed)
     dims = Dims(config.d_model, config.n_head, config.n_layer, train_length)
     scheme = schemes.from_config(scheme_node, dims)
@@ -173,5 +173,5 @@ def build_decoder(
 
 
 def build_model(config: TrainCommand, vocab_size: int) -> Decoder:
-    """The decoder of a run, before its first step."""
+    """Return the decoder of a run before the first step."""
     return build_decoder(config.model, vocab_size, config.scheme, config.train.length, config.seed, config.window)

@@ -1,4 +1,4 @@
-"""Where and in which precision a run computes."""
+"""The device and the precision of a run."""
 
 import sys
 from contextlib import AbstractContextManager
@@ -10,9 +10,9 @@ from posexp.errors import Misuse
 
 
 def choose_device(wanted: Device) -> torch.device:
-    """Raises Misuse if a GPU is asked for where there is none."""
+    """Return the device. Raises Misuse if a GPU is requested but not available."""
     if wanted is Device.cuda and not torch.cuda.is_available():
-        raise Misuse("device=cuda: no CUDA device is available here; leave device out, or set device=cpu")
+        raise Misuse("device=cuda: no CUDA device is available; omit device, or set device=cpu")
     if wanted is Device.auto:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted.value)
@@ -25,28 +25,28 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager:
-    """bfloat16 autocast, or nothing. Schemes compute positions in float32 in either."""
+    """Return a context of bfloat16 autocast, or none. Schemes compute positions in float32 in both."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bfloat16)
 
 
 class Graphs:
-    """Watches torch.compile: a training step is compiled once, and every graph made later costs seconds."""
+    """A watch on torch.compile: a step is compiled once, and every later compilation costs seconds."""
 
-    SETTLED = 20  # steps after which all that a step needs should have been compiled
+    SETTLED = 20  # steps after which compilation should be complete
 
     def __init__(self, first_step: int):
-        self.first_step, self.known, self.told = first_step, 0, False
+        self.first_step, self.known, self.logged = first_step, 0, False
 
     def made_again(self, step: int) -> str:
-        """A line to tell if graphs were compiled since the last call; "" while training settles, and once told."""
+        """Return a log line if graphs were compiled since the last call, at most once and after SETTLED steps."""
         made = compiled_graphs()
-        again = made > self.known and step > self.first_step + self.SETTLED and not self.told
-        self.known, self.told = made, self.told or again
+        again = made > self.known and step > self.first_step + self.SETTLED and not self.logged
+        self.known, self.logged = made, self.logged or again
         return f"compiled again by step {step}, {made} graphs so far: try train.compile=false" if again else ""
 
 
 def compiled_graphs() -> int:
-    """How many graphs torch.compile has made in this process."""
+    """Return the number of graphs that torch.compile has compiled in this process."""
     if "torch._dynamo" not in sys.modules:
         return 0
     from torch._dynamo.utils import counters

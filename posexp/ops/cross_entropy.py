@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear layer over a vocabulary, without the logits of all tokens at a time.
+"""Cross-entropy of a linear layer over a vocabulary, without storing the logits of all tokens.
 
 Shape suffixes: N tokens, M tokens of a chunk, D width, V vocabulary.
 """
@@ -9,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits that are alive at a time. On a CPU 16 MiB of them, which stay in its cache; a GPU needs more to be busy.
+# Logits in memory at a time: on a CPU 16 MiB, which fit its cache; a GPU needs more to be fully used.
 LOGITS = {"cpu": 2**22, "cuda": 2**28}
 
 
 def rows_at_a_time(vocab_size: int, device: torch.device) -> int:
-    """Tokens whose logits may be alive together."""
+    """Return the number of tokens whose logits are in memory at a time."""
     return max(1, LOGITS.get(device.type, LOGITS["cpu"]) // vocab_size)
 
 
 def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
-    """Mean cross-entropy of softmax(hidden weight^T), in nats; logits float32, or float64 if the inputs are.
+    """Return the mean cross-entropy of softmax(hidden weight^T), in nats, with logits in the dtype of `weight_VD`.
 
-    (torch.nn.functional has one of this name from 2.13 on, equally fast. Under autocast that one multiplies in float32
-    or, handed half precision, rounds the loss itself; and a compiled model leaves its graph for it.)
+    torch.nn.functional has an equally fast function of this name from 2.13 on. Under autocast, PyTorch's function
+    multiplies in float32, or rounds the loss of half-precision inputs. In a compiled model PyTorch's breaks the graph.
     """
     device = hidden_ND.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
@@ -31,7 +31,7 @@ def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Computes gradients chunk by chunk along with the loss, when the logits are at hand."""
+    """Cross-entropy that computes gradients together with the loss, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, kind: torch.dtype) -> Tensor:

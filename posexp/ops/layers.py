@@ -1,5 +1,5 @@
-"""Layers whose own code keeps fewer activations for the gradient, and takes fewer passes over them on a CPU, than
-PyTorch's operations one by one. A model that is compiled has its compiler do this.
+"""Layers that store fewer activations for the gradient than PyTorch's separate operations, and are faster on a CPU.
+A compiled model uses PyTorch's operations, which the compiler fuses.
 
 Shape suffixes: B batch, T tokens, D width of what is normalised, F width of the MLP, G twice as much (gate, then up).
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.RMSNorm):
-    """Zhang and Sennrich 2019, arXiv 1910.07467, equation 4."""
+    """RMSNorm. Zhang and Sennrich 2019, arXiv 1910.07467, equation 4."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         exact = x_BTD.dtype == self.weight.dtype and x_BTD.dtype in (torch.float32, torch.float64)
@@ -22,12 +22,12 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Normalized(torch.autograd.Function):
-    """x / rms(x) * weight; keeps x, which the residual stream holds anyway, and one number a token."""
+    """The function x / rms(x) * weight, which stores x (shared with the residual stream) and one number per token."""
 
     @staticmethod
     def forward(ctx: Any, x_BTD: Tensor, weight_D: Tensor) -> Tensor:
         inverse_BT1 = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True).square_().div_(x_BTD.shape[-1])
-        inverse_BT1 = inverse_BT1.add_(torch.finfo(x_BTD.dtype).eps).rsqrt_()  # nn.RMSNorm's own epsilon
+        inverse_BT1 = inverse_BT1.add_(torch.finfo(x_BTD.dtype).eps).rsqrt_()  # the epsilon of nn.RMSNorm
         ctx.save_for_backward(x_BTD, weight_D, inverse_BT1)
         return (x_BTD * inverse_BT1).mul_(weight_D)
 
@@ -37,12 +37,12 @@ class Normalized(torch.autograd.Function):
         normal_BTD = x_BTD * inverse_BT1
         dweight_D = (gradients[0] * normal_BTD).flatten(0, -2).sum(0)
         dnormal_BTD = gradients[0] * weight_D
-        along_BT1 = (dnormal_BTD * normal_BTD).mean(-1, keepdim=True)  # what would only change the length of x
+        along_BT1 = (dnormal_BTD * normal_BTD).mean(-1, keepdim=True)  # along x, which does not affect the output
         return dnormal_BTD.addcmul_(normal_BTD, along_BT1, value=-1).mul_(inverse_BT1), dweight_D
 
 
 def swiglu(gate_and_up_BTG: Tensor) -> Tensor:
-    """silu(gate) * up, [B, T, F]. Shazeer 2020, arXiv 2002.05202, equation 6."""
+    """Return silu(gate) * up, [B, T, F]. Shazeer 2020, arXiv 2002.05202, equation 6."""
     if torch.compiler.is_compiling():
         gate_BTF, up_BTF = gate_and_up_BTG.chunk(2, dim=-1)
         return F.silu(gate_BTF) * up_BTF
@@ -50,7 +50,7 @@ def swiglu(gate_and_up_BTG: Tensor) -> Tensor:
 
 
 class Gated(torch.autograd.Function):
-    """Computes silu again for the gradient instead of keeping it."""
+    """The function silu(gate) * up, which recomputes silu for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, gate_and_up_BTG: Tensor) -> Tensor:

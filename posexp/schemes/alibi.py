@@ -1,6 +1,6 @@
 """Attention with linear biases (ALiBi). Press et al. 2021, arXiv 2108.12409, section 3.
 
-Shape suffixes: H heads (those with a slope, where it says so), N distances.
+Shape suffixes: H heads, N distances.
 """
 
 import torch
@@ -13,10 +13,10 @@ from posexp.schemes import Scheme
 
 
 def alibi_slopes(n_head: int) -> list[float]:
-    """The penalty per token of distance of each head, float64.
+    """Return the penalty per token of distance of each head, float64.
 
-    2^(-8h/H) for h = 1..H where H is a power of two; otherwise those of the largest power of two
-    below, then every other slope of twice that (ofirpress/attention_with_linear_biases).
+    Slopes are 2^(-8h/H) for h = 1..H where H is a power of two. For other H, the first slopes are those of the largest
+    power of two below, the rest every other slope of twice that power (ofirpress/attention_with_linear_biases).
     """
     power = 1 << (n_head.bit_length() - 1)
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
@@ -25,11 +25,11 @@ def alibi_slopes(n_head: int) -> list[float]:
 
 
 class Alibi(Scheme):
-    """Lowers the logit of a key by slope * distance, in every block alike.
+    """A penalty of slope * distance on the logit of a key, the same in every block.
 
-    Slopes are fixed, or with `learned` only start there (the paper's section 3: learned ones extrapolate worse).
-    The first `share` of the heads have slopes, those that a model of so many heads would have; the others see all
-    distances alike. Raises Misuse for a share that is not above 0 and up to 1, or that leaves no head a slope.
+    Slopes are fixed. With `learned`, slopes are parameters that start there (section 3 of the paper: learned slopes
+    extrapolate worse). Only the first `share` of the heads have slopes, those of a model with that many
+    heads. Raises Misuse unless `share` is above 0, at most 1, and gives at least one head a slope.
     """
 
     relative = True
@@ -38,12 +38,14 @@ class Alibi(Scheme):
         super().__init__(dims)
         self.sloped = round(dims.n_head * share)
         if not 0 < share <= 1 or self.sloped == 0:
-            raise Misuse(f"scheme.share={share} gives no head a slope: it is a share of the {dims.n_head} heads")
-        # Fixed slopes are no buffer: checkpoints from before slopes could be learned hold none.
+            raise Misuse(
+                f"scheme.share={share} must be above 0, at most 1 and select one or more of {dims.n_head} heads"
+            )
+        # Fixed slopes cannot be a buffer: checkpoints older than the option `learned` have no such buffer.
         self.slope_H = nn.Parameter(torch.tensor(alibi_slopes(self.sloped))) if learned else None
 
     def slopes(self, device: torch.device) -> Tensor:
-        """[H] of all heads, in logits per token."""
+        """Return the slopes of all heads, [H], in logits per token."""
         fixed_H = torch.tensor(alibi_slopes(self.sloped), dtype=torch.float32, device=device)
         return F.pad(fixed_H if self.slope_H is None else self.slope_H, (0, self.dims.n_head - self.sloped))
 

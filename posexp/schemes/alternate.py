@@ -1,4 +1,4 @@
-"""Two schemes that alternate by block, as RoPE and no positions do in RNoPE-SWA. Yang et al. 2025, arXiv 2501.18795.
+"""Two schemes that alternate by block, such as RoPE and NoPE in RNoPE-SWA. Yang et al. 2025, arXiv 2501.18795.
 
 Shape suffixes: B batch, T tokens.
 """
@@ -16,9 +16,9 @@ from posexp.schemes.wrapper import Composite
 
 
 class Alternate(Composite):
-    """Every `every`-th block uses `other`, the rest `inner`; positions are those of `inner`.
+    """A scheme that uses `other` in every `every`-th block and `inner` in the rest. Positions are those of `inner`.
 
-    Raises Misuse for a scheme that acts on the embeddings: all blocks would see what it adds.
+    Raises Misuse for a scheme that acts on the embeddings, which all blocks share.
     """
 
     def __init__(self, dims: Dims, every: int, inner: Any, other: Any):
@@ -31,7 +31,7 @@ class Alternate(Composite):
             x_BTD = torch.zeros(1, 1, dims.d_model)
             if part.embed(x_BTD, torch.zeros(1, 1, dtype=torch.int64)) is not x_BTD:
                 raise Misuse(
-                    f"{part.fingerprint()} acts on the embeddings, which all blocks share: it cannot alternate"
+                    f"{part.fingerprint()} cannot alternate: it acts on the embeddings, which all blocks share"
                 )
 
     def parts(self) -> Sequence[Scheme]:

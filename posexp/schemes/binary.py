@@ -1,6 +1,6 @@
-"""The position's binary digits, added to the channels: neighbours such as 7 and 8 may differ in many of them.
+"""The binary digits of the position, added to the channels. Neighbours such as 7 and 8 may differ in many digits.
 
-Fleetwood 2024, huggingface.co/blog/designing-positional-encoding. Kept to compare.
+Fleetwood 2024, huggingface.co/blog/designing-positional-encoding. A baseline.
 Shape suffixes: B batch, T tokens, D width of the residual stream.
 """
 
@@ -11,20 +11,19 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
 
-MOST = 62  # positions are int64, and their number is one more than the largest
+MAX_BITS = 62  # positions are int64, and the number of positions is one more than the largest
 
 
 class Binary(Scheme):
-    """Adds bit (c mod `bits`) of the position, lowest first, to channel c; positions end at 2^bits.
+    """A scheme that adds bit (c mod `bits`) of the position, lowest first, to channel c. Positions end at 2^bits.
 
-    A position between whole ones has the bits of the one below. Raises Misuse for bits that are not between 1 and
-    the number of channels (or 62).
+    A fractional position is rounded down. Raises Misuse unless `bits` is from 1 to the number of channels, at most 62.
     """
 
     def __init__(self, dims: Dims, bits: int):
         super().__init__(dims)
-        if not 1 <= bits <= min(dims.d_model, MOST):
-            raise Misuse(f"scheme.bits={bits} must be from 1 to {min(dims.d_model, MOST)}: each needs a channel")
+        if not 1 <= bits <= min(dims.d_model, MAX_BITS):
+            raise Misuse(f"scheme.bits={bits} must be from 1 to {min(dims.d_model, MAX_BITS)}, one channel per bit")
         self.bits = bits
         self.max_length = 2**bits
 

@@ -12,18 +12,18 @@ from posexp.schemes.per_layer import PerLayer
 
 
 class Steps(ForgetGate):
-    """One block's steps: a key is lowered by softplus(w.x_t + b) for every token t after it up to the query."""
+    """The steps of one block: softplus(w.x_t + b) lowers all keys before token t, for the query of t and later ones."""
 
     def log_kept(self, x_BTD: Tensor) -> Tensor:
         return -F.softplus(self.gate(x_BTD))
 
 
 class Cable(PerLayer):
-    """A step for every token, head and block, read from the content and summed along the way.
+    """A step for every token, head and block, computed from the content and summed from key to query.
 
-    -softplus(u) is log sigmoid(-u): with its weights negated this is FoX with a gate bias of 0, and it starts from the
-    same distribution. Both are here because both are published. The authors' code (axiomlab/Cable) leaves
-    logits unscaled; here they are scaled by C^-0.5, as in every scheme.
+    -softplus(u) is log sigmoid(-u), so CABLE with negated weights is FoX with a gate bias of 0, and both start from the
+    same distribution. Both are published. The authors' code (axiomlab/Cable) does not scale logits; here logits are
+    scaled by C^-0.5, as in every scheme.
     """
 
     def __init__(self, dims: Dims):

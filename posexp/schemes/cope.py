@@ -16,11 +16,11 @@ from posexp.windows import at_least
 
 
 class PositionTable(BlockwiseAttention):
-    """One block's position vectors, the same for all of its heads.
+    """The position vectors of one block, shared by its heads.
 
-    With logits z_ij = q_i.k_j / sqrt(C), query i counts the tokens that its gates sigmoid(z) let through, from itself
-    back to key j: p_ij. Key j gets q_i.e[p_ij] on top of z_ij, not divided by sqrt(C), as in the listing. Between whole
-    positions e is a straight line.
+    Logits are z_ij = q_i.k_j / sqrt(C). The position p_ij is the sum of the gates sigmoid(z) from query i back to key
+    j. The logit becomes z_ij + q_i.e[p_ij]; the second term is not divided by sqrt(C), as in the listing. Between whole
+    positions e is interpolated linearly.
     """
 
     relative = True
@@ -35,9 +35,9 @@ class PositionTable(BlockwiseAttention):
 
     def mixture(self, block: Block) -> Tensor:
         table_CP = self.table_PC.to(block.q.dtype).T
-        rise_CP = F.pad(table_CP.diff(dim=1), (0, 1))  # from each entry to the next; flat at the end
+        rise_CP = F.pad(table_CP.diff(dim=1), (0, 1))  # from each entry to the next, 0 at the end
         logits_BHQK = block.q * self.dims.head_dim**-0.5 @ block.k.mT
-        logits_BHQK = logits_BHQK.masked_fill(~block.visible, -torch.inf)  # whose gate is 0
+        logits_BHQK = logits_BHQK.masked_fill(~block.visible, -torch.inf)  # a gate of 0
         p_BHQK = logits_BHQK.sigmoid().cumsum(-1).clamp(max=len(self.table_PC) - 1)
         whole_BHQK = p_BHQK.long()
         logits_BHQK = logits_BHQK + (block.q @ table_CP).gather(-1, whole_BHQK)
@@ -46,7 +46,7 @@ class PositionTable(BlockwiseAttention):
 
 
 class Cope(PerLayer):
-    """Positions count what the query's gates let through instead of tokens; those from `max_pos` - 1 on are one."""
+    """Positions that sum gates of the query instead of counting tokens. Positions end at `max_pos` - 1."""
 
     def __init__(self, dims: Dims, max_pos: int):
         at_least("scheme.max_pos", max_pos, 2)

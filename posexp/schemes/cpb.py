@@ -1,4 +1,4 @@
-"""A bias that a small network makes of distance: dynamic position bias (DPB), or continuous (CPB).
+"""A bias computed from distance by a small network: dynamic (DPB) or continuous (CPB) position bias.
 
 Wang et al. 2021 (CrossFormer), arXiv 2108.00154, section 3.3; Liu et al. 2021 (Swin V2), arXiv 2111.09883, section 3.3.
 Shape suffixes: H heads, N distances.
@@ -13,11 +13,11 @@ from posexp.schemes import Scheme
 
 
 class ContinuousBias(Scheme):
-    """Adds mlp(x)[head] to a logit; one network for all blocks, of two hidden layers a quarter of the model wide.
+    """A bias mlp(x)[head], with one network for all blocks.
 
-    x is the distance, or with `log_distance` log(1 + distance) as in Swin V2. (Keys come before queries here, so
-    there is no sign to keep.) Depth, width and SiLU are those of lucidrains/x-transformers' DynamicPositionBias.
-    Raises Misuse for a model less than 4 wide.
+    x is the distance, or log(1 + distance) with `log_distance`, as in Swin V2. The distance has no sign, since keys
+    come before queries. The network has two hidden layers a quarter of d_model wide. Depth, width and SiLU are those of
+    DynamicPositionBias in lucidrains/x-transformers. Raises Misuse for a d_model below 4.
     """
 
     relative = True
@@ -26,12 +26,12 @@ class ContinuousBias(Scheme):
         super().__init__(dims)
         W, H = dims.d_model // 4, dims.n_head
         if W == 0:
-            raise Misuse(f"the network of cpb is a quarter of the model wide: model.d_model={dims.d_model} is below 4")
+            raise Misuse(f"scheme=cpb needs a model.d_model of at least 4, got model.d_model={dims.d_model}")
         self.log_distance = log_distance
         first = nn.Linear(1, W)
         if not log_distance:
-            # Start as if distances were counted in training lengths. PyTorch's draw alone gives heads a slope of about
-            # 0.1 a token, as often up as down: ALiBi's steepest, or its reverse.
+            # Divided as if distances were in training lengths. PyTorch's own initialisation would give heads a slope
+            # of about 0.1 per token of either sign, as steep as the steepest of ALiBi.
             with torch.no_grad():
                 first.weight /= dims.train_length
         self.mlp = nn.Sequential(first, nn.SiLU(), nn.Linear(W, W), nn.SiLU(), nn.Linear(W, H))

@@ -20,18 +20,18 @@ from posexp.windows import at_least
 
 
 class HeadMixer(nn.Module):
-    """One block's MLP, from the logits and biases of all heads to one more bias for each."""
+    """The MLP of one block, from the logits and biases of all heads to a second bias for each head."""
 
     def __init__(self, n_head: int, width: int):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(2 * n_head, width), nn.LeakyReLU(), nn.Linear(width, n_head))
 
     def forward(self, both_BGQK: Tensor) -> Tensor:
-        """[B, H, Q, K]."""
+        """Return the second bias, [B, H, Q, K]."""
         mixed_BHN = both_BGQK.flatten(2)
         for part in self.mlp:
             if isinstance(part, nn.Linear):
-                # heads stay where they are: moving them to the end would copy every pair
+                # a convolution keeps heads in place; a linear layer would copy every pair to move heads last
                 mixed_BHN = F.conv1d(mixed_BHN, part.weight[..., None], part.bias)
             else:
                 mixed_BHN = part(mixed_BHN)
@@ -39,7 +39,7 @@ class HeadMixer(nn.Module):
 
 
 class AdaptedBias(BlockwiseAttention, Wrapper):
-    """One block of it: logits A + B + MLP([A; B]), where A is q.k / sqrt(C) and B the bias of `inner`."""
+    """One block of DAPE: logits A + B + MLP([A; B]), where A is q.k / sqrt(C) and B the bias of `inner`."""
 
     def __init__(self, dims: Dims, inner: Scheme, mixer: HeadMixer):
         super().__init__(dims, inner)
@@ -63,7 +63,7 @@ class AdaptedBias(BlockwiseAttention, Wrapper):
 
 
 class Dape(Wrapper):
-    """Another scheme's bias, adapted in every block by an MLP of `width` over the heads' logits and biases.
+    """The bias of another scheme, adapted in every block by an MLP of `width` over the logits and biases of all heads.
 
     Raises Misuse if `inner` adds no bias in some block.
     """
@@ -77,7 +77,7 @@ class Dape(Wrapper):
             if any(bias_between(self.inner.layer(i), pos_11, pos_11) is None for i in range(dims.n_layer)):
                 raise Misuse(
                     f"scheme.inner={self.inner.fingerprint()} adds no bias that DAPE could adapt: "
-                    "choose one that does, such as alibi"
+                    "choose a scheme that adds one, such as alibi"
                 )
 
     def layer(self, index: int) -> Scheme:

@@ -16,11 +16,11 @@ from posexp.schemes.wrapper import Wrapper
 
 
 class Drope(Wrapper):
-    """The inner scheme for the first `keep` of training, then none: the model learns to do without."""
+    """The inner scheme for the first share `keep` of training, and no positions after that."""
 
     def __init__(self, dims: Dims, keep: float, inner: Any):
         if not 0 <= keep <= 1:
-            raise Misuse(f"scheme.keep={keep} is a share of training: from 0 to 1")
+            raise Misuse(f"scheme.keep={keep} must be from 0 to 1, a share of training")
         super().__init__(dims, inner_scheme(inner, dims))
         self.keep = keep
         self.dropped = False
@@ -35,7 +35,7 @@ class Drope(Wrapper):
         self.dropped = share >= self.keep
 
     def positions(self, B: int, T: int, device: torch.device) -> Tensor:
-        # In training, random ones are drawn also when nothing reads them: dropout then draws what it always has.
+        # In training, random positions are drawn even when unused, so that dropout draws the same numbers.
         return (self.inner if self.training else self.acting).positions(B, T, device)
 
     def extra_repr(self) -> str:

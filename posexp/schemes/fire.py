@@ -10,16 +10,16 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
 
-EPSILON = 1e-6  # keeps the share finite should c or the threshold become 0
+EPSILON = 1e-6  # keeps the share finite if c or the threshold becomes 0
 
 
 class Fire(Scheme):
-    """Adds mlp(psi(distance) / psi(max(L, query position)))[head] to a logit, psi(x) = log(|c| x + 1).
+    """A bias mlp(psi(distance) / psi(max(L, query position)))[head], with psi(x) = log(|c| x + 1).
 
-    Past the threshold L, distances are measured in shares of what the query can see: the network never gets more
-    than 1. L is `threshold`, learned, times the training length; c is learned too. One network for all
-    blocks. Width and initial values are those of chuanyang-Zheng/DAPE; the authors published no code.
-    Raises Misuse for a width below 1.
+    Past the threshold L, distances are shares of the query's position, so the input of the network is at most 1.
+    L is `threshold` times the training length; `threshold` and c are learned. One network serves all blocks. Width and
+    initial values are those of chuanyang-Zheng/DAPE, since the authors published no code. Raises Misuse for a width
+    below 1.
     """
 
     def __init__(self, dims: Dims, width: int):
@@ -27,7 +27,7 @@ class Fire(Scheme):
         if width < 1:
             raise Misuse(f"scheme.width={width} must be at least 1")
         self.mlp = nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, dims.n_head))
-        self.c = nn.Parameter(torch.tensor([0.1]))  # of one dimension: what has none, FSDP cannot share out
+        self.c = nn.Parameter(torch.tensor([0.1]))  # one dimension, since FSDP cannot shard a scalar
         self.threshold = nn.Parameter(torch.tensor([1.0]))
 
     def psi(self, x: Tensor) -> Tensor:

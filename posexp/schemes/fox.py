@@ -17,9 +17,9 @@ from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
 
 
 class ForgetGate(BlockwiseAttention):
-    """One block's gates: token t leaves f_t = sigmoid(w.x_t + b) of all that came before it, in each head.
+    """The gates of one block: f_t = sigmoid(w.x_t + b) for token t in each head.
 
-    The logit of key j for query i gets the sum of log f_t over t = j+1 .. i.
+    The sum of log f_t over t = j+1 .. i is added to the logit of key j for query i.
     """
 
     relative = True
@@ -32,7 +32,7 @@ class ForgetGate(BlockwiseAttention):
         nn.init.constant_(self.gate.bias, gate_bias)
 
     def log_kept(self, x_BTD: Tensor) -> Tensor:
-        """[B, T, H], log f, at most 0."""
+        """Return log f, [B, T, H], at most 0."""
         return F.logsigmoid(self.gate(x_BTD))
 
     def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
@@ -47,8 +47,8 @@ class ForgetGate(BlockwiseAttention):
 class Fox(PerLayer):
     """A forget gate for every head and block; no rotation.
 
-    Weights start as the decoder's matrices do, and biases at `gate_bias`: 0 in the authors' code, so that half is
-    forgotten with every token (zhixuan-lin/forgetting-transformer); 5 in x-transformers, which keeps 0.993 of it.
+    Weights start as the decoder's matrices do, and biases at `gate_bias`. The authors' code has 0, which forgets half
+    with every token (zhixuan-lin/forgetting-transformer). x-transformers has 5, which keeps 0.993.
     """
 
     def __init__(self, dims: Dims, gate_bias: float):

@@ -1,6 +1,6 @@
-"""The position itself, added to every channel: the naive idea that explanations of positions begin with.
+"""The position itself, added to every channel.
 
-Fleetwood 2024, huggingface.co/blog/designing-positional-encoding. Kept to compare.
+Fleetwood 2024, huggingface.co/blog/designing-positional-encoding. A baseline.
 Shape suffixes: B batch, T tokens, D width of the residual stream.
 """
 
@@ -10,7 +10,7 @@ from posexp.schemes import Scheme, exact_type
 
 
 class Integer(Scheme):
-    """Adds p to every channel of the token at position p: beside unit-sized embeddings, soon all that is left."""
+    """A scheme that adds p to every channel of the token at position p, which soon drowns embeddings of unit scale."""
 
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
         return (x_BTD + pos_BT.to(exact_type(x_BTD))[..., None]).type_as(x_BTD)

@@ -14,7 +14,7 @@ from posexp.schemes import EMBEDDING_STD, Scheme
 
 
 class PastEnd(Enum):
-    """What happens to positions past the table's end."""
+    """The treatment of positions past the end of the table."""
 
     error = "error"
     clamp = "clamp"
@@ -22,11 +22,10 @@ class PastEnd(Enum):
 
 
 class Learned(Scheme):
-    """One trained vector for each of the first `train_length` positions.
+    """A trained vector for each of the first `train_length` positions.
 
-    `past_end`: `error` leaves longer inputs undefined; `clamp` repeats the last vector;
-    `interpolate` squeezes all positions of a longer input into the table's range, which makes
-    the output at a position depend on the input's length.
+    With `past_end=error` longer inputs are undefined. `clamp` repeats the last vector. `interpolate` squeezes all
+    positions of a longer input into the table, so that the output at a position depends on the input's length.
     """
 
     def __init__(self, dims: Dims, past_end: PastEnd):
@@ -34,8 +33,8 @@ class Learned(Scheme):
         self.past_end = past_end
         self.max_length = dims.train_length if past_end is PastEnd.error else None
         self.prefix_stable = past_end is not PastEnd.interpolate
-        # Same initial scale and same multiplier as the token embeddings, so that neither drowns the other
-        # and AdamW moves both at one pace.
+        # The initial scale and the multiplier are those of the token embeddings, so that neither drowns the other and
+        # AdamW moves both at the same rate.
         self.table_PD = nn.Parameter(torch.randn(dims.train_length, dims.d_model) * EMBEDDING_STD)
 
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
@@ -44,12 +43,12 @@ class Learned(Scheme):
             pos_BT = pos_BT.clamp(max=last)
         elif self.past_end is PastEnd.interpolate:
             pos_BT = pos_BT.float() * (last / pos_BT.amax(-1, keepdim=True).clamp(min=last))
-        elif not torch.compiler.is_compiling() and int(pos_BT.max()) > last:  # the decoder checks lengths anyway
-            raise Misuse(f"the learned table ends at position {last}: input of length {int(pos_BT.max()) + 1}")
+        elif not torch.compiler.is_compiling() and int(pos_BT.max()) > last:  # the decoder checks lengths too
+            raise Misuse(f"the learned table ends at position {last}, got an input of length {int(pos_BT.max()) + 1}")
         return x_BTD + self.lookup(pos_BT).type_as(x_BTD) / EMBEDDING_STD
 
     def lookup(self, pos_BT: Tensor) -> Tensor:
-        """[B, T, D]; between whole positions, the straight line between their vectors."""
+        """Return the vectors at the positions, [B, T, D], interpolated linearly between whole positions."""
         if not pos_BT.is_floating_point():
             return self.table_PD[pos_BT]
         low_BT = pos_BT.floor().long()

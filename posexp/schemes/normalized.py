@@ -1,6 +1,6 @@
-"""The position as a share of the input, added to every channel: bounded, but a step differs from input to input.
+"""The position as a share of the input, added to every channel: bounded, but the step depends on the input's length.
 
-Kazemnejad 2019, kazemnejad.com/blog/transformer_architecture_positional_encoding. Kept to compare.
+Kazemnejad 2019, kazemnejad.com/blog/transformer_architecture_positional_encoding. A baseline.
 Shape suffixes: B batch, T tokens, D width of the residual stream.
 """
 
@@ -10,9 +10,9 @@ from posexp.schemes import Scheme, exact_type
 
 
 class Normalized(Scheme):
-    """Adds p / (largest position of the input) to every channel of the token at position p.
+    """A scheme that adds p / (largest position of the input) to every channel of the token at position p.
 
-    The output at a position depends on how long the input is, so a token's state changes with what comes after it.
+    The output at a position depends on the input's length, so a token's state depends on how many tokens follow.
     """
 
     prefix_stable = False

@@ -16,9 +16,9 @@ from posexp.schemes.wrapper import Wrapper
 
 
 class Offset(Wrapper):
-    """Shifts all positions of a training sequence by one number, drawn from 0 to `most` (null: the training length).
+    """A shift of all positions of a training sequence by one random number from 0 to `most`.
 
-    The inner scheme is made for all positions that can come up.
+    `most` null is the training length. The inner scheme is built for all positions that can occur.
     """
 
     def __init__(self, dims: Dims, most: int | None, inner: Any):

@@ -12,23 +12,23 @@ from posexp.schemes.rope import Layout, Rope
 
 
 def kept_pairs(p: float, pairs: int) -> int:
-    """The share `p` of `pairs`, rounded down. Raises Misuse for a share that keeps none, or is above 1."""
+    """Return the share `p` of `pairs`, rounded down. Raises Misuse if no pair remains or `p` is above 1."""
     kept = int(p * pairs)
     if not 0 < kept <= pairs:
-        raise Misuse(f"p={p:g} keeps {kept} of {pairs} frequencies: it is a share of them, above 0 and up to 1")
+        raise Misuse(f"p={p:g} keeps {kept} of {pairs} frequencies: p must be at most 1 and keep at least one")
     return kept
 
 
 def highest_frequencies(theta_I: Tensor, p: float) -> Tensor:
-    """[I]: the share `p` of highest frequencies as they are, then zeros. `theta_I` falls."""
+    """Return [I]: the share `p` of highest frequencies, then zeros. `theta_I` must be descending."""
     kept = kept_pairs(p, len(theta_I))
     return torch.cat((theta_I[:kept], torch.zeros_like(theta_I[kept:])))
 
 
 class PRope(Rope):
-    """Turns the share `p` of pairs with the highest frequencies, and leaves the others for content alone.
+    """RoPE on the share `p` of pairs with the highest frequencies; the other pairs carry content alone.
 
-    Frequencies are those of the full RoPE; `fraction` of it would space them anew over the rotated channels.
+    Frequencies are those of the full RoPE, whereas `fraction` of Rope spaces them over the rotated channels alone.
     """
 
     def __init__(self, dims: Dims, base: float, p: float, layout: Layout):

@@ -19,10 +19,10 @@ KERNEL = 3  # tokens of the convolution
 
 
 class Transitions(BlockwiseAttention):
-    """One block's transitions H_t = I - beta_t w_t w_t^T; the logit of i and j is q_i.(H_i .. H_(j+1) k_j) / sqrt(C).
+    """The transitions of one block, H_t = I - beta_t w_t w_t^T. A logit is q_i.(H_i .. H_(j+1) k_j) / sqrt(C).
 
-    w is a low-rank projection of the input, with `conv` a causal depthwise convolution and a SiLU over it, then made of
-    unit length in each head; beta = 2 sigmoid(linear), in (0, 2).
+    w is a low-rank projection of the input, normalised to unit length in each head. With `conv` a causal depthwise
+    convolution and a SiLU follow the projection. beta = 2 sigmoid(linear), in (0, 2).
     """
 
     relative = True
@@ -38,7 +38,7 @@ class Transitions(BlockwiseAttention):
         nn.init.zeros_(self.beta.bias)
 
     def directions(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """w [B, H, T, C] and beta [B, H, T, 1]."""
+        """Return w [B, H, T, C] and beta [B, H, T, 1]."""
         w_BTD = self.up(self.down(x_BTD))
         if self.conv is not None:
             w_BTD = F.silu(self.conv(F.pad(w_BTD.transpose(1, 2), (KERNEL - 1, 0)))).transpose(1, 2)
@@ -47,9 +47,11 @@ class Transitions(BlockwiseAttention):
         return w_BHTC, 2 * self.beta(x_BTD).sigmoid().transpose(1, 2)[..., None]
 
     def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
-        """Within a block, with W, Q and K as rows and u_tj what transition t takes from key j along w_t:
+        """Yield [B, H, Q, C] of every block, in order.
+
+        Let the rows of W, Q and K be those of a block, and u_tj what transition t subtracts from key j along w_t. Then
         (I + beta tril(W W^T, -1)) U = beta tril(W K^T, -1), and the logits are Q K^T - tril(Q W^T) U. Keys of earlier
-        blocks come with the transitions up to the block's beginning applied to them.
+        blocks are moved by all transitions before the block.
         """
         w_BHTC, beta_BHT1 = (part.to(exact_type(part)) for part in self.directions(x_BTD.to(self.up.weight.dtype)))
         moved_BHEC = w_BHTC[:, :, :0]
@@ -58,7 +60,7 @@ class Transitions(BlockwiseAttention):
             w_BHQC, beta_BHQ1 = w_BHTC[:, :, block.rows], beta_BHT1[:, :, block.rows]
             moved_BHEC = moved_BHEC[:, :, block.keys.start - block.rows.start + moved_BHEC.shape[2] :]
             w_BHCQ = w_BHQC.mT
-            mixed_BHQQ = beta_BHQ1 * (w_BHQC @ w_BHCQ)  # read below the diagonal alone
+            mixed_BHQQ = beta_BHQ1 * (w_BHQC @ w_BHCQ)  # only read below the diagonal
             taken_BHQQ = beta_BHQ1.mT * torch.linalg.solve_triangular(
                 mixed_BHQQ, (q_BHQC @ w_BHCQ).tril(), upper=False, left=False, unitriangular=True
             )
@@ -76,12 +78,12 @@ class Transitions(BlockwiseAttention):
 
 
 class Path(PerLayer):
-    """Every token turns all keys before it on their way to the query, by a reflection read from the content.
+    """A reflection per token, computed from the content and applied to all keys before the token.
 
-    `rank` is that of the projection to w: 32 in the authors' layer (flash-linear-attention, layers/path_attn.py). That
-    layer has the convolution, an option there as here; through it w sees two tokens back, also past the edge of a
-    window. The forget gate of PaTH-FoX, off by default there, is left out. Matrices start as the decoder's do, and the
-    convolution as torch's: at 0.02, w would be as small as the 1e-6 under its square root.
+    `rank` is the rank of the projection to w, 32 in the authors' layer (flash-linear-attention, layers/path_attn.py).
+    The convolution, optional in that layer too, makes w depend on two earlier tokens, even past the edge of a window.
+    The forget gate of PaTH-FoX is not implemented. Matrices start as the decoder's do, and the convolution as
+    PyTorch's: with a spread of 0.02, w^2 would be as small as the 1e-6 in its norm.
     """
 
     def __init__(self, dims: Dims, rank: int, conv: bool):

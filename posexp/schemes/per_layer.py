@@ -1,4 +1,4 @@
-"""Base classes of what reads content: parameters of each block's own, and attention by blocks of queries.
+"""Base classes of schemes that read content: parameters per layer, and attention by blocks of queries.
 
 Shape suffixes: B batch, T tokens, Q query tokens of a block, K keys that it sees, D width of the residual stream,
 H heads, C channels of a head.
@@ -17,7 +17,7 @@ from posexp.windows import Window
 
 
 class PerLayer(Composite):
-    """A scheme with parameters of its own in every block of the decoder: `make` is called for each."""
+    """A scheme with parameters of its own in every layer of the decoder: `make` is called for each layer."""
 
     def __init__(self, dims: Dims, make: Callable[[], Scheme]):
         super().__init__(dims)
@@ -31,29 +31,29 @@ class PerLayer(Composite):
 
 
 class Block(NamedTuple):
-    """Some queries of an input, and what any of them sees."""
+    """Some queries of an input, and the keys that any of the queries sees."""
 
     rows: slice  # places of the queries in the input
     keys: slice  # places of the keys
     q: Tensor  # [B, H, Q, C]
     k: Tensor  # [B, H, K, C], and v
     v: Tensor
-    own_k: Tensor  # [B, H, Q, C], and own_v: those of the queries' own tokens
+    own_k: Tensor  # [B, H, Q, C], and own_v: of the tokens of the queries
     own_v: Tensor
-    visible: Tensor  # [Q, K] bool: who sees whom
+    visible: Tensor  # [Q, K] bool: the query sees the key
 
     def nearest_first(self) -> "Block":
-        """The same with keys in reverse order: counting back from the query is then a sum from the left."""
+        """Return the block with keys in reverse order, so that a sum from the query backwards is a cumsum."""
         return self._replace(k=self.k.flip(2), v=self.v.flip(2), visible=self.visible.flip(1))
 
 
 class BlockwiseAttention(Scheme):
-    """Attention of a scheme's own in memory linear in T: `mixtures` gets some queries at a time, without autocast."""
+    """A scheme with its own attention in memory linear in T: `mixtures` gets blocks of queries, without autocast."""
 
-    exact = True  # queries, keys and values come as float32 or wider; False: as attention gets them
+    exact = True  # queries, keys and values come as float32 or wider; False: in their own dtype
 
     def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
-        """[B, H, Q, C] of every block, in order; `x_BTD` is what `attend` gets."""
+        """Yield [B, H, Q, C] of every block, in order. `x_BTD` is that of `attend`."""
         raise NotImplementedError
 
     def attend(

@@ -15,19 +15,19 @@ from posexp.schemes.rope import Layout, Rope
 
 
 class Pope(Rope):
-    """Content gives each channel a length, position alone its angle: softplus(q_c) and position * base^(-c/C).
+    """Channels in polar coordinates: length softplus(q_c) from content, angle position * base^(-c/C) from position.
 
     Logits are the sum over c of softplus(q_c) softplus(k_c) cos(distance * base^(-c/C) - phase_c), scaled by C^-0.5.
-    `phase_HC` (radians) is learned, from -2 pi to 0, and one for all blocks (x-transformers, PolarEmbedding).
+    `phase_HC` (radians) is learned, from -2 pi to 0, and shared by all blocks (x-transformers, PolarEmbedding).
     """
 
     def __init__(self, dims: Dims, base: float):
         super().__init__(dims, base, 1.0, Layout.half)
-        self.rotary_dim = 2 * dims.head_dim  # a channel turns by itself: as many frequencies as channels
+        self.rotary_dim = 2 * dims.head_dim  # as many frequencies as channels, since each channel rotates alone
         self.phase_HC = nn.Parameter(torch.zeros(dims.n_head, dims.head_dim))
 
     def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Twice as wide: cosines, then sines."""
+        """Return queries and keys twice as wide: cosines, then sines."""
         exact = exact_type(q_BHTC)
         angle_B1TC = self.angles(pos_BT, exact)[:, None]
         phase_H1C = self.phase_HC.to(exact).clamp(-2 * math.pi, 0)[:, None]

@@ -16,10 +16,10 @@ from posexp.schemes.wrapper import Resampled
 
 
 class Pose(Resampled):
-    """Cuts a training sequence in two at random and moves the second part on, within `factor` training lengths.
+    """A training sequence cut in two at random, with the second part shifted within `factor` training lengths.
 
-    So distances up to the target length are seen in short sequences. Nothing is skipped at evaluation. The inner
-    scheme is made for the target length.
+    Short sequences thus contain distances up to the target length. At evaluation nothing is shifted. The inner scheme
+    is built for the target length.
     """
 
     def __init__(self, dims: Dims, factor: float, inner: Any):

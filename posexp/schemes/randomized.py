@@ -1,6 +1,6 @@
 """Randomized positions. Ruoss et al. 2023, arXiv 2305.16843, section 3.
 
-Shape suffixes: B batch, T tokens, P positions there are.
+Shape suffixes: B batch, T tokens, P positions to draw from.
 """
 
 from dataclasses import replace
@@ -16,10 +16,10 @@ from posexp.schemes.wrapper import Resampled, promise
 
 
 class Randomized(Resampled):
-    """Gives a sequence random positions in ascending order, out of `factor` times as many as it has tokens in training.
+    """Random positions in ascending order, drawn from `factor` training lengths.
 
-    The inner scheme is made for all of them. With `at_evaluation`, as in the authors' code, positions are drawn
-    there too, and no input is longer than there are positions.
+    The inner scheme is built for all positions to draw from. With `at_evaluation`, as in the authors' code, positions
+    are drawn at evaluation too, and inputs cannot be longer than the number of positions.
     """
 
     def __init__(self, dims: Dims, factor: float, at_evaluation: bool, inner: Any):
@@ -46,8 +46,8 @@ class Randomized(Resampled):
         if not self.sampling():
             return self.inner.positions(B, T, device)
         if self.count < T:
-            raise Misuse(f"there are {self.count} random positions (scheme.factor), not enough for {T} tokens")
-        order_BP = torch.rand(B, self.count, device=device).argsort(dim=-1)  # T of them without replacement
+            raise Misuse(f"scheme.factor allows {self.count} random positions, too few for {T} tokens")
+        order_BP = torch.rand(B, self.count, device=device).argsort(dim=-1)  # T positions without replacement
         return order_BP[:, :T].sort(dim=-1).values
 
     def extra_repr(self) -> str:

@@ -16,7 +16,7 @@ from posexp.schemes import Scheme, exact_type
 
 
 class Layout(Enum):
-    """Which channels form a pair: (i, i + I) as in GPT-NeoX and Llama's Hugging Face weights, or (2i, 2i + 1)."""
+    """The channels of a pair: (i, i + I) as in GPT-NeoX and Llama's Hugging Face weights, or (2i, 2i + 1)."""
 
     half = "half"
     interleaved = "interleaved"
@@ -25,7 +25,7 @@ class Layout(Enum):
 def rotary_frequencies(
     rotary_dim: int, base: float, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """[I], radians per token: base^(-2i/rotary_dim) for each of the rotary_dim/2 pairs."""
+    """Return [I], radians per token: base^(-2i/rotary_dim) for each of the rotary_dim/2 pairs."""
     pairs_I = torch.arange(0, rotary_dim, 2, device=device, dtype=dtype)
     return base ** (-pairs_I / rotary_dim)
 
@@ -33,25 +33,25 @@ def rotary_frequencies(
 def rotate_pairs(
     x_BHTC: Tensor, angle_BTI: Tensor, scale_BTI: Tensor | float = 1.0, layout: Layout = Layout.half
 ) -> Tensor:
-    """Turns the pairs of the first 2I channels by `angle_BTI` (radians), the rest untouched.
+    """Rotate the pairs of the first 2I channels by `angle_BTI` (radians); the other channels pass through.
 
-    `scale_BTI` lengthens each pair as it is turned. Computed in the angles' type, returned in the type of x.
+    Each rotated pair is multiplied by `scale_BTI`. The computation has the dtype of the angles, the result that of x.
     """
     cos_B1TI, sin_B1TI = ((part * scale_BTI)[:, None] for part in (angle_BTI.cos(), angle_BTI.sin()))
-    turning, still = x_BHTC.split((2 * angle_BTI.shape[-1], x_BHTC.shape[-1] - 2 * angle_BTI.shape[-1]), dim=-1)
+    rotated, passthrough = x_BHTC.split((2 * angle_BTI.shape[-1], x_BHTC.shape[-1] - 2 * angle_BTI.shape[-1]), dim=-1)
     learned = cos_B1TI.requires_grad or sin_B1TI.requires_grad
-    if turning.dtype == cos_B1TI.dtype and not learned and not torch.compiler.is_compiling():
-        turned_BHTC = Rotation.apply(turning, cos_B1TI, sin_B1TI, layout)
+    if rotated.dtype == cos_B1TI.dtype and not learned and not torch.compiler.is_compiling():
+        turned_BHTC = Rotation.apply(rotated, cos_B1TI, sin_B1TI, layout)
     else:
-        a_BHTI, b_BHTI = two_of_pairs(turning.to(angle_BTI.dtype), layout)
+        a_BHTI, b_BHTI = two_of_pairs(rotated.to(angle_BTI.dtype), layout)
         turned = (a_BHTI * cos_B1TI - b_BHTI * sin_B1TI, a_BHTI * sin_B1TI + b_BHTI * cos_B1TI)
         together = -2 if layout is Layout.half else -1
         turned_BHTC = torch.stack(turned, together).flatten(-2).type_as(x_BHTC)
-    return torch.cat((turned_BHTC, still), dim=-1) if still.shape[-1] else turned_BHTC
+    return torch.cat((turned_BHTC, passthrough), dim=-1) if passthrough.shape[-1] else turned_BHTC
 
 
 def two_of_pairs(x_BHTC: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Views [B, H, T, I] of the first and of the second channel of every pair."""
+    """Return views [B, H, T, I] of the first and of the second channel of every pair."""
     if layout is Layout.half:
         a_BHTI, b_BHTI = x_BHTC.chunk(2, dim=-1)
         return a_BHTI, b_BHTI
@@ -59,8 +59,7 @@ def two_of_pairs(x_BHTC: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
 
 
 class Rotation(torch.autograd.Function):
-    """Written straight into place, forwards and backwards, which takes 0.6 of the time on a CPU: the gradient of a
-    turn is the turn back."""
+    """A rotation written in place, in 0.6 of the time on a CPU, whose gradient is the inverse rotation."""
 
     @staticmethod
     def forward(ctx: Any, x_BHTC: Tensor, cos_B1TI: Tensor, sin_B1TI: Tensor, layout: Layout) -> Tensor:
@@ -84,10 +83,10 @@ def turned_by(x_BHTC: Tensor, cos_B1TI: Tensor, sin_B1TI: Tensor, layout: Layout
 
 
 def rotate_nd(x_BHTC: Tensor, pos_BTA: Tensor, base: float, layout: Layout = Layout.half) -> Tensor:
-    """Rotary positions with several axes, such as the rows and columns of an image; text has one.
+    """Rotate by positions with several axes, such as the rows and columns of an image.
 
-    Each of the A axes turns C/A channels of its own by its own coordinate, so a logit depends on the
-    difference of each coordinate (axial RoPE: Heo et al. 2024, arXiv 2403.13298, section 3.2).
+    Each of the A axes rotates its own C/A channels by its own coordinate, so that a logit depends on the difference of
+    each coordinate (axial RoPE: Heo et al. 2024, arXiv 2403.13298, section 3.2).
     Raises Misuse if the channels do not divide into A shares of whole pairs.
     """
     A, C = pos_BTA.shape[-1], x_BHTC.shape[-1]
@@ -102,16 +101,16 @@ def rotate_nd(x_BHTC: Tensor, pos_BTA: Tensor, base: float, layout: Layout = Lay
 
 
 class Rope(Scheme):
-    """Turns pair i of queries and keys by position * base^(-2i/rotary_dim), in every block.
+    """A rotation of pair i of queries and keys by position * base^(-2i/rotary_dim), in every block.
 
-    `fraction` of each head's channels are rotated (GPT-J, NeoX and Pythia: a quarter); frequencies are
-    spaced over the rotated channels.
+    `fraction` of each head's channels are rotated (a quarter in GPT-J, NeoX and Pythia). Frequencies are spaced over
+    the rotated channels.
     """
 
     relative = True
 
-    # What a transform changes: frequencies as a function of themselves and the input's length in tokens, and what
-    # rotated queries and keys are multiplied by.
+    # Transforms set these two: new frequencies from old ones and the input's length in tokens, and the factor of
+    # rotated queries and keys.
     rescale: Callable[[Tensor, int], Tensor] | None = None
     magnitude: Tensor | float = 1.0
 
@@ -125,25 +124,25 @@ class Rope(Scheme):
             raise Misuse(f"scheme.base={base} must be above 0")
         if not 0 < fraction <= 1 or self.rotary_dim == 0:
             raise Misuse(
-                f"scheme.fraction={fraction} leaves nothing to rotate: it is a share of the {dims.head_dim} channels"
+                f"scheme.fraction={fraction} must be above 0, at most 1 and select some of {dims.head_dim} channels"
             )
         if self.rotary_dim % 2:
             raise Misuse(
-                f"rotary positions turn pairs of channels: {self.rotary_dim} of a head's {dims.head_dim} "
+                f"rotary positions need pairs of channels: {self.rotary_dim} of a head's {dims.head_dim} "
                 "(model.d_model / model.n_head * scheme.fraction) is odd"
             )
 
     def trained_frequencies(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-        """[I], radians per token, as in training."""
+        """Return the frequencies of training, [I], in radians per token."""
         return rotary_frequencies(self.rotary_dim, self.base, device, dtype)
 
     def frequencies(self, tokens: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-        """[I], radians per token, for an input of `tokens` tokens."""
+        """Return the frequencies for an input of `tokens` tokens, [I], in radians per token."""
         theta_I = self.trained_frequencies(device, dtype)
         return theta_I if self.rescale is None else self.rescale(theta_I, tokens)
 
     def angles(self, pos_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """[B, T, I], in radians."""
+        """Return the angles, [B, T, I], in radians."""
         return pos_BT.to(dtype)[..., None] * self.frequencies(pos_BT.shape[1], pos_BT.device, dtype)
 
     def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:

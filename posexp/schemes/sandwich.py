@@ -12,11 +12,11 @@ from posexp.schemes import Scheme
 
 
 class Sandwich(Scheme):
-    """Adds (sum_i cos(distance * 10000^(-2i/C)) - C/2) * H / 8h to the logits of head h, i from 1 to C/2, h to H.
+    """A bias (sum_i cos(distance * 10000^(-2i/C)) - C/2) * H / 8h in head h, with i from 1 to C/2 and h from 1 to H.
 
-    No parameters. The sum falls about as the logarithm of distance, the last head's most slowly. C is the width of a
-    head, as in NVIDIA/NeMo, whose frequencies these are too: those of sinusoidal positions without the fastest, 1.
-    (The paper takes a width of 128 for its sum, whatever that of a head.) Raises Misuse for an odd C.
+    The scheme has no parameters. The sum falls about as the logarithm of distance, most slowly in the last head. C is
+    the width of a head and i starts at 1, without the fastest sinusoidal frequency, both as in NVIDIA/NeMo. The paper
+    uses a width of 128 for any head. Raises Misuse for an odd C.
     """
 
     relative = True
@@ -25,13 +25,13 @@ class Sandwich(Scheme):
         super().__init__(dims)
         if dims.head_dim % 2:
             raise Misuse(
-                f"sandwich sums over pairs of channels: a head's {dims.head_dim} (model.d_model / model.n_head) are odd"
+                f"sandwich needs pairs of channels: a head's {dims.head_dim} (model.d_model / model.n_head) is odd"
             )
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
         C, H, device = self.dims.head_dim, self.dims.n_head, gap_N.device
         frequency_I = 10000.0 ** (-torch.arange(2, C + 2, 2, device=device, dtype=torch.float64) / C)
-        # In float64: so many cosines of large angles, each with its own rounding, would blur neighbouring distances.
+        # In float32 the rounding errors of many cosines of large angles would blur neighbouring distances.
         fall_N = ((gap_N[:, None] * frequency_I).cos() - 1).sum(-1)
         ratio_H = torch.arange(1, H + 1, device=device) * 8 / H
         return (fall_N / ratio_H[:, None]).float()

@@ -12,12 +12,12 @@ from posexp.schemes import Scheme, exact_type
 
 
 class Sinusoidal(Scheme):
-    """PE(p, 2i) = sin(p / base^(2i/D)), PE(p, 2i+1) = cos(p / base^(2i/D))."""
+    """The encoding PE(p, 2i) = sin(p / base^(2i/D)), PE(p, 2i+1) = cos(p / base^(2i/D)), added to the embeddings."""
 
     def __init__(self, dims: Dims, base: float):
         super().__init__(dims)
         if dims.d_model % 2:
-            raise Misuse(f"sinusoidal positions need an even model.d_model, not {dims.d_model}")
+            raise Misuse(f"sinusoidal positions need an even model.d_model, got {dims.d_model}")
         if not base > 0:
             raise Misuse(f"scheme.base={base} must be above 0")
         self.base = base
@@ -26,7 +26,7 @@ class Sinusoidal(Scheme):
         return x_BTD + self.encode(pos_BT, exact_type(x_BTD)).type_as(x_BTD)
 
     def encode(self, pos_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """[B, T, D]; sines and cosines alternate along D."""
+        """Return the encoding, [B, T, D], with sines and cosines alternating along D."""
         pairs_I = torch.arange(0, self.dims.d_model, 2, device=pos_BT.device, dtype=dtype)
         angle_BTI = pos_BT.to(dtype)[..., None] * self.base ** (-pairs_I / self.dims.d_model)
         return torch.stack((angle_BTI.sin(), angle_BTI.cos()), dim=-1).flatten(-2)

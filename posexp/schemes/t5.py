@@ -14,7 +14,7 @@ from posexp.schemes import Scheme
 
 
 def t5_edges(buckets: int, max_distance: int) -> list[int]:
-    """The shortest distance, in tokens, of every bucket but the first.
+    """Return the shortest distance, in tokens, of every bucket but the first.
 
     The first half of the buckets, E of them, hold one distance each. The other R share those up to `max_distance`:
     bucket E + j begins where log(distance / E) / log(max_distance / E) * R reaches j.
@@ -29,7 +29,7 @@ def t5_edges(buckets: int, max_distance: int) -> list[int]:
 
 
 def t5_buckets(gap_N: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """int64, of the shape of `gap_N`: the bucket of each distance (0 and up, in tokens), as in a causal T5."""
+    """Return the bucket of each distance (0 and up, in tokens), int64, as in a causal T5."""
     return bucketed(gap_N, t5_edges(buckets, max_distance))
 
 
@@ -38,13 +38,13 @@ def bucketed(gap_N: Tensor, edges: list[int]) -> Tensor:
 
 
 class T5(Scheme):
-    """Adds sqrt(C) * table_UH[bucket of the distance, head] to a logit; one table for all blocks.
+    """A bias sqrt(C) * table_UH[bucket of the distance, head], with one table for all blocks.
 
-    With 32 buckets and a `max_distance` of 128, distances from 113 on are all in the last bucket. Here q.k is scaled
-    by C^-0.5 as in every scheme; T5 leaves that out, and draws its projections so much smaller instead. The factor is
-    that of lucidrains/x-transformers: AdamW moves an entry by about the learning rate in a step, and without it a
-    short training never gets to the nats that a bias needs. Raises Misuse for fewer than two buckets, or a
-    `max_distance` below the distances that have a bucket of their own.
+    With 32 buckets and a `max_distance` of 128, the last bucket holds all distances from 113 on. Here q.k is scaled by
+    C^-0.5 as in every scheme, whereas T5 draws smaller projections instead. The factor sqrt(C) is that of
+    lucidrains/x-transformers: AdamW moves an entry by about the learning rate per step, so a short training could not
+    reach a bias of several nats without the factor. Raises Misuse for fewer than two buckets, or unless `max_distance`
+    is above all distances with a bucket of their own.
     """
 
     relative = True
@@ -61,7 +61,7 @@ class T5(Scheme):
         self.buckets = buckets
         self.max_distance = max_distance
         self.edges = t5_edges(buckets, max_distance)
-        # Biases start as T5's own code draws them: small beside logits of about 1, so with no preference.
+        # The initial biases are those of T5's own code, small beside logits of about 1.
         self.table_UH = nn.Parameter(torch.randn(buckets, dims.n_head) * (dims.d_model * dims.head_dim) ** -0.5)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:

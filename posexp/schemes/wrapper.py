@@ -1,4 +1,4 @@
-"""Schemes made of other ones: what they promise together, and a wrapper that hands every hook on, layer by layer.
+"""Schemes made of other schemes: their joint promises, and a wrapper that forwards every hook, layer by layer.
 
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, H heads, C channels of a head, D width of the
 residual stream, N distances.
@@ -17,7 +17,7 @@ from posexp.windows import Window
 
 
 class promise:  # noqa: N801, used as `property` is
-    """A property that an attribute of the instance replaces, as a user's own wrapper may set one."""
+    """A property that an attribute of the instance overrides, since a user's wrapper may set such an attribute."""
 
     def __init__(self, read: Callable[[Any], Any]):
         self.read = read
@@ -27,16 +27,16 @@ class promise:  # noqa: N801, used as `property` is
 
 
 class Composite(Scheme):
-    """A scheme made of other ones, which promises what all of them keep, as they are now."""
+    """A scheme made of other schemes, with promises computed from their promises at every access."""
 
     def parts(self) -> Sequence[Scheme]:
-        """The schemes that act."""
+        """Return the schemes that act."""
         raise NotImplementedError
 
     @promise
     def max_length(self) -> int | None:
         limits = [part.max_length for part in self.parts() if part.max_length is not None]
-        return min(limits) if limits else None  # torch.compile knows no `default`
+        return min(limits) if limits else None  # torch.compile does not support `default`
 
     @promise
     def relative(self) -> bool:
@@ -56,7 +56,7 @@ class Composite(Scheme):
 
 
 class Wrapper(Composite):
-    """Does what `inner` does and promises what it promises; a subclass changes one thing."""
+    """A scheme with the hooks and promises of `inner`. A subclass overrides some hooks."""
 
     def __init__(self, dims: Dims, inner: Scheme):
         super().__init__(dims)
@@ -64,7 +64,7 @@ class Wrapper(Composite):
 
     @property
     def acting(self) -> Scheme:
-        """The scheme that every hook is handed on to."""
+        """The scheme to which every hook is forwarded."""
         return self.inner
 
     def parts(self) -> Sequence[Scheme]:
@@ -78,7 +78,7 @@ class Wrapper(Composite):
         return self if part is self.inner else self.around(part)
 
     def around(self, inner: Scheme) -> "Wrapper":
-        """The same wrapper around another scheme."""
+        """Return the same wrapper around another scheme."""
         twin = copy.copy(self)
         twin._modules = {**self._modules, "inner": inner}
         return twin
@@ -112,7 +112,7 @@ class Wrapper(Composite):
 
 
 class Resampled(Wrapper):
-    """A wrapper that samples positions: while it does, distances are differences of positions, not of tokens."""
+    """A wrapper that samples positions. While sampling, distances are differences of positions, not of tokens."""
 
     def sampling(self) -> bool:
         return self.training

@@ -15,7 +15,7 @@ from posexp.schemes.rope import Layout, Rope, rotate_pairs
 def xpos_decay(
     rotary_dim: int, gamma: float, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """[I]: what is left of each pair after scale_base tokens.
+    """Return the factor of each pair after scale_base tokens, [I].
 
     zeta_i = (i / (rotary_dim/2) + gamma) / (1 + gamma), section 3.2.
     """
@@ -26,8 +26,8 @@ def xpos_decay(
 class XPos(Rope):
     """RoPE whose queries are scaled by zeta_i^(p/scale_base) and keys by its inverse.
 
-    A logit then decays with distance, pair by pair. `scale_base` is not in the paper's formula; it is
-    in the authors' code (microsoft/torchscale, xpos_relative_position.py), with 512.
+    The logit of each pair thus decays with distance. The paper's formula has no `scale_base`; the authors' code has
+    512 (microsoft/torchscale, xpos_relative_position.py).
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class XPos(Rope):
     def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
         exact = exact_type(q_BHTC)
         angle_BTI = self.angles(pos_BT, exact)
-        # One centre for queries and keys: it cancels in their product and keeps both scales near 1 in the middle.
+        # Queries and keys share a centre, which cancels in their product and keeps both scales near 1 in the middle.
         centre_B1 = (pos_BT.amin(-1, keepdim=True) + pos_BT.amax(-1, keepdim=True)) // 2
         centred_BT1 = (pos_BT - centre_B1).to(exact)[..., None]
         scale_BTI = xpos_decay(self.rotary_dim, self.gamma, pos_BT.device, exact) ** (centred_BT1 / self.scale_base)

@@ -1,4 +1,4 @@
-"""What a transform is: a change to a trained model made at evaluation only, without training again."""
+"""The base class of transforms, changes of a trained model at evaluation, without further training."""
 
 import copy
 from typing import Any
@@ -11,13 +11,13 @@ from posexp.windows import Window
 
 
 class NotApplicable(Inapplicable):
-    """The transform has nothing to change in this scheme."""
+    """A transform that has nothing to change in a scheme."""
 
 
 class Transform:
-    """Makes another scheme, and another window if need be, from those of a trained run.
+    """A change of the scheme, and if necessary of the window, of a trained run.
 
-    A subclass takes `dims` first and then its options, typed and without defaults: those live in
+    A subclass takes `dims` first and then its options, typed and without defaults. The defaults are in
     configs/transform/<name>.yaml.
     """
 
@@ -25,33 +25,33 @@ class Transform:
         self.dims = dims
 
     def apply(self, scheme: Scheme, window: Window, length: int) -> tuple[Scheme, Window]:
-        """The changed scheme and window for inputs of at most `length` tokens; those given are left as they are.
+        """Return the changed scheme and window for inputs of at most `length` tokens. The arguments stay unchanged.
 
         Raises NotApplicable if the scheme has nothing that this transform changes.
         """
         raise NotImplementedError
 
     def describe(self, length: int) -> str:
-        """What is really done to inputs of at most `length` tokens, in a few characters, as rows name it."""
+        """Return a short description of the change for inputs of at most `length` tokens, its name in rows."""
         return type(self).__name__
 
     def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
-        """The same change as the `rope_parameters` of a config of transformers, for inputs of at most `length` tokens.
+        """Return the change as `rope_parameters` in a config of transformers, for inputs of at most `length` tokens.
 
-        `given` are those of the model as trained, `rotary_dim` channels of a head are rotated. Raises NotApplicable
-        if there is no such change.
+        `given` are the parameters of the model as trained, with `rotary_dim` rotated channels in a head. Raises
+        NotApplicable if transformers has no equal change.
         """
         raise NotApplicable(f"{self.describe(length)} has no equivalent in transformers")
 
     def stretch(self, length: int, factor: float | None) -> float:
-        """`factor`, or if it is None how many times longer than the training length `length` is, at least 1."""
+        """Return `factor`, or for None the ratio of `length` to the training length, at least 1."""
         return max(1.0, length / self.dims.train_length) if factor is None else factor
 
 
 def changed(scheme: Scheme, kind: type, what: str) -> tuple[Scheme, list[Any]]:
-    """A copy of `scheme`, and the parts of it (the scheme itself, or what it wraps) that are of `kind`.
+    """Return a copy of `scheme`, and its parts of class `kind` (the copy itself, or schemes inside).
 
-    Raises NotApplicable, saying that the scheme has no `what`, if there are none.
+    Raises NotApplicable if no part is of that class. `what` names the missing part in the message.
     """
     twin = copy.deepcopy(scheme)
     parts = [part for part in twin.modules() if isinstance(part, kind)]
@@ -61,10 +61,10 @@ def changed(scheme: Scheme, kind: type, what: str) -> tuple[Scheme, list[Any]]:
 
 
 def build_transform(name: str, dims: Dims, **options: Any) -> Transform:
-    """The transform of configs/transform/`name`.yaml with `options` in place of its defaults."""
+    """Return the transform of configs/transform/`name`.yaml with `options` in place of its defaults."""
     return from_config(options_of("transform", name, options), dims)
 
 
 def from_config(node: dict[str, Any], dims: Dims) -> Transform:
-    """The transform that a config section describes. Raises Misuse as schemes do."""
+    """Return the transform that a config section describes. Raises Misuse as schemes do."""
     return from_node("transform", Transform, node, dims)

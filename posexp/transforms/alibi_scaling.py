@@ -15,7 +15,7 @@ from posexp.windows import Window
 
 
 class FlatterSlopes(Wrapper):
-    """All distances count `factor` times less."""
+    """A wrapper that divides the bias by `factor`."""
 
     def __init__(self, dims: Dims, inner: Scheme, factor: float):
         super().__init__(dims, inner)
@@ -23,7 +23,7 @@ class FlatterSlopes(Wrapper):
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
         bias_HN = self.inner.distance_bias(gap_N)
-        assert bias_HN is not None  # ALiBi's
+        assert bias_HN is not None  # ALiBi always has one
         return bias_HN / self.factor
 
     def extra_repr(self) -> str:
@@ -31,9 +31,10 @@ class FlatterSlopes(Wrapper):
 
 
 class AlibiScaling(Transform):
-    """Divides ALiBi's slopes by `factor`; null: each evaluated length gets its own, length / training length.
+    """A division of ALiBi's slopes by `factor`.
 
-    The longest distance is then penalised as much as the training length was.
+    `factor` null is length / training length for each evaluated length, so that the penalty of the longest distance is
+    that of the training length.
     """
 
     def __init__(self, dims: Dims, factor: float | None):

@@ -1,4 +1,4 @@
-"""What transforms ask of a scheme before they change it."""
+"""The checks of a scheme before a transform changes it."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from posexp.transforms import NotApplicable, changed
 
 
 def parts_in_use(scheme: Scheme, kind: type, what: str) -> tuple[Scheme, list[Any]]:
-    """`changed`, for a scheme that has not dropped its positions. Raises NotApplicable if it has, or never had any."""
+    """Return what `changed` returns. Raises NotApplicable for a scheme that reads no positions, or dropped them."""
     if not scheme.reads_positions:
         raise NotApplicable(f"{scheme.fingerprint()} reads no positions")
     return changed(scheme, kind, what)
 
 
 def check_counted(scheme: Scheme) -> None:
-    """Raises NotApplicable if positions are drawn: only those counted from 0 can be put elsewhere by a rule."""
+    """Raise NotApplicable if positions are drawn, since a rule can only change positions counted from 0."""
     some = min(8, scheme.dims.train_length)
     if not torch.equal(scheme.positions(1, some, torch.device("cpu")), torch.arange(some)[None]):
         raise NotApplicable(f"{scheme.fingerprint()} draws its positions at evaluation")
 
 
 def at_least(name: str, value: float | None, least: float) -> None:
-    """Raises Misuse if an option is below `least`; None leaves it open."""
+    """Raise Misuse if an option is below `least`. None is allowed."""
     if value is not None and not value >= least:
         raise Misuse(f"transform.{name}={value:g} must be at least {least:g}")

@@ -12,7 +12,7 @@ from posexp.windows import Window
 
 
 class AdjustedBase(Transform):
-    """The frequencies `rotary_frequencies` gives for `base`: a larger one turns all pairs but the first less."""
+    """The frequencies of another `base`. A larger base rotates all pairs but the first more slowly."""
 
     def __init__(self, dims: Dims, base: float):
         super().__init__(dims)

@@ -1,4 +1,4 @@
-"""NTK-aware interpolation that goes by the input's length. emozilla 2023; arXiv 2309.00071, section 3.3.
+"""NTK-aware interpolation that depends on the input's length. emozilla 2023; arXiv 2309.00071, section 3.3.
 
 Shape suffix: I rotated pairs of channels.
 """
@@ -15,19 +15,19 @@ from posexp.transforms.ntk import check_pairs, ntk_frequencies
 
 
 def dynamic_ntk_factor(tokens: int, train_length: int, factor: float) -> float:
-    """The NTK factor of an input: factor * tokens / train_length - (factor - 1), and 1 up to the training length."""
+    """Return factor * tokens / train_length - (factor - 1), the NTK factor of an input, at least 1."""
     return factor * max(1.0, tokens / train_length) - (factor - 1)
 
 
 def dynamic_ntk_frequencies(theta_I: Tensor, tokens: int, train_length: int, factor: float) -> Tensor:
-    """[I], as trained up to `train_length` tokens."""
+    """Return the frequencies, [I], which are those of training up to `train_length` tokens."""
     return ntk_frequencies(theta_I, dynamic_ntk_factor(tokens, train_length, factor))
 
 
 class DynamicNtk(Frequencies):
-    """A base for every length: inputs within the training length are computed as in training.
+    """A base that depends on the input's length, and is that of training within the training length.
 
-    The output at a position so depends on how long the input is. `factor` is that of the formula, not a stretch.
+    The output at a position thus depends on the input's length. `factor` is that of the formula, not a stretch.
     """
 
     counts_tokens = True

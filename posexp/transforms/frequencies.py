@@ -1,4 +1,4 @@
-"""Other frequencies for every rotary scheme, whatever wraps it.
+"""The base classes of transforms that change frequencies of a rotary scheme, wrapped or not.
 
 Shape suffix: I rotated pairs of channels.
 """
@@ -20,36 +20,35 @@ Rescale = Callable[[Tensor, int], Tensor]
 
 
 class Frequencies(Transform):
-    """Changes what `frequencies` says, on top of what an earlier transform changed.
+    """A change of frequencies by `frequencies`, after the changes of earlier transforms.
 
-    Of xPos, the rotation alone: its decay stays as trained.
+    The decay of xPos does not change.
     """
 
-    counts_tokens = False  # frequencies depend on how long the input really is
+    counts_tokens = False  # True: frequencies depend on the length of each input
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
-        """What makes frequencies ([I], radians per token) of those there were and the input's length in tokens."""
+        """Return the function from frequencies ([I], radians per token) and tokens of the input to new ones."""
         raise NotImplementedError
 
     def rescaled(self, given: dict[str, Any], **values: Any) -> dict[str, Any]:
-        """`values`, with what every kind of `rope_parameters` has. Raises NotApplicable where `given` rescale already:
-        transformers takes one change."""
+        """Return `values` with the keys of any `rope_parameters`. Raises NotApplicable if `given` rescale too."""
         kind = given.get("rope_type") or "default"
         if kind != "default":
-            raise NotApplicable(f"its frequencies are rescaled already ({kind}), and transformers changes them once")
+            raise NotApplicable(f"the frequencies are rescaled already ({kind}), and transformers rescales only once")
         kept = {key: given[key] for key in ("rope_theta", "partial_rotary_factor") if given.get(key) is not None}
         return {**kept, **values}
 
     def attention_factor(self, length: int) -> float:
-        """What rotated queries and keys are both multiplied by."""
+        """Return the factor of rotated queries, and of rotated keys."""
         return 1.0
 
     def apply(self, scheme: Scheme, window: Window, length: int) -> tuple[Scheme, Window]:
-        """As for every transform. Raises Misuse for a window that moves far keys, if the input's length counts."""
+        """Return the changed scheme and the window. Raises Misuse if `counts_tokens` and the window sets `far`."""
         twin, ropes = parts_in_use(scheme, Rope, "rotary frequencies")
         if self.counts_tokens and any(window.layer(i).far for i in range(self.dims.n_layer)):
             raise Misuse(
-                f"{self.describe(length)} goes by the input's length, and window {window.fingerprint()!r} caps "
+                f"{self.describe(length)} depends on the input's length, and window {window.fingerprint()!r} caps "
                 "distances: choose one of them"
             )
         for rope in ropes:
@@ -60,9 +59,9 @@ class Frequencies(Transform):
 
 
 class Stretched(Frequencies):
-    """A frequency transform that asks how many times longer than in training inputs are.
+    """A frequency transform with a stretch, the ratio of the input's length to the training length.
 
-    `factor` null: each evaluated length gets its own, length / training length.
+    `factor` null is length / training length for each evaluated length.
     """
 
     def __init__(self, dims: Dims, factor: float | None):

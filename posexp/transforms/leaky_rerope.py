@@ -2,16 +2,16 @@
 
 from posexp.dims import Dims
 from posexp.transforms.applicable import at_least
-from posexp.transforms.far_keys import Elsewhere
+from posexp.transforms.far_keys import FarKeys
 from posexp.transforms.rerope import rerope_reach
 from posexp.windows import Far
 
 
-class LeakyReRope(Elsewhere):
-    """Distances above `reach` tokens grow k times as slowly: reach + (distance - reach) / k.
+class LeakyReRope(FarKeys):
+    """Distances above `reach` tokens that grow k times as slowly: reach + (distance - reach) / k.
 
-    `k` null: the least for which no distance of an input counts as more than the training length. That length then
-    has to be above `reach`: a longer reach leaves `k` at 1.
+    `k` null is the smallest k for which no distance of an input counts as more than the training length. If `reach` is
+    at least the training length, k is 1.
     """
 
     def __init__(self, dims: Dims, reach: int | None, k: float | None):
@@ -21,7 +21,7 @@ class LeakyReRope(Elsewhere):
         self.k = k
 
     def slowdown(self, length: int) -> float:
-        """k for inputs of at most `length` tokens."""
+        """Return k for inputs of at most `length` tokens."""
         room = self.dims.train_length - self.reach
         if self.k is not None or room <= 0:
             return self.k or 1.0

@@ -17,9 +17,9 @@ from posexp.transforms.frequencies import Rescale, Stretched
 
 
 def llama3_frequencies(theta_I: Tensor, train_length: int, factor: float, low: float, high: float) -> Tensor:
-    """[I]: theta / factor for wavelengths above train_length / low, theta below train_length / high.
+    """Return [I]: theta / factor for wavelengths above train_length / low, theta below train_length / high.
 
-    Between them, a line in the turns within the training length.
+    Between the two, frequencies are interpolated linearly in the number of turns within the training length.
     """
     turns_I = train_length * theta_I / (2 * math.pi)
     kept_I = ((turns_I - low) / (high - low)).clamp(0, 1)
@@ -27,12 +27,12 @@ def llama3_frequencies(theta_I: Tensor, train_length: int, factor: float, low: f
 
 
 class Llama3(Stretched):
-    """Interpolates pairs that turn less than `low` times within the training length, keeps those above `high`."""
+    """Interpolation of pairs that turn less than `low` times in training, and none of pairs above `high` turns."""
 
     def __init__(self, dims: Dims, factor: float | None, low: float, high: float):
         super().__init__(dims, factor)
         if not 0 <= low < high:
-            raise Misuse(f"transform.low={low:g} must be below transform.high={high:g}, and neither below 0")
+            raise Misuse(f"transform.low={low:g} must be at least 0 and below transform.high={high:g}")
         self.low = low
         self.high = high
 
@@ -42,7 +42,7 @@ class Llama3(Stretched):
 
     def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
         if self.low == 0:
-            raise NotApplicable("transformers divides by transform.low: it must be above 0 there")
+            raise NotApplicable("transform.low must be above 0 in transformers, which divides by it")
         return self.rescaled(
             given,
             rope_type="llama3",

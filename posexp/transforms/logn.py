@@ -17,16 +17,15 @@ from posexp.windows import Window
 
 
 def logn_factors(tokens: int, train_length: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """[T]: max(1, ln n / ln train_length) for queries that see n = 1, 2, ... tokens."""
+    """Return [T]: max(1, ln n / ln train_length) for queries that see n = 1, 2, ... tokens."""
     seen_T = torch.arange(1, tokens + 1, device=device, dtype=dtype)
     return (seen_T.log() / math.log(train_length)).clamp(min=1)
 
 
 class LogN(Wrapper):
-    """Multiplies each query's products with keys; a term that was added would cancel in the softmax.
+    """A wrapper that multiplies each query, since a term added to all logits would cancel in the softmax.
 
-    n counts tokens of the input, wherever their positions are: with far keys put elsewhere, both ways of comparing
-    a query get the same factor.
+    n counts tokens of the input, not positions. With `Window.far`, near and far logits get the same factor.
     """
 
     def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +35,7 @@ class LogN(Wrapper):
 
 
 class LogNScaling(Transform):
-    """Sharpens attention as the number of tokens grows, for every scheme; up to the training length nothing changes."""
+    """Attention that sharpens as inputs grow beyond the training length, for every scheme."""
 
     def __init__(self, dims: Dims):
         super().__init__(dims)

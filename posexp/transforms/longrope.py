@@ -19,20 +19,20 @@ from posexp.transforms.ntk import ntk_factors
 
 
 def longrope_frequencies(theta_I: Tensor, factors_I: Tensor) -> Tensor:
-    """[I]: theta_i / factor_i."""
+    """Return [I]: theta_i / factor_i."""
     return theta_I / factors_I
 
 
 def longrope_attention_factor(factor: float, train_length: int) -> float:
-    """sqrt(1 + ln factor / ln train_length), of cosines and sines both."""
+    """Return sqrt(1 + ln factor / ln train_length), the factor of cosines and sines."""
     return math.sqrt(1 + math.log(factor) / math.log(train_length))
 
 
 class LongRope(Stretched):
-    """Divides each frequency by a number of its own: `short` in inputs within the training length, `long` beyond.
+    """A division of each frequency by its own factor: `short` in inputs within the training length, `long` beyond.
 
-    `short` null: 1. `long` null: the NTK-aware factors, as the authors find theirs by a search for each model, which
-    starts from such formulas. The output at a position so depends on whether the input is longer than in training.
+    `short` null is 1. `long` null is the NTK-aware factors; the authors search for factors from such a start. The
+    output at a position thus depends on whether the input is longer than in training.
     """
 
     counts_tokens = True
@@ -56,10 +56,10 @@ class LongRope(Stretched):
         return rescaled
 
     def factors(self, pairs: int, length: int) -> tuple[list[float], list[float]]:
-        """Of each frequency, in inputs within the training length and in longer ones. Raises Misuse for too many."""
+        """Return the factors for short and for long inputs. Raises Misuse unless there is one per frequency."""
         for name, given in (("short", self.short), ("long", self.long)):
             if given is not None and len(given) != pairs:
-                raise Misuse(f"transform.{name} has {len(given)} factors; the model has {pairs} rotary frequencies")
+                raise Misuse(f"transform.{name} must have {pairs} factors, one per rotary frequency, got {len(given)}")
         long = self.long or ntk_factors(pairs, self.stretch(length, self.factor), dtype=torch.float64).tolist()
         return self.short or [1.0] * pairs, long
 

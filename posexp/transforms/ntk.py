@@ -16,27 +16,27 @@ from posexp.transforms.frequencies import Rescale, Stretched
 def ntk_factors(
     pairs: int, factor: float, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """[I]: what each frequency is divided by, from 1 for the highest to `factor` for the lowest."""
+    """Return the divisor of each frequency, [I], from 1 for the highest to `factor` for the lowest."""
     pair_I = torch.arange(pairs, device=device, dtype=dtype)
     return factor ** (pair_I / max(1, pairs - 1))
 
 
 def ntk_frequencies(theta_I: Tensor, factor: float) -> Tensor:
-    """[I]: theta_i / factor^(2i/(d-2)), d = 2I.
+    """Return [I]: theta_i / factor^(2i/(d-2)), d = 2I.
 
-    Those of base * factor^(d/(d-2)): for d = 64 and a factor of 4, 10000 becomes 41829.
+    The result equals the frequencies of base * factor^(d/(d-2)): for d = 64 and a factor of 4, 10000 becomes 41829.
     """
     return theta_I / ntk_factors(len(theta_I), factor, theta_I.device, theta_I.dtype)
 
 
 def check_pairs(rotary_dim: int) -> None:
-    """Raises NotApplicable for a single pair of channels: its frequency is the highest, which stays."""
+    """Raise NotApplicable for a single pair of channels, whose frequency does not change."""
     if rotary_dim == 2:
-        raise NotApplicable("one pair of channels turns, and its frequency is the highest, which ntk keeps")
+        raise NotApplicable("only one pair of channels is rotated, and ntk keeps the highest frequency")
 
 
 class NtkAware(Stretched):
-    """Raises the base so that the lowest frequency is interpolated in full, and the highest not at all."""
+    """A larger base that interpolates the lowest frequency in full, and the highest not at all."""
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         check_pairs(rope.rotary_dim)

@@ -1,4 +1,4 @@
-"""The same text at later positions. A probe: a relative scheme does not notice (Kiyono et al. 2021, arXiv 2109.05644).
+"""The same text at later positions, a probe of translation invariance. Kiyono et al. 2021, arXiv 2109.05644.
 
 Shape suffixes: B batch, T tokens.
 """
@@ -14,7 +14,7 @@ from posexp.windows import Window, at_least
 
 
 class Later(Wrapper):
-    """All positions, `by` further on; a scheme that ends somewhere ends as many tokens sooner."""
+    """A wrapper that adds `by` to all positions, and subtracts `by` from `max_length`."""
 
     def __init__(self, dims: Dims, inner: Scheme, by: int):
         super().__init__(dims, inner)
@@ -30,7 +30,7 @@ class Later(Wrapper):
 
 
 class Offset(Transform):
-    """Adds `by` to all positions."""
+    """A shift of all positions by `by`."""
 
     def __init__(self, dims: Dims, by: int):
         super().__init__(dims)
@@ -41,7 +41,7 @@ class Offset(Transform):
             raise NotApplicable(f"{scheme.fingerprint()} reads no positions")
         if scheme.max_length is not None and scheme.max_length <= self.by:
             raise NotApplicable(
-                f"{scheme.fingerprint()} ends at {scheme.max_length} tokens: nothing is {self.by} later"
+                f"{scheme.fingerprint()} ends at {scheme.max_length} tokens, before transform.by={self.by}"
             )
         return Later(self.dims, scheme, self.by), window
 

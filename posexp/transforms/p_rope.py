@@ -10,21 +10,21 @@ from posexp.transforms.frequencies import Frequencies, Rescale
 
 
 class TruncatedRope(Frequencies):
-    """Keeps the share `p` of highest frequencies and sets the others to zero: they no longer tell positions."""
+    """The share `p` of highest frequencies, with the other frequencies set to zero."""
 
     def __init__(self, dims: Dims, p: float):
         super().__init__(dims)
         self.p = p
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
-        kept_pairs(self.p, rope.rotary_dim // 2)  # refuses a wrong p now
+        kept_pairs(self.p, rope.rotary_dim // 2)  # raises for an invalid p before any rotation
         return lambda theta_I, tokens: highest_frequencies(theta_I, self.p)
 
     def rope_parameters(self, given: dict[str, Any], rotary_dim: int, length: int) -> dict[str, Any]:
         kept_pairs(self.p, rotary_dim // 2)
         if given.get("partial_rotary_factor") not in (None, 1):
             raise NotApplicable(
-                "transformers keeps a share of a whole head's frequencies, and part of a head turns here"
+                "transformers has p-RoPE for fully rotated heads only, but a part of each head is rotated here"
             )
         return self.rescaled(given, rope_type="proportional") | {"partial_rotary_factor": self.p}
 

@@ -12,12 +12,12 @@ from posexp.transforms.frequencies import Rescale, Stretched
 
 
 def pi_frequencies(theta_I: Tensor, factor: float) -> Tensor:
-    """[I]: theta / factor, so that `factor` times as many positions turn as far as those of training."""
+    """Return [I]: theta / factor, so that `factor` times as many positions span the angles of training."""
     return theta_I / factor
 
 
 class PositionInterpolation(Stretched):
-    """Squeezes all positions into the range of training."""
+    """All positions squeezed into the range of training."""
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         factor = self.stretch(length, self.factor)

@@ -6,17 +6,17 @@ Shape suffix: T tokens.
 from torch import Tensor
 
 from posexp.dims import Dims
-from posexp.transforms.far_keys import Elsewhere
+from posexp.transforms.far_keys import FarKeys
 from posexp.windows import Far, at_least
 
 
 def rerope_reach(reach: int | None, train_length: int) -> int:
-    """Null: a quarter of the training length, as the 1024 of Llama 2's 4096 in bojone/rerope's results."""
+    """Return `reach`, or for None a quarter of the training length, as 1024 for Llama 2's 4096 in bojone/rerope."""
     return at_least("transform.reach", max(1, train_length // 4) if reach is None else reach, 1)
 
 
-class ReRope(Elsewhere):
-    """Distances above `reach` tokens count as `reach`. The repository's log-n scaling is a transform of its own."""
+class ReRope(FarKeys):
+    """Distances capped at `reach` tokens. The log-n scaling of bojone/rerope is another transform (logn)."""
 
     def __init__(self, dims: Dims, reach: int | None):
         super().__init__(dims)

@@ -3,17 +3,17 @@
 import math
 
 from posexp.dims import Dims
-from posexp.transforms.far_keys import Elsewhere
+from posexp.transforms.far_keys import FarKeys
 from posexp.windows import Far, at_least
 
 
-class SelfExtend(Elsewhere):
-    """The latest `window` tokens stand where they are; those further back share positions, `group` tokens at a time.
+class SelfExtend(FarKeys):
+    """Exact positions for the latest `window` tokens, and shared positions for groups of `group` tokens further back.
 
     Distances from `window` on count as floor(m / group) - floor(n / group) + window - floor(window / group).
-    `window` null: a quarter of the training length, the 1024 of Llama 2's 4096. `group` null: the smallest for which
-    the longest distance, window + (length - window) / group, is within two thirds of the training length: longer
-    ones are seen too rarely in training.
+    `window` null is a quarter of the training length, as 1024 for Llama 2's 4096. `group` null is the smallest group
+    for which the longest distance, window + (length - window) / group, is within two thirds of the training length,
+    since longer distances are too rare in training.
     """
 
     def __init__(self, dims: Dims, window: int | None, group: int | None):
@@ -22,7 +22,7 @@ class SelfExtend(Elsewhere):
         self.group = group if group is None else at_least("transform.group", group, 1)
 
     def grouped(self, length: int) -> int:
-        """Tokens of a group, for inputs of at most `length` tokens."""
+        """Return the tokens of a group for inputs of at most `length` tokens."""
         if self.group is not None:
             return self.group
         room = 2 / 3 * self.dims.train_length - self.window

@@ -15,12 +15,12 @@ from posexp.windows import Window
 
 
 def stretched_positions(pos_BT: Tensor, entries: int, length: int) -> Tensor:
-    """[B, T] float32: 0 to `length` - 1 become 0 to `entries` - 1."""
+    """Return [B, T] float32, with positions 0 to `length` - 1 mapped to 0 to `entries` - 1."""
     return (pos_BT.float() * ((entries - 1) / (length - 1))).clamp(max=entries - 1)
 
 
 class StretchedTable(Wrapper):
-    """Between two entries, the straight line between their vectors. Ends with the length it is stretched to."""
+    """A learned table stretched to `length` positions by linear interpolation, undefined beyond."""
 
     def __init__(self, dims: Dims, inner: Scheme, entries: int, length: int):
         super().__init__(dims, inner)
@@ -35,9 +35,9 @@ class StretchedTable(Wrapper):
 
 
 class TableInterpolation(Transform):
-    """Spreads a learned table over the evaluated length; up to its own length it stays as trained.
+    """A learned table stretched to the evaluated length, and unchanged up to the length of the table.
 
-    `past_end=interpolate` instead squeezes each input by its own length.
+    In contrast, `past_end=interpolate` of the scheme squeezes each input by its own length.
     """
 
     def apply(self, scheme: Scheme, window: Window, length: int) -> tuple[Scheme, Window]:

@@ -19,10 +19,10 @@ from posexp.transforms.frequencies import Rescale, Stretched
 def yarn_ramp(
     rotary_dim: int, base: float, train_length: int, beta_fast: float, beta_slow: float, truncate: bool = True
 ) -> tuple[float, float]:
-    """(first pair that is interpolated in part, first that is in full).
+    """Return the first pair that is interpolated in part, and the first in full.
 
-    Pair c(r) = d ln(L / (2 pi r)) / (2 ln base) turns r times in training: from c(beta_fast) to c(beta_slow), rounded
-    down and up with `truncate`.
+    Pair c(r) = d ln(L / (2 pi r)) / (2 ln base) turns r times in training. The results are c(beta_fast) and
+    c(beta_slow), rounded down and up with `truncate`.
     """
 
     def pair(turns: float) -> float:
@@ -43,24 +43,24 @@ def yarn_frequencies(
     beta_slow: float,
     truncate: bool = True,
 ) -> Tensor:
-    """[I]: theta for pairs that turn often in training, theta / factor for those that do not, a line between."""
+    """Return [I]: theta for pairs that turn often in training, theta / factor for slow pairs, a line between."""
     low, high = yarn_ramp(2 * len(theta_I), base, train_length, beta_fast, beta_slow, truncate)
     pair_I = torch.arange(len(theta_I), device=theta_I.device, dtype=theta_I.dtype)
-    interpolated_I = ((pair_I - low) / max(high - low, 0.001)).clamp(0, 1)  # 0.001: a step, where the two meet
+    interpolated_I = ((pair_I - low) / max(high - low, 0.001)).clamp(0, 1)  # 0.001: a step if low = high
     return torch.lerp(theta_I, theta_I / factor, interpolated_I)
 
 
 def yarn_attention_factor(factor: float) -> float:
-    """0.1 ln factor + 1, of cosines and sines both: logits get its square (section 3.4)."""
+    """Return 0.1 ln factor + 1, the factor of cosines and sines; logits get its square (section 3.4)."""
     return 0.1 * math.log(factor) + 1
 
 
 class Yarn(Stretched):
-    """Interpolates low frequencies, keeps high ones, and sharpens attention.
+    """Interpolated low frequencies, unchanged high frequencies, and sharper attention.
 
-    `beta_fast` and `beta_slow` are turns within the training length: above the first a pair is kept, below the
-    second it is interpolated in full. `truncate` moves both bounds outwards to whole pairs, as the authors do;
-    gpt-oss does not. Raises NotApplicable for a base of 1 or less.
+    `beta_fast` and `beta_slow` are turns within the training length. A pair with more than `beta_fast` turns does not
+    change, and a pair with fewer than `beta_slow` is interpolated in full. `truncate` rounds both bounds outwards to
+    whole pairs, as the authors do and gpt-oss does not. Raises NotApplicable for a base of 1 or less.
     """
 
     def __init__(self, dims: Dims, factor: float | None, beta_fast: float, beta_slow: float, truncate: bool):
@@ -95,5 +95,5 @@ class Yarn(Stretched):
 
     def describe(self, length: int) -> str:
         factor = self.stretch(length, self.factor)
-        bounds = "" if self.truncate else ", truncate=False"  # said where it is unusual: rows are known by this text
+        bounds = "" if self.truncate else ", truncate=False"  # the default is omitted: rows are found by this text
         return f"yarn(factor={factor:g}, beta_fast={self.beta_fast:g}, beta_slow={self.beta_slow:g}{bounds})"

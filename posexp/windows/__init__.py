@@ -1,6 +1,6 @@
-"""What a window is: which earlier tokens each token sees. An axis of its own, combined with any scheme.
+"""The base class of windows, attention masks that can be combined with any scheme.
 
-Windows count tokens of the input, whatever positions a scheme gives them.
+Windows count tokens of the input, whatever their positions in the scheme.
 Shape suffixes: Q query tokens, K key tokens.
 """
 
@@ -17,14 +17,14 @@ from posexp.errors import Misuse
 if TYPE_CHECKING:
     from posexp.dims import Dims
 
-QUERY_BLOCK = 256  # queries that see a bias at a time: from 64 to 512 the speed is the same, the memory is not
+QUERY_BLOCK = 256  # queries of a block; from 64 to 512 only memory grows, and the speed is the same
 
 
 @dataclass(frozen=True)
 class Far:
-    """Where queries and keys more than `reach` tokens apart are taken to stand, instead of where they are.
+    """The positions that replace those of queries and keys more than `reach` tokens apart.
 
-    `query` and `key` give positions (int64 or float32) from the tokens' indices (int64).
+    `query` and `key` return positions (int64 or float32) for the indices of tokens (int64).
     """
 
     reach: int
@@ -33,14 +33,14 @@ class Far:
 
 
 class Window:
-    """Every token sees all before it and itself. A subclass lets it see fewer.
+    """A full causal mask: every token sees itself and all earlier tokens. A subclass hides some tokens.
 
-    It takes `dims` first and then its sizes in tokens, typed and without defaults: those live in
-    configs/window/<name>.yaml, where null means the training length's share that the method's paper uses.
+    A subclass takes `dims` first and then its sizes in tokens, typed and without defaults. The defaults are in
+    configs/window/<name>.yaml, where null means the share of the training length that the method's paper uses.
     """
 
     sinks = 0  # first tokens of the input that every token sees
-    size: int | None = None  # where the window is a function of distance alone: tokens seen, itself included
+    size: int | None = None  # visible tokens, the token itself included, if the mask is a function of distance alone
     far: Far | None = None
 
     def __init__(self, dims: "Dims"):
@@ -51,59 +51,59 @@ class Window:
         return type(self) is Window
 
     def layer(self, index: int) -> "Window":
-        """The window of block `index`."""
+        """Return the window of block `index`."""
         return self
 
     def earliest(self, query_Q: Tensor) -> Tensor:
-        """Index of the first key that each query sees, sinks aside; never falls from one query to the next."""
+        """Return the index of the first key that each query sees, apart from sinks. Indices never decrease."""
         if self.size is not None:
             return (query_Q - self.size + 1).clamp(min=0)
         return torch.zeros_like(query_Q)
 
     def begin(self, query: int) -> int:
-        """Index of the first key that any query from `query` on sees."""
+        """Return the index of the first key that any query from `query` on sees."""
         if self.sinks or self.full:
             return 0
-        if self.size is not None:  # without a tensor, which a compiled model would have to wait for
+        if self.size is not None:  # no tensor, since a compiled model would wait for its value
             return max(0, query - self.size + 1)
         return int(self.earliest(torch.tensor([query])))
 
     def visible(self, query_Q: Tensor, key_K: Tensor) -> Tensor:
-        """[Q, K] bool: the queries (by index) see the keys."""
+        """Return [Q, K] bool: the query sees the key, both by index."""
         inside_QK = key_K >= self.earliest(query_Q)[:, None]
         if self.sinks:
             inside_QK = inside_QK | (key_K < self.sinks)
         return inside_QK & (key_K <= query_Q[:, None])
 
     def spans(self, T: int) -> Iterator[tuple[slice, slice]]:
-        """(queries, keys), some queries at a time; keys that none of them sees are left out if they come first."""
+        """Yield (queries, keys) of every block of queries, without the keys before the first visible one."""
         for first in range(0, T, QUERY_BLOCK):
             last = min(first + QUERY_BLOCK, T)
             yield slice(first, last), slice(self.begin(first), last)
 
     def blocks(self, T: int, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:
-        """(queries, keys, [Q, K] bool: who sees whom) of all spans."""
+        """Yield (queries, keys, [Q, K] bool: the query sees the key) of every block of queries."""
         index_T = torch.arange(T, device=device)
         for rows, keys in self.spans(T):
             yield rows, keys, self.visible(index_T[rows], index_T[keys])
 
     def fingerprint(self) -> str:
-        """What was really built, in a few characters, as rows and curves name it."""
+        """Return a short description of what was built, the name of the window in rows and curves."""
         return "full"
 
 
 def build_window(name: str, dims: "Dims", **sizes: Any) -> Window:
-    """The window of configs/window/`name`.yaml with `sizes` in place of its defaults. Raises Misuse as schemes do."""
+    """Return the window of configs/window/`name`.yaml with `sizes` in place of its defaults. Raises as schemes do."""
     return from_config(options_of("window", name, sizes), dims)
 
 
 def from_config(node: dict[str, Any] | None, dims: "Dims") -> Window:
-    """The window that a config section describes; a full one for None."""
+    """Return the window that a config section describes, and a full one for None."""
     return Window(dims) if node is None else from_node("window", Window, node, dims)
 
 
 def at_least(name: str, value: int, least: int) -> int:
-    """`value`. Raises Misuse if it is below `least`."""
+    """Return `value`. Raises Misuse if `value` is below `least`."""
     if value < least:
         raise Misuse(f"{name}={value} must be at least {least}")
     return value

@@ -7,7 +7,7 @@ from posexp.windows import Window, at_least, from_config
 
 
 class Alternate(Window):
-    """Every `every`-th block sees everything, the others through `inner`."""
+    """A full mask in every `every`-th block, and `inner` in the others."""
 
     def __init__(self, dims: Dims, every: int, inner: Any):
         super().__init__(dims)

@@ -10,9 +10,9 @@ from posexp.windows import Window, at_least
 
 
 class BlockwiseCausal(Window):
-    """Tokens come in blocks; each sees its own block up to itself, and the block before.
+    """A mask by blocks of tokens: a token sees its own block up to itself, and the block before.
 
-    `block` null: half the training length, so that no distance is longer than in training.
+    `block` null is half the training length, so that no distance is longer than in training.
     """
 
     def __init__(self, dims: Dims, block: int | None):

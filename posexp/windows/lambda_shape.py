@@ -10,9 +10,9 @@ from posexp.windows import Far, Window, at_least
 
 
 class Lambda(Window):
-    """A token sees the first `sinks` tokens and the latest `size`; no distance counts as more than `cap`.
+    """A mask that shows the first `sinks` tokens and the latest `size`, with distances capped at `cap`.
 
-    `size` and `cap` null: the training length.
+    `size` and `cap` null are the training length.
     """
 
     def __init__(self, dims: Dims, sinks: int, size: int | None, cap: int | None):

@@ -10,20 +10,21 @@ from posexp.windows import Far, Window, at_least
 
 
 class Sinks(Window):
-    """A token sees the first `sinks` tokens and the latest ones, `size` in all; null: as many as in training.
+    """A mask that shows the first `sinks` tokens and the latest ones, `size` in all.
 
-    Positions are those within what is seen, as in the paper's cache: a sink is never further away than `size` - 1.
+    `size` null is the training length. Positions are counted among visible tokens, as in the paper's cache, so that a
+    sink is at most `size` - 1 tokens away.
     """
 
     def __init__(self, dims: Dims, sinks: int, size: int | None):
         super().__init__(dims)
         self.sinks = at_least("window.sinks", sinks, 1)
-        self.seen = at_least("window.size", dims.train_length if size is None else size, sinks + 1)
-        self.recent = self.seen - sinks
-        self.far = Far(self.recent - 1, self.last_place, lambda index_K: index_K)
+        self.total = at_least("window.size", dims.train_length if size is None else size, sinks + 1)
+        self.recent = self.total - sinks
+        self.far = Far(self.recent - 1, self.last_position, lambda index_K: index_K)
 
-    def last_place(self, index_Q: Tensor) -> Tensor:
-        return index_Q.clamp(max=self.seen - 1)
+    def last_position(self, index_Q: Tensor) -> Tensor:
+        return index_Q.clamp(max=self.total - 1)
 
     def earliest(self, query_Q: Tensor) -> Tensor:
         return (query_Q - self.recent + 1).clamp(min=0)

@@ -5,7 +5,7 @@ from posexp.windows import Window, at_least
 
 
 class Sliding(Window):
-    """A token sees `size` tokens, itself included; null: as many as in training."""
+    """A mask that shows the latest `size` tokens, the token itself included. `size` null is the training length."""
 
     def __init__(self, dims: Dims, size: int | None):
         super().__init__(dims)

@@ -70,7 +70,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["train.lr=nan"], "train.lr=nan must be at least 0"),
         (["model.mlp=relu"], "model.mlp: Invalid value 'relu', expected one of [swiglu, gelu]"),
         (["scheme.base=many"], "'many' of type 'str' could not be converted to Float"),
-        (["scheme.fraction=0"], "scheme.fraction=0.0 leaves nothing to rotate"),
+        (["scheme.fraction=0"], "scheme.fraction=0.0 must be above 0"),
         (["device=tpu"], "expected one of [auto, cpu, cuda]"),
         (["label=a/b"], "label='a/b' must be a plain folder name"),
         (["group=.."], "group='..' must be a plain folder name"),

@@ -180,7 +180,8 @@ def test_a_step_that_does_not_end_is_not_waited_for(tmp_path, signum):
     """As one that is being compiled, which takes minutes."""
     words = slow_world(tmp_path)
     pace(tmp_path, 1000)
-    impatient = "import sys; from posexp.cli import main; from posexp.jobs import signals; signals.PATIENCE = 0.5; sys.exit(main.main())"
+    impatient = "import sys; from posexp.cli import main; from posexp.jobs import signals; "
+    impatient += "signals.PATIENCE = 0.5; sys.exit(main.main())"
     process = subprocess.Popen(
         [sys.executable, "-c", impatient, "train", *words],
         cwd=tmp_path,

@@ -270,9 +270,9 @@ def test_a_transform_without_an_equivalent_does_not_apply(made, text, checkpoint
         ("granite", "pi", "GraniteMoeHybridForCausalLM gives the same logits"),
         ("falcon", "dynamic_ntk", "nothing to change"),
         ("recurrent", "yarn", "transformers refuses it for RecurrentGemmaForCausalLM: .*does not support RoPE types"),
-        ("pair", "dynamic_ntk", "one pair of channels turns"),
-        ("pair", "ntk", "one pair of channels turns"),
-        ("gpt-neox", "p_rope", "part of a head turns"),
+        ("pair", "dynamic_ntk", "one pair of channels is rotated"),
+        ("pair", "ntk", "one pair of channels is rotated"),
+        ("gpt-neox", "p_rope", "a part of each head is rotated"),
         ("gptj", "yarn", "the rotary frequencies of GPTJConfig stand in code"),
     ],
 )

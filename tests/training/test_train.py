@@ -277,7 +277,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_survives(c
     config = tiny(corpus, tmp_path)
     run = Run.of(config)
     limited = (
-        "import resource, sys; from posexp.cli import main; from posexp.runs import checkpoint; save = checkpoint.save\n"
+        "import resource, sys; from posexp.cli import main; from posexp.runs import checkpoint\n"
+        "save = checkpoint.save\n"
         "def later(folder, step, *rest, **more):\n"
         "    if step >= 14:\n"
         "        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
