@@ -183,7 +183,7 @@ class Run:
 
         If another process has them, `wait` is told which and it is waited for; locks.Taken if there is no `wait`.
         """
-        patience = locks.PATIENCE if wait else 0
+        patience = locks.TIMEOUT if wait else 0
         with locks.hold(self.folder / ".measuring", self.folder / "measuring.json", wait, patience):
             for left in self.folder.glob("losses/.*"):  # by a process that was killed while it wrote
                 with suppress(OSError):
