@@ -11,7 +11,7 @@ from posexp.storage import atomic, checksum, untrusted
 
 NAMED = 8  # damaged lines listed by number; further ones are counted
 MOST_COLUMNS = 100
-MAX_LINES = 250_000  # a long study has ten thousand
+MOST_LINES = 250_000  # a long study has ten thousand
 
 Columns = Mapping[str, Callable[[Any], bool]]  # the check of each column's values
 
@@ -53,8 +53,8 @@ def read_lines(
         return []
     try:
         content = untrusted.read_bytes(path)
-        if (lines := content.count(b"\n")) > MAX_LINES:
-            raise ValueError(f"it has {lines:,} lines, and at most {MAX_LINES:,} are read")
+        if (lines := content.count(b"\n")) > MOST_LINES:
+            raise ValueError(f"it has {lines:,} lines, and at most {MOST_LINES:,} are read")
     except ValueError as error:
         raise RunFailed(f"{path} cannot be read: {error}") from error
     rows, damaged = [], []
