@@ -894,7 +894,7 @@ def test_what_no_folder_or_number_can_hold_is_refused(group, words, says):
 
 
 def test_a_glob_that_is_none_is_said_to_be():
-    with pytest.raises(PosexpError, match="is no glob of folders"):
+    with pytest.raises(PosexpError, match="is not a glob of folders"):
         from posexp.runs.run import find_runs
 
         find_runs("results", "default", "/etc/*")
