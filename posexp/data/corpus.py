@@ -164,7 +164,7 @@ def divide(lines: Iterator[str], start: re.Pattern[str]) -> Iterator[str]:
 
 
 def hold_out(splits: dict[Split, Any], notes: list[str], held_out: dict[Split, int] = HELD_OUT) -> dict[Split, Any]:
-    """Return `splits`, with validation and test splits taken from the training documents unless valid exists.
+    """Return `splits`; unless valid exists, take the missing valid and test splits from the training documents.
 
     The choice depends on the texts alone, not on their order or file names. Documents are sorted by length into strata,
     and each stratum gives its documents of lowest sha256, `held_out` for each split. So every split has long documents.

@@ -36,7 +36,7 @@ def reverse(draw: random.Random, size: int) -> Example:
 
 
 def addition(draw: random.Random, size: int) -> Example:
-    """Draw two numbers of `size` digits; the answer is their sum in size + 1 digits, with leading zeros.
+    """Draw two numbers of `size` digits; the answer is their sum in size + 1 digits, padded with zeros.
 
     All numbers have their least significant digit first, so each digit of the sum depends on digits at one distance and
     the carry (Lee et al. 2023, arXiv 2307.03381; Zhou et al. 2023, arXiv 2310.16028).
@@ -85,7 +85,7 @@ def examples(name: str, sizes: Sequence[int], split: Split) -> Iterator[Example]
     draw = random.Random(f"{name} {sizes} {split.value}")
     while True:
         example = TASKS[name](draw, draw.choice(sizes))
-        if home(example[0]) is split:  # ends, because every split has examples of size 1
+        if home(example[0]) is split:  # every split has examples of size 1
             yield example
 
 

@@ -152,7 +152,7 @@ def in_model(name: str) -> bool:
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:
-    """Return all tensors of a checkpoint. Every rank must call tensors, which gathers sharded ones if `keep`."""
+    """Gather all tensors of a checkpoint. Every rank must call tensors; only ranks that `keep` them get them."""
     parts = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, weight in zip(names(model), model.parameters(), strict=True):
         for key, value in optimizer.state[weight].items():

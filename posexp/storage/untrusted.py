@@ -36,12 +36,12 @@ def refuse_link(path: Path) -> None:
 
 
 def json_of(content: bytes) -> Any:
-    """Parse JSON, with its text escaped. Raises ValueError unless numbers are finite and nesting is at most DEEPEST."""
+    """Parse JSON and escape its text. Raises ValueError as `parsed` does, and beyond DEEPEST levels."""
     return printable(parsed(content))
 
 
 def parsed(content: bytes) -> Any:
-    """Parse JSON without escaping its text. Raises ValueError unless numbers are finite."""
+    """Parse JSON without escaping its text. Raises ValueError for invalid JSON and numbers out of range."""
     try:
         return json.loads(content.decode(), parse_constant=no_number, parse_float=finite, parse_int=whole_number)
     except RecursionError as error:
