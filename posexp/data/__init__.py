@@ -1,4 +1,4 @@
-"""A corpus as tokens.
+"""The corpus as tokens.
 
 corpus (read by `datasets`) → tokenizer (`tokenizers`) → store (one folder, named by its content) → sampler.
 """

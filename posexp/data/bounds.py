@@ -1,6 +1,6 @@
-"""What a stored configuration may have read or made again without trust=true: the run may be somebody else's.
+"""The limits on rebuilding the token store of an untrusted run without trust=true.
 
-Its own text, in short: no search over the disk, no dataset that posexp does not name, no pattern that can be slow.
+The data configuration must not search the disk, load a dataset that posexp does not name or use a slow pattern.
 """
 
 import glob
@@ -15,23 +15,23 @@ from posexp.config.sections import DataConfig, Source, config_dir
 from posexp.data import files
 from posexp.errors import Misuse
 
-MOST_ENTRIES = 100_000  # of the folders that are searched
+MOST_ENTRIES = 100_000  # in the searched folders
 MOST_BYTES = 4 << 30  # of text
-MOST_SIZES = 100_000_000  # of a task's examples, all together
-REPEATS = set("*+?{|")  # what makes a regular expression try more than one way
+MOST_SIZES = 100_000_000  # total size of a task's examples
+REPEATS = set("*+?{|")  # these make a regular expression backtrack
 
 
 def check_bounds(config: DataConfig) -> None:
-    """Raises Misuse for text that can take long to read or to make, saying why, and what to do."""
+    """Raise Misuse if reading or generating the text of `config` could take long."""
     if reason := excess(config):
         raise Misuse(
-            f"its token store is not in the cache, and to build it {reason}: look at the data: section of its "
-            "config.yaml, then say trust=true, or put its token store into cache=<folder>"
+            f"its token store is not in the cache, and building that store {reason}: read the data: section of its "
+            "config.yaml, then set trust=true, or copy its token store into cache=<folder>"
         )
 
 
 def excess(config: DataConfig) -> str | None:
-    """What goes beyond the bounds, or None."""
+    """Return which limit the configuration exceeds, or None."""
     own = [read_options(path) for path in sorted((config_dir() / "data").glob("*.yaml"))]
     pattern = config.document_start
     if REPEATS & set(pattern) and not any(pattern == known.get("document_start") for known in own):
@@ -58,7 +58,7 @@ def excess_of_files(config: DataConfig) -> str | None:
 
 
 def entries(patterns: list[Any]) -> Iterator[str]:
-    """Every file and folder that reading the patterns comes by."""
+    """Yield every file and folder that reading the patterns visits."""
     for pattern in patterns:
         for match in glob.iglob(str(Path(str(pattern)).expanduser())):
             yield match

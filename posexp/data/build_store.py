@@ -1,4 +1,4 @@
-"""Token stores written: text in, the files of posexp/data/store.py out, aside first and then renamed."""
+"""The writer of token stores, which turns text into the files that posexp/data/store.py describes."""
 
 import json
 import os
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def build_store(config: DataConfig, folder: Path, say: Say) -> None:
-    """Writes the store aside and renames it to `folder`. The caller holds the lock.
+    """Write the store to a temporary folder and rename it to `folder`. The caller must hold the lock.
 
-    Whatever else there is of this store, damaged or left by a builder that died, is removed.
+    A damaged store and leftovers of killed builders are removed.
     """
     for leftover in folder.parent.glob(f"{folder.name}.*-building"):
         shutil.rmtree(leftover, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))
     try:
         write_store(config, aside / "store", aside / "datasets", say)
-        shutil.rmtree(aside / "datasets", ignore_errors=True)  # large, and once the store is there, nobody looks for it
+        shutil.rmtree(aside / "datasets", ignore_errors=True)  # large
         if folder.exists():
             os.rename(folder, aside / "damaged")
         os.rename(aside / "store", folder)
@@ -41,7 +41,7 @@ def build_store(config: DataConfig, folder: Path, say: Say) -> None:
 
 
 def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
-    """Writes all files of a store into the new `folder`; `cache` is for what `datasets` writes on the way."""
+    """Write all files of a store into the new `folder`; `datasets` writes its temporary files to `cache`."""
     folder.mkdir()
     source = corpus.read_corpus(config, cache)
     for note in source.notes:
@@ -78,7 +78,7 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
         "files": files,
         **({"task": source.task} if source.task else {}),
     }
-    meta = untrusted.printable(meta)  # as it is read again
+    meta = untrusted.printable(meta)  # as `read_meta` loads it
     atomic.write_file(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
     atomic.sync(folder)
 
@@ -86,14 +86,14 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
 def write_split(
     folder: Path, name: str, texts: Iterator[str], built: "Tokenizer", dtype: np.dtype, divisible: bool
 ) -> dict[str, int]:
-    """Writes <name>.bin and <name>.documents.npy; gives the number of documents, tokens and bytes."""
+    """Write <name>.bin and <name>.documents.npy; return the numbers of documents, tokens and bytes."""
     starts, total, size = [0], 0, 0
     with open(folder / f"{name}.bin", "wb") as file:
         for ids_N, ends, length in tokenizer.encode(built, texts, divisible):
             file.write(ids_N.astype(dtype).tobytes())
             total += len(ids_N)
             size += length
-            if ends and total > starts[-1]:  # another's tokenizer may make nothing of a document
+            if ends and total > starts[-1]:  # an external tokenizer may give no tokens for a document
                 starts.append(total)
         file.flush()
         os.fsync(file.fileno())

@@ -1,6 +1,6 @@
-"""From a DataConfig to the documents of its splits. `datasets` does the reading.
+"""The documents of each split of a DataConfig, read with `datasets`.
 
-A split is a `datasets.Dataset` with one column, `text`; one row is one document, none is empty.
+A split is a `datasets.Dataset` with one column, `text`. Each row is one document, which must not be empty.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from posexp.errors import Misuse
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
 STRATUM = 20  # documents of similar length
 HELD_OUT = {Split.valid: 1, Split.test: 1}  # documents of each stratum: 5 % each
-# Of the standard library more: 20 documents and more of its validation split then hold targets behind 8,192 tokens.
+# More for the standard library, so that at least 20 validation documents have targets beyond 8,192 tokens.
 STDLIB_HELD_OUT = {Split.valid: 4, Split.test: 1}
 
 
@@ -29,13 +29,13 @@ class Corpus:
     splits: dict[Split, Any]
     description: str
     notes: list[str] = field(default_factory=list)
-    task: dict[str, Any] | None = None  # name, and size: the largest in training
+    task: dict[str, Any] | None = None  # name, and size, the largest in training
 
 
 def corpus_content(config: DataConfig) -> list[Any]:
-    """What identifies the raw input, as JSON can hold it: hashes of contents, no locations or times.
+    """Return what identifies the raw input, as JSON values: hashes of contents, without locations or times.
 
-    Costs one pass over the raw bytes; for the hub, nothing. Raises Misuse for missing files.
+    Reads the raw bytes once, except for the hub. Raises Misuse for missing files.
     """
     check_pattern(config.document_start)
     if config.source is not Source.files and (config.paths or config.valid or config.test):
@@ -54,9 +54,9 @@ def corpus_content(config: DataConfig) -> list[Any]:
 
 
 def read_corpus(config: DataConfig, cache: Path) -> Corpus:
-    """The documents of every split. `cache` holds what `datasets` writes, and must outlive the Corpus.
+    """Return the documents of every split. `datasets` writes to `cache`, which must outlive the Corpus.
 
-    Raises Misuse, naming the file and what is wrong with it.
+    Raises Misuse that names an invalid file and its problem.
     """
     import datasets
 
@@ -101,13 +101,13 @@ def check_pattern(pattern: str) -> None:
 
 
 def texts(rows: Any) -> Iterator[str]:
-    """The column `text`, read in batches of about 4 MB."""
+    """Yield the column `text`, read in batches of about 4 MB."""
     for batch in rows.iter(batch_size=batch_rows(rows)):
         yield from batch["text"]
 
 
 def documents(parts: list[tuple[Any, bool]], start: str, cache: Path) -> Any:
-    """One dataset of all parts, begun anew at each line that matches `start`, empty texts left out."""
+    """Return one dataset of all parts, without empty texts. A new document starts at each line that matches `start`."""
     import datasets
 
     if start:
@@ -133,7 +133,7 @@ def generate(parts: list[tuple[Any, bool]], pattern: str) -> Iterator[dict[str, 
 
 
 def joined_lines(rows: Iterator[str]) -> Iterator[str]:
-    """The lines of all rows with their newlines; one is put between rows where the first does not end with one."""
+    """Yield the lines of all rows with their newlines. A row that does not end with a newline gets one."""
     unfinished = None
     for text in rows:
         if unfinished is not None:
@@ -150,7 +150,7 @@ def joined_lines(rows: Iterator[str]) -> Iterator[str]:
 
 
 def divide(lines: Iterator[str], start: re.Pattern[str]) -> Iterator[str]:
-    """Documents; blank lines before a first heading stay with it."""
+    """Yield documents. Blank lines before a first heading belong to its document."""
     held: list[str] = []
     blank = True
     for line in lines:
@@ -164,11 +164,11 @@ def divide(lines: Iterator[str], start: re.Pattern[str]) -> Iterator[str]:
 
 
 def hold_out(splits: dict[Split, Any], notes: list[str], held_out: dict[Split, int] = HELD_OUT) -> dict[Split, Any]:
-    """`splits`, with a validation split taken from the training documents if there is none, and then a test split too.
+    """Return `splits`; unless valid exists, take the missing valid and test splits from the training documents.
 
-    Which documents are held out follows from their texts alone, whatever their order and file names: the longest
-    documents form the first stratum, and so on, and each stratum gives those of lowest sha256, `held_out` of them to
-    each split, so that long documents are in every split. Equal texts stay together.
+    The choice depends on the texts alone, not on their order or file names. Documents are sorted by length into strata,
+    and each stratum gives its documents of lowest sha256, `held_out` for each split. So every split has long documents.
+    Equal texts go to the same split.
     """
     if Split.valid in splits:
         return splits
@@ -190,7 +190,7 @@ def hold_out(splits: dict[Split, Any], notes: list[str], held_out: dict[Split, i
 
 
 def cut(rows: Any, missing: list[Split], notes: list[str]) -> dict[Split, Any]:
-    """The last 5 % of each text for each missing split, the rest for training."""
+    """Take the last 5 % of each text for each missing split, the rest for training."""
     import datasets
 
     names = (Split.train, *missing)

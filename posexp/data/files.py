@@ -1,4 +1,4 @@
-"""The user's own files: which ones a setting names, and how each is read."""
+"""The user's own files: how options name them, and which reader loads each."""
 
 import glob
 import json
@@ -21,20 +21,20 @@ READABLE = f"{', '.join(KINDS)}; packed with {', '.join(PACKED)}"
 
 
 def find_files(config: DataConfig) -> dict[Split, list[Path]]:
-    """The files of each split that is named in the config, in reading order. Raises Misuse naming what is missing."""
+    """Return the files of each split of the config, in reading order. Raises Misuse if files are missing."""
     if not config.paths:
         raise Misuse("data=files needs data.paths=<file, glob or folder>")
     return {split: expand(f"data.{key}", value) for split, (key, value) in named(config).items()}
 
 
 def named(config: DataConfig) -> dict[Split, tuple[str, Any]]:
-    """(name of the setting, its value) of each split that the config names."""
+    """Return (name of the option, its value) for each split that the config names."""
     settings = {Split.train: "paths", Split.valid: "valid", Split.test: "test"}
     return {split: (key, value) for split, key in settings.items() if (value := getattr(config, key))}
 
 
 def expand(key: str, value: Any) -> list[Path]:
-    """The files that a path, glob, folder or list of these stands for, each once."""
+    """Return the files that a path, glob, folder or list of these matches, without duplicates."""
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
         raise Misuse(f"{key}={value!r} must be a path, a glob, a folder or a list of these")
@@ -69,7 +69,7 @@ def matches(path: Path) -> list[Path]:
 
 
 def folders_of(pattern: str) -> list[Path]:
-    """The folder that `pattern` names, or those that it matches where it matches folders only."""
+    """Return the folder that `pattern` names, or its matches if all of them are folders."""
     path = Path(pattern).expanduser()
     if path.is_dir():
         return [path]
@@ -78,19 +78,19 @@ def folders_of(pattern: str) -> list[Path]:
 
 
 def sorted_files(folder: Path) -> list[Path]:
-    """All below `folder` that is not searched further, in the order of names."""
+    """Return all files and links below `folder`, sorted by name."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def is_known(folder: Path, path: Path) -> bool:
-    """Whether the file of a folder is read: it has a known suffix and is not hidden."""
+    """Return whether a file of a folder is read, that is, has a known suffix and is not hidden."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return path.is_file() and inner_suffix(path) in KINDS and not hidden
 
 
 def skipped(config: DataConfig) -> list[str]:
-    """A line for each folder that the config names with files that are not read."""
+    """Return a line for each folder of the config that has skipped files."""
     lines = []
     for key, value in named(config).values():
         for folder in (
@@ -104,7 +104,7 @@ def skipped(config: DataConfig) -> list[str]:
 
 
 def packing(path: Path) -> str:
-    """.gz, .zst and so on, or nothing."""
+    """Return the suffix of a packed file (.gz, .zst, …), or an empty string."""
     suffix = path.suffix.lower()
     return suffix if suffix in PACKED else ""
 
@@ -114,12 +114,12 @@ def inner_suffix(path: Path) -> str:
 
 
 def kind(path: Path) -> str:
-    """The name of the file's reader. Raises Misuse for a binary file of unknown suffix."""
+    """Return the name of the file's reader. Raises Misuse for a binary file of unknown suffix."""
     return KINDS.get(inner_suffix(path)) or kind_by_content(path)
 
 
 def kind_by_content(path: Path) -> str:
-    """json where the first line is a JSON object, else text. Raises Misuse for a binary file."""
+    """Return json if the first line is a JSON object, else text. Raises Misuse for a binary file."""
     try:
         with opened(path, packing(path)) as file:
             head = file.read(4096)
@@ -128,7 +128,7 @@ def kind_by_content(path: Path) -> str:
             line = head.split(b"\n")[0] if b"\n" in head else head + file.readline()
     except Misuse:
         raise
-    except Exception as error:  # whatever unpacks it raises its own
+    except Exception as error:  # decompressors raise errors of their own
         raise Misuse(f"{path} {complaint(error)}") from error
     try:
         return "json" if isinstance(json.loads(line), dict) else "text"
@@ -137,14 +137,14 @@ def kind_by_content(path: Path) -> str:
 
 
 def files_content(files: dict[Split, list[Path]]) -> list[list[str]]:
-    """[split, kind, packing, sha256 of the file as it lies there] of every file."""
+    """Return [split, kind, packing, sha256 of the packed file] for every file."""
     return [
         [split.value, kind(path), packing(path), file_digest(path)] for split, paths in files.items() for path in paths
     ]
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of an input file's bytes. Raises Misuse if it cannot be read."""
+    """Return the sha256 of an input file. Raises Misuse if the file cannot be read."""
     try:
         return atomic.sha256(path)
     except OSError as error:
@@ -152,10 +152,10 @@ def file_digest(path: Path) -> str:
 
 
 def read_files(paths: list[Path], field: str, cache: Path) -> list[tuple[Any, bool]]:
-    """(dataset with the column `text`, whether its rows are pieces of one stream) for runs of like files.
+    """Return (dataset with the column `text`, whether its rows are pieces of one stream) for groups of files.
 
-    Each text file is one row, whose line ends are \\n and whose byte order mark is dropped; row files come one by one.
-    `cache` is where the datasets are written. Raises Misuse naming the file that cannot be read.
+    Each text file is one row, with \\n as line end and without its byte order mark. Every other file is one dataset.
+    The datasets are written to `cache`. Raises Misuse that names an unreadable file.
     """
     parts: list[tuple[Any, bool]] = []
     for name, run in groupby(paths, key=kind):
@@ -167,7 +167,7 @@ def read_files(paths: list[Path], field: str, cache: Path) -> list[tuple[Any, bo
 
 
 def write_files(paths: list[Path], field: str, cache: Path) -> Any:
-    """One dataset of the texts of all files, in a new file in `cache`."""
+    """Write the texts of all files to a new file in `cache`; return the dataset."""
     cache.mkdir(parents=True, exist_ok=True)
     found = (text for path in paths for text in texts(path, kind(path), packing(path), field))
     return write(found, Path(tempfile.mkdtemp(dir=cache), "texts.arrow"))

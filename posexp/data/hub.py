@@ -1,4 +1,4 @@
-"""Documents from a dataset of the Hugging Face hub, or from a local folder laid out like one."""
+"""The documents of a dataset on the Hugging Face hub, or of a local folder with the same layout."""
 
 import hashlib
 import os
@@ -18,15 +18,16 @@ NAMES = {Split.train: ["train"], Split.valid: ["validation", "valid", "val", "de
 
 
 def local_folder(config: DataConfig) -> Path | None:
-    """The folder, if `data.dataset` names one instead of a repository."""
+    """Return the folder that `data.dataset` names, or None if it names a repository."""
     path = Path(config.dataset).expanduser()
     return path if path.is_dir() else None
 
 
 def hub_content(config: DataConfig) -> list[str]:
-    """What names the dataset without a network: its id, or the contents of a local folder. Raises Misuse for neither.
+    """Return what identifies the dataset without a network: its id, or a hash of a local folder.
 
-    A branch such as main may move on the hub: the store then stays what it was when built; name a commit to be exact.
+    A branch such as main may move on the hub, which does not change a store that is built; name a commit to be exact.
+    Raises Misuse if data.dataset is empty.
     """
     if not config.dataset:
         raise Misuse("data=hub needs data.dataset=<repository id>, as in data.dataset=Salesforce/wikitext")
@@ -40,9 +41,9 @@ def hub_content(config: DataConfig) -> list[str]:
 
 
 def read_hub(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
-    """The dataset's splits, each with the column `text`, and the fingerprint of what was loaded.
+    """Return the dataset's splits, each with the column `text`, and the fingerprint of the loaded data.
 
-    Raises Misuse if the hub cannot be reached and no copy is at hand, or if there is no such dataset, split or column.
+    Raises Misuse if the hub cannot be reached and no copy is cached, or if there is no such dataset, split or column.
     """
     folder = local_folder(config)
     own = read_folder(config, folder, cache) if folder else {}
@@ -58,13 +59,15 @@ def read_hub(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
 
 
 def read_folder(config: DataConfig, folder: Path, cache: Path) -> dict[str, Any]:
-    """The splits that `datasets` finds in a folder of JSON or parquet, of which only the wanted field is read; none of
-    other files."""
+    """Return the splits that `datasets` finds in a folder of JSON or parquet, with only data.field loaded.
+
+    Returns no splits for a folder of other files.
+    """
     import datasets
 
     try:
         builder = datasets.load_dataset_builder(str(folder), config.subset or None, cache_dir=str(cache))
-    except Exception:  # `fetch` says why
+    except Exception:  # `fetch` raises the reason
         return {}
     found = {str(split): [Path(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
     if any(files.kind(path) not in {"json", "parquet"} for paths in found.values() for path in paths):
@@ -76,9 +79,9 @@ def read_folder(config: DataConfig, folder: Path, cache: Path) -> dict[str, Any]
 
 
 def text_column(rows: Any, field: str, name: str) -> Any:
-    """`rows` with the column `field` alone, as `text`.
+    """Return the column `field` of `rows` as `text`.
 
-    Raises Misuse, with `name`, if the column or the text of a row is missing.
+    Raises Misuse that starts with `name` if the column, or the text of a row, is missing or invalid.
     """
     import datasets
     import pyarrow
@@ -93,7 +96,7 @@ def text_column(rows: Any, field: str, name: str) -> Any:
     dtype = getattr(column.features["text"], "dtype", "nested")
     if dtype not in {"string", "large_string", "string_view"}:
         raise Misuse(f"{name}: the field {field!r} is {dtype}, not text")
-    if dtype != "string":  # one type for all, so that they can be joined
+    if dtype != "string":  # concatenation needs equal types
         column = column.cast_column("text", datasets.Value("string"))
     for index, length in enumerate(text_lengths(column)):
         if length is None:
@@ -101,20 +104,20 @@ def text_column(rows: Any, field: str, name: str) -> Any:
     try:
         for batch in column.with_format("arrow").iter(batch_size=batch_rows(column)):
             batch.validate(full=True)
-    except pyarrow.ArrowInvalid as error:  # neither reader checks that strings are UTF-8
+    except pyarrow.ArrowInvalid as error:  # the readers do not check that strings are UTF-8
         raise Misuse(f"{name} is not UTF-8: {datasets_reason(error)}") from error
     return column
 
 
 def fetch(config: DataConfig, cache: Path) -> Any:
-    """The DatasetDict of all splits."""
+    """Load the DatasetDict of all splits. Raises Misuse if it cannot be loaded."""
     import datasets
 
     folder = local_folder(config)
     if folder is not None:
         try:
             return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
-        except Exception as error:  # datasets raises whatever a builder raised
+        except Exception as error:  # datasets passes on any error of a builder
             raise Misuse(f"cannot read the dataset in {folder}: {datasets_reason(error)}") from error
     reachable = can_reach_hub()
     try:
@@ -131,7 +134,7 @@ def fetch(config: DataConfig, cache: Path) -> Any:
 
 
 def can_reach_hub() -> bool:
-    """Whether the hub may be asked (HF_HUB_OFFLINE=1 forbids it) and answers within seconds."""
+    """Return whether the hub answers within seconds; always False under HF_HUB_OFFLINE=1."""
     import datasets
 
     return not datasets.config.HF_HUB_OFFLINE and reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
@@ -139,7 +142,7 @@ def can_reach_hub() -> bool:
 
 @contextmanager
 def offline(wanted: bool) -> Iterator[None]:
-    """Makes `datasets` use only what is already on this machine, inside the block."""
+    """Make `datasets` use only its local cache inside the block, if `wanted`."""
     import datasets
     import huggingface_hub.constants
 

@@ -1,4 +1,4 @@
-"""The token store of a data configuration: found in the cache, or built under a lock."""
+"""The loader of token stores, which opens a store of the cache or builds it under a lock."""
 
 import errno
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from posexp.storage import locks
 
 
 def load_store(config: DataConfig, say: Say = say, trust: bool = True) -> Store:
-    """The store of `config`, built if it is not there or damaged. Safe to call from several processes at once.
+    """Return the store of `config`, built if missing or damaged. Several processes may call load_store at once.
 
-    One that data.store names is taken without its text. Raises Misuse for input that cannot be used, or needs `trust`
-    (posexp/data/bounds.py), or a cache folder that cannot be written, RunFailed for a full disk.
+    A store that data.store names is loaded without its text. Raises Misuse for input that is invalid or needs `trust`
+    (posexp/data/bounds.py), and for a cache folder that cannot be written; RunFailed for a full disk.
     """
     if not config.store and not trust:
         check_bounds(config)
@@ -36,7 +36,7 @@ def load_store(config: DataConfig, say: Say = say, trust: bool = True) -> Store:
 
     try:
         with locked(folder, say):
-            # Another process may have built it while this one waited.
+            # Another process may have built the store while this one waited.
             if store := find_store(folder, lambda line: None):
                 return store
             build_store(config, folder, say)
@@ -48,44 +48,44 @@ def load_store(config: DataConfig, say: Say = say, trust: bool = True) -> Store:
 
 
 def check_text(config: DataConfig, folder: Path, store: Store | None) -> None:
-    """Raises Misuse unless the text that is here gives the store that data.store names."""
+    """Raise Misuse unless the local text gives the store that data.store names."""
     try:
         key = key_of(config)
-        found = f"the text that is here gives {key}"
+        found = f"the local text gives {key}"
     except Misuse as error:
         key, found = None, f"it cannot be built here: {error}"
     if key == config.store:
         return
     if store is None:
         raise Misuse(f"no token store {folder}, and {found}")
-    knobs = different(store, config)
-    if knobs is None:
-        raise Misuse(f"the token store {folder} does not say what it was made with, as older ones do not, and {found}")
-    raise Misuse(f"the token store {folder} was made with another {', '.join(knobs)}")
+    options = different(store, config)
+    if options is None:
+        raise Misuse(f"the token store {folder} is too old to record its options, and {found}")
+    raise Misuse(f"the token store {folder} was built with another {', '.join(options)}")
 
 
 def find_store(folder: Path, say: Say) -> Store | None:
-    """The store in `folder`, or None if there is none or, as `say` is told, it is damaged."""
+    """Return the store in `folder`, or None if it is missing or damaged; `say` prints the damage."""
     if not folder.is_dir():
         return None
     try:
         return Store(folder)
     except DamageError as error:
-        say(f"the token store {folder} is damaged ({error}): building it again")
+        say(f"the token store {folder} is damaged ({error}): building a new one")
         return None
 
 
 def cache_error(folder: Path, error: OSError) -> PosexpError:
     text = f"cannot write the token store in {folder}: {error.strerror or error}"
     wrong_place = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
-    if error.errno in wrong_place | locks.NO_LOCKS:  # `datasets` cannot do without locks
+    if error.errno in wrong_place | locks.NO_LOCKS:  # `datasets` needs locks
         return Misuse(f"{text}; choose another folder with data.cache")
     return RunFailed(text)
 
 
 @contextmanager
 def locked(folder: Path, say: Say) -> Iterator[None]:
-    """Holds the right to build `folder`; waits for another process that has it."""
+    """Hold the lock for building `folder`, after waiting for any other process that has it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock, holder = Path(f"{folder}.lock"), Path(f"{folder}.holder.json")
     with locks.hold(lock, holder, lambda who: say(f"waiting for {who}, which is building this token store")):

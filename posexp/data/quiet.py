@@ -1,4 +1,4 @@
-"""Keeps `datasets` from drawing bars, logging tracebacks and counting its uses while posexp reads through it."""
+"""The silencer of `datasets`, which otherwise draws progress bars, logs tracebacks and reports its use."""
 
 import errno
 import logging
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 from posexp.storage.locks import NO_LOCKS
 
-# Of an OSError that is about where `datasets` writes, not about what it reads.
+# Codes of an OSError about the folder that `datasets` writes to, not about its input.
 UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} | NO_LOCKS
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the loggers and bars of datasets and huggingface_hub inside the block, then puts them back.
+    """Silence the loggers and bars of datasets and huggingface_hub inside the block.
 
-    Nor does datasets tell its makers of each load, which takes ten seconds where names cannot be resolved.
+    Also disable the download counter of datasets, which takes ten seconds where names cannot be resolved.
     """
     import datasets
 
@@ -41,23 +41,23 @@ def quiet() -> Iterator[None]:
 
 
 def root(error: BaseException) -> BaseException:
-    """The innermost cause of a wrapped error."""
+    """Return the innermost cause of a wrapped error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def raise_disk_error(error: BaseException) -> None:
-    """Raises the OSError inside a wrapped `error` if it says that nothing can be written where it writes."""
+    """Raise the OSError inside a wrapped `error` if it means that `datasets` cannot write its files."""
     inner = root(error)
     if isinstance(inner, OSError) and inner.errno in UNUSABLE:
         raise inner
-    if isinstance(inner, OSError) and "Not enough disk space" in str(inner):  # how `datasets` says it beforehand
+    if isinstance(inner, OSError) and "Not enough disk space" in str(inner):  # raised by `datasets` before writing
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def datasets_reason(error: BaseException) -> str:
-    """The innermost cause of a wrapped error, as one line of at most 300 characters."""
+    """Return the innermost cause of a wrapped error, as one line of at most 300 characters."""
     inner = root(error)
     text = " ".join(str(inner).split()) or type(inner).__name__
     return text if len(text) <= 300 else text[:297] + "..."

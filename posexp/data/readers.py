@@ -1,4 +1,4 @@
-"""The texts of one file: plain text, JSON, csv, parquet or arrow. Of rows, only the wanted field is looked at."""
+"""The readers of one file of plain text, JSON, csv, parquet or arrow. Only the requested field of a row is checked."""
 
 import bz2
 import csv
@@ -16,16 +16,16 @@ from posexp.data.quiet import datasets_reason, root
 from posexp.errors import Misuse
 
 BLANKS = re.compile(r"\s*")
-DECODER = json.JSONDecoder(parse_int=float)  # Python refuses an int of 4,300 digits in a field that nobody asked for
-BATCH_BYTES = 1 << 22  # of the texts that are written at once
+DECODER = json.JSONDecoder(parse_int=float)  # Python refuses an int of 4,300 digits, even in an unused field
+BATCH_BYTES = 1 << 22  # of texts per batch
 
 Row = dict[str, Any]
 
 
 class Zstd(io.RawIOBase):
-    """What is packed in `file`, in as many frames as there are.
+    """A reader of all zstd frames in `file`.
 
-    The reader of zstandard itself ends without an error where the last frame is cut short.
+    zstandard's own reader raises no error if the last frame is truncated.
     """
 
     def __init__(self, file: IO[bytes]):
@@ -73,15 +73,15 @@ PACKED: dict[str, Callable[[Path], Any]] = {
 
 
 def opened(path: Path, packing: str) -> IO[bytes]:
-    """The file's bytes, unpacked; `packing` is a suffix of PACKED, or empty."""
+    """Open the file for reading its unpacked bytes; `packing` must be a suffix of PACKED or empty."""
     return PACKED[packing](path) if packing else open(path, "rb")
 
 
 def texts(path: Path, kind: str, packing: str, field: str) -> Iterator[str]:
-    """The text of every row, or that of the whole file where `kind` is text: line ends are \\n, a byte order mark is
-    dropped.
+    """Yield the text of every row, or of the whole file if `kind` is text.
 
-    Raises Misuse naming the file, the row and what is wrong.
+    A text file is read with \\n as line end and without its byte order mark. Raises Misuse that names the file, the row
+    and the problem.
     """
     try:
         with opened(path, packing) as file:
@@ -95,11 +95,11 @@ def texts(path: Path, kind: str, packing: str, field: str) -> Iterator[str]:
             number = 0
             for number, row in enumerate(ROWS[kind](file, field), 1):
                 yield text_of(row, field, f"{path}: row {number}")
-            if not number and kind not in BINARY:  # a shard may be empty where its columns are known
+            if not number and kind not in BINARY:  # a shard with known columns may be empty
                 raise Misuse(f"{path} holds no rows")
     except Misuse:
         raise
-    except Exception as error:  # whatever unpacks or parses it raises its own
+    except Exception as error:  # decompressors and parsers raise errors of their own
         raise Misuse(f"{path} {complaint(error)}") from error
 
 
@@ -125,7 +125,7 @@ def name_of(value: Any) -> str:
 
 
 def complaint(error: BaseException) -> str:
-    """What is wrong with a file, of which reading raised `error`: the end of a sentence."""
+    """Return the end of a sentence that explains why reading a file raised `error`."""
     inner = root(error)
     module, text = type(inner).__module__.split(".")[0], datasets_reason(inner)
     if isinstance(inner, UnicodeDecodeError):
@@ -136,7 +136,7 @@ def complaint(error: BaseException) -> str:
 
 
 def json_rows(file: IO[bytes], field: str) -> Iterator[Any]:
-    """The values of JSON lines, or of a file that is one value over several lines; those in a list one by one."""
+    """Yield the values of JSON lines, or of a file with one value over several lines. Lists are flattened."""
     started = False
     for number, line in enumerate(file, 1):
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -161,7 +161,7 @@ def json_values(text: str) -> Iterator[Any]:
 
 
 def csv_rows(file: IO[bytes], delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # left alone, it refuses texts of more than 131,072 characters
+    csv.field_size_limit(sys.maxsize)  # the default refuses texts of more than 131,072 characters
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as decoded:
         lines = csv.reader(decoded, delimiter=delimiter, strict=True)
         header = next(lines, [])
@@ -182,7 +182,7 @@ def parquet_rows(file: IO[bytes], field: str) -> Iterator[Row]:
 
 
 def arrow_rows(file: IO[bytes], field: str) -> Iterator[Row]:
-    """Of a file in either format: with a table of its batches at the end, or a stream, as `datasets` writes it."""
+    """Yield the rows of either arrow format: a file with an index of batches, or a stream, as `datasets` writes it."""
     import pyarrow
 
     indexed = file.read(6) == b"ARROW1"
@@ -201,11 +201,11 @@ ROWS: dict[str, Callable[[IO[bytes], str], Iterator[Any]]] = {
     "parquet": parquet_rows,
     "arrow": arrow_rows,
 }
-BINARY = {"parquet", "arrow"}  # packed inside, with the types of their columns
+BINARY = {"parquet", "arrow"}  # compressed inside, with typed columns
 
 
 def write(texts: Iterable[str], path: Path) -> Any:
-    """The dataset of the texts, column `text`, in a new arrow file."""
+    """Write the texts to a new arrow file; return the dataset, whose column is `text`."""
     import datasets
     import pyarrow
 
@@ -217,7 +217,7 @@ def write(texts: Iterable[str], path: Path) -> Any:
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Of about 4 MB and at most 1000 texts."""
+    """Yield lists of texts, of about 4 MB and at most 1000 texts."""
     held: list[str] = []
     size = 0
     for text in texts:
@@ -231,7 +231,7 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def text_lengths(rows: Any) -> Iterator[int | None]:
-    """UTF-8 bytes of each text; None for a row without one."""
+    """Yield the UTF-8 bytes of each text; None for a row without text."""
     import pyarrow.compute
 
     for batch in rows.with_format("arrow").iter(batch_size=batch_rows(rows)):
@@ -239,6 +239,6 @@ def text_lengths(rows: Any) -> Iterator[int | None]:
 
 
 def batch_rows(rows: Any) -> int:
-    """How many rows make about 4 MB, at most 1000."""
+    """Return the number of rows that make about 4 MB, at most 1000."""
     mean = rows.data.nbytes / max(1, len(rows.data)) + 1
     return min(1000, max(1, int(BATCH_BYTES / mean)))

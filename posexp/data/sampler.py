@@ -1,6 +1,6 @@
-"""Training batches: windows of tokens as a pure function of (seed, step).
+"""The sampler of training batches: sequences of tokens as a pure function of (seed, step).
 
-Shape suffixes: B windows, T tokens, N positions in the split, D documents.
+Shape suffixes: B sequences, T tokens, N positions in the split, D documents.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ from posexp.errors import Misuse
 
 
 class Windows:
-    """All places where a window of `length` inputs, each with the token after it as target, may start.
+    """The sampler of sequences of `length` inputs, whose targets are the next tokens.
 
-    used_documents: how many documents give windows; left_out: (documents, tokens) that are too short to.
-    Raises Misuse if there is no such place.
+    used_documents: number of documents that are long enough. left_out: (documents, tokens) of those that are too short.
+    Raises Misuse if no document is long enough.
     """
 
     def __init__(self, tokens: Tokens, length: int, cross_documents: bool):
@@ -34,24 +34,24 @@ class Windows:
                 if cross_documents
                 else (f"the longest document, {sizes_D.max()} tokens, is")
             )
-            raise Misuse(f"{what} shorter than one window of {length} tokens and the one after it")
+            raise Misuse(f"{what} shorter than one sequence of {length} tokens and the token after it")
         first_D, places_D = first_D[places_D > 0], places_D[places_D > 0]
-        # Place p of all lies in the first document whose end is past it, at token p + shift.
+        # Start p lies in the first document whose cumulative end exceeds p, at token p + shift.
         self.ends_D = places_D.cumsum()
         self.shift_D = first_D - (self.ends_D - places_D)
         self.used_documents = int((~short_D).sum())
         self.left_out = (int(short_D.sum()), int(sizes_D[short_D].sum()))
 
     def starts(self, seed: int, step: int, count: int) -> np.ndarray:
-        """Where `count` windows start, int64 [B], drawn evenly from all places; the same for the same arguments."""
+        """Draw `count` start positions uniformly, int64 [B]. Equal arguments give equal positions."""
         random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, step])))
         place_B = random.integers(self.ends_D[-1], size=count)
         document_B = self.ends_D.searchsorted(place_B, side="right")
         return self.shift_D[document_B] + place_B
 
     def batch(self, seed: int, step: int, count: int) -> tuple[Tensor, Tensor]:
-        """x_BT and y_BT, int64: the inputs and targets of the windows at `starts`."""
+        """Return x_BT and y_BT, int64: the inputs and targets of the sequences at `starts`."""
         start_B = self.starts(seed, step, count)
-        window_BT = np.stack([self.ids_N[start : start + self.length + 1] for start in start_B]).astype(np.int64)
-        window = torch.from_numpy(window_BT)
-        return window[:, :-1].contiguous(), window[:, 1:].contiguous()
+        sequence_BT = np.stack([self.ids_N[start : start + self.length + 1] for start in start_B]).astype(np.int64)
+        sequence = torch.from_numpy(sequence_BT)
+        return sequence[:, :-1].contiguous(), sequence[:, 1:].contiguous()

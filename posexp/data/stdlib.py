@@ -8,14 +8,14 @@ from pathlib import Path
 
 from posexp.errors import Misuse
 
-# Tests are stripped from many distributions' Pythons; the others are installed packages, tables or generated.
+# Many distributions strip the tests; the other folders are installed packages, tables or generated code.
 EXCLUDED_FOLDERS = {
     "test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings", "pydoc_data",
 }  # fmt: skip
 
 
 def find_files(root: Path | None = None) -> list[Path]:
-    """The library's .py files, in the order of their names. Raises Misuse where there are none."""
+    """Return the library's .py files, sorted by name. Raises Misuse if there are none."""
     root = root or Path(sysconfig.get_path("stdlib"))
     found = []
     for folder, inner, names in os.walk(root):
@@ -29,13 +29,13 @@ def find_files(root: Path | None = None) -> list[Path]:
 
 
 def read_stdlib(root: Path | None = None) -> list[str]:
-    """One text per file; empty files and exact duplicates left out."""
+    """Return one text per file, without empty files and exact duplicates."""
     texts: dict[str, None] = {}
     for path in find_files(root):
         try:
             with tokenize.open(path) as file:
                 text = file.read()
-        except (SyntaxError, UnicodeDecodeError):  # lib2to3 and distributions carry files in odd encodings on purpose
+        except (SyntaxError, UnicodeDecodeError):  # lib2to3 and distributions have test files in odd encodings
             continue
         if text:
             texts[text] = None
@@ -43,7 +43,7 @@ def read_stdlib(root: Path | None = None) -> list[str]:
 
 
 def stdlib_content(root: Path | None = None) -> str:
-    """sha256 of names and contents."""
+    """Return the sha256 of names and contents."""
     root = root or Path(sysconfig.get_path("stdlib"))
     digest = hashlib.sha256()
     for path in find_files(root):

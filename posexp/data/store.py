@@ -1,13 +1,13 @@
-"""Token stores: a corpus as token ids on disk, written once, checked on every opening, read through a memory map.
+"""The token store: a corpus as token ids on disk, written once, checked when opened, read through a memory map.
 
     <cache>/tokens/<key>/
         train.bin, valid.bin, test.bin         ids, uint16 or uint32
-        train.documents.npy, …                 int64 [documents + 1]: where each document starts, and the end
+        train.documents.npy, …                 int64 [documents + 1]: the start of each document, and the end
         tokenizer.json
-        store.json                             sizes and hashes of all these, where the text came from, notes
+        store.json                             sizes and hashes of these files, the source of the text, notes
 
-The key is a hash of the raw input and of the choices that shape the tokens; not of file names and times. A machine
-without the raw input takes a store by its key (data.store=…): store.json says which choices it was made with.
+The key is a hash of the raw input and of the options that determine the tokens, but not of file names and times. A
+machine without the raw input loads a store by its key (data.store=…); store.json records the options.
 """
 
 import hashlib
@@ -27,23 +27,22 @@ from posexp.storage import atomic, untrusted
 
 FORMAT = 1
 UNSHAPING = {"paths", "valid", "test", "vocab_size", "cross_documents"}  # the vocabulary is the tokenizer's
-MOST_SIZE = 1 << 20  # of a task's examples in training
+MAX_SIZE = 1 << 20  # of a task's training examples
 
 Say = Callable[[str], None]
 
 
 class DamageError(Exception):
-    """A store's files are not what its store.json says."""
+    """A store whose files do not match its store.json."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One split.
+    """The tokens of one split.
 
-    ids: [N] uint16 or uint32; starts: int64 [documents + 1]; bytes: of the split's text in UTF-8, 0 of tokens that are
-    no text of a split; store: where it is from; bos: the token that a model reads in place of the first of every
-    window, None to leave the text as it is; prefix: the token that a document may be read behind, None where the
-    tokenizer has no such token.
+    ids: [N] uint16 or uint32. starts: int64 [documents + 1]. bytes: of the split's text in UTF-8; 0 for tokens without
+    text. store: the source. bos: the token that replaces the first token of every span, or None. prefix: the token
+    that may be put before a document, or None if the tokenizer has no such token.
     """
 
     ids: np.memmap | np.ndarray
@@ -55,15 +54,15 @@ class Tokens:
     prefix: int | None = None
 
     def token_bytes(self) -> tuple[np.ndarray, str]:
-        """(UTF-8 bytes of text that each token of the vocabulary stands for, float64 [V]; how they are known).
+        """Return (UTF-8 bytes of text for each token of the vocabulary, float64 [V]; how they were computed).
 
-        exact: they sum to the bytes of the split. scaled: they did not, because the tokenizer drops or rewrites
-        characters, and all were multiplied by one factor so that they do. mean: the tokenizer does not say how tokens
-        become text, and all count the same. Needs the store.
+        exact: the bytes of all tokens sum to the bytes of the split. scaled: the tokenizer drops or rewrites
+        characters, so the bytes are scaled by one factor to give that sum. mean: the tokenizer has no usable decoder,
+        so every token counts the mean. `store` must be set.
         """
         assert self.store is not None
         counts_V = self.store.token_bytes()
-        parts = np.array_split(self.ids, len(self.ids) // (1 << 22) + 1)  # their counts take eight bytes each
+        parts = np.array_split(self.ids, len(self.ids) // (1 << 22) + 1)  # bounds memory: a count takes eight bytes
         total = 0 if counts_V is None else sum(int(counts_V[part].sum()) for part in parts)
         if counts_V is None or not total:
             return np.full(self.store.vocab_size, self.bytes / len(self.ids)), "mean"
@@ -71,7 +70,7 @@ class Tokens:
 
 
 class Store:
-    """An intact store. Raises DamageError if it is not."""
+    """A store that was checked when opened. Raises DamageError if the store is damaged."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -82,7 +81,7 @@ class Store:
         self.notes: list[str] = self.meta["notes"]
 
     def split(self, split: Split) -> Tokens:
-        """Raises Misuse if the corpus has no such split."""
+        """Return the tokens of `split`. Raises Misuse if the corpus has no such split."""
         known = self.meta["splits"].get(split.value)
         if known is None:
             raise Misuse(f"the corpus has no {split.value} split; there are {', '.join(self.meta['splits'])}")
@@ -91,12 +90,12 @@ class Store:
         return Tokens(ids, starts, known["bytes"], self.meta["files"][f"{split.value}.bin"]["sha256"], self)
 
     def token_bytes(self) -> np.ndarray | None:
-        """UTF-8 bytes that each token adds to decoded text, int64 [V]; None where that is not known."""
+        """Return the UTF-8 bytes that each token adds to decoded text, int64 [V]; None without a decoder."""
         return tokenizer.token_bytes(tokenizer.load_tokenizer(self.tokenizer_path))
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """store.json, once every file it names has been checked against it. Raises DamageError, naming the file."""
+    """Load store.json, and check every file against it. Raises DamageError that names the file."""
     try:
         meta = untrusted.json_of(untrusted.read_bytes(folder / "store.json"))
         own = meta.pop("sha256")
@@ -122,7 +121,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def is_meta(meta: dict[str, Any]) -> bool:
-    """Whether it holds what `write` writes, so that every name in it is one of a file of a store."""
+    """Return whether `meta` has the content that `write_store` writes, so that its file names are safe."""
     try:
         splits, files = meta["splits"], meta["files"]
         names = {f"{split}{ending}" for split in splits for ending in (".bin", ".documents.npy")} | {"tokenizer.json"}
@@ -148,21 +147,21 @@ def is_meta(meta: dict[str, Any]) -> bool:
 def is_task(about: Any) -> bool:
     if about is None:
         return True
-    return about["name"] in tasks.TASKS and untrusted.is_count(about["size"]) and 0 < about["size"] <= MOST_SIZE
+    return about["name"] in tasks.TASKS and untrusted.is_count(about["size"]) and 0 < about["size"] <= MAX_SIZE
 
 
 def check_split(folder: Path, name: str, meta: dict[str, Any]) -> None:
-    """Raises DamageError unless the split's tokens are of the vocabulary, and its documents lie side by side."""
+    """Raise DamageError unless the split's token ids are in the vocabulary and its documents contiguous."""
     try:
         ids = np.memmap(folder / f"{name}.bin", dtype=meta["dtype"], mode="r")
         starts = np.load(folder / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False)
         side_by_side = starts.dtype == np.int64 and starts.ndim == 1 and bool((np.diff(starts) > 0).all())
         if not side_by_side or len(starts) < 2 or starts[0] != 0 or starts[-1] != len(ids):
-            raise ValueError("its documents are not side by side")
+            raise ValueError("its documents must be contiguous")
         if ids.max() >= meta["vocab_size"]:
-            raise ValueError("its tokens are not of the vocabulary")
-    except Exception as error:  # numpy raises what its parser of a header does
-        raise DamageError(f"the {name} split is none: {error}") from error
+            raise ValueError("it has token ids beyond the vocabulary")
+    except Exception as error:  # numpy passes on errors of its header parser
+        raise DamageError(f"split {name!r} is invalid: {error}") from error
 
 
 def meta_digest(meta: dict[str, Any]) -> str:
@@ -170,15 +169,17 @@ def meta_digest(meta: dict[str, Any]) -> str:
 
 
 def key_of(config: DataConfig) -> str:
-    """16 hex digits of all that decides the store's content. Reads the raw input once; Misuse if it is missing."""
+    """Return 16 hex digits that identify the store's content. Reads the raw input; raises Misuse if it is missing."""
     parts = [FORMAT, corpus.corpus_content(config), tokenizer.tokenizer_content(config.tokenizer, config.vocab_size)]
     parts += [] if config.hold_out else ["nothing held out"]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def choices(config: DataConfig) -> dict[str, Any]:
-    """All that shapes the tokens but the text itself and its place, as JSON can hold it: as far as can be told here of
-    a tokenizer whose file is elsewhere."""
+    """Return the options that determine the tokens, except the text and its location, as JSON values.
+
+    If the tokenizer's file is missing, its hash is omitted.
+    """
     shaping = {name: value for name, value in identity(config).items() if name not in UNSHAPING}
     named = {name: True for name in ("paths", "valid", "test") if getattr(config, name)}
     try:
@@ -189,7 +190,7 @@ def choices(config: DataConfig) -> dict[str, Any]:
 
 
 def different(store: Store, config: DataConfig) -> list[str] | None:
-    """The knobs by which `store` is not that of `config`, whatever their texts; None of a store that does not say."""
+    """Return the options, except the text, in which `store` and `config` differ; None if an old store records none."""
     made, here = store.meta.get("choices"), choices(config)
     if made is None:
         return None

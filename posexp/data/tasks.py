@@ -1,7 +1,7 @@
-"""Synthetic tasks: examples of any size whose answer can be checked.
+"""The synthetic tasks: examples of any size whose answer can be checked.
 
-An example is a prompt, its answer and the end of the line: `abcd>abcd`. A prompt's hash says which split it belongs
-to, so that none is in two, whatever was drawn for them.
+An example is a prompt, its answer and a newline: `abcd>abcd`. The hash of a prompt determines its split, so no prompt
+can occur in two splits.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from string import ascii_letters, ascii_lowercase, digits
 from posexp.config.sections import DataConfig, Split
 from posexp.errors import Misuse
 
-HELD_OUT = 20  # so many training examples for one of the validation and one of the test split
+HELD_OUT = 20  # training examples per validation example, and per test example
 PASSKEY_DIGITS = 5
 FILLER = (
     *("Rain fell on the hill.", "A cart went by.", "Nobody looked up."),
@@ -24,22 +24,22 @@ Example = tuple[str, str]  # prompt and answer
 
 
 def copy(draw: random.Random, size: int) -> Example:
-    """`size` letters, then the same again."""
+    """Draw `size` letters; the answer repeats them."""
     text = "".join(draw.choices(ascii_lowercase, k=size))
     return f"{text}>", text
 
 
 def reverse(draw: random.Random, size: int) -> Example:
-    """`size` letters, then the same from the last to the first."""
+    """Draw `size` letters; the answer is their reverse."""
     text = "".join(draw.choices(ascii_lowercase, k=size))
     return f"{text}>", text[::-1]
 
 
 def addition(draw: random.Random, size: int) -> Example:
-    """The sum of two numbers of `size` digits, in one digit more, zeros written out.
+    """Draw two numbers of `size` digits; the answer is their sum in size + 1 digits, padded with zeros.
 
-    All have their least digit first: so each digit of the sum follows from digits at one distance and the carry (Lee
-    et al. 2023, arXiv 2307.03381; Zhou et al. 2023, arXiv 2310.16028).
+    All numbers have their least significant digit first, so each digit of the sum depends on digits at one distance and
+    the carry (Lee et al. 2023, arXiv 2307.03381; Zhou et al. 2023, arXiv 2310.16028).
     """
     one, other = ("".join(draw.choices(digits, k=size)) for _ in range(2))
     total, carry = "", 0
@@ -50,18 +50,22 @@ def addition(draw: random.Random, size: int) -> Example:
 
 
 def induction(draw: random.Random, size: int) -> Example:
-    """`size` different letters, each with a digit; then one of the letters, whose digit is the answer (associative
-    recall: Ba et al. 2016, arXiv 1610.06258)."""
+    """Draw `size` different letters, each with a digit; the answer is the digit of one of the letters.
+
+    This is associative recall (Ba et al. 2016, arXiv 1610.06258).
+    """
     if size > len(ascii_letters):
         raise Misuse(f"the task induction has at most {len(ascii_letters)} pairs, not {size}")
     keys, values = draw.sample(ascii_letters, size), draw.choices(digits, k=size)
-    asked = draw.randrange(size)
-    return "".join(map("".join, zip(keys, values, strict=True))) + f">{keys[asked]}", values[asked]
+    query = draw.randrange(size)
+    return "".join(map("".join, zip(keys, values, strict=True))) + f">{keys[query]}", values[query]
 
 
 def passkey(draw: random.Random, size: int) -> Example:
-    """A number somewhere among `size` sentences that have nothing to do with it, asked for at the end (Mohtashami and
-    Jaggi 2023, arXiv 2305.16300, in other words)."""
+    """Hide a number among `size` unrelated sentences; the answer is the number.
+
+    The task is that of Mohtashami and Jaggi (2023, arXiv 2305.16300) with other sentences.
+    """
     number = "".join(draw.choices(digits, k=PASSKEY_DIGITS))
     sentences = [FILLER[n % len(FILLER)] for n in range(size)]
     sentences.insert(draw.randrange(size + 1), f"The key is {number}. Remember {number}.")
@@ -74,19 +78,19 @@ TASKS: dict[str, Callable[[random.Random, int], Example]] = {
 
 
 def examples(name: str, sizes: Sequence[int], split: Split) -> Iterator[Example]:
-    """Endless examples that belong to `split`, of sizes drawn evenly; the same ones for the same arguments.
+    """Yield examples of `split` without end, of sizes drawn uniformly. Equal arguments give equal examples.
 
-    Raises Misuse for sizes that the task cannot have.
+    Raises Misuse for sizes that the task does not support.
     """
     draw = random.Random(f"{name} {sizes} {split.value}")
     while True:
         example = TASKS[name](draw, draw.choice(sizes))
-        if home(example[0]) is split:  # every task has examples of size 1 in every split
+        if home(example[0]) is split:  # every split has examples of size 1
             yield example
 
 
 def home(prompt: str) -> Split:
-    """The one split a prompt belongs to: of ten, eight in training."""
+    """Return the split of a prompt: training for eight of ten prompts."""
     tenth = int.from_bytes(hashlib.sha256(prompt.encode()).digest()) % 10
     return {0: Split.valid, 1: Split.test}.get(tenth, Split.train)
 
@@ -96,9 +100,9 @@ def line(example: Example) -> str:
 
 
 def read_task(config: DataConfig) -> dict[Split, list[str]]:
-    """The documents of each split, an example each, of sizes from 1 to config.task_size.
+    """Return the documents of each split, one example each, of sizes from 1 to config.task_size.
 
-    Raises Misuse for a task that does not exist, or a size it cannot have.
+    Raises Misuse for an unknown task, or a size that the task does not support.
     """
     if config.task not in TASKS:
         raise Misuse(f"no task {config.task!r}; there are {', '.join(TASKS)}")
@@ -112,7 +116,7 @@ def read_task(config: DataConfig) -> dict[Split, list[str]]:
 
 
 def task_content(config: DataConfig) -> list[str | int]:
-    """What identifies the examples: the hash is of their text. Raises what `read` does."""
+    """Return what identifies the examples, with a hash of their text. Raises Misuse as `read_task` does."""
     digest = hashlib.sha256(
         "".join(f"{split.value}\n{''.join(held)}" for split, held in read_task(config).items()).encode()
     )

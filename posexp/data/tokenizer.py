@@ -1,4 +1,4 @@
-"""Tokenizers: a byte-level BPE learned on the training split, single bytes, or a tokenizer.json from elsewhere."""
+"""The tokenizers: a byte-level BPE trained on the training split, single bytes, or an external tokenizer.json."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.models import Model
 
-# Here GPT-2's pattern always begins a new word, so that no token reaches across.
+# GPT-2's pattern always starts a new word here, so no token spans this gap.
 WORD_GAP = re.compile(r"(?<=\S) (?=\S)")
 
-# Longer words are cut where a bpe learns: each merge moves the rest of its word. No ordinary text has such words.
+# Training a bpe splits longer words, because each merge moves the rest of a word. Ordinary text has no such words.
 LONGEST_WORD = 4096  # bytes
 
-MOST_IDS = 1 << 24  # tokens of a vocabulary; the largest known ones have a million
+MAX_IDS = 1 << 24  # of a vocabulary; the largest known ones have a million tokens
 
 
 def tokenizer_content(spec: str, vocab_size: int) -> list[str | int]:
-    """What identifies the tokenizer, apart from the text a bpe learns on. Raises Misuse for a missing file."""
+    """Return what identifies the tokenizer, except the training text of a bpe. Raises Misuse for a missing file."""
     if spec == "bpe":
         return ["bpe", vocab_size]
     if spec == "bytes":
@@ -34,20 +34,20 @@ def tokenizer_content(spec: str, vocab_size: int) -> list[str | int]:
     path = Path(spec).expanduser()
     if not path.is_file():
         raise Misuse(f"data.tokenizer={spec} is neither bpe nor bytes, nor a tokenizer.json: there is no such file")
-    # Stores from before dropout was turned off hold what it drew.
+    # Older stores were built with dropout on, so stores without dropout need another key.
     return ["file", file_digest(path), *(["without dropout"] if has_dropout(path) else [])]
 
 
 def has_dropout(path: Path) -> bool:
-    """Whether the tokenizer.json has BPE dropout, which splits the same text differently each time."""
+    """Return whether the tokenizer.json has BPE dropout, which tokenizes the same text differently each time."""
     try:
         return bool(untrusted.parsed(untrusted.read_bytes(path))["model"].get("dropout"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # `load` says what is wrong with it
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # `load_tokenizer` raises the reason
         return False
 
 
 def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
-    """The tokenizer that `spec` names; `texts` are read only where it is learned. Adds no special tokens.
+    """Return the tokenizer that `spec` names, which adds no special tokens. Only a bpe reads `texts`.
 
     Raises Misuse for a file that is not a tokenizer.
     """
@@ -59,7 +59,7 @@ def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
 
 
 def learn_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-    """Deterministic; has fewer than `vocab_size` entries where the texts give no more pairs to merge."""
+    """Train a bpe deterministically, with fewer than `vocab_size` entries if the texts have too few pairs to merge."""
     from tokenizers import models, pre_tokenizers, trainers
 
     tokenizer = byte_level(models.BPE())
@@ -72,14 +72,14 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
     )
     words = tokenizer.pre_tokenizer
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(LONGEST_WORD)])
-    # In pieces, because the trainer holds 256 texts at a time.
+    # In pieces, because the trainer buffers 256 texts.
     tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer=trainer)
     tokenizer.pre_tokenizer = words
     return tokenizer
 
 
 def single_bytes() -> "Tokenizer":
-    """256 tokens; a byte's id is its value."""
+    """Return the tokenizer of 256 tokens, in which the id of a byte is its value."""
     from tokenizers import models
 
     return byte_level(models.BPE(vocab={char: value for value, char in enumerate(byte_chars())}, merges=[]))
@@ -95,7 +95,7 @@ def byte_level(model: "Model") -> "Tokenizer":
 
 
 def load_tokenizer(path: Path) -> "Tokenizer":
-    """The tokenizer of a tokenizer.json, without truncation, padding and dropout. Raises Misuse if it is none."""
+    """Load a tokenizer.json, without truncation, padding and dropout. Raises Misuse for an invalid file."""
     from tokenizers import Tokenizer
 
     with refused(f"{path} is not a tokenizer.json"):
@@ -105,14 +105,14 @@ def load_tokenizer(path: Path) -> "Tokenizer":
         if getattr(tokenizer.model, "dropout", None):
             tokenizer.model.dropout = None
         ids = tokenizer.get_vocab(with_added_tokens=True).values()
-        if not ids or max(ids) >= MOST_IDS:
-            raise ValueError(f"its largest token is {max(ids, default='none')}, of at most {MOST_IDS}")
+        if not ids or max(ids) >= MAX_IDS:
+            raise ValueError(f"its largest token id must be below {MAX_IDS}, got {max(ids, default='none')}")
     return tokenizer
 
 
 @contextmanager
 def refused(what: str) -> Iterator[None]:
-    """Raises Misuse, saying `what`, for whatever goes wrong inside: tokenizers raises plain Exception, and panics."""
+    """Raise Misuse that starts with `what` for any error in the block: tokenizers raises Exception, and panics."""
     try:
         yield
     except BaseException as error:
@@ -122,22 +122,22 @@ def refused(what: str) -> Iterator[None]:
 
 
 def byte_chars() -> list[str]:
-    """The character that stands for each byte in byte-level vocabularies: printable ones for themselves."""
+    """Return the character of each byte in byte-level vocabularies. Printable characters represent themselves."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(value if value in printable else next(others)) for value in range(256)]
 
 
 def vocabulary_size(tokenizer: "Tokenizer") -> int:
-    """One more than the largest id."""
+    """Return the largest token id plus one."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def token_bytes(tokenizer: "Tokenizer") -> np.ndarray | None:
-    """UTF-8 bytes that each token adds to decoded text, int64 [V]; None without a decoder, which alone can tell.
+    """Return the UTF-8 bytes that each token adds to decoded text, int64 [V]; None without a decoder.
 
-    An id without a token counts 0. Of text that was normalised, or that the vocabulary cannot hold in full, the tokens
-    may add up to another number of bytes than the text has. Raises Misuse for a decoder that fails.
+    An id without a token counts 0. For text that the tokenizer normalises or cannot represent, the sum over tokens may
+    differ from the bytes of the text. Raises Misuse if the decoder fails.
     """
     from tokenizers import decoders
 
@@ -151,7 +151,7 @@ def token_bytes(tokenizer: "Tokenizer") -> np.ndarray | None:
 
     def between_letters(token: str) -> int:
         text = decoder.decode(["a", token, "a"])
-        lone_bytes = text.count("\ufffd") - token.count("\ufffd")  # each stands for one byte, in three
+        lone_bytes = text.count("\ufffd") - token.count("\ufffd")  # each represents one byte, in three
         return max(0, len(text.encode()) - 2 * lone_bytes - len(decoder.decode(["a", "a"])))
 
     count = of_bytes if isinstance(decoder, decoders.ByteLevel) else between_letters
@@ -164,7 +164,7 @@ def token_bytes(tokenizer: "Tokenizer") -> np.ndarray | None:
 
 
 def pieces(text: str, size: int = 1 << 16) -> Iterator[str]:
-    """`text` in pieces of about `size` characters that posexp's own tokenizers encode as they would the whole."""
+    """Yield pieces of about `size` characters. posexp's own tokenizers give the same tokens for them as for `text`."""
     first = 0
     while first + size < len(text):
         gap = WORD_GAP.search(text, first + size)
@@ -176,9 +176,9 @@ def pieces(text: str, size: int = 1 << 16) -> Iterator[str]:
 
 
 def encode(tokenizer: "Tokenizer", texts: Iterable[str], divisible: bool) -> Iterator[tuple[np.ndarray, bool, int]]:
-    """(ids int64 [N], whether they end a document, UTF-8 bytes) of successive pieces of the texts.
+    """Yield (ids int64 [N], whether they end a document, UTF-8 bytes) for successive pieces of the texts.
 
-    `divisible` says that long texts may be encoded in `pieces`, which bounds memory.
+    If `divisible`, long texts are encoded in `pieces`, which bounds memory.
     """
     batch: list[tuple[str, bool]] = []
     held = 0

@@ -1,16 +1,16 @@
-"""Other programs, and what they print: it is theirs to choose, and may hold names and notes of anybody's."""
+"""A runner for other programs. Their output is untrusted: it may hold names and comments of other users."""
 
 import os
 import subprocess
 
-# What changes the answers: SQUEUE_STATES, set for a person's terminal, leaves jobs out, and a git hook sets GIT_DIR.
+# Variables that change the output: SQUEUE_STATES, set for a user's terminal, hides jobs, and a git hook sets GIT_DIR.
 TASTE = ("SQUEUE_", "SLURM_TIME_FORMAT", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 def ask(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Runs a program and gives what it printed; bytes that are no UTF-8 become �.
+    """Run a program and return its output; bytes that are not UTF-8 become �.
 
-    Raises OSError if it cannot be started, subprocess.TimeoutExpired if it takes longer than `seconds`.
+    Raises OSError if the program cannot be started, subprocess.TimeoutExpired if it takes longer than `seconds`.
     """
     return subprocess.run(
         words,

@@ -1,6 +1,6 @@
-"""Which of the processes that train one run together this is. Read from the environment alone, at no cost.
+"""The rank of this process among those that train one run, read from the environment alone.
 
-torchrun says it, and posexp/training/processes.py in torchrun's words; srun says it in its own.
+torchrun and posexp/training/processes.py set torchrun's variables; srun sets SLURM's.
 """
 
 import os
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from posexp.errors import Misuse
 from posexp.jobs.programs import ask
 
-FIRST_PORT, PORTS = 20_000, 20_000  # where the processes of a SLURM step meet: below what systems hand out themselves
+FIRST_PORT, PORTS = 20_000, 20_000  # of the rendezvous of a SLURM step: below the range of ephemeral ports
 
 
 @dataclass(frozen=True)
 class Place:
-    """Process `rank` of `size`, the `local`-th on its machine; `one_machine`: all of them are on this one."""
+    """The rank of a process among `size`, its `local` rank on its machine, and whether all ranks share one machine."""
 
     rank: int = 0
     size: int = 1
@@ -24,12 +24,12 @@ class Place:
 
 
 def place() -> Place:
-    """A process by itself is the first of one."""
+    """Return the place of this process; without a launcher, rank 0 of 1."""
     known = os.environ
     if "RANK" in known and "WORLD_SIZE" in known:
         rank, size = int(known["RANK"]), int(known["WORLD_SIZE"])
         return Place(rank, size, int(known.get("LOCAL_RANK", rank)), known.get("LOCAL_WORLD_SIZE") == str(size))
-    # Not SLURM_NTASKS, which a batch script has too, though it is one process.
+    # Not SLURM_NTASKS: a batch script has that variable too, although it is one process.
     if int(known.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in known:
         rank, size = int(known["SLURM_PROCID"]), int(known["SLURM_STEP_NUM_TASKS"])
         return Place(rank, size, int(known.get("SLURM_LOCALID", rank)), known.get("SLURM_STEP_NUM_NODES", "1") == "1")
@@ -37,7 +37,7 @@ def place() -> Place:
 
 
 def translate_slurm() -> None:
-    """Says in torchrun's words, which PyTorch reads, what srun said in its own. Words that are there stay."""
+    """Set the variables of torchrun, which PyTorch reads, from those of srun. Variables already set are kept."""
     here, known = place(), os.environ
     known.setdefault("RANK", str(here.rank))
     known.setdefault("WORLD_SIZE", str(here.size))
@@ -51,11 +51,12 @@ def translate_slurm() -> None:
 
 
 def first_machine() -> str:
-    """Of a SLURM step, whose list of machines may be folded: gpu[01-04]. Raises Misuse if scontrol cannot unfold it."""
+    """Return the first machine of a SLURM step, whose list may be compressed, as in gpu[01-04].
+
+    Raises Misuse if scontrol cannot expand the list.
+    """
     folded = os.environ["SLURM_STEP_NODELIST"]
     try:
         return ask("scontrol", "show", "hostnames", folded, seconds=20).stdout.split()[0]
     except (OSError, subprocess.TimeoutExpired, IndexError):
-        raise Misuse(
-            f"scontrol does not say which machines {folded} stands for: set MASTER_ADDR to the first"
-        ) from None
+        raise Misuse(f"scontrol cannot expand the node list {folded}: set MASTER_ADDR to its first machine") from None

@@ -1,8 +1,8 @@
-"""Signals: what asks a command to stop, how training does, and how a job goes back into its queue.
+"""The handling of signals: which ones stop a command, how training stops, and how a job is requeued.
 
-SIGINT stops, and so does every signal of STOPPING. SLURM sends a job of submitit's SIGUSR2 before its time limit and,
-where the cluster is set so, before preempting it; such a job is then put back into the queue. Training finishes its
-step and saves. All other work ends at once: whatever is written is whole or absent at any moment.
+SIGINT and every signal of STOPPING stop a command. SLURM sends a submitit job SIGUSR2 before its time limit and, on
+clusters configured for it, before preemption; such a job is then requeued. Training finishes its step and saves. All
+other work ends at once, because files are written atomically.
 """
 
 import os
@@ -18,34 +18,37 @@ from posexp.errors import PosexpError, Stopped
 from posexp.jobs.slurm import preempted
 from posexp.output.console import say
 
-# Seconds that a step may take to end after a signal. A first step is compiled, for minutes, and has nothing to save;
-# SLURM kills `signal_delay_s` (configs/hydra/launcher/submitit_slurm.yaml, 120) after its signal.
+# Seconds that a step may take to end after a signal. A first step compiles for minutes and has nothing to save.
+# SLURM kills a job `signal_delay_s` (configs/hydra/launcher/submitit_slurm.yaml, 120) after its signal.
 PATIENCE = 60.0
-# What a terminal (closed, lost, Ctrl-\), a limit on CPU seconds and schedulers send before they kill.
+# Sent by a terminal (closed, lost, Ctrl-\), by a limit on CPU seconds and by schedulers before SIGKILL.
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2)
-RETRY = 0.01  # seconds until what Python dropped is raised again
+RETRY = 0.01  # seconds until an exception that Python dropped is raised again
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 def heed(handler: Handler, *more: int) -> dict[int, Any]:
-    """Handles the signals that stop, and `more`, by `handler`; gives their handlers from before.
+    """Install `handler` for the signals of STOPPING and `more`; return the previous handlers.
 
-    A signal that is ignored stays ignored: nohup has done so, or posexp/training/processes.py.
+    Ignored signals of STOPPING stay ignored, as nohup or posexp/training/processes.py requires.
     """
     asked = [signum for signum in STOPPING if signal.getsignal(signum) is not signal.SIG_IGN]
     return {signum: signal.signal(signum, handler) for signum in (*asked, *more)}
 
 
 def stop(signum: int, frame: FrameType | None) -> None:
-    """Ends the command like Ctrl-C does, once: what is being put in order then is left alone."""
+    """End the command as Ctrl-C does. Later signals are ignored, so that clean-up is not interrupted."""
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
     insist(Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum))
 
 
 def insist(on: Stopped) -> NoReturn:
-    """Raises it from a signal's handler, again where Python drops it: what is raised while an object is finalised."""
+    """Raise `on` from a signal handler, and again if Python drops it.
+
+    Python drops exceptions that are raised while an object is finalised.
+    """
 
     def again(signum: int, frame: FrameType | None) -> None:
         raise on
@@ -62,10 +65,10 @@ def insist(on: Stopped) -> NoReturn:
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects signals instead of dying of them. A second SIGINT or SIGQUIT interrupts at once, as does a step without
-    end.
+    """Collect signals instead of ending the process.
 
-    Raises Stopped if the work within fails after one: schedulers signal compilers and other processes below, too.
+    A second SIGINT or SIGQUIT interrupts at once, as does a step that takes longer than PATIENCE. Raises Stopped if the
+    block fails after a signal: schedulers also signal compilers and other child processes.
     """
     received: list[int] = []
 
@@ -76,7 +79,7 @@ def signals() -> Iterator[list[int]]:
             return
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         received.append(signum)
-        with suppress(RuntimeError):  # the signal came while another line was being written
+        with suppress(RuntimeError):  # the signal arrived while another line was being printed
             say(f"{signal.Signals(signum).name}: saving, then stopping")
 
     def enough(signum: int, frame: FrameType | None) -> None:
@@ -102,27 +105,27 @@ def signals() -> Iterator[list[int]]:
 
 @contextmanager
 def in_a_job() -> Iterator[None]:
-    """Around the work of a launcher's job. What submitit does on its signal, it does when the work has ended.
+    """Run a launcher's job, and call submitit's handler of its signal only after the work has ended.
 
-    Raises SystemExit instead of Stopped: 255 if the job is in its queue again, else 128 + signal.
+    Raises SystemExit instead of Stopped: 255 if the job is requeued, else 128 + signal.
     """
     if "SUBMITIT_EXECUTOR" not in os.environ:
         yield
         return
     asked = signal.Signals["SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")]  # as submitit reads it
-    put_back: Any = signal.getsignal(asked)
+    requeue: Any = signal.getsignal(asked)
     before = heed(stop)
     try:
         yield
     except Stopped as end:
         say(f"posexp: {end}")
-        for each in STOPPING:  # SLURM ends what it puts back by SIGTERM: the one that asks it to must not die of that
+        for each in STOPPING:  # SLURM ends a requeued job by SIGTERM, which this process must survive
             signal.signal(each, signal.SIG_IGN)
-        if callable(put_back) and (end.signum == asked or preempted()):
+        if callable(requeue) and (end.signum == asked or preempted()):
             try:
-                put_back(asked, None)  # counts time-outs, calls scontrol requeue, exits; of several ranks the first
+                requeue(asked, None)  # counts timeouts, calls scontrol requeue on the first rank, exits
             except subprocess.CalledProcessError:
-                say("posexp: this job cannot be put back into its queue, or SLURM has done so itself")
+                say("posexp: this job cannot be requeued, or SLURM has requeued it already")
             raise SystemExit(255) from None
         raise SystemExit(128 + end.signum) from None
     finally:

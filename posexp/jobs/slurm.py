@@ -1,7 +1,7 @@
-"""What SLURM says: of the job that this process is, and of those in its queue, each of which is for a sweep's cell.
+"""SLURM's view of this process's job and of queued jobs, each of which belongs to one run of a sweep.
 
-A sweep gives all its jobs one comment, and leaves in each cell's folder that comment and the job's place in the array:
-so squeue alone tells which job a cell waits for, whatever became of the process that submitted it.
+A sweep gives all its jobs one comment, and writes the comment and the job's array index into each run folder. So squeue
+alone identifies the job of a run, even if the process that submitted it has ended.
 """
 
 import json
@@ -15,15 +15,15 @@ from typing import Any
 from posexp.jobs.programs import ask
 from posexp.storage import atomic, untrusted
 
-# Id, place in the array, state, reason, nodes, comment: between ASCII's separators of records and of fields, since a
-# comment, which may be of somebody else's program, can hold lines and every sign that is printed. (squeue --json is
-# older SLURM's to lack, and newer SLURM's to change.)
+# Id, array index, state, reason, nodes, comment. They are separated by ASCII's record and field separators, since the
+# comment of another program can hold newlines and any printable character. (Older SLURM has no squeue --json, and its
+# format changes between versions.)
 RECORD, FIELD = "\x1e", "\x1f"
 COLUMNS = RECORD + FIELD.join(("%i", "%K", "%T", "%r", "%N", "%k"))
 SUBMISSION = "submission.json"
-# A Python that is still starting dies of the signals that posexp/jobs/signals.py handles later, and SLURM does not
-# requeue a job that dies by itself. So the shell around it requeues: after 128 + SIGUSR1 or SIGUSR2, and after 128 +
-# SIGTERM if the job was preempted.
+# A signal that arrives before posexp/jobs/signals.py has installed its handlers kills Python, and SLURM does not
+# requeue a job that ends by itself. So the shell around Python requeues the job: after exit code 128 + SIGUSR1 or
+# SIGUSR2, and after 128 + SIGTERM if the job was preempted.
 GUARD = """posexp_back() {
   job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
   case $1 in
@@ -34,12 +34,12 @@ GUARD = """posexp_back() {
   scontrol requeue "$job"
 }
 trap 'posexp_back $?' EXIT"""
-PATIENCE = 5.0  # seconds that squeue may take: a controller that is down would be waited for ten times as long
+PATIENCE = 5.0  # seconds for squeue, whose own timeout is ten times as long if the controller is down
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job in the queue; its state in SLURM's words, and why it waits."""
+    """A job in the queue, with its state and pending reason as SLURM names them."""
 
     id: str
     state: str
@@ -51,18 +51,18 @@ class Job:
         return self.state in {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 
 
-Queue = dict[tuple[str, int], Job]  # by comment and place
+Queue = dict[tuple[str, int], Job]  # by comment and array index
 
 
 def slurm_job() -> str | None:
-    """The job that this process belongs to, as squeue calls it: 12, or 12_3 in an array."""
+    """Return the id of this process's job as squeue prints it: 12, or 12_3 in an array."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     return os.environ.get("SLURM_JOB_ID")
 
 
 def preempted() -> bool:
-    """Whether SLURM wants this job's place for another one. SIGTERM alone does not say: scancel sends it, too."""
+    """Return whether SLURM is preempting this job. SIGTERM alone is ambiguous, since scancel sends it too."""
     if (job := slurm_job()) is None:
         return False
     try:
@@ -73,9 +73,10 @@ def preempted() -> bool:
 
 
 def queue(folders: list[Path], say: Callable[[str], None]) -> Queue | None:
-    """Return this user's jobs that are not over; None if no run folder ever had a job, or if SLURM does not answer.
+    """Return this user's unfinished jobs, or None if no run folder ever had a job or if SLURM does not answer.
 
-    `say` prints why SLURM does not."""
+    `say` prints why SLURM does not answer.
+    """
     if not any((folder / SUBMISSION).is_file() for folder in folders):
         return None
     try:
@@ -86,13 +87,13 @@ def queue(folders: list[Path], say: Callable[[str], None]) -> Queue | None:
     except OSError as error:
         problem = str(error)
     if problem:
-        say(f"SLURM's queue cannot be seen from here ({problem}): jobs that wait in it look as if they did not")
+        say(f"cannot read SLURM's queue ({problem}): queued jobs are shown as if they were not queued")
         return None
     found: Queue = {}
     for record in done.stdout.split(RECORD):
         fields = record.split(FIELD)
         if len(fields) != COLUMNS.count(FIELD) + 1:
-            continue  # not of a job that posexp has submitted
+            continue  # not a job of posexp
         id_, place, state, reason, node, comment = fields
         if words := comment.split():
             found[words[-1], int(place) if place.isdecimal() else 0] = Job(id_, state, reason, node)
@@ -100,18 +101,18 @@ def queue(folders: list[Path], say: Callable[[str], None]) -> Queue | None:
 
 
 def submit(folder: Path, comment: str, place: int) -> None:
-    """Notes which job the run will be."""
+    """Write the comment and array index of the run's job into its folder."""
     atomic.write_file(folder / SUBMISSION, json.dumps({"comment": comment, "place": place}))
 
 
 def job_of(folder: Path, queue: Queue | None) -> Job | None:
-    """The job that is queued for the run, or works on it."""
+    """Return the queued or running job of the run, or None."""
     about = noted(folder, SUBMISSION, {"comment": str, "place": int})
     return (queue or {}).get((about.get("comment", ""), about.get("place", 0)))
 
 
 def noted(folder: Path, name: str, kinds: dict[str, type]) -> dict[str, Any]:
-    """What a note in the run's folder says, as far as it is of the right kind: notes only help to look on."""
+    """Load a note from the run folder, keeping only values of the right type. Notes are for display only."""
     try:
         about = untrusted.json_of(untrusted.read_bytes(folder / name))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Checkpoints: safetensors and JSON, each whole or absent, the last two kept.
+"""The checkpoints of a run: safetensors and JSON, written atomically; the last two are kept.
 
 checkpoint/step-00000400.safetensors   model.* and optimizer.* tensors
-checkpoint/step-00000400.json          step and sha256 of the tensors; written last, so its presence says "whole"
+checkpoint/step-00000400.json          step and sha256 of the tensors; written last, so it marks a complete checkpoint
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from posexp.errors import RunFailed
 from posexp.storage import atomic, untrusted
 
 KEPT = 2
-MOST_BYTES = 1 << 40  # of one
-STATE = {"step", "exp_avg", "exp_avg_sq"}  # that AdamW has of each weight
+MAX_BYTES = 1 << 40  # of a checkpoint
+STATE = {"step", "exp_avg", "exp_avg_sq"}  # of AdamW, for each weight
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, write: bool = True) -> None:
-    """Saves step `step` and lets go of all but the last two. Raises RunFailed, also for numbers that
-    are not finite; earlier checkpoints then still stand.
+    """Save a checkpoint of step `step`, and remove all but the last two.
 
-    Processes that train together all call this, and one of them is to `write`.
+    Every rank must call save; one of them must `write`. Raises RunFailed if writing fails or a tensor is not finite,
+    and then keeps the earlier checkpoints.
     """
     found = tensors(model, optimizer, write)
     if not write:
@@ -48,7 +48,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
         os.replace(aside, stem.with_suffix(".safetensors"))
         atomic.write_file(stem.with_suffix(".json"), json.dumps(about))
         atomic.sync(folder)
-    except Exception as error:  # safetensors raises its own kind when the disk is full
+    except Exception as error:  # safetensors raises an error of its own if the disk is full
         aside.unlink(missing_ok=True)
         raise RunFailed(
             f"cannot save {stem}.safetensors: {damage_reason(error)}; earlier checkpoints are kept"
@@ -58,8 +58,10 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Renames the checkpoints of later steps than `step`, which was saved after them. They are damaged: training went
-    back before them. Under their names they would count among the last two."""
+    """Rename the checkpoints of steps after `step`, so that they do not count among the last two.
+
+    Such checkpoints are damaged: training resumed from an earlier step and has saved `step` since.
+    """
     for later in steps(folder):
         if later > step:
             for suffix in (".json", ".safetensors"):
@@ -68,40 +70,40 @@ def set_aside(folder: Path, step: int) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Removes all but the last two, and what a process that was killed left half written."""
+    """Remove all but the last two checkpoints, and incomplete files of killed processes."""
     kept = {f"step-{step:08d}" for step in steps(folder)[:KEPT]}
     for path in sorted(folder.glob("*")):  # .json before .safetensors
-        ours = path.name.startswith(("step-", ".step-", ".tmp"))  # the last are safetensors' own
+        ours = path.name.startswith(("step-", ".step-", ".tmp"))  # .tmp: temporary files of safetensors
         if ours and not (path.stem in kept and path.suffix in (".json", ".safetensors")):
             path.unlink(missing_ok=True)
 
 
 def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest whole checkpoint, {"step", "sha256", "tensors"}; damaged ones are told through `say` and passed by."""
+    """Load the newest valid checkpoint, {"step", "sha256", "tensors"}; log damaged ones through `say` and skip them."""
     for step in steps(folder):
         path = folder / f"step-{step:08d}.safetensors"
         try:
             about = untrusted.json_of(untrusted.read_bytes(path.with_suffix(".json")))
-            data = untrusted.read_bytes(path, MOST_BYTES)
+            data = untrusted.read_bytes(path, MAX_BYTES)
             if hashlib.sha256(data).hexdigest() != about["sha256"] or about["step"] != step:
-                raise ValueError("its content is not what was saved (truncated or altered)")
+                raise ValueError("its content differs from what was saved (truncated or altered)")
             content = load(data)
             check_finite(content)
             return {"step": step, "sha256": about["sha256"], "tensors": content}
-        except Exception as error:  # whatever a damaged file makes a parser raise
-            say(f"checkpoint {path} is damaged: {damage_reason(error)}; going back to the one before")
+        except Exception as error:  # parsers raise any error for a damaged file
+            say(f"checkpoint {path} is damaged: {damage_reason(error)}; trying the previous checkpoint")
     return None
 
 
 def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Puts a checkpoint's tensors into the model, and into the optimizer if one is given.
+    """Load a checkpoint's tensors into the model, and into `optimizer` unless it is None.
 
-    Raises RunFailed if they were saved from another architecture.
+    Raises RunFailed if the tensors belong to another architecture.
     """
     check_shapes(tensors_, shapes(model))
     weights = {name.removeprefix("model."): t for name, t in tensors_.items() if in_model(name)}
-    # in the model's order: processes that share a model out do this together
-    weights = {name: held_like(weights[name], tensor) for name, tensor in model.state_dict().items()}
+    # in the model's order, because the ranks of a sharded model must do this together
+    weights = {name: placed_like(weights[name], tensor) for name, tensor in model.state_dict().items()}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -112,9 +114,9 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
         if state.keys() != STATE or not all(t.is_floating_point() and fits(t, weight) for t in state.values()):
-            raise RunFailed(f"the checkpoint does not fit the optimizer: of {name} it has other values")
+            raise RunFailed(f"the checkpoint does not fit the optimizer: its state of {name} differs")
         optimizer.state[weight] = {
-            key: tensor.to(weight.device) if key == "step" else held_like(tensor, weight)
+            key: tensor.to(weight.device) if key == "step" else placed_like(tensor, weight)
             for key, tensor in state.items()
         }
 
@@ -124,7 +126,7 @@ def shapes(model: nn.Module) -> Shapes:
 
 
 def check_shapes(tensors_: dict[str, torch.Tensor], wanted: Shapes) -> None:
-    """Raises RunFailed unless the model's tensors are floats of the shapes that are wanted, and no others."""
+    """Raise RunFailed unless the model's tensors are floats with exactly the names and shapes of `wanted`."""
     found = {name.removeprefix("model."): t for name, t in tensors_.items() if in_model(name)}
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found or name not in wanted:
@@ -137,7 +139,7 @@ def check_shapes(tensors_: dict[str, torch.Tensor], wanted: Shapes) -> None:
 
 
 def same_shape(one: Sequence[int], other: Sequence[int]) -> bool:
-    """A single number may have been saved without its dimension, by an older version."""
+    """Return whether the shapes are equal. Older versions saved a single number without its dimension."""
     return tuple(one) == tuple(other) or math.prod(one) == math.prod(other) == 1
 
 
@@ -150,22 +152,21 @@ def in_model(name: str) -> bool:
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:
-    """All that is saved; what several processes hold in parts is put together by all of them, for those that `keep`
-    it."""
+    """Gather all tensors of a checkpoint. Every rank must call tensors; only ranks that `keep` them get them."""
     parts = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, weight in zip(names(model), model.parameters(), strict=True):
         for key, value in optimizer.state[weight].items():
             parts[f"optimizer.{name}.{key}"] = value
     found = {}
     for name, tensor in parts.items():
-        whole_tensor = full(tensor)
-        if keep:  # a GPU that holds a part may have no room for the whole
-            found[name] = tensor if whole_tensor is tensor else whole_tensor.cpu()
+        gathered = full(tensor)
+        if keep:  # a GPU with one shard may lack memory for the full tensor
+            found[name] = tensor if gathered is tensor else gathered.cpu()
     return found
 
 
 def check_finite(tensors_: dict[str, torch.Tensor]) -> None:
-    """Raises ValueError: whoever went on from such numbers would never get away from them."""
+    """Raise ValueError unless all tensors are finite, since training cannot recover from NaN or infinity."""
     for name, tensor in tensors_.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds numbers that are not finite")
@@ -176,7 +177,7 @@ def names(model: nn.Module) -> list[str]:
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of which both files are there, newest first."""
+    """Return the steps whose files both exist, newest first."""
     found = []
     for path in folder.glob("step-*.json"):
         number = path.stem.removeprefix("step-")
@@ -191,13 +192,15 @@ def damage_reason(error: Exception) -> str:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """`tensor`, put together where processes hold parts of it; all of them call this."""
+    """Return the full tensor of a shard. Every rank must call full."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def held_like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """`tensor` where `weight` is, and shared out as it is. (A single number may have been
-    saved without its dimension, by an older version.)"""
+def placed_like(tensor: Tensor, weight: Tensor) -> Tensor:
+    """Return `tensor` on the device and with the sharding of `weight`.
+
+    Older versions saved a single number without its dimension, which is restored here.
+    """
     tensor = tensor.to(weight.device)
     if tensor.numel() == weight.numel() == 1:
         tensor = tensor.view(weight.shape)

@@ -1,4 +1,4 @@
-"""What the curve of each run is called, and which runs are seeds of one curve."""
+"""The labels of the curves, and the grouping of runs into seeds of one curve."""
 
 import json
 from collections import Counter
@@ -12,17 +12,18 @@ from posexp.errors import RunFailed
 from posexp.runs.run import Run
 from posexp.storage import untrusted
 
-# Keys that tell no curve from another, and beginnings of such keys.
-UNTOLD = {"seed", "group", "results", "label", "device", "sha256", "config_sha256", "tokenizer_sha256"}
-UNTOLD_GROUPS = ("eval.", "trainer.", "wandb.")
+# Keys, and prefixes of keys, that do not distinguish curves.
+NEUTRAL_KEYS = {"seed", "group", "results", "label", "device", "sha256", "config_sha256", "tokenizer_sha256"}
+NEUTRAL_PREFIXES = ("eval.", "trainer.", "wandb.")
 PATHS = {"data.paths", "data.valid", "data.test"}
 
 
 def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
-    """The label of each run's curve; where a label stands for several configurations, with what is not of most of them.
+    """Return one curve label per run.
 
-    Seeds of one curve are runs that differ in nothing but their seed and, if each then has a seed of its own, the place
-    where the text lay. A line says which runs cannot be read.
+    When runs share a label but differ in configuration, append the values that most of them do not share. Runs are
+    seeds of one curve if they differ only in their seed, or in seed and location of the text if no seed occurs twice.
+    Runs that cannot be read are logged through `say` and skipped.
     """
     label_of: dict[str, str] = {}
     values_of: dict[str, dict[str, Any]] = {}
@@ -35,16 +36,19 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
         label_of[run.name] = str(values.get("name", run.name) if run.foreign else values["label"])
         values_of[run.name] = flat(values)
     code_of = codes([run for run in runs if run.name in label_of], label_of, values_of)
-    curves: dict[str, dict[str, dict[str, Any]]] = {}  # of each label its curves, by their codes
+    curves: dict[str, dict[str, dict[str, Any]]] = {}  # label → code → values
     for name, label in label_of.items():
         curves.setdefault(label, {}).setdefault(code_of[name], values_of[name])
-    told = {(label, code): title for label in curves for code, title in titles(label, curves[label]).items()}
-    return {name: told[label, code_of[name]] for name, label in label_of.items()}
+    title_of = {(label, code): title for label in curves for code, title in titles(label, curves[label]).items()}
+    return {name: title_of[label, code_of[name]] for name, label in label_of.items()}
 
 
 def codes(runs: list[Run], label_of: dict[str, str], values_of: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Of each run a code that it shares with the seeds of its curve: the digest in its name, or that of the first run
-    which was trained on the same tokens with all else equal, unless a seed would be there twice."""
+    """Return a code for each run, equal for the seeds of one curve.
+
+    The code is the digest in the name of the first run that was trained on the same tokens with an otherwise equal
+    configuration. If that would give one curve the same seed twice, the code is the digest in the run's own name.
+    """
     first: dict[tuple[str, str], str] = {}
     merged: dict[str, str] = {}
     for run in runs:
@@ -56,29 +60,30 @@ def codes(runs: list[Run], label_of: dict[str, str], values_of: dict[str, dict[s
 
 
 def likeness(run: Run, values: dict[str, Any]) -> str:
-    """Equal of runs that differ in nothing but their seed and the place of their text."""
+    """Return a key that is equal for runs that differ only in their seed and the location of their text."""
     with suppress(RunFailed):
         if not run.foreign and (store := run.provenance().get("store")):
-            rest = {key: value for key, value in values.items() if tells(key) and not key.startswith("data.")}
+            rest = {key: value for key, value in values.items() if distinguishes(key) and not key.startswith("data.")}
             return json.dumps([store, values["data.cross_documents"], rest], sort_keys=True)
     return run.name
 
 
 def titles(label: str, curves: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Of the curves of one label, by their codes: the label, with those of a curve's values that no more than half of
-    them have. What most have goes without saying."""
+    """Return a title per code for the curves of one label: the label, with values that at most half the curves have."""
     having = Counter((key, repr(value)) for values in curves.values() for key, value in values.items())
     details = {}
     for code, values in curves.items():
-        rare = [key for key in sorted(values) if tells(key) and 2 * having[key, repr(values[key])] <= len(curves)]
-        details[code] = untrusted.visible(", ".join(filter(None, (in_words(key, values[key]) for key in rare))))
+        rare = [
+            key for key in sorted(values) if distinguishes(key) and 2 * having[key, repr(values[key])] <= len(curves)
+        ]
+        details[code] = untrusted.visible(", ".join(filter(None, (detail(key, values[key]) for key in rare))))
     alike = Counter(details.values())
     parts = {code: [text] * bool(text) + [code] * (alike[text] > 1) for code, text in details.items()}
     return {code: f"{label} ({', '.join(part)})" if part else label for code, part in parts.items()}
 
 
-def in_words(key: str, value: Any) -> str:
-    """base=500.0; of a path the file's name alone, and nothing of a choice of text that was not made."""
+def detail(key: str, value: Any) -> str:
+    """Return text such as base=500.0, with only the file name of a path; empty for an unset data option."""
     if key.startswith("data.") and value in (None, ""):
         return ""
     if key in PATHS:
@@ -86,9 +91,9 @@ def in_words(key: str, value: Any) -> str:
     return f"{key.removeprefix('scheme.')}={value}"
 
 
-def tells(key: str) -> bool:
-    """Whether curves are told apart by `key`."""
-    return key not in UNTOLD and not key.startswith(UNTOLD_GROUPS)
+def distinguishes(key: str) -> bool:
+    """Return whether `key` distinguishes curves."""
+    return key not in NEUTRAL_KEYS and not key.startswith(NEUTRAL_PREFIXES)
 
 
 def digest_in(name: str) -> str:

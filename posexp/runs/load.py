@@ -1,4 +1,4 @@
-"""A finished run brought back: its configuration, its text and its trained model, for commands that work on runs."""
+"""The loader of finished runs: configuration, text and trained model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from posexp.storage.locks import Taken
 
 @dataclass(frozen=True)
 class Restored:
-    """`weights` names the checkpoint: twelve hex digits of its sha256."""
+    """A loaded run. `weights` identifies the checkpoint by twelve hex digits of its sha256."""
 
     config: TrainCommand
     store: Store
@@ -30,10 +30,10 @@ class Restored:
 
 
 def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> Restored:
-    """The run as it was when training ended, its model in evaluation mode on `device`.
+    """Load the run as it was when training ended, with its model in evaluation mode on `device`.
 
-    Raises Misuse for a part from outside posexp without `trust`, RunFailed if the run's files are damaged; and what
-    `own_store` does.
+    Raises Misuse for an external component without `trust`, RunFailed if the run's files are damaged, and the errors
+    of `own_store`.
     """
     trained = run.config()
     check_targets(trained, trust)
@@ -43,11 +43,11 @@ def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> R
 
 
 def own_store(run: Run, trained: TrainCommand, cache: str | None, trust: bool = False) -> Store:
-    """The token store that the run was trained on, by its name: the text may have changed since, or lie elsewhere.
+    """Load the token store that the run was trained on by its key, since the text may have changed or moved.
 
-    Kept in `cache`; or where the run had it, if there is a cache of posexp: a run from elsewhere makes no folder.
-    Raises Misuse if it is neither there nor can be built (without `trust` only within posexp/data/bounds.py), RunFailed
-    if it is another one of that name.
+    The store is looked up in `cache`, else in the run's cache folder if that exists, else in the default cache, so that
+    a run from another machine creates no folder. Raises Misuse if the store is missing and cannot be built (without
+    `trust` only within posexp/data/bounds.py), RunFailed if its tokens are not those of the run.
     """
     theirs = (Path(trained.data.cache).expanduser() / "tokens").is_dir()
     place = cache or (trained.data.cache if theirs else DataConfig().cache)
@@ -58,13 +58,15 @@ def own_store(run: Run, trained: TrainCommand, cache: str | None, trust: bool = 
 
 
 def restore_model(run: Run) -> tuple[TrainCommand, Decoder, str]:
-    """Its configuration, its trained model and what names the weights, without its text. Raises RunFailed if the run's
-    files are damaged."""
+    """Load the run's configuration, trained model and identifier of the weights, without its text.
+
+    Raises RunFailed if the run's files are damaged.
+    """
     trained = run.config()
     run.refuse_links()
     saved = checkpoint.restore(run.folder / "checkpoint", say)
     if saved is None or saved["step"] != trained.train.steps:
-        raise RunFailed("its final checkpoint is damaged or missing; repeat its train command to make it again")
+        raise RunFailed("its final checkpoint is damaged or missing; repeat its train command")
     tensors = saved["tensors"]
     model = build_sized(trained, tensors)
     checkpoint.apply(tensors, model)
@@ -73,15 +75,15 @@ def restore_model(run: Run) -> tuple[TrainCommand, Decoder, str]:
 
 
 def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Decoder:
-    """The model of a configuration, of the sizes that the tensors of its checkpoint have.
+    """Build the model of a configuration, whose sizes must be those of the checkpoint's tensors.
 
-    It is first built without memory: a configuration from elsewhere may ask for any amount. Raises RunFailed if the
-    sizes differ, or nothing can be built of it.
+    The model is first built on the meta device, because an untrusted configuration may request any amount of memory.
+    Raises RunFailed if the sizes differ or the model cannot be built.
     """
     embedding_VD = tensors.get("model.embedding.weight", torch.empty(0, 0))
     sizes = embedding_VD.shape[1:] == (trained.model.d_model,) and trained.model.n_layer <= len(tensors)
     if not sizes or not len(embedding_VD):
-        raise RunFailed("the checkpoint does not fit the model: its config.yaml is of another one")
+        raise RunFailed("the checkpoint does not fit the model: its config.yaml describes another model")
     try:
         with torch.device("meta"):
             shapes = checkpoint.shapes(build_model(trained, len(embedding_VD)))
@@ -89,28 +91,28 @@ def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Deco
         return build_model(trained, len(embedding_VD))
     except PosexpError:
         raise
-    except Exception as error:  # whatever options that nobody would choose make a constructor raise
+    except Exception as error:  # constructors raise any error for invalid options
         raise RunFailed(f"its config.yaml describes no model: {checkpoint.damage_reason(error)}") from error
 
 
 def check_targets(trained: TrainCommand, trust: bool) -> None:
-    """Raises Misuse if the run names a part from outside posexp: a run folder is data, and may come from anywhere."""
+    """Raise Misuse if the run names an external component without `trust`, since a run folder is untrusted data."""
     for target in targets([trained.scheme, trained.window]):
         if not is_own(target) and not trust:
-            raise Misuse(f"its scheme is code from outside posexp, {target!r}: say trust=true to run it")
+            raise Misuse(f"its scheme is code from outside posexp, {target!r}: set trust=true to run it")
 
 
 def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
-    """The runs that match and are done; others are told and left out, those of foreign checkpoints without a word.
+    """Return the matching runs that are done. Unfinished runs are logged and skipped, external checkpoints skipped.
 
-    Raises Misuse if there is none.
+    Raises Misuse if no run is done.
     """
     matching = find_runs(results, group, pattern)
     found = [run for run in matching if not run.foreign]
     if matching and not found:
         raise Misuse(
-            f"{matching[0].name} is a checkpoint from elsewhere, not a run that posexp trained: all that there is for "
-            "it is posexp eval hf=<folder or hub id>, and its rows in posexp report and compare"
+            f"{matching[0].name} is a checkpoint from elsewhere, not a run that posexp trained: it can "
+            "only be used with posexp eval hf=<folder or hub id>, report and compare"
         )
     finished = [run for run in found if run.status()["status"] == "done"]
     if not finished:
@@ -119,16 +121,15 @@ def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
         raise Misuse(f"no finished run in {place}{unfinished}. Train one first: posexp train +scheme=<name>")
     for run in found:
         if run not in finished:
-            say(f"{run.name}: not finished ({run.status()['status']}), left out")
+            say(f"{run.name}: not finished ({run.status()['status']}), skipped")
     return finished
 
 
 def for_each(runs: list[Run], work: Callable[[Run], object], done: str) -> None:
-    """Does `work` for every run; what stops one is told, and the others go on. One that another process has
-    (locks.Taken) is looked at again behind the others.
+    """Call `work` for every run. Errors are logged, and the other runs go on.
 
-    Raises the first error if all were stopped; RunFailed, saying how many could not be `done`, if some were, unless
-    there was merely nothing to do for them (Inapplicable).
+    A run whose lock is taken (locks.Taken) is requeued behind the others. Raises the first error if every run failed;
+    RunFailed with the number of runs that could not be `done` if some failed, not counting Inapplicable ones.
     """
     errors: list[PosexpError] = []
     queue = list(runs)
@@ -139,7 +140,7 @@ def for_each(runs: list[Run], work: Callable[[Run], object], done: str) -> None:
         except Taken:
             queue.append(run)
             continue
-        except BrokenPipeError:  # nobody reads what is printed
+        except BrokenPipeError:  # the reader of the output has ended
             raise
         except PosexpError as error:
             errors.append(type(error)(f"{run.name}: {error}"))

@@ -1,4 +1,4 @@
-"""What made a result: the code's commit, the packages, the machine, the command."""
+"""The provenance of a result: commit, packages, machine and command."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", 
 
 
 def environment() -> dict[str, Any]:
-    """Code version and packages, for provenance."""
+    """Return the code version, packages, platform and command."""
     from hydra.core.hydra_config import HydraConfig
 
     checkout = Path(__file__).resolve().parents[2]

@@ -1,15 +1,15 @@
-"""A run is a folder named by its content: find, describe, lock and read run folders.
+"""The run, a folder named by its content: find, describe, lock and read run folders.
 
 <results>/<group>/<label>-s<seed>-<digest>/
     config.yaml       the whole configuration, written once
-    provenance.json   code, packages, device, data and tokenizer hashes, the scheme really built
-    metrics.jsonl     training metrics and the run's status, the truth that wandb copies
+    provenance.json   code, packages, device, data and tokenizer hashes, the scheme that was built
+    metrics.jsonl     training metrics and the run's status, copied to wandb
     checkpoint/       the last two checkpoints (posexp/runs/checkpoint.py)
     rows.jsonl        one evaluation row per protocol and length; losses/ holds the token losses
     train.log         what the run printed
 
-A checkpoint of someone else's that was evaluated has such a folder too, with rows.jsonl, losses/ and checkpoint.json,
-which says what it is, instead of the rest (posexp/hf/subject.py).
+An external checkpoint that was evaluated has a run folder too, with only rows.jsonl, losses/ and checkpoint.json,
+which describes the checkpoint (posexp/hf/subject.py).
 """
 
 import errno
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from posexp.data import Store
 
 Kind = TypeVar("Kind")
-MOST_CONFIG = 1 << 20  # bytes
-OWN_FOLDERS = ("losses", "checkpoint", "inspect", "export")  # in a run's
+MAX_CONFIG_BYTES = 1 << 20  # bytes
+OWN_FOLDERS = ("losses", "checkpoint", "inspect", "export")  # of a run
 METRICS = {
     **dict.fromkeys(("step", "tokens", "tokens_per_second"), untrusted.is_count),
     **dict.fromkeys(("loss", "training_loss", "evaluation_loss"), untrusted.is_loss),
@@ -69,40 +69,42 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """What it is, of a checkpoint of someone else's."""
+        """The file that describes an external checkpoint."""
         return self.folder / "checkpoint.json"
 
     @property
     def foreign(self) -> bool:
-        """Whether the model is someone else's: nothing is known of its training."""
+        """Whether the model is external, so that nothing is known of its training."""
         return self.checkpoint.is_file()
 
     def about(self) -> dict[str, Any]:
-        """checkpoint.json. Raises RunFailed if it cannot be read."""
+        """Load checkpoint.json. Raises RunFailed if it cannot be read."""
         return read_object(self.checkpoint, "remove it and repeat the posexp eval hf=… that made it")
 
     def config(self) -> TrainCommand:
-        """The stored configuration. Raises RunFailed if it cannot be read."""
+        """Load the stored configuration. Raises RunFailed if it cannot be read."""
         return self.stored(TrainCommand)
 
     def training(self) -> TrainConfig:
-        """Of the stored configuration what `train` holds, for a table of many runs: to check the types of all the rest
-        takes most of the time. Raises RunFailed as `config` does."""
+        """Load only the `train` section, for tables of many runs, because type checks of other sections are slow.
+
+        Raises RunFailed if config.yaml cannot be read.
+        """
         return self.stored(TrainConfig, "train")
 
     def stored(self, kind: type[Kind], key: str | None = None) -> Kind:
-        """config.yaml, or what it holds under `key`, as a `kind`. Raises RunFailed if it cannot be read."""
+        """Load config.yaml, or its section `key`, as a `kind`. Raises RunFailed if it cannot be read."""
         path = self.folder / "config.yaml"
         remedy = "remove it and repeat the run's train command to have it written again"
         try:
-            content = untrusted.read_bytes(path, MOST_CONFIG)
+            content = untrusted.read_bytes(path, MAX_CONFIG_BYTES)
             checksum.check_text(content.decode())
             stored = stored_yaml.yaml_of(content)
-            if "device" not in stored:  # the last key that is written
+            if "device" not in stored:  # the last key of the file
                 raise ValueError("it is cut off")
             values = stored if key is None else stored.get(key)
             if not isinstance(values, dict):
-                raise ValueError(f"{key} holds no keys and values")
+                raise ValueError(f"{key} must hold keys and values")
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
         except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
             said = str(error).strip() or type(error).__name__
@@ -111,7 +113,7 @@ class Run:
         return config
 
     def create(self, config: TrainCommand) -> None:
-        """Makes the folder and writes config.yaml, once.
+        """Create the folder and write config.yaml, unless it exists.
 
         Raises Misuse if the folder holds another configuration or cannot be written, RunFailed for a full disk.
         """
@@ -119,7 +121,7 @@ class Run:
         self.refuse_links()
         if path.is_file():
             stored = self.config()
-            # before its parts are imported, to see what they leave out: only those that this command names may be
+            # checked first, because `identity` imports components, and only those of this command may be imported
             if targets([stored.scheme, stored.window]) != targets([config.scheme, config.window]):
                 raise Misuse(f"{self.folder} holds a run of another scheme or window: choose another group or label")
             if identity(stored) != identity(config) or stored.seed != config.seed:
@@ -140,27 +142,29 @@ class Run:
             raise cannot_write(self.folder, error) from error
 
     def refuse_links(self) -> None:
-        """Raises RunFailed for a symbolic link where posexp writes, since whoever made the folder chose where it leads;
-        and for a pipe or a device, which a writer would wait for."""
+        """Raise RunFailed for a symbolic link, pipe or device where posexp writes.
+
+        An attacker may have chosen the target of a link, and writing to a pipe could block.
+        """
         for folder in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
             for path in sorted(folder.iterdir()) if folder.is_dir() else []:
                 if path.is_symlink():
                     raise RunFailed(
-                        f"{path} is a symbolic link, and posexp writes through none: put a copy of what it leads to in "
-                        "its place, or remove it"
+                        f"{path} is a symbolic link, and posexp does not write through links: replace it with a copy "
+                        "of its target, or remove it"
                     )
                 if path.exists() and not (path.is_file() or path.is_dir()):
                     raise RunFailed(f"{path} is neither a file nor a folder: remove it")
 
     def history(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, in the order they were written. Raises RunFailed as jsonl.read does."""
+        """Load the rows of metrics.jsonl, oldest first. Raises RunFailed as jsonl.read_lines does."""
         return jsonl.read_lines(self.metrics, say, known=METRICS)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the run's training for this process.
+        """Hold the run's training lock in the block.
 
-        Raises RunFailed that names the holder if it is taken, Misuse if the folder cannot be written.
+        Raises RunFailed that names the holder if the lock is taken, Misuse if the folder cannot be written.
         """
         with ExitStack() as stack:
             try:
@@ -173,44 +177,47 @@ class Run:
             yield
 
     def locked(self) -> bool:
-        """Whether some process trains the run right now."""
+        """Return whether a process is training the run now."""
         return locks.taken(self.folder / ".lock")
 
     @contextmanager
     def measuring(self, wait: Callable[[str], None] | None) -> Iterator[None]:
-        """Holds the run's rows and losses for this process: a lock of their own, because a run that is done can be
-        measured while its train command is repeated, and a checkpoint of someone else's is never trained.
+        """Hold the lock of the run's rows and losses in the block.
 
-        If another process has them, `wait` is told which and it is waited for; locks.Taken if there is no `wait`.
+        Rows have a separate lock because a finished run can be evaluated while its train command is repeated, and an
+        external checkpoint is never trained. If another process has the lock, `wait` is called with its description and
+        the lock is awaited. Raises locks.Taken if `wait` is None.
         """
-        patience = locks.PATIENCE if wait else 0
+        patience = locks.TIMEOUT if wait else 0
         with locks.hold(self.folder / ".measuring", self.folder / "measuring.json", wait, patience):
-            for left in self.folder.glob("losses/.*"):  # by a process that was killed while it wrote
+            for left in self.folder.glob("losses/.*"):  # temporary files of a killed process
                 with suppress(OSError):
                     left.unlink()
             yield
 
     def provenance(self) -> dict[str, Any]:
-        """Raises RunFailed if the file is damaged or missing."""
+        """Load provenance.json. Raises RunFailed if the file is damaged or missing."""
         remedy = "remove it and repeat the run's train command to have it written again"
         return read_object(self.folder / "provenance.json", remedy)
 
     def check_store(self, store: "Store") -> None:
-        """Raises RunFailed unless `store` is the token store that the run was trained on."""
+        """Raise RunFailed unless `store` is the token store that the run was trained on."""
         about = self.provenance()
         trained_on = about.get("store")
         if trained_on != store.key:
             raise RunFailed(
                 f"{self.name} was trained on token store {trained_on}, but its data config now gives {store.key}: "
-                "the corpus (or the Python whose library it is, or how posexp splits that) has changed"
+                "the corpus, the Python of data=stdlib or posexp's way of splitting it has changed"
             )
         tokens = store.split(Split.train).sha256
         if about.get("train_sha256", tokens) != tokens:
             raise RunFailed(f"{self.name} was trained on other tokens than those in {store.folder}")
 
     def status(self) -> dict[str, Any]:
-        """The latest status: {"status": done | running | stopped | failed | interrupted, "step": …, "reason": …};
-        "checkpoint" of a foreign one."""
+        """Return the latest status: {"status": done | running | stopped | failed | interrupted, "step", "reason"}.
+
+        The status is "waiting" before training, and "checkpoint" for an external checkpoint.
+        """
         if self.foreign:
             return {"status": "checkpoint"}
         rows = [row for row in self.history(lambda line: None) if row.get("step") is not None]
@@ -219,7 +226,7 @@ class Run:
         if latest["status"] == "running":
             latest["step"] = rows[-1]["step"]
             if not self.locked():
-                latest["status"] = "interrupted"  # killed without a word; the same command goes on
+                latest["status"] = "interrupted"  # killed before it could write a status
         return latest
 
 
@@ -227,10 +234,9 @@ MARKS = ("config.yaml", "checkpoint.json")  # what makes a folder a run
 
 
 def find_runs(results: str, group: str, pattern: str = "*") -> list[Run]:
-    """The run folders of a group that match the glob, or one of several with commas between, by name; those of foreign
-    checkpoints among them.
+    """Return the run folders of a group that match any of the comma-separated globs, sorted by name.
 
-    Raises Misuse for what is no glob.
+    External checkpoints are included. Raises Misuse for an invalid glob.
     """
     folders = {path for part in pattern.split(",") for path in run_folders(Path(results) / group, part)}
     return [Run(path) for path in sorted(folders)]
@@ -241,11 +247,11 @@ def groups(results: str, pattern: str) -> list[str]:
 
 
 def run_folders(folder: Path, pattern: str) -> list[Path]:
-    """By name. Folders of names that posexp gives none are no runs."""
+    """Return the matching run folders, sorted by name, without folders whose names posexp would not create."""
     try:
         found = {path.parent for mark in MARKS for path in folder.expanduser().glob(f"{pattern}/{mark}")}
     except (ValueError, NotImplementedError, RuntimeError) as error:
-        raise Misuse(f"{pattern!r} in {folder} is no glob of folders: {error}") from error
+        raise Misuse(f"{pattern!r} in {folder} is not a glob of folders: {error}") from error
     return sorted(path for path in found if is_name(path.name, most=255))
 
 
@@ -257,7 +263,7 @@ def cannot_write(folder: Path, error: OSError) -> PosexpError:
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises RunFailed, with the remedy, if it is damaged or missing."""
+    """Load the JSON object of a file. Raises RunFailed with the remedy if the file is damaged or missing."""
     try:
         about = checksum.read_sealed(untrusted.read_bytes(path))
     except (OSError, ValueError) as error:
@@ -266,6 +272,6 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def differing(one: TrainCommand, other: TrainCommand) -> list[str]:
-    """The keys whose values define the result and are not the same."""
+    """Return the keys that determine the result and whose values differ."""
     a, b = flat(identity(one)), flat(identity(other))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key)) or ["seed"]

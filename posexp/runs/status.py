@@ -1,4 +1,4 @@
-"""Where a run stands, by its folder and SLURM's queue: for posexp runs, and for a sweep that does what is missing."""
+"""The state of a run, from its folder and SLURM's queue, for posexp runs and for sweeps that complete missing runs."""
 
 import json
 import os
@@ -23,8 +23,7 @@ NOTE = {"host": str, "pid": int, "since": int, "job": str, "log": str}
 
 @contextmanager
 def preparing(run: Run) -> Iterator[None]:
-    """Around what comes before the run is held. If a job fails in that, as it does on a machine that lacks something,
-    why is left in the folder that the sweep has made."""
+    """Record in the run folder why a job failed before it took the lock."""
     try:
         yield
     except Exception as error:
@@ -37,18 +36,18 @@ def preparing(run: Run) -> Iterator[None]:
 
 @contextmanager
 def worked_on(run: Run) -> Iterator[None]:
-    """Leaves in the run's folder where it is worked on, and, if its training fails, why."""
+    """Record in the run folder which process works on the run, and why training failed."""
     since = note_job(run)
     try:
         yield
     except Exception as error:
-        with suppress(OSError):  # the disk may be what failed
+        with suppress(OSError):  # the disk may be the cause
             note_failure(run, error, since)
         raise
 
 
 def note_job(run: Run) -> int:
-    """Gives the time that is noted, in seconds since 1970."""
+    """Write job.json for this process; return its time in seconds since 1970."""
     since = int(time.time())
     here = {"host": platform.node(), "pid": os.getpid(), "since": since, "job": slurm_job(), "log": job_log()}
     atomic.write_file(run.folder / JOB, json.dumps(here))
@@ -56,7 +55,7 @@ def note_job(run: Run) -> int:
 
 
 def note_failure(run: Run, error: Exception, since: float) -> None:
-    """Unless the run is trained, or has told of a failure after `since`."""
+    """Record a failure, unless the run is done or has recorded a failure after `since`."""
     latest = run.status()
     if latest["status"] != "done" and not (latest["status"] == "failed" and latest.get("time", 0) >= since):
         row = {"step": latest.get("step", 0), "status": "failed", "reason": failure_reason(error)}
@@ -69,7 +68,7 @@ def failure_reason(error: Exception) -> str:
 
 
 def job_log() -> str | None:
-    """The file that this job's output goes to, where submitit or --detach has chosen one."""
+    """Return the output file of this job if submitit or --detach has chosen one, else None."""
     if folder := os.environ.get("SUBMITIT_FOLDER"):
         job = slurm_job() or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
         return str(Path(folder.replace("%j", job)) / f"{job}_0_log.out")
@@ -78,9 +77,9 @@ def job_log() -> str | None:
 
 @contextmanager
 def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
-    """Leaves in metrics.jsonl that a trained run is being evaluated as `config` says, and how that ended."""
+    """Record in metrics.jsonl that a trained run is being evaluated under `config`, and the outcome."""
     if evaluated(run, config):
-        yield  # which rows are there is looked up again; nothing else is new
+        yield
         return
     row = {"step": config.train.steps, "eval": asked(config)}
     jsonl.append(run.metrics, {**row, "evaluation": "running"})
@@ -94,23 +93,23 @@ def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
 
 
 def evaluated(run: Run, config: TrainCommand) -> bool:
-    """Whether the run has been trained, and evaluated as `config` says."""
+    """Return whether the run has been trained, and evaluated under `config`."""
     rows = run.history(lambda line: None)
     wanted = asked(config)
     return any(row.get("evaluation") == "done" and row.get("eval") == wanted for row in rows)
 
 
 def asked(config: TrainCommand) -> str:
-    """How the run is to be evaluated, as one line."""
+    """Return the evaluation options as one line of JSON."""
     return json.dumps(plain_value(config.eval), sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A run and where it stands.
+    """A run and its state.
 
     state: waiting, starting, running, evaluating, done, stopped, interrupted, requeued, failed, damaged or checkpoint.
-    `job` is SLURM's, queued or running; `since` in seconds since 1970, `speed` in tokens per second, `left` in seconds.
+    job: id of a queued or running SLURM job. since: seconds since 1970. speed: tokens per second. left: seconds.
     """
 
     run: Run
@@ -128,12 +127,12 @@ class Cell:
 
     @property
     def busy(self) -> bool:
-        """Whether something works on it, or will."""
+        """Whether a process or a queued job works on the run."""
         return bool(self.job) or self.state in {"starting", "running", "evaluating"}
 
 
 def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
-    """`say` is told of damaged lines. Raises RunFailed if the run's config.yaml is damaged."""
+    """Return the state of a run; log damaged lines through `say`. Raises RunFailed if config.yaml is damaged."""
     if run.foreign:
         return Cell(run, "checkpoint")
     training, status, job, note = run.training(), run.status(), job_of(run.folder, queue), noted(run.folder, JOB, NOTE)
@@ -156,19 +155,21 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     if state == "stopped":
         why = f"by {why}, saved"
     elif state == "interrupted" and not why:
-        why = "its process ended without a word"
+        why = "its process ended without a status"
     elif state == "waiting" and queue is not None and (run.folder / SUBMISSION).is_file():
-        why = "its SLURM job ended before it began: repeat the sweep"
+        why = "its SLURM job ended before training started: repeat the sweep"
     return Cell(run, state, **known, why=why)
 
 
 def measured(run: Run, rows: list[dict[str, Any]]) -> tuple[str, str]:
-    """(state, why) of a trained run: whether what was last begun to be evaluated is complete."""
-    told = [row for row in rows if "evaluation" in row]
-    if told and told[-1]["evaluation"] == "failed":
-        return "failed", f"in evaluation: {told[-1].get('reason', '')}"
-    complete = told[-1]["evaluation"] == "done" if told else run.rows.is_file()  # as runs were before this was told
-    return ("done", "") if complete else ("interrupted", "trained, but not evaluated to the end")
+    """Return (state, why) of a trained run, depending on whether its last evaluation is complete."""
+    recorded = [row for row in rows if "evaluation" in row]
+    if recorded and recorded[-1]["evaluation"] == "failed":
+        return "failed", f"in evaluation: {recorded[-1].get('reason', '')}"
+    complete = (
+        recorded[-1]["evaluation"] == "done" if recorded else run.rows.is_file()
+    )  # older runs record no evaluation
+    return ("done", "") if complete else ("interrupted", "trained, but its evaluation is incomplete")
 
 
 def waits(job: Job) -> str:
@@ -176,7 +177,7 @@ def waits(job: Job) -> str:
 
 
 def log_of(run: Run, note: dict[str, Any]) -> str:
-    """The file to read where something went wrong: the job's output, else the run's own log; "" if there is neither."""
+    """Return the job's output file, else the run's own log; empty if neither exists."""
     files = (Path(str(note.get("log") or "")), run.folder / "train.log")
     file = next((path for path in files if path.is_file()), None)
     if file is None:

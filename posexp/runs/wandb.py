@@ -11,24 +11,25 @@ from posexp.output.console import say
 from posexp.runs.run import Run
 from posexp.storage.network import reachable
 
-NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # of a row, that wandb draws
+NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # columns of a row that wandb plots
 
 
 class Wandb:
-    """The copy in wandb. Whatever goes wrong with it is said once, and the run goes on without it.
+    """The copy in wandb. Errors of wandb are logged once, and the run goes on without the copy.
 
-    wandb's group is the run's `label`, so that it draws the seeds of a scheme as one curve; posexp's `group` is a tag.
+    wandb's group is the run's `label`, so that wandb plots the seeds of a scheme as one curve; posexp's `group` is a
+    tag.
     """
 
-    said: ClassVar[set[str]] = set()  # lines that training, evaluation and the next run of a sweep need not repeat
+    said: ClassVar[set[str]] = set()  # lines that are not logged again in this process
 
     def __init__(self, run: Run, config: WandbConfig, run_config: dict[str, Any], group: str, label: str):
         self.run: Any = None
         if config.mode is WandbMode.online:
-            with self.harmless(" online; an offline copy is kept, for `wandb sync`"):
+            with self.errors_logged(" online; an offline copy is kept, for `wandb sync`"):
                 self.start("online", run, config, run_config, group, label)
         if config.mode is not WandbMode.disabled and self.run is None:
-            with self.harmless():
+            with self.errors_logged():
                 self.start("offline", run, config, run_config, group, label)
 
     def start(
@@ -40,7 +41,7 @@ class Wandb:
         group: str,
         label: str,
     ) -> None:
-        # wandb reports its own use to its makers, even offline; it reads this when imported
+        # read when wandb is imported; otherwise wandb reports its own errors, even offline
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -56,17 +57,17 @@ class Wandb:
             mode=mode,
             id=wandb_id(run),
             resume="allow",
-            reinit="finish_previous",  # should a failure have left one of this process open
+            reinit="finish_previous",  # a failure may have left a run of this process open
             name=run.name,
             group=label,
             job_type="posexp",
-            tags=[group[:64]],  # no tag may be longer
+            tags=[group[:64]],  # the longest tag of wandb
             dir=str(run.folder),
             config=run_config | {"group": group, "label": label},
-            # the run's own log tells what happens; a login or a dead network must not hold it up
+            # the run has its own log, and a login or a dead network must not delay it
             settings=wandb.Settings(console="off", silent=True, init_timeout=20, x_disable_stats=True),
         )
-        # lengths and steps are columns with axes of their own, so that curves of several runs lie over each other
+        # lengths and steps are x axes, so that curves of several runs overlap
         self.run.define_metric("train/step")
         self.run.define_metric("train/*", step_metric="train/step")
         self.run.define_metric("eval/length")
@@ -74,12 +75,14 @@ class Wandb:
 
     def log(self, values: dict[str, Any]) -> None:
         if self.run is not None:
-            with self.harmless():
+            with self.errors_logged():
                 self.run.log(values)
 
     def curve(self, rows: list[dict[str, Any]], targets_of: Callable[[dict[str, Any]], str]) -> None:
-        """Each row's numbers at its length, under a name that the same measurement of any run has; `targets_of` names
-        the set of targets of a row."""
+        """Log the metrics of each row at its length, under a name that is equal for the same measurement of any run.
+
+        `targets_of` returns the name of a row's set of targets.
+        """
         for row in sorted(rows, key=lambda row: row["length"]):
             curve = curve_name(row, targets_of(row))
             known = {f"{curve}/{name}": row[name] for name in NUMBERS if row.get(name) is not None}
@@ -88,12 +91,12 @@ class Wandb:
 
     def finish(self) -> None:
         if self.run is not None:
-            with self.harmless():
+            with self.errors_logged():
                 self.run.finish()
             self.run = None
 
     @contextmanager
-    def harmless(self, instead: str = "; metrics.jsonl has everything") -> Iterator[None]:
+    def errors_logged(self, instead: str = "; metrics.jsonl has everything") -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -101,14 +104,14 @@ class Wandb:
                 disconnect()
             self.run = None
             text = " ".join(str(error).split())[:160]
-            line = f"wandb is left out{instead} ({type(error).__name__}: {text})"
+            line = f"wandb is skipped{instead} ({type(error).__name__}: {text})"
             if line not in self.said:
                 say(line)
             self.said.add(line)
 
 
 def disconnect() -> None:
-    """Forgets wandb's process, which has died: the next copy starts another, and Python's end does not look for it."""
+    """Detach wandb's dead process, so that the next copy starts another and Python's exit does not look for it."""
     import wandb
 
     with suppress(Exception, SystemExit):
@@ -116,8 +119,10 @@ def disconnect() -> None:
 
 
 def curve_name(row: dict[str, Any], targets: str) -> str:
-    """eval/same_targets 1a2b3c4d, and behind that /sliding 64/yarn or /control window. `targets` names the set of
-    targets; a curve never has two."""
+    """Return a name such as eval/same_targets 1a2b3c4d/sliding 64/yarn or eval/…/control window.
+
+    `targets` names the set of targets, of which a curve has one.
+    """
     seen = row.get("control_of") or row["window"]
     window = seen if seen != row["trained_window"] else ""
     control = f"control {row['control']}" if row.get("control") else ""
@@ -126,5 +131,5 @@ def curve_name(row: dict[str, Any], targets: str) -> str:
 
 
 def wandb_id(run: Run) -> str:
-    """The same for every process that works on the run, so that wandb goes on where it stopped."""
+    """Return an id that every process of the run computes alike, so that wandb resumes its copy."""
     return hashlib.sha256(f"{run.folder.parent.name}/{run.name}".encode()).hexdigest()[:16]

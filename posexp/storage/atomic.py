@@ -1,7 +1,7 @@
-"""Files that are whole or absent, whatever happens to the process or the machine; and their hashes.
+"""Atomic writes of files, which are complete or absent even after a crash; and hashes of files.
 
-A file is written aside, as .<name>.<machine>.<number>, and locked meanwhile. The kernel ends the lock with its process:
-so the next writer can tell, and removes, what a killed one has left.
+A file is first written as a temporary file .<name>.<machine>.<number>, which is locked meanwhile. The kernel releases
+the lock when the process ends, so the next writer can detect and remove the leftovers of a killed process.
 """
 
 import fcntl
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 MACHINE = f"{zlib.crc32(platform.node().encode()):010d}"
-ASIDE = re.compile(r"\..+?(\.[0-9]{10})?\.[0-9]+")  # without the machine as posexp named them earlier
-LONG = 24 * 3600.0  # seconds after which nobody writes any more, if no lock can tell
+ASIDE = re.compile(r"\..+?(\.[0-9]{10})?\.[0-9]+")  # older versions of posexp wrote names without the machine
+LONG = 24 * 3600.0  # seconds after which a file without a lock counts as abandoned
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Replaces `path` in one step: written aside, on disk, then renamed. Raises OSError and leaves nothing behind."""
+    """Write `path` atomically, by renaming a synced temporary file. Raises OSError, and then leaves no file behind."""
     with named(path):
         remove_leftovers(path.parent, path.name)
         aside, file = begin(path)
@@ -39,26 +39,26 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def begin(path: Path) -> tuple[Path, BinaryIO]:
-    """A new file aside, locked where the file system has locks. Raises OSError."""
+    """Open a new temporary file for `path`, locked if the file system has locks. Raises OSError."""
     while True:
         aside = path.with_name(f".{path.name}.{MACHINE}.{secrets.randbelow(10**6)}")
         with suppress(FileExistsError):
             file = open(aside, "xb")  # noqa: SIM115 - closed by the caller
             if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
                 return aside, file
-            file.close()  # another writer was quicker to lock it, and has removed it
+            file.close()  # another writer locked the file first, and has removed it
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Removes what killed writers of `folder`, or of one file there, have left; nothing that is being written.
+    """Remove temporary files of killed writers from `folder`, or those of the file `name`; skip files in use.
 
-    A lock may not be seen from another machine: what one has left must be a day old.
+    Locks may be invisible to other machines, so files of another machine must be a day old.
     """
     pattern = "*" if name is None else glob.escape(name) + ".*"
     for aside in folder.glob(f".{pattern}"):
         if (parts := ASIDE.fullmatch(aside.name)) is None:
             continue
-        with suppress(OSError):  # a link, or one that is gone
+        with suppress(OSError):  # a link, or already removed
             handle = os.open(aside, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 free, old = lock(handle), time.time() - os.fstat(handle).st_mtime > LONG
@@ -69,7 +69,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def lock(handle: int) -> bool | None:
-    """Locks an open file for this process: False if another one has it, None where there are no locks."""
+    """Lock an open file. Return False if another process has the lock, None if the file system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -81,7 +81,7 @@ def lock(handle: int) -> bool | None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """An OSError within names `path`: that of a write to a full disk names no file."""
+    """Add `path` to an OSError of the block, since the error of a write to a full disk names no file."""
     try:
         yield
     except OSError as error:
@@ -90,14 +90,14 @@ def named(path: Path) -> Iterator[None]:
 
 
 def write_all(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Each file of `contents` by its name, in a folder that is made where there is none. Raises OSError."""
+    """Write each file of `contents`, by name, into `folder`, which is created if missing. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_file(folder / name, content)
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on disk, so that a rename never outruns its content."""
+    """Flush a file, or the names in a folder, to disk, so that a rename cannot precede the content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

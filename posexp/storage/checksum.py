@@ -1,7 +1,7 @@
-"""Checksums that a run's small files carry within, so that a flipped bit is noticed instead of believed.
+"""The checksums inside a run's small files, which detect corruption.
 
-A JSON object has one more key, a text a last line that is a comment. What was written before there were seals has none,
-and is taken as it is.
+A JSON object stores its checksum under one more key, a text in a last line that is a comment. Files of older versions
+have no checksum and are read unchecked.
 """
 
 import json
@@ -15,12 +15,12 @@ LINE = "# crc32 of the lines above: "
 
 
 def seal(values: dict[str, Any]) -> dict[str, Any]:
-    """With the checksum of the rest. `values` are as JSON holds them."""
+    """Return `values`, which must be JSON values, with their checksum."""
     return {**values, KEY: crc(values)}
 
 
 def opened(values: Any) -> dict[str, Any]:
-    """Without its seal. Raises ValueError if it is no object, or not the one that was sealed."""
+    """Return the values without their checksum. Raises ValueError unless they are an object with a valid checksum."""
     if not isinstance(values, dict):
         raise ValueError("it is not an object")
     rest = {key: value for key, value in values.items() if key != KEY}
@@ -30,7 +30,7 @@ def opened(values: Any) -> dict[str, Any]:
 
 
 def read_sealed(content: bytes) -> dict[str, Any]:
-    """The sealed JSON object in a file or a line that may be somebody else's. Raises ValueError."""
+    """Parse and check the JSON object of an untrusted file or line. Raises ValueError."""
     return untrusted.printable(opened(untrusted.parsed(content)))
 
 
@@ -43,7 +43,7 @@ def seal_text(text: str) -> str:
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError if it is not the text that was sealed."""
+    """Raise ValueError if the checksum of `text` differs."""
     above, line, below = text.rpartition(LINE)
     if line and below != f"{zlib.crc32(above.encode()):08x}\n":
         raise ValueError("it has been changed since it was written; if that was you, remove its last line")

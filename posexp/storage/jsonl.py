@@ -1,4 +1,4 @@
-"""Files of one JSON object a line: metrics and result rows."""
+"""The files with one JSON object per line: metrics and result rows."""
 
 import json
 import os
@@ -9,17 +9,17 @@ from typing import Any
 from posexp.errors import RunFailed
 from posexp.storage import atomic, checksum, untrusted
 
-NAMED = 8  # damaged lines that are named; of more, how many
+NAMED = 8  # damaged lines listed by number; further ones are counted
 MOST_COLUMNS = 100
-MOST_LINES = 250_000  # of a file; a long study has ten thousand
+MOST_LINES = 250_000  # a long study has ten thousand
 
-Columns = Mapping[str, Callable[[Any], bool]]  # what the value of a column may be; None where it may be left out
+Columns = Mapping[str, Callable[[Any], bool]]  # the check of each column's values
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Adds `row`, or nothing if that fails; a torn last line of an earlier crash is left alone and ended first.
+    """Append `row` as one line, or nothing if writing fails. A torn last line of an earlier crash is terminated first.
 
-    One process at a time: whoever holds the file's lock. Raises OSError.
+    The caller must hold the file's lock. Raises OSError.
     """
     line = sealed_line(row)
     with atomic.named(path), path.open("ab+", buffering=0) as file:
@@ -30,7 +30,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
                 line = b"\n" + line
         try:
             left = memoryview(line)
-            while left:  # a disk that fills up takes a part
+            while left:  # a disk that fills up accepts only a part
                 left = left[file.write(left) :]
         except BaseException:
             file.truncate(size)
@@ -44,10 +44,10 @@ def sealed_line(row: dict[str, Any]) -> bytes:
 def read_lines(
     path: Path, say: Callable[[str], None], needed: Columns | None = None, known: Columns | None = None
 ) -> list[dict[str, Any]]:
-    """All rows that can be read: flat objects in which every `needed` column is right, and every `known` one if there.
+    """Load all valid rows: flat objects whose `needed` columns, and `known` columns if present, pass their checks.
 
-    What cannot is told in one line through `say`, never passed over in silence. Raises RunFailed for a file that is too
-    large or no regular one.
+    One line through `say` lists the damaged lines, which are skipped. Raises RunFailed for a file that is too large or
+    not a regular file.
     """
     if not path.is_file():
         return []
@@ -72,7 +72,7 @@ def read_lines(
         more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
         say(
             f"{path}: line {', '.join(map(str, damaged[:NAMED]))}{more} cannot be read (damaged or cut off) and is "
-            "left out"
+            "skipped"
         )
     return rows
 
@@ -87,5 +87,5 @@ def fits(row: Any, needed: Columns, known: Columns) -> bool:
 
 
 def rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Replaces the file's rows, all or nothing."""
+    """Replace the file's rows atomically."""
     atomic.write_file(path, b"".join(map(sealed_line, rows)))

@@ -1,8 +1,8 @@
-"""Locks: one process at a time does a thing, whatever became of the ones before it.
+"""The locks between processes, which survive a crash of their holder.
 
-A lock is a file that its holder has flocked, and beside it a file that says who that is. The kernel lets go of it when
-the holder dies. Where the file system has no flock, the presence of <lock>.held stands for it: it names its holder, and
-one on this machine that is gone is passed over; one of another machine can only be removed by hand.
+A lock is a file under flock, beside a file that names its holder. The kernel releases the flock when the holder ends.
+On a file system without flock, the existence of <lock>.held is the lock. That file names its holder, and is ignored if
+the holder is a process of this machine that has ended. The file of another machine must be removed by hand.
 """
 
 import errno
@@ -21,25 +21,25 @@ from posexp.storage import atomic, untrusted
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what flock answers where there is none
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # from flock on a file system without locks
 NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
-# Seconds after which a lock counts as taken: `taken` has one for a moment, and a new holder is yet to write its name.
-PATIENCE = 1.0
+# Seconds after which a lock counts as taken: `taken` holds a lock briefly, and a new holder must first write its name.
+TIMEOUT = 1.0
 POLL = 0.05
 
 
 class Taken(Exception):
-    """Another process has the lock; the text says which."""
+    """A lock of another process, which the text names."""
 
 
 @contextmanager
 def hold(
-    lock: Path, holder: Path, wait: Callable[[str], None] | None = None, patience: float = PATIENCE
+    lock: Path, holder: Path, wait: Callable[[str], None] | None = None, patience: float = TIMEOUT
 ) -> Iterator[None]:
-    """Holds `lock` for this process, and says so in the file `holder`.
+    """Hold `lock` in the block, and name this process in the file `holder`.
 
-    If another process still has it after `patience` seconds, `wait` is told which, and it is waited for. Raises Taken
-    if there is no `wait`; OSError where the folder cannot be written.
+    If another process still has the lock after `patience` seconds, `wait` is called with its description and the lock
+    is awaited. Raises Taken if `wait` is None, OSError if the folder cannot be written.
     """
     from filelock import Timeout
 
@@ -52,7 +52,7 @@ def hold(
         held = acquire(lock, -1)
     try:
         here = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        with suppress(OSError):  # a full disk: whoever waits is then not told for whom
+        with suppress(OSError):  # a full disk: waiting processes then cannot name the holder
             atomic.write_file(holder, json.dumps(here))
         yield
     finally:
@@ -62,11 +62,11 @@ def hold(
 
 
 def taken(lock: Path) -> bool:
-    """Whether some process holds `lock` right now. In a folder that cannot be written, as far as reading tells."""
+    """Return whether a process holds `lock` now. In a read-only folder, only what can be read is checked."""
     from filelock import Timeout
 
     if lock.is_symlink() or not (lock.exists() or marker(lock).exists()):
-        return False  # no lock of posexp's is a link
+        return False  # posexp creates no links as locks
     try:
         acquire(lock, 0).release()
     except Timeout:
@@ -79,7 +79,7 @@ def taken(lock: Path) -> bool:
 
 
 def acquire(lock: Path, timeout: float) -> "BaseFileLock":
-    """Raises filelock.Timeout after `timeout` seconds; -1: never."""
+    """Acquire `lock`. Raises filelock.Timeout after `timeout` seconds; -1 waits forever."""
     from filelock import FileLock, SoftFileLock
 
     with warnings.catch_warnings(action="ignore"):
@@ -102,7 +102,7 @@ def marker(lock: Path) -> Path:
 
 
 def shared(lock: Path) -> bool:
-    """Whether a lock that this process cannot write is held, asked by a lock for reading."""
+    """Return whether a lock in a read-only folder is held, by trying a shared lock."""
     import fcntl
 
     with lock.open("rb") as file:
@@ -120,5 +120,5 @@ def who(lock: Path, holder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         text = "another process"
     if marker(lock).exists():
-        text += f" (there are no file locks here: if that process is gone, remove {marker(lock)})"
+        text += f" (this file system has no locks: if that process has ended, remove {marker(lock)})"
     return text

@@ -1,4 +1,4 @@
-"""Whether a server can be reached: found out in seconds, where the clients of hubs and wandb try for a minute."""
+"""A reachability check that takes seconds, where the clients of hubs and wandb try for a minute."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 def reachable(url: str) -> bool:
-    """Whether something accepts a connection at the address of `url`; behind a proxy, at the proxy's."""
+    """Return whether the host of `url`, or its proxy, accepts a connection."""
     target = urlsplit(url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(target.scheme) or proxies.get("all")
@@ -23,10 +23,10 @@ def reachable(url: str) -> bool:
             port = target.port or PORTS.get(target.scheme, 1080)
             socket.create_connection((target.hostname or "", port), timeout=PROBE_SECONDS).close()
             answers.append(True)
-        except (OSError, ValueError):  # a name that is none, a port that is none
+        except (OSError, ValueError):  # an invalid name or port
             pass
 
-    # In a thread, because the time limit of create_connection does not cover looking up the name.
+    # In a thread, because the timeout of create_connection does not cover name resolution.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)

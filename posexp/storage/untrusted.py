@@ -1,6 +1,6 @@
-"""Files that may be somebody else's, such as a downloaded run folder: data, read within bounds, that runs nothing.
+"""The readers for untrusted files, such as a downloaded run folder: bounded in size, and without running code.
 
-What is read here can be printed: every character that a terminal would act on is written out, as in \\x1b.
+Text from these readers is safe to print: every control character is escaped, as in \\x1b.
 """
 
 import json
@@ -10,13 +10,13 @@ import stat
 from pathlib import Path
 from typing import Any
 
-MOST_BYTES = 256 << 20  # of one file of text; real ones have a few MB
-DEEPEST = 32  # of values inside values; real ones are six deep
-MOST = 1 << 53  # of a whole number, so that a float holds it too
+MOST_BYTES = 256 << 20  # of a text file; real ones have a few MB
+DEEPEST = 32  # nesting; real files are six deep
+MOST = 1 << 53  # of an integer, so that a float can represent it
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file. Raises OSError; ValueError for a link, a pipe or a device, or too many bytes."""
+    """Read a regular file. Raises OSError; ValueError for a link, a pipe, a device or more than `most` bytes."""
     refuse_link(path)
     # O_NONBLOCK: opening a pipe would wait for a writer
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
@@ -30,18 +30,18 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def refuse_link(path: Path) -> None:
-    """Raises ValueError for a symbolic link: whoever made the folder chose where it leads."""
+    """Raise ValueError for a symbolic link, whose target an attacker may have chosen."""
     if path.is_symlink():
         raise ValueError(f"{path.name} is a symbolic link, which is not followed out of the folder")
 
 
 def json_of(content: bytes) -> Any:
-    """Raises ValueError for what is not JSON of finite numbers, nested DEEPEST times at most."""
+    """Parse JSON and escape its text. Raises ValueError as `parsed` does, and beyond DEEPEST levels."""
     return printable(parsed(content))
 
 
 def parsed(content: bytes) -> Any:
-    """The same with its text as it is."""
+    """Parse JSON without escaping its text. Raises ValueError for invalid JSON and numbers out of range."""
     try:
         return json.loads(content.decode(), parse_constant=no_number, parse_float=finite, parse_int=whole_number)
     except RecursionError as error:
@@ -49,7 +49,7 @@ def parsed(content: bytes) -> Any:
 
 
 def printable(value: Any, depth: int = 0) -> Any:
-    """`value` with all of its text `visible`. Raises ValueError beyond DEEPEST."""
+    """Return `value` with all of its text escaped by `visible`. Raises ValueError beyond DEEPEST levels."""
     if isinstance(value, str):
         return visible(value)
     if depth > DEEPEST:
@@ -62,14 +62,14 @@ def printable(value: Any, depth: int = 0) -> Any:
 
 
 def visible(text: str) -> str:
-    """`text` with every character that is not printed, or moves what is, written out: \\n, \\x1b, \\u202e."""
+    """Return `text` with every unprintable or direction-changing character escaped: \\n, \\x1b, \\u202e."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def finite(text: str) -> float:
@@ -85,7 +85,7 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-# What a field of a file may be.
+# Checks of the fields of files.
 
 
 def is_text(value: Any) -> bool:
@@ -101,7 +101,7 @@ def is_amount(value: Any) -> bool:
 
 
 def is_loss(value: Any) -> bool:
-    """In nats or bits: rounding may take one below 0, but not far."""
+    """Return whether `value` can be a loss in nats or bits; rounding may make it slightly negative."""
     return type(value) in (int, float) and -1 <= value < 1e300
 
 

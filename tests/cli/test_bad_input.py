@@ -97,7 +97,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["data.paths=nothing"], "the folder nothing holds no file"),
         (["data.paths=empty.txt"], "empty.txt is an empty file"),
         (["data.paths=latin.txt"], "latin.txt is not UTF-8: byte 0xe9 at 3"),
-        (["data.paths=short.txt", "data.tokenizer=bytes"], "shorter than one window of 16 tokens"),
+        (["data.paths=short.txt", "data.tokenizer=bytes"], "shorter than one sequence of 16 tokens"),
         (["data.paths=rows.jsonl"], "rows.jsonl: row 1 has no field 'text'; its fields: body"),
         (["data.tokenizer=array.txt"], "array.txt"),
         (["--lengths", "16,100000"], "no document is long enough for evaluation length 100000: the longest possible"),
@@ -221,7 +221,7 @@ def test_a_run_is_measured_on_the_tokens_it_was_trained_on_or_not_at_all(finishe
     assert (run_of(finished) / "rows.jsonl").read_bytes() == before, "the same targets, measured already"
     kept.rename(finished / "elsewhere")
     refused = here(*EVAL, "--runs", "rope*", cwd=finished).refusal()
-    assert f"{run_of(finished).name}: no token store cache/tokens/{kept.name}, and the text that is here" in refused
+    assert f"{run_of(finished).name}: no token store cache/tokens/{kept.name}, and the local text gives" in refused
     other = load_store(DataConfig(Source.files, str(finished / "text"), vocab_size=300, cache=str(finished / "cache")))
     other.folder.rename(kept)
     refused = here(*EVAL, "--runs", "rope*", cwd=finished).refusal(code=1)

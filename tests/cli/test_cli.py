@@ -260,7 +260,7 @@ def test_eval_measures_every_finished_run_once(finished):
     (unfinished / "config.yaml").write_bytes((run_of(finished) / "config.yaml").read_bytes())
     measure = ["eval", "--lengths", "16,32", "wandb.mode=disabled"]
     first = posexp(*measure, cwd=finished)
-    assert first.code == 0 and "alibi-s0-00000000: not finished (waiting), left out" in first.err, first.err
+    assert first.code == 0 and "alibi-s0-00000000: not finished (waiting), skipped" in first.err, first.err
     rows = {label: (run_of(finished, label) / "rows.jsonl").read_bytes() for label in ("rope", "learned")}
     again = here(*measure, cwd=finished)
     assert again.code == 0 and again.err.count("all 16, 32 measured already") == 2

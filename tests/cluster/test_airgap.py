@@ -138,7 +138,7 @@ except Misuse as error:
         assert line.startswith("cannot reach the Hugging Face hub for 'some/set': no network?")
         assert "scripts/bundle" in line
         (said,) = [line for line in answer.err.splitlines() if "wandb" in line]
-        assert said.startswith("wandb is left out online; an offline copy is kept, for `wandb sync` (ConnectionError: ")
+        assert said.startswith("wandb is skipped online; an offline copy is kept, for `wandb sync` (ConnectionError: ")
     assert len(list(node.glob("a/b/wandb/offline-run-*"))) >= 2
 
 

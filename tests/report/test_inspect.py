@@ -268,7 +268,9 @@ def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(group: Path) -> Non
     before = files_of(group / "results")
     with pytest.raises(Misuse, match=r"no finished run in results/default/alibi\*"):
         inspect(command(runs="alibi*"))
-    with pytest.raises(Misuse, match=r"rope-s0.*the longest document, \d+ tokens, is shorter than one window of 10{6}"):
+    with pytest.raises(
+        Misuse, match=r"rope-s0.*the longest document, \d+ tokens, is shorter than one sequence of 10{6}"
+    ):
         inspect(command(runs="rope*", length=1_000_000))
     config = run_of(group) / "config.yaml"
     text = config.read_text().partition(checksum.LINE)[0]

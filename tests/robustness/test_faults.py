@@ -75,7 +75,7 @@ def test_nan_in_saved_weights_is_not_gone_on_from(world):
         about = {"step": 40, "sha256": atomic.sha256(last(run))}
         last(run).with_suffix(".json").write_text(json.dumps(about))
         said = start(*TRAIN, "results=nan", cwd=world).ended_well()
-        assert f"is damaged: {name} holds numbers that are not finite; going back to the one before" in said
+        assert f"is damaged: {name} holds numbers that are not finite; trying the previous checkpoint" in said
         assert "training from step 36 to 40" in said
         assert weights_of(run) == weights_of(only(world / "calm"))
     tally("NaN or infinity in a saved tensor", count, "nothing: the checkpoint before serves, and equal bits result")
@@ -200,7 +200,7 @@ def test_wandb_killed_in_the_middle_of_training_is_one_line_and_the_run_goes_on(
         assert process.wait(120) == 0, log.read_text()
         said = log.read_text()
         assert killed and "Traceback" not in said, said
-        assert said.count("wandb is left out; metrics.jsonl has everything") == 1, said
+        assert said.count("wandb is skipped; metrics.jsonl has everything") == 1, said
         assert Run(only(world / f"wandb-{n}")).status()["step"] == 400
         assert [step for step, _ in losses_of(only(world / f"wandb-{n}"))][-1] == 400
     tally("wandb's process killed in the middle of training", count, "wandb's copy, as a line says; the run goes on")

@@ -139,8 +139,9 @@ def test_without_file_locks_a_run_is_still_one_process_at_a_time_and_a_dead_one_
     assert weights_of(run) == weights_of(only(world / f"calm-{error}"))
     assert not list(run.glob("*.held")) + list(run.glob(".*.held"))
     (run / ".lock.held").write_text("4242\nelsewhere\n")  # of a process on a machine that cannot be asked
-    assert "is being worked on by another process (there are no file locks here: if that process is gone, remove" in (
-        start(*words, cwd=world, before=before).complaint()
+    assert (
+        "is being worked on by another process (this file system has no locks: if that process has ended, remove"
+        in start(*words, cwd=world, before=before).complaint()
     )
     name = errno.errorcode[error]
     tally(

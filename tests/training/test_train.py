@@ -398,7 +398,7 @@ def test_wandb_offline_keeps_one_id_and_its_failure_never_stops_a_run(corpus, tm
     broken = WandbConfig(mode=WandbMode.online)
     os.environ.pop("WANDB_API_KEY", None)
     Wandb(run, broken, {}, "group", "label").log({"x": 1})
-    assert "wandb is left out online; an offline copy is kept" in capsys.readouterr().err
+    assert "wandb is skipped online; an offline copy is kept" in capsys.readouterr().err
 
 
 def test_provenance_names_code_data_and_the_scheme_really_built(corpus, tmp_path):
