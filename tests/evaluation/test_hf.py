@@ -313,7 +313,7 @@ def test_transforms_that_do_not_apply_take_no_rows_along(made, text, tmp_path):
     answer = here(*words, "train_length=64", "+transform=yarn,ntk", f"results={tmp_path}", cwd=text)
     assert answer.code == 0, answer.err
     assert "transform yarn does not apply: transformers refuses it for RecurrentGemmaForCausalLM" in answer.err
-    assert "nonoverlapping 64: ntk(factor=1) changes nothing, losses are those without it" in answer.err
+    assert "nonoverlapping 64: ntk(factor=1) changes nothing: losses equal those without it" in answer.err
     assert "ntk(factor=2) changes nothing" not in answer.err
     (path,) = tmp_path.glob("default/hf-*/rows.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
