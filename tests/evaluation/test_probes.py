@@ -104,7 +104,7 @@ def test_a_bound_leaves_trials_all_over_the_split():
 
 @pytest.mark.parametrize(("lengths", "stride"), [([16, 30], 9), ([4, 16], None)])
 def test_a_span_that_does_not_fit_twice_is_refused(lengths, stride):
-    with pytest.raises(Misuse, match="every length at least twice eval.stride"):
+    with pytest.raises(Misuse, match=r"every length at least twice eval\.stride"):
         planned(text(300), "induction", lengths, stride=stride)
     with pytest.raises(TooLong) as refused:
         planned(text(100), "induction_absent", [16, 100], stride=4)
