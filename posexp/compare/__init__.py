@@ -120,7 +120,7 @@ def chosen(words: list[str], names: list[str], command: CompareCommand | PowerCo
     """Return the base and the others, which globs may name. Raises Misuse for a word that matches no curve."""
     there = f"the curves of {command.results}/{command.group} are {listed(sorted(names))}"
     if len(words) < 2:
-        raise Misuse(f"name two curves, as posexp report does; {there}")
+        raise Misuse(f"name two curves, as in posexp report; {there}")
     found: list[str] = []
     for index, word in enumerate(words):
         matching = [word] if word in names else [name for name in sorted(names) if index and fnmatchcase(name, word)]

@@ -154,7 +154,7 @@ def footer(found: list[Comparison]) -> list[str]:
         return lines
     seeds, documents = ({getattr(d, name) for d in estimates} for name in ("seeds", "documents"))
     if seeds == documents == {1}:
-        return [*lines, "One seed and one document: no interval, and nothing can be told."]
+        return [*lines, "One seed and one document: no interval and no verdict."]
     over = [span(counts, unit) for counts, unit in ((seeds, "seed"), (documents, "document")) if counts != {1}]
     lines.append(f"In brackets: the 95 % interval over {' and '.join(over)}.")
     if 1 in seeds:

@@ -45,7 +45,7 @@ def export(command: ExportCommand) -> list[Path]:
 
 
 def export_run(run: Run, command: ExportCommand) -> Path:
-    """Write and print the folder of one run. Raises Misuse, Inapplicable or RunFailed."""
+    """Write the export of one run, print its folder and return it. Raises RunFailed if it cannot be written."""
     check_targets(run.config(), command.trust)
     trained, model, _ = restore_model(run)
     contents: dict[str, str | bytes] = {
