@@ -1,4 +1,4 @@
-"""posexp compare and posexp power: which of two curves is better, and what it takes to tell."""
+"""The commands posexp compare (which of two curves is better) and posexp power (how many seeds a verdict needs)."""
 
 import re
 from fnmatch import fnmatchcase
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from posexp.compare.pairs import Comparison, Curve, LossesOf
     from posexp.evaluation.rows import Row
 
-LONGEST_NAME = 120  # of a file, which a file system bounds at 255 bytes
-AGAIN = "repeat the eval command, which measures rows anew whose losses are missing"
+LONGEST_NAME = 120  # bytes of a file name without its ending; file systems allow 255
+AGAIN = "repeat the eval command, which measures rows without losses again"
 
 
 def compare(command: CompareCommand) -> None:
-    """Prints the comparisons and writes <results>/<group>/compare/<base>-vs-<others>.{md,csv}.
+    """Print the comparisons and write <results>/<group>/compare/<base>-vs-<others>.{md,csv}.
 
-    Raises Misuse for a curve that does not exist, or if nothing can be compared.
+    Raises Misuse for an unknown curve, or if nothing can be compared.
     """
     from rich.text import Text
 
@@ -67,9 +67,9 @@ def compare(command: CompareCommand) -> None:
 
 
 def power(command: PowerCommand) -> None:
-    """Prints what can be told apart at each length, and with how many seeds.
+    """Print the detectable difference at each length, and the number of seeds for a given difference.
 
-    Raises Misuse for a curve that does not exist, for fewer than two seeds in common, or if nothing can be compared.
+    Raises Misuse for an unknown curve, for fewer than two seeds in common, or if nothing can be compared.
     """
     from posexp.compare import table
     from posexp.compare.pairs import NOT_KEPT, pairs_of
@@ -88,7 +88,7 @@ def power(command: PowerCommand) -> None:
 
 
 def load_rows(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "LossesOf"]:
-    """(the group's curves by name, what reads the losses of a row). Raises Misuse if nothing is measured."""
+    """Return (curves of the group by name, function that reads a row's losses). Raises Misuse if there are no rows."""
     from posexp.compare.pairs import curves
     from posexp.evaluation import losses
     from posexp.evaluation.verdicts import curve_name
@@ -106,27 +106,28 @@ def load_rows(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"
 
 
 def readable(run: Run) -> list["Row"]:
+    """Return the rows of a run; log damaged files and return no rows."""
     from posexp.evaluation.rows import read_rows
 
     try:
         return read_rows(run, say)
     except RunFailed as error:
-        say(f"{error}, so it is not compared")
+        say(f"skipping {run.name}: {error}")
         return []
 
 
 def chosen(words: list[str], names: list[str], command: CompareCommand | PowerCommand) -> list[str]:
-    """The base and the others, which globs may name. Raises Misuse for a word that names none."""
+    """Return the base and the others, which globs may name. Raises Misuse for a word that matches no curve."""
     there = f"the curves of {command.results}/{command.group} are {listed(sorted(names))}"
     if len(words) < 2:
-        raise Misuse(f"name two curves, as posexp report does; {there}")
+        raise Misuse(f"name two curves, as in posexp report; {there}")
     found: list[str] = []
     for index, word in enumerate(words):
         matching = [word] if word in names else [name for name in sorted(names) if index and fnmatchcase(name, word)]
         if not matching:
             raise Misuse(f"no curve {word!r}{did_you_mean(word, names)}; {there}")
         found += matching
-    names_once = list(dict.fromkeys(found))  # the base, and what a glob for others holds besides it
+    names_once = list(dict.fromkeys(found))  # a glob may match the base too
     if len(names_once) < 2:
         raise Misuse(f"{found[0]} cannot be compared with itself alone; {there}")
     return names_once
@@ -138,7 +139,7 @@ def listed(names: list[str], most: int = 8) -> str:
 
 
 def protocols_of(command: CompareCommand | PowerCommand, of_curve: dict[str, "Curve"]) -> set[str]:
-    """The protocols to compare. Raises Misuse for one that was not measured."""
+    """Return the protocols to compare. Raises Misuse for a protocol that was not measured."""
     from posexp.evaluation.plan import PROTOCOLS
 
     measured = {key.protocol for curve in of_curve.values() for key in curve}
@@ -154,7 +155,7 @@ def protocols_of(command: CompareCommand | PowerCommand, of_curve: dict[str, "Cu
 
 
 def file_name(base: str, others: list[str]) -> str:
-    """`alibi-vs-rope`, `alibi-vs-all`: letters, digits, `.`, `_`, `+`, `=` and `-` alone, and never too long."""
+    """Return a file name such as `alibi-vs-all`, of letters, digits, `.`, `_`, `+`, `=` and `-`, and never too long."""
     plain = [re.sub(r"[^\w.+=-]+", "_", word.replace("*", "all")).strip("._") or "curve" for word in (base, *others)]
     name = f"{plain[0]}-vs-{'+'.join(plain[1:])}"
     if len(name.encode()) <= LONGEST_NAME:
@@ -163,7 +164,7 @@ def file_name(base: str, others: list[str]) -> str:
 
 
 def write_comparison(folder: Path, paths: dict[Path, str]) -> None:
-    """Raises RunFailed where `folder` cannot be written."""
+    """Write the files of a comparison. Raises RunFailed if `folder` cannot be written."""
     try:
         untrusted.refuse_link(folder)
         atomic.write_all(folder, {path.name: content for path, content in paths.items()})

@@ -1,4 +1,4 @@
-"""Two curves, paired by seed and target: which of them is better at each length, and by how much."""
+"""The comparison of two curves, paired by seed and target: which is better at each length, and by how much."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,32 +18,35 @@ LossesOf = Callable[[Row], Losses | None]
 NOT_KEPT = "losses not kept"
 CANNOT_TELL = "cannot tell"
 EQUAL = "equal"
-ROUNDING = 1e-5  # nats: the same model in another batch, or in another library, differs by less in float32
+ROUNDING = 1e-5  # nats: float32 rounding in another batch or library is smaller
 
 
 class Key(NamedTuple):
-    """What two rows share that can be paired."""
+    """The columns that two rows must share to be paired."""
 
     protocol: str
     stride: int | None
     length: int
     targets_hash: str
-    corpus: str = ""  # the text, where it is not that of the runs
+    corpus: str = ""  # "" for the text of the runs
 
     @property
     def family(self) -> tuple[str, bool, str, int, str]:
-        """What a table is about: one text, protocol and set of targets. Where each length has targets of its own they
-        are one family. In the order of tables: the runs' own text and the same targets first."""
+        """The table of a row: one text, protocol and set of targets.
+
+        A protocol whose lengths have targets of their own is one family. Families sort like their tables: the runs'
+        own text first, then same_targets.
+        """
         targets = "" if is_moving(self.protocol) else self.targets_hash
         return (self.corpus, self.protocol != "same_targets", self.protocol, self.stride or 0, targets)
 
 
-Curve = dict[Key, dict[int, Row]]  # by seed; the latest measured key last
+Curve = dict[Key, dict[int, Row]]  # rows by seed; the key measured last comes last
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The rows of two curves at one key: those of the seeds in common, in order of seed."""
+    """The rows of two curves at one key, of the seeds in common, in order of seed."""
 
     base: str
     other: str
@@ -53,7 +56,7 @@ class Pair:
     other_rows: list[Row]
 
     def failures(self) -> list[str]:
-        """One for each curve and status that is not ok: `learned undefined (seeds 0, 1)`."""
+        """Return one text per curve and status other than ok, such as `learned undefined (seeds 0, 1)`."""
         found = []
         for name, rows in ((self.base, self.base_rows), (self.other, self.other_rows)):
             statuses = [status_of(row).split(":")[0] for row in rows]
@@ -64,7 +67,7 @@ class Pair:
         return found
 
     def losses(self, losses_of: LossesOf) -> tuple[list[tuple[Losses, Losses]], list[str]]:
-        """(those of the other and of the base, by seed; what is missing)."""
+        """Return (losses of the other and of the base by seed, reasons why losses are missing)."""
         pairs: list[tuple[Losses, Losses]] = []
         missing: dict[str, list[int]] = {}
         for seed, other_row, base_row in zip(self.seeds, self.other_rows, self.base_rows, strict=True):
@@ -79,8 +82,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`difference` is the loss of `other` less that of `base`, in nats per token; None where `word` says why. Losses
-    are means over the seeds in common. `adjusted` is p after Holm, over the lengths of the pair and protocol."""
+    """The result of a pair.
+
+    `difference` is the loss of `other` less that of `base`, in nats per token; where it is None, `word` gives the
+    reason. `base_nll` and `other_nll` are means over the seeds in common. `adjusted` is p after Holm's correction over
+    the lengths of the pair and protocol.
+    """
 
     base: str
     other: str
@@ -95,25 +102,25 @@ class Comparison:
 
 
 def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
-    """The rows that can be compared, by curve; of several rows of one curve, seed and key the last counts."""
+    """Return the comparable rows by curve; the last row of a curve, seed and key counts."""
     found: dict[str, Curve] = {}
-    # the hash says which text it is: other text for one may be another's own
+    # a text can be external for one run and the training text of another: the hash identifies the text
     own = {row["targets_hash"] for row in rows if not row.get("corpus")}
     for row in rows:
         if not row.get("control"):
             curve = found.setdefault(name_of(row), {})
             place = (row["protocol"], row.get("stride"), row["length"])
             key = Key(*place, row["targets_hash"], "" if row["targets_hash"] in own else row["corpus"])
-            curve[key] = curve.pop(key, {})  # the latest key last
+            curve[key] = curve.pop(key, {})
             curve[key][row["seed"]] = row
     return found
 
 
 def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[str]) -> tuple[list[Pair], list[str]]:
-    """(one pair for each text, protocol, set of targets and length, notes). Where each length has targets of its own,
-    those count that most runs have in common, of those the latest.
+    """Return (pairs by text, protocol, set of targets and length; notes).
 
-    Raises Misuse if there is nothing in common.
+    If each length has targets of its own, the targets that most runs share are used, and the latest among equals.
+    Raises Misuse if the curves have nothing in common.
     """
     one, two = (
         {key: rows for key, rows in of_curve[name].items() if key.protocol in protocols} for name in (base, other)
@@ -136,7 +143,7 @@ def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[s
 
 
 def notes_of(base: str, other: str, one: Curve, two: Curve, chosen: dict[tuple, Key]) -> list[str]:
-    """What was measured of both and is not compared."""
+    """Return a note for everything that both curves have and that is not compared."""
     notes = []
     for name, own, partner, theirs in ((base, one, other, two), (other, two, base, one)):
         seeds, others = ({seed for rows in curve.values() for seed in rows} for curve in (own, theirs))
@@ -153,19 +160,20 @@ def notes_of(base: str, other: str, one: Curve, two: Curve, chosen: dict[tuple, 
 
 
 def why_nothing(base: str, other: str, one: Curve, two: Curve) -> str:
+    """Return the reason why two curves cannot be compared."""
     for name, curve in ((base, one), (other, two)):
         if not curve:
-            return f"{name} has no rows that can be compared: posexp eval measures them"
+            return f"{name} has no rows that can be compared: run posexp eval"
     seeds = [sorted({seed for rows in curve.values() for seed in rows}) for curve in (one, two)]
     if not set(seeds[0]) & set(seeds[1]):
         return f"{base} ({of_seeds(seeds[0])}) and {other} ({of_seeds(seeds[1])}) have no seed in common"
     if {(key.protocol, key.length) for key in one} & {(key.protocol, key.length) for key in two}:
-        return f"{base} and {other} were measured on different targets: one posexp eval for both gives them the same"
-    return f"{base} and {other} have no protocol and length in common: one posexp eval for both gives them the same"
+        return f"{base} and {other} were measured on different targets: run one posexp eval for both"
+    return f"{base} and {other} have no protocol and length in common: run one posexp eval for both"
 
 
 def compared(pairs: list[Pair], losses_of: LossesOf) -> list[Comparison]:
-    """The pairs of two curves, in their order, with p adjusted over the lengths of each family."""
+    """Compare the pairs of two curves, in order, with p adjusted over the lengths of each family."""
     raw = [one_by_one(pair, losses_of) for pair in pairs]
     found = list(raw)
     for family in dict.fromkeys(c.key.family for c in raw):
@@ -177,6 +185,7 @@ def compared(pairs: list[Pair], losses_of: LossesOf) -> list[Comparison]:
 
 
 def one_by_one(pair: Pair, losses_of: LossesOf) -> Comparison:
+    """Compare one pair; p is not adjusted yet, and `word` is "" unless the pair cannot be compared."""
     targets = pair.other_rows[0].get("targets") or 0
     nothing = Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, "")
     if failures := pair.failures():
@@ -193,7 +202,7 @@ def one_by_one(pair: Pair, losses_of: LossesOf) -> Comparison:
 
 
 def kept(row: Row, losses_of: LossesOf) -> Losses | str:
-    """The row's losses, or why they cannot be used."""
+    """Return the row's losses, or the reason why the losses cannot be used."""
     losses = losses_of(row)
     if losses is None:
         return NOT_KEPT
@@ -203,6 +212,7 @@ def kept(row: Row, losses_of: LossesOf) -> Losses | str:
 
 
 def word_of(comparison: Comparison, adjusted: float | None) -> str:
+    """Return the verdict on a comparison."""
     if comparison.difference is not None and abs(comparison.difference.value) < ROUNDING:
         return EQUAL
     if comparison.difference is None or adjusted is None or adjusted >= ALPHA:

@@ -1,4 +1,4 @@
-"""What the seeds at hand can tell apart, and how many it would take."""
+"""The power of a comparison: the difference that its seeds can detect, and the seeds that a difference needs."""
 
 import math
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from posexp.evaluation.statistics import Spread, detectable, seeds_needed, sprea
 
 @dataclass(frozen=True)
 class Power:
-    """Of one length, in nats per token. None where `word` says why.
+    """The power at one length, in nats per token. Where numbers are None, `word` gives the reason.
 
-    `sd` is the standard deviation between seeds of the paired difference; `documents_error` the standard error from
-    documents, which more seeds leave as it is; `detectable` the smallest true difference that the seeds at hand
-    show; `limit` that of endless seeds on these documents. `needed` and `needed_observed` are the seeds for the
-    difference asked for and for the one observed, None where MOST_SEEDS do not show it.
+    `sd` is the standard deviation of the paired difference between seeds. `documents_error` is the standard error from
+    documents, which more seeds do not reduce. `detectable` is the smallest true difference that the present seeds
+    detect, and `limit` the smallest that infinitely many seeds detect on these documents. `needed` and
+    `needed_observed` are the seeds for the requested and for the observed difference, None if MOST_SEEDS are too few.
     """
 
     key: Key
@@ -33,7 +33,7 @@ class Power:
 
 
 def power_of(pair: Pair, losses_of: LossesOf, difference: float, power: float) -> Power:
-    """Raises Misuse for a single seed, whose spread cannot be known."""
+    """Return the power at the length of `pair`. Raises Misuse for a single seed, which has no spread."""
     if len(pair.seeds) < 2:
         raise Misuse(
             f"the spread between seeds needs two seeds of both: {pair.base} and {pair.other} have only "
@@ -53,6 +53,7 @@ def power_of(pair: Pair, losses_of: LossesOf, difference: float, power: float) -
 
 
 def of_spread(pair: Pair, parts: Spread, documents: int, difference: float, power: float) -> Power:
+    """Return the power that follows from a spread."""
     sd = math.sqrt(parts.seeds * len(pair.seeds))
     error = math.sqrt(parts.documents_alone)
     known = {"power": power, "documents": error, "documents_df": max(parts.documents_df, 1.0)}

@@ -1,4 +1,4 @@
-"""Comparisons and power, as the terminal, Markdown and CSV show them."""
+"""The tables of comparisons and of power, for the terminal, Markdown and CSV."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ FIELDS = (
 
 
 def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-    """(title, its comparisons) by text, protocol and set of targets, in order."""
+    """Yield (title, comparisons) of each text, protocol and set of targets, in order."""
     for members in by_family(found):
         key, targets = members[0].key, sorted({c.targets for c in members})
         counts = f"{targets[0]:,}" if len(targets) == 1 else f"{targets[0]:,} to {targets[-1]:,}"
@@ -32,8 +32,7 @@ def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
 
 
 def by_family(found: list[Any]) -> list[list[Any]]:
-    """What has a `key`, a list for each family; of several sets of targets of a protocol, the one of shorter lengths
-    first, which is within the reach of the text."""
+    """Return objects with a `key`, grouped by family; of several sets of targets, shorter lengths come first."""
     families: dict[tuple, list[Any]] = {}
     for one in found:
         families.setdefault(one.key.family, []).append(one)
@@ -57,14 +56,14 @@ def print_comparisons(found: list[Comparison], notes: list[str], console: "Conso
 
 
 def print_table(title: str, heads: tuple[str, ...], lines: list[list[str]], console: "Console") -> None:
-    """A curve is named once, in its first line, and in every table that the first columns stand in."""
+    """Print a table in which only the first line of a curve has its name."""
     shown = ["" if i and lines[i - 1][0] == line[0] else line[0] for i, line in enumerate(lines)]
     rows = [[name, *line[1:]] for name, line in zip(shown, lines, strict=True)]
     print_grid(title, heads, rows, console, names=2)
 
 
 def comparison_markdown(found: list[Comparison], notes: list[str]) -> str:
-    """The same as the terminal shows."""
+    """Return the comparisons and notes as Markdown, with the content of the terminal."""
     parts = [f"# {escape(found[0].base)}, compared"]
     for title, members in sections(found):
         lines = [markdown_line(["curve", *HEAD]), markdown_line(["---"] + ["---:"] * (len(HEAD) - 1) + ["---"])]
@@ -77,7 +76,7 @@ def comparison_markdown(found: list[Comparison], notes: list[str]) -> str:
 
 
 def comparisons_to_csv(found: list[Comparison]) -> str:
-    """FIELDS, losses and differences in nats per token; None is an empty field."""
+    """Return the comparisons as CSV with columns FIELDS: losses in nats per token, None as an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -111,7 +110,7 @@ def comparisons_to_csv(found: list[Comparison]) -> str:
 
 
 def cells(c: Comparison) -> list[str]:
-    """Under HEAD."""
+    """Return the cells of a comparison under HEAD."""
     d = c.difference
     if d is None or c.base_nll is None or c.other_nll is None:
         return [str(c.key.length), *["–"] * 6, str(len(c.seeds)), c.word]
@@ -129,13 +128,13 @@ def cells(c: Comparison) -> list[str]:
 
 
 def bracketed(numbers: Sequence[float | None], form: str) -> str:
-    """A value, and its interval if it has one."""
+    """Return a value with its interval, if any."""
     value, *bounds = [None if x is None else f"{x:{form}}" for x in numbers]
     return f"{value} [{bounds[0]}, {bounds[1]}]" if bounds[0] else f"{value}"
 
 
 def percent(nats: float) -> float:
-    """A difference of losses as a change of perplexity."""
+    """Return a difference of losses as a change of perplexity in percent."""
     return 100 * math.expm1(min(nats, 700.0))
 
 
@@ -144,7 +143,7 @@ def p_value(p: float | None) -> str:
 
 
 def footer(found: list[Comparison]) -> list[str]:
-    """What the numbers mean, and what the intervals cover."""
+    """Return lines that say what the numbers mean and what the intervals cover."""
     estimates = [c.difference for c in found if c.difference is not None]
     lines = [
         "Differences are of the mean loss, the curve's less the base's, paired by target: below 0 the curve is better. "
@@ -155,7 +154,7 @@ def footer(found: list[Comparison]) -> list[str]:
         return lines
     seeds, documents = ({getattr(d, name) for d in estimates} for name in ("seeds", "documents"))
     if seeds == documents == {1}:
-        return [*lines, "One seed and one document: no interval, and nothing can be told."]
+        return [*lines, "One seed and one document: no interval and no verdict."]
     over = [span(counts, unit) for counts, unit in ((seeds, "seed"), (documents, "document")) if counts != {1}]
     lines.append(f"In brackets: the 95 % interval over {' and '.join(over)}.")
     if 1 in seeds:

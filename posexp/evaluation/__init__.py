@@ -1,5 +1,5 @@
-"""Evaluation: models in, rows out. One row per run, protocol and length; posexp/report draws them.
+"""The evaluation of models: one row per run, protocol and length.
 
-protocols (which targets, which context) → plan (with controls) → passes (what is read once) → scoring (token losses)
+protocols (targets and context) → plan (adds controls) → shared_passes (reads each text once) → scoring (token losses)
 → statistics (means and intervals) → verdicts.
 """

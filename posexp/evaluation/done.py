@@ -1,4 +1,4 @@
-"""Which rows need not be measured again."""
+"""The rows that an evaluation reuses instead of measuring them again."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from posexp.evaluation import losses
 from posexp.evaluation.plan import PROTOCOLS
 from posexp.runs.run import Run
 
-FINAL = {"ok", "undefined", "non-finite"}  # statuses that measuring again would not change
-# What makes two rows the same measurement.
+FINAL = {"ok", "undefined", "non-finite"}  # statuses that another measurement would not change
+# The columns that two rows of the same measurement share.
 KEY = (
     *("protocol", "length", "stride", "window", "transform", "transform_settings", "control"),
     *("targets_hash", "weights", "precision"),
@@ -15,7 +15,7 @@ KEY = (
 
 
 def stands(run: Run, row: dict[str, Any]) -> bool:
-    """Whether measuring a row again would not change it, and its losses are kept and intact."""
+    """Return whether a row is final and its stored losses, if it needs any, can be read."""
     if row.get("status") not in FINAL:
         return False
     without = row["status"] == "undefined" or row["protocol"] not in PROTOCOLS or PROTOCOLS[row["protocol"]].drawn_only
@@ -23,4 +23,4 @@ def stands(run: Run, row: dict[str, Any]) -> bool:
 
 
 def key_of(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(row.get(column) or None for column in columns)  # rows from before transforms lack their columns
+    return tuple(row.get(column) or None for column in columns)  # old rows lack the columns of transforms

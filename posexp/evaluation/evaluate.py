@@ -1,4 +1,4 @@
-"""posexp eval: models in, rows out. One row per run, protocol and length; posexp/report draws them."""
+"""The command posexp eval: one row per run, protocol and length."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,25 +41,25 @@ from posexp.transforms import NotApplicable
 
 
 def evaluate(command: EvalCommand) -> list[Run]:
-    """Measures every finished run that `command` names; what is measured already is not measured again.
+    """Measure every finished run that `command` names, and return these runs.
 
-    Several processes may do so at once: each measures whole runs, passes over those that another has, and waits for
-    them at the end.
+    Rows that exist already are reused. Several processes may evaluate at once: each measures whole runs, skips the
+    runs that another process has locked, and waits for the skipped runs at the end.
 
-    Raises Misuse if there is no such run or no run can be measured as asked; RunFailed if some could not be.
+    Raises Misuse if there is no such run or no run can be measured as requested; RunFailed if some runs failed.
     """
     check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
     cpu.prepare()
     finished = finished_runs(command.results, command.group, command.runs)
-    passed_over: set[Run] = set()
+    skipped: set[Run] = set()
     announced: set[str] = set()
 
     def work(run: Run) -> None:
         try:
-            evaluate_run(run, command, device, run in passed_over, announced)
+            evaluate_run(run, command, device, run in skipped, announced)
         except Taken:
-            passed_over.add(run)
+            skipped.add(run)
             raise
 
     for_each(finished, work, "evaluated")
@@ -69,36 +69,36 @@ def evaluate(command: EvalCommand) -> list[Run]:
 def evaluate_run(
     run: Run, command: EvalCommand, device: torch.device, waits: bool = True, announced: set[str] | None = None
 ) -> None:
-    """Adds the rows that are missing to the run's rows.jsonl, and their token losses to losses/.
+    """Append the missing rows to the run's rows.jsonl, and write their token losses to losses/.
 
-    Raises Misuse for lengths the text cannot give; NotApplicable if none of the transforms applies; RunFailed if
-    the run's files are damaged; Taken if another process measures the run, unless this one `waits` for it.
+    Raises Misuse if the text is too short for a length; NotApplicable if none of the transforms applies; RunFailed if
+    the run's files are damaged; Taken if another process measures the run and `waits` is false.
     """
     with run.measuring(waiting_for(run) if waits else None):
         evaluate_subject(Trained(run, command, device), command, device, announced)
 
 
 def waiting_for(run: Run) -> Callable[[str], None]:
-    return lambda who: say(f"{run.name}: waiting for {who}, which measures it")
+    return lambda who: say(f"{run.name}: waiting for {who}, which measures this run")
 
 
 def evaluate_subject(
     subject: Subject, command: EvalCommand, device: torch.device, announced: set[str] | None = None
 ) -> None:
-    """Add the rows that a model lacks. `announced` holds the lines that were printed for other runs."""
+    """Measure and append the rows that a model lacks. `announced` holds the lines that are printed already."""
     run, announced = subject.run, set() if announced is None else announced
     evaluator = Evaluator(subject, device)
     for line in [*announcement(evaluator.tokens, evaluator.config, evaluator.lengths), *evaluator.warnings()]:
         if line not in announced:
             say(line)
         announced.add(line)
-    asked = subject.variants(command)
-    key = (*KEY, "kernel_path") if subject.eval.attention is not AttentionPath.auto else KEY  # asked for: measured so
+    requested = subject.variants(command)
+    key = (*KEY, "kernel_path") if subject.eval.attention is not AttentionPath.auto else KEY
     known = read_rows(run, say)
     done = {key_of(row, key) for row in known if stands(run, row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
-    for variant in asked:
+    for variant in requested:
         try:
             jobs = evaluator.jobs(variant)
         except NotApplicable as error:
@@ -113,13 +113,13 @@ def evaluate_subject(
             say(row_line(row))
     if new:
         if evaluator.asked > evaluator.read:
-            say(f"{run.name}: {evaluator.read:,} tokens read for rows that take {evaluator.asked:,} one by one")
+            say(f"{run.name}: {evaluator.read:,} tokens read, {evaluator.asked:,} without shared passes")
         for line in without_effect([*known, *new], new):
             say(f"{run.name}: {line}")
         copy_ = Wandb(run, command.wandb, {}, run.folder.parent.name, subject.about["scheme"])
         copy_.curve(new, lambda row: set_name(row, subject.eval))
         copy_.finish()
-    elif len(refused) < len(asked) - 1 or len(asked) == 1:
+    elif len(refused) < len(requested) - 1 or len(requested) == 1:
         say(f"{run.name}: all {', '.join(map(str, evaluator.lengths))} measured already")
     if refused and len(refused) == len(command.transform):
         raise refused[0]
@@ -129,16 +129,16 @@ def evaluate_subject(
 
 @dataclass
 class Job:
-    """A row to be, with the columns that are known before anything is computed."""
+    """A row to measure, with the columns that are known beforehand."""
 
     measurement: Measurement
-    variant: Variant  # that the row is about
-    seen: Variant  # that is computed: with its window cut, for that control
+    variant: Variant  # the variant that the row reports
+    seen: Variant  # the variant that runs: for the control "window", with its window cut
     row: dict[str, Any]
 
 
 class Evaluator:
-    """One model and the text it is measured on."""
+    """A model and the text it is measured on."""
 
     def __init__(self, subject: Subject, device: torch.device):
         self.subject, self.config, self.device = subject, subject.eval, device
@@ -147,13 +147,13 @@ class Evaluator:
         self.token_bytes, self.byte_count = self.tokens.token_bytes()
         self.lengths = own_lengths(self.tokens, subject.train_length, self.config)
         self.passes: dict[tuple, Passes] = {}
-        self.spent = Cost()  # by the latest pass
+        self.spent = Cost()  # of the latest pass
 
     def warnings(self) -> list[str]:
-        """A line where the bytes of single targets are estimated."""
+        """Return a line if the bytes of single targets are estimated, else nothing."""
         how = {
-            "scaled": "the tokens do not add up to the text; their bytes are scaled so that they do",
-            "mean": "the tokenizer has no decoder; each token counts as the mean of the split",
+            "scaled": "the tokens do not add up to the text, so the bytes of each token are scaled",
+            "mean": "the tokenizer has no decoder, so each token counts as the mean of the split",
         }
         return [f"bits per byte: {how[self.byte_count]}"] if self.byte_count in how else []
 
@@ -166,12 +166,12 @@ class Evaluator:
         return sum(passes.asked for passes in self.passes.values())
 
     def jobs(self, variant: Variant) -> list[Job]:
-        """All rows of one variant. Raises NotApplicable if it has nothing to change in the model."""
+        """Return a job for every row of a variant. Raises NotApplicable if the variant cannot change the model."""
         found = []
         for measurement in plan(self.tokens, self.config, self.lengths, self.subject.train_length):
             seen: Variant | None = variant
             if measurement.control and variant.transform is not None:
-                continue  # cropping, a row like others, is control enough
+                continue  # with a transform, the cropped row is the only control
             if measurement.control == "window":
                 seen = self.subject.cut(variant)
             if seen is not None:
@@ -182,12 +182,13 @@ class Evaluator:
         return found
 
     def describe(self, measurement: Measurement, variant: Variant, view: View) -> dict[str, Any]:
+        """Return the columns that are known before the model runs; losses and intervals are None."""
         tokens = measurement.tokens or self.tokens
         target_N, context_N = targets_of(measurement.windows)
         hash_ = targets_hash(tokens, target_N, measurement.by)
         target_N, context_N = target_N[measurement.chosen], context_N[measurement.chosen]
         document_N = documents_of(tokens, target_N)
-        begin_N = target_N - context_N + (tokens.bos is not None)  # of the text that the model reads
+        begin_N = target_N - context_N + (tokens.bos is not None)  # first text token that the model reads
         row = {
             **self.subject.about,
             "length": measurement.length,
@@ -217,7 +218,7 @@ class Evaluator:
         return row
 
     def rows(self, jobs: list[Job]) -> Iterator[dict[str, Any]]:
-        """The jobs' rows as they are computed; work they share is done once."""
+        """Yield the row of each job as soon as it is computed; jobs that read the same text share a pass."""
         wanted: dict[tuple, list[np.ndarray]] = {}
         for job in jobs:
             wanted.setdefault(self.key(job), []).append(job.measurement.windows)
@@ -225,13 +226,13 @@ class Evaluator:
             view = self.subject.view(job.seen, job.measurement.inputs)
             key = self.key(job)
             if key not in self.passes:
-                # what is far from the end of a long input, and so shuffled, is near the end of a shorter one
+                # shuffled text depends on where the input ends, so these passes cannot be shared
                 stable = view.prefix_stable and job.measurement.control != "shuffled"
                 self.passes[key] = Passes(self.scorer(job, view), wanted[key], stable)
             yield job.row | self.measure(job, view, self.passes[key])
 
     def key(self, job: Job) -> tuple:
-        """Of jobs that see the same model and text."""
+        """Return a key that is equal for jobs with the same model and text."""
         return (
             job.seen.name,
             job.row["window"],
@@ -241,12 +242,13 @@ class Evaluator:
         )
 
     def scorer(self, job: Job, view: View) -> Callable[[list[Read]], list[Scores]]:
+        """Return the function that scores reads of a job's text and shows its progress."""
         change = shuffled_beyond(self.subject.train_length) if job.measurement.control == "shuffled" else None
         tokens = job.measurement.tokens or self.tokens
         name = f"{self.subject.run.name}: {job.measurement.protocol} {job.measurement.length}"
 
         def score(reads: list[Read]) -> list[Scores]:
-            torch.manual_seed(0)  # a scheme that draws positions draws the same ones in every evaluation
+            torch.manual_seed(0)  # random schemes draw the same positions in every evaluation
             with (
                 progress(name, sum(read.inputs for read in reads), "tokens") as bar,
                 measured(self.device) as self.spent,
@@ -259,10 +261,10 @@ class Evaluator:
         return score
 
     def measure(self, job: Job, view: View, passes: Passes) -> dict[str, Any]:
-        """The other columns: losses are computed, or the status says why not."""
+        """Return the remaining columns: metrics of the losses, or a status that says why there are none."""
         measurement = job.measurement
         if view.max_length is not None and measurement.inputs > view.max_length:
-            return {}  # undefined
+            return {}  # the status stays "undefined"
         before, self.spent = passes.read, Cost()
         try:
             scores = passes(measurement.windows)

@@ -1,4 +1,4 @@
-"""What can be evaluated: a trained run of posexp, or a checkpoint of someone else's."""
+"""The interfaces of what can be evaluated: a trained run of posexp or an external checkpoint."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,11 +13,13 @@ from posexp.runs.run import Run
 
 
 class LanguageModel(Protocol):
-    """A causal language model in two steps, so that logits are only made where they are scored."""
+    """A causal language model in two steps, so that logits are computed only where tokens are scored."""
 
     training: bool
 
-    def __call__(self, tokens_BT: Tensor, last: int | None) -> Tensor: ...  # hidden states [B, T, D], or of the last
+    def __call__(
+        self, tokens_BT: Tensor, last: int | None
+    ) -> Tensor: ...  # hidden states [B, T, D] of all tokens, or of the `last` ones
 
     def logits(self, hidden_ND: Tensor) -> Tensor: ...  # [N, V] float32
 
@@ -28,11 +30,11 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """The model as one variant lets it see inputs of at most some length.
+    """The model under one variant, for inputs up to a fixed length.
 
-    `max_length`: the longest input it is defined for, None without a limit; `prefix_stable`: whether what comes
-    after a token leaves its loss alone, so that one pass serves several lengths; `window` and `settings` as rows
-    name them.
+    `max_length` is the longest input that the model accepts, None without a limit. `prefix_stable` is true if the loss
+    of a token does not depend on later tokens, so that one pass serves several lengths. `window` and `settings` are
+    values of the rows' columns.
     """
 
     model: LanguageModel
@@ -44,9 +46,12 @@ class View:
 
 
 class Subject(Protocol):
-    """`run` holds the rows; `store` the text in the model's own tokens, of which `tokens` are measured; `eval` how it
-    is evaluated; `about` the columns that every row of it has: run, scheme, seed, train_length, trained_window,
-    weights."""
+    """A model to evaluate, with its text.
+
+    `run` is the folder of the rows. `store` holds the text in the model's tokens, and `tokens` is the split to measure.
+    `eval` is the configuration. `about` holds the columns that all rows share: run, scheme, seed, train_length,
+    trained_window, weights, corpus.
+    """
 
     run: Run
     store: Store
@@ -56,13 +61,13 @@ class Subject(Protocol):
     train_length: int
 
     def variants(self, command: EvalCommand) -> list[Variant]:
-        """The model as it is, then with each transform asked for, through the window asked for.
+        """Return the model without a transform, then with each requested transform, under the requested window.
 
         Raises Misuse for a transform or window that cannot be built.
         """
 
     def view(self, variant: Variant, length: int) -> View:
-        """For inputs of at most `length` tokens. Raises NotApplicable if the variant has nothing to change."""
+        """Return the model for inputs up to `length` tokens. Raises NotApplicable if the variant does not apply."""
 
     def cut(self, variant: Variant) -> Variant | None:
-        """The variant with attention cut to the training length; None where that is not possible or is so already."""
+        """Return the variant with attention cut to the training length; None if its attention cannot be cut further."""

@@ -1,4 +1,4 @@
-"""Losses of two rows, target by target.
+"""The differences between the losses of two rows, paired by target.
 
 Shape suffixes: N targets, S seeds, D documents.
 """
@@ -12,9 +12,10 @@ from posexp.evaluation.losses import Losses
 
 
 def differences(pairs: Sequence[tuple[Losses, Losses]]) -> tuple[np.ndarray, np.ndarray]:
-    """(float64 [S, D], float64 [D]): sums over documents of the first loss less the second, and counts of targets.
+    """Return the sums over each document of the first loss less the second (float64 [S, D]) and the counts of targets
+    (float64 [D]).
 
-    One pair a seed. Raises Misuse unless all score the same targets.
+    There is one pair per seed. Raises Misuse unless all rows score the same targets.
     """
     first = in_order(pairs[0][0])
     document_D, index_N, count_D = np.unique(first.document, return_inverse=True, return_counts=True)
@@ -30,6 +31,6 @@ def differences(pairs: Sequence[tuple[Losses, Losses]]) -> tuple[np.ndarray, np.
 
 
 def in_order(losses: Losses) -> Losses:
-    """By target; a target that is scored several times, by its context."""
+    """Return the losses sorted by target, and by context where a target is scored several times."""
     order = np.lexsort((losses.context, losses.target))
     return Losses(**{name: values[order] for name, values in vars(losses).items()})

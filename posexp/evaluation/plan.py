@@ -1,4 +1,4 @@
-"""What to measure: the protocols there are, and the controls that belong to a run's same targets."""
+"""The plan of an evaluation: the table of protocols, and the measurements and controls of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,9 +26,12 @@ SIZE = "size of the problem"
 
 @dataclass(frozen=True)
 class Protocol:
-    """`axis` says what a length is; `moving`, that each length scores other targets; `drawn_only`, that its lengths
-    are too many for a table; `slides`, that windows move on by eval.stride; `reach`, up to which length all share one
-    set of targets, None where a set is cut for the longest length asked for."""
+    """A protocol and its properties.
+
+    `axis` says what a length counts. `moving`: each length scores targets of its own. `drawn_only`: lengths are too
+    many for a table. `slides`: spans advance by eval.stride. `reach` returns the longest length of the shared set of
+    targets; it is None if the set depends on the longest requested length.
+    """
 
     cut: Callable[[Tokens, list[int], int, int, int | None], list[Measurement]]
     title: str
@@ -64,9 +67,10 @@ PROTOCOLS = {
 
 
 def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: int | None = None) -> list[Measurement]:
-    """What to measure on a split, longest first: a pass over long inputs often serves shorter ones.
+    """Return the measurements of a split, longest first, because a pass over long inputs often serves shorter ones.
 
-    `train_length` adds the controls. Raises Misuse if a length cannot be measured, naming the longest that can.
+    With `train_length`, controls are added. Raises Misuse if a length cannot be measured, and names the longest
+    possible one.
     """
     check_lengths(lengths)
     found: list[Measurement] = []
@@ -74,7 +78,7 @@ def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: i
         trained = train_length if name == protocols.same_targets.__name__ else None
         for longest, of_set in sets_of(PROTOCOLS[name], tokens, lengths):
             if trained is not None and trained < max(of_set):
-                of_set = sorted({*of_set, trained})  # the input cropped to the training length, a row like others
+                of_set = sorted({*of_set, trained})  # the control "cropped" is an ordinary row
             rows = cut(PROTOCOLS[name], tokens, of_set, longest, config)
             if trained is not None and config.controls:
                 longer = [row for row in rows if row.length > trained]
@@ -84,14 +88,14 @@ def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: i
 
 
 def sets_of(protocol: Protocol, tokens: Tokens, lengths: list[int]) -> list[tuple[int, list[int]]]:
-    """(longest length, lengths in order) of every set of targets that `lengths` are measured on."""
+    """Return (longest length, sorted lengths) of each set of targets on which `lengths` are measured."""
     if protocol.reach is None:
         return [(max(lengths), sorted(lengths))]
     return target_sets(sorted(lengths), protocol.reach(tokens), protocol.moving)
 
 
 def cut(protocol: Protocol, tokens: Tokens, lengths: list[int], longest: int, config: EvalConfig) -> list[Measurement]:
-    """One set of targets. Raises Misuse if the text cannot give it."""
+    """Return the measurements of one set of targets. Raises Misuse if the text is too short for them."""
     stride = config.stride or STRIDE
     if protocol.slides and stride > min(lengths):
         raise Misuse(
@@ -107,7 +111,7 @@ def cut(protocol: Protocol, tokens: Tokens, lengths: list[int], longest: int, co
 
 
 def announcement(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list[str]:
-    """What a command says before it measures `lengths`: how far they share their targets, and which do not."""
+    """Return log lines that say which of `lengths` share a set of targets."""
     lines = []
     for name in config.protocols or own_protocols(tokens):
         protocol = PROTOCOLS[name]
@@ -122,27 +126,26 @@ def announcement(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list
             loose = ""
             if config.targets is not None and len(target_N) > config.targets:
                 read = f"{measurement.read:,} tokens are read at length {measurement.length}"
-                loose = f"; eval.targets={config.targets} bounds whole windows loosely: {read}"
+                loose = f"; eval.targets={config.targets} bounds whole spans loosely: {read}"
             if longest == reached:
                 lines.append(f"{name}: reach {reached} tokens, up to which all lengths score the same {scored}{loose}")
             else:
                 beyond = ", ".join(str(n) for n in of_set if n > max(reached, longest // 2))
-                beside = "" if protocol.moving else ", with the shorter lengths beside,"
+                beside = "" if protocol.moving else " with the shorter lengths"
                 lines.append(
-                    f"{name}: {beyond} is beyond the reach of {reached} tokens: measured{beside} on {scored} of its "
-                    f"own, and reported apart{loose}"
+                    f"{name}: {beyond} is beyond the reach of {reached} tokens: measured{beside} on a far set "
+                    f"of {scored}, reported apart{loose}"
                 )
     return lines
 
 
 def is_moving(protocol: str) -> bool:
-    """Whether each length of a protocol has targets of its own; not of one that only another version of posexp has."""
+    """Return whether each length of a protocol has targets of its own; False for unknown protocols."""
     return protocol in PROTOCOLS and PROTOCOLS[protocol].moving
 
 
 def set_name(row: dict[str, Any], config: EvalConfig) -> str:
-    """What a row's set of targets is called: its hash, or where each length has targets of its own, what they were
-    chosen by."""
+    """Return the name of a row's set of targets: the hash or, for moving protocols, how the targets were chosen."""
     if not is_moving(row["protocol"]):
         return str(row["targets_hash"][:8])
     stride = f", stride {row['stride']}" if row["stride"] else ""
@@ -150,8 +153,10 @@ def set_name(row: dict[str, Any], config: EvalConfig) -> str:
 
 
 def shuffled_beyond(train_length: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Shuffles text [B, T+1] but for its last train_length inputs and its last target; the same way each time for
-    windows that start at the same token."""
+    """Return a function that shuffles text [B, T+1] except the last `train_length` inputs and the last target.
+
+    Inputs of equal length that start at the same token are shuffled alike.
+    """
 
     def shuffle(text_BT1: np.ndarray, start_B: np.ndarray) -> np.ndarray:
         far = text_BT1.shape[1] - 1 - train_length
@@ -164,24 +169,23 @@ def shuffled_beyond(train_length: int) -> Callable[[np.ndarray, np.ndarray], np.
 
 
 def check_protocols(names: list[str]) -> None:
-    """Raises Misuse for a protocol that does not exist."""
+    """Raise Misuse for an unknown protocol."""
     for name in names:
         if name not in PROTOCOLS:
-            raise Misuse(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+            raise Misuse(f"unknown protocol {name!r}; choose from {', '.join(PROTOCOLS)}")
 
 
 def own_protocols(tokens: Tokens) -> list[str]:
-    """What text is measured by unless something else is asked for."""
+    """Return the default protocols of a text."""
     if task_of(tokens):
         return [tasks.exact_match.__name__]
     return [protocols.same_targets.__name__, protocols.nonoverlapping.__name__]
 
 
 def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[int]:
-    """config.lengths, or 1, 2, 4, 8, 16 times the training length, within the reach of the text; of a task, of the
-    largest size in training.
+    """Return config.lengths or, by default, 1, 2, 4, 8 and 16 times the training length within the reach of the text.
 
-    Raises Misuse if it does not even allow the training length.
+    For a task, the unit is the largest size in training. Raises Misuse if the text is too short for one unit.
     """
     if config.lengths is not None:
         return config.lengths
@@ -205,5 +209,5 @@ def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[i
 
 
 def task_of(tokens: Tokens) -> dict[str, Any] | None:
-    """{"name", "size"} of the task that the text is made of, if it is of one."""
+    """Return {"name", "size"} of the task that generated the text; None for other text."""
     return None if tokens.store is None else tokens.store.meta.get("task")

@@ -1,7 +1,7 @@
-"""Probes: what a model retrieves from its context, which perplexity hardly shows.
+"""Probes: protocols that measure what a model retrieves from its context, which perplexity hardly shows.
 
-Protocols like those of posexp/evaluation/protocols.py. Shape suffixes: M trials, T tokens of a trial's text, S tokens
-of a span, V entries of the vocabulary, W windows, N targets.
+Signatures are as in posexp/evaluation/protocols.py. Shape suffixes: M trials, T tokens of a trial's text, S tokens of
+the repeated span, V entries of the vocabulary, W spans, N targets.
 """
 
 from functools import lru_cache
@@ -14,17 +14,17 @@ from posexp.errors import Misuse
 from posexp.evaluation.protocols import MIN_WINDOWS, TooLong, check_stream, evenly, spread
 from posexp.evaluation.targets import Measurement, targets_of
 
-RARE = 0.1  # share of the text that the rare tokens make up together
+RARE = 0.1  # share of the text that is rare tokens
 COUNTED = 1 << 24  # tokens counted at a time
 
 
 def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
-    """A span of s random tokens, then text, then the span again: loss on the copy but its first token, which nothing
-    foretells. What foretells the others is L+1-s tokens back, one less behind a beginning token (Olsson et al. 2022,
-    arXiv 2209.11895, section on repeated random tokens).
+    """A span of s random tokens, then text, then a copy of the span. All tokens of the copy but the first are scored.
 
-    The span is drawn from the tokens of the split one by one, so it has their frequencies and no order. The text
-    between is the split's own, and ends alike at every length, as do the copies: all lengths score the same targets.
+    The first copy of a target lies L+1-s tokens back, one less behind a beginning token (Olsson et al. 2022, arXiv
+    2209.11895, section on repeated random tokens). The tokens of the span are drawn independently from the split, so
+    they have its frequencies and no order. The text in between is text of the split. All lengths share the end of the
+    text and the second copy, so all score the same targets.
     """
     text_MT, span_MS = trials(tokens, lengths, longest, stride, bound)
     found = []
@@ -41,7 +41,7 @@ def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bou
 def induction_absent(
     tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
 ) -> list[Measurement]:
-    """The targets of `induction` without the first copy: what they cost a model that has nothing to retrieve."""
+    """The targets of `induction` without the first copy: the loss of a model that has nothing to retrieve."""
     text_MT, _ = trials(tokens, lengths, longest, stride, bound)
     text = laid(text_MT, tokens)
     return [
@@ -53,12 +53,14 @@ def induction_absent(
 def trials(
     tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(text [M, T], span [M, S]): stretches of the split, each as long as the longest length and its last target, which
-    end in their span."""
+    """Return (text [M, T], span [M, S]): M pieces of the split, each of longest + 1 tokens, that end with their span.
+
+    Raises Misuse if a length is too short for two spans.
+    """
     if stride < 2 or min(lengths) + 1 - begun(tokens) < 2 * stride:
         raise Misuse(
-            f"induction repeats eval.stride={stride} tokens: it must be at least 2, and every length at least twice as "
-            f"long; the shortest is {min(lengths)}"
+            f"induction repeats eval.stride={stride} tokens: eval.stride must be at least 2, and every length at least "
+            f"twice eval.stride; the shortest length is {min(lengths)}"
         )
     size = longest + 1
     check_stream(len(tokens.ids) - 1, size - 1)
@@ -72,29 +74,29 @@ def trials(
 
 
 def copies(text_MT: np.ndarray, length: int, stride: int) -> np.ndarray:
-    """[M, 3]: the windows of `length` inputs that end with their trial, of which the copy but its first is scored."""
+    """Return [M, 3]: the last `length` inputs of each trial, with all tokens of the copy but the first as targets."""
     M, T = text_MT.shape
     stop_M = (np.arange(M) + 1) * T
     return np.stack((stop_M - 1 - length, stop_M - stride + 1, stop_M), axis=1)
 
 
 def begun(tokens: Tokens) -> int:
-    """How many tokens of a window are not text: its first, where the model reads a beginning token there."""
+    """Return 1 if a beginning token replaces the first token of each input, else 0."""
     return int(tokens.bos is not None)
 
 
 def laid(text_MT: np.ndarray, tokens: Tokens) -> Tokens:
-    """A document for each trial."""
+    """Return the trials as text, one document each."""
     M, T = text_MT.shape
     return Tokens(text_MT.ravel(), np.arange(M + 1) * T, 0, "", tokens.store, tokens.bos)
 
 
 def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
-    """Rare tokens of real text that stand earlier in the same input: loss by how far back the last one is, which is
-    at most the row's `length`.
+    """Rare tokens of real text that occur earlier in the same input, by the distance to the last occurrence.
 
-    Inputs are of the longest length, inside documents. A frequent token is guessed without looking back; a rare one
-    hardly (arXiv 2209.11895 compares early and late tokens; here the distance is known).
+    The row's `length` is the largest distance. Inputs are of the longest length and lie inside one document. Frequent
+    tokens can be guessed without context, rare tokens hardly (arXiv 2209.11895 compares early and late tokens; here
+    the distance is known).
     """
     windows_W3 = inside(tokens, longest, bound)
     target_N, _ = targets_of(windows_W3)
@@ -104,7 +106,7 @@ def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
     )
     gap_N[~rare(tokens)[tokens.ids[target_N]]] = 0
     if not gap_N.any():
-        raise Misuse(f"no rare token comes twice within {longest} tokens of a document: repeats has nothing to score")
+        raise Misuse(f"no rare token occurs twice within {longest} tokens of a document: repeats has nothing to score")
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
     found = []
     for low, high in zip([0, *edges[:-1]], edges, strict=True):
@@ -114,7 +116,7 @@ def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
 
 
 def inside(tokens: Tokens, length: int, bound: int | None) -> np.ndarray:
-    """[W, 3]: windows of `length` inputs, each in one document and scored whole, spread over documents."""
+    """Return [W, 3]: spans of `length` inputs inside one document, scored whole, spread evenly over documents."""
     places_D = np.maximum(0, (np.diff(tokens.starts) - 1) // length)
     if not places_D.any():
         raise TooLong("no document is long enough", int(np.diff(tokens.starts).max(initial=0)) - 1)
@@ -129,7 +131,7 @@ def inside(tokens: Tokens, length: int, bound: int | None) -> np.ndarray:
 
 
 def since_last(ids_T: np.ndarray) -> np.ndarray:
-    """How many tokens before each one the same token stands, 0 if it does not, int64 [T]."""
+    """Return the distance from each token to its last occurrence before, 0 without one, int64 [T]."""
     order_T = np.argsort(ids_T, kind="stable")  # equal tokens side by side, in the order of the text
     again = ids_T[order_T[1:]] == ids_T[order_T[:-1]]
     gap_T = np.zeros(len(ids_T), dtype=np.int64)
@@ -138,8 +140,10 @@ def since_last(ids_T: np.ndarray) -> np.ndarray:
 
 
 def rare(tokens: Tokens) -> np.ndarray:
-    """Whether a token is one of the rarest, which together make up a share RARE of the training split, bool [V]; of
-    `tokens` themselves where there is none."""
+    """Return which tokens are rare, bool [V]: the rarest, which make up a share RARE of the training split.
+
+    Without a training split, `tokens` are counted.
+    """
     store = tokens.store
     trained = store is not None and Split.train.value in store.meta["splits"]
     count_V = counts_in_training(store) if trained else np.bincount(tokens.ids)
@@ -151,7 +155,7 @@ def rare(tokens: Tokens) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def counts_in_training(store: Store) -> np.ndarray:
-    """How often each token stands in the training split, int64 [V]."""
+    """Return the count of each token in the training split, int64 [V]."""
     ids = store.split(Split.train).ids
     pieces = (ids[first : first + COUNTED] for first in range(0, len(ids), COUNTED))
     return np.sum([np.bincount(piece, minlength=store.vocab_size) for piece in pieces], axis=0)

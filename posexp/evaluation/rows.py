@@ -1,4 +1,4 @@
-"""A row: one run under one protocol at one length, as rows.jsonl and rows.csv hold it."""
+"""The rows of rows.jsonl and rows.csv: one run under one protocol at one length each."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from posexp.storage.untrusted import is_count, is_loss, is_perplexity, is_share,
 
 Row = dict[str, Any]
 
-# What the columns that posexp computes with may be; others are only handed on.
+# The checks of the columns that posexp computes with; other columns are copied only.
 NEEDED = {
     **dict.fromkeys(("protocol", "targets_hash", "window"), is_text),
     **dict.fromkeys(("seed", "train_length", "length"), is_count),
@@ -56,15 +56,15 @@ COLUMNS: tuple[str, ...] = (
 
 
 def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
-    """The rows of a run, which are its own whatever they say; lines that are none are told through `say`.
+    """Return the rows of a run, with `run` set to the folder's name; damaged lines are skipped and reported by `say`.
 
-    Raises RunFailed as jsonl.read does.
+    Raises RunFailed if rows.jsonl cannot be read.
     """
     return [{**row, "run": run.name} for row in jsonl.read_lines(run.rows, say, NEEDED, KNOWN)]
 
 
 def status_of(row: Row) -> str:
-    """The row's status; a row that claims to be ok but holds no finite perplexity is "non-finite"."""
+    """Return the row's status; "non-finite" for an ok row without a finite perplexity."""
     status = row.get("status") or "ok"
     if status != "ok":
         return status
@@ -73,15 +73,17 @@ def status_of(row: Row) -> str:
 
 
 def variant_of(row: Row) -> str:
-    """How the run was evaluated other than as it was trained: "", or " · window bca 64 · yarn"; of a control, how the
-    row was that it belongs to."""
+    """Return how the evaluation differs from training: "", or " · window bca 64 · yarn".
+
+    A control has the variant of the row that it belongs to.
+    """
     window, trained = row.get("control_of") or row.get("window") or "full", row.get("trained_window") or "full"
     parts = [f"window {window}" if window != trained else "", row.get("transform") or ""]
     return "".join(f" · {part}" for part in parts if part)
 
 
 def row_line(row: Row) -> str:
-    """What a person at the terminal sees of a row."""
+    """Return the row as one line for the terminal."""
     value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
     if row["exact_match"] is not None:
         value = f"{100 * row['exact_match']:.1f} % exactly right"

@@ -1,4 +1,4 @@
-"""A trained run of posexp as something to evaluate."""
+"""A trained run of posexp as a subject of an evaluation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from posexp.windows.sliding import Sliding
 
 
 class Trained:
-    """Raises what `restore` does; Misuse for other text that cannot be read."""
+    """A trained run with its text. Raises the errors of `restore`; Misuse if other text cannot be read."""
 
     def __init__(self, run: Run, command: EvalCommand, device: torch.device):
         restored = restore(run, command.cache, command.trust, device)
@@ -52,16 +52,16 @@ class Trained:
         return View(self.model, scheme.max_length, scheme.prefix_stable, path, variant.window.fingerprint(), settings)
 
     def cut(self, variant: Variant) -> Variant | None:
-        """Only where every token sees all before it: what another window hides is part of the question."""
+        """Return the variant with a sliding window of the training length; None unless its window is full."""
         if not variant.window.full:
             return None
         return Variant(variant.name, variant.transform, Sliding(self.scheme.dims, self.train_length))
 
 
 def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: EvalConfig) -> tuple[Store, EvalConfig]:
-    """Text that the model was not trained on, in the tokens of a tokenizer.json, and `how` with the split to measure.
+    """Load text other than the training text in the tokens of a tokenizer.json; return it and `how` with its split.
 
-    All documents are measured, unless eval.split, data.valid or a validation split of the corpus's own chooses some.
+    All documents are measured unless eval.split, data.valid or the corpus's own validation split selects some.
     """
     splits = "split" in command.eval or data.valid is not None or data.store is not None
     cache = command.cache or data.cache
@@ -71,6 +71,6 @@ def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: Eva
 
 
 def named(store: Store, split: Split) -> str:
-    """What the text of a split is called: its files, or the corpus."""
+    """Return the name of a split's text: its files, or the corpus."""
     corpus = store.meta["corpus"]
     return dict(part.partition(": ")[::2] for part in corpus.split(", ")).get(split.value) or corpus

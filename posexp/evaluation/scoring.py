@@ -1,6 +1,6 @@
-"""Scoring: the loss of every target token. Metrics are derived from these alone.
+"""The scoring of target tokens: their losses, from which all metrics are derived.
 
-Shape suffixes: W windows, N targets, B batch, T tokens, S scored tokens of a window, D width of the residual stream.
+Shape suffixes: W spans, N targets, B batch, T tokens, S scored tokens of a span, D width of the residual stream.
 """
 
 import sys
@@ -22,16 +22,16 @@ from posexp.model.device import autocast
 if TYPE_CHECKING:
     from posexp.evaluation.interfaces import LanguageModel
 
-# How PyTorch and allocators word that memory ran out, where it is no OutOfMemoryError. "illegal memory access" is not.
+# Messages of RuntimeErrors that mean out of memory. "illegal memory access" is another error.
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "bad_alloc", "ALLOC_FAILED")
-HEAD_TOKENS = {"cpu": 512, "cuda": 16384}  # tokens whose logits are alive at a time: a vocabulary of floats each
+HEAD_TOKENS = {"cpu": 512, "cuda": 16384}  # tokens whose logits are in memory at a time
 
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """nll: loss of each target in nats, float32 [N]; hit: whether it was the likeliest token, bool [N]."""
+    """The scores of targets. nll: loss in nats, float32 [N]; hit: whether a target is the likeliest token, bool [N]."""
 
     nll: np.ndarray
     hit: np.ndarray
@@ -39,7 +39,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Read:
-    """One pass over tokens start … stop-2, of which the tokens `targets` (int64 [S], ascending) are scored."""
+    """A pass over the input tokens start … stop-2 that scores the tokens `targets` (int64 [S], ascending)."""
 
     start: int
     stop: int
@@ -51,9 +51,11 @@ class Read:
 
 
 class Scorer:
-    """A model, and how it reads: about `batch_tokens` inputs at a time. `change` alters inputs before they are read,
-    text [B, T+1] of windows that start at tokens [B]; the targets are left as they are. The model reads `bos` in place
-    of the first token of each window. `progress` is called with the number of inputs that a batch read."""
+    """A model that scores reads in batches of about `batch_tokens` inputs.
+
+    `change` maps text [B, T+1] and the offsets of its first tokens [B] to the text that the model reads; targets are
+    not changed. `bos` replaces the first token of each input. `progress` is called with the inputs of each batch.
+    """
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
-        """Of each read. Those of one shape are made together."""
+        """Return scores for every read, in order; reads of equal shape are batched."""
         was_training = self.model.training
         self.model.eval()
         members: dict[tuple[int, int], list[int]] = {}
@@ -85,7 +87,7 @@ class Scorer:
         return [found[index] for index in range(len(reads))]
 
     def fitting(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
-        """Of reads of one shape, in halves where all together do not fit into memory."""
+        """Score reads of one shape, in halves if the batch does not fit into memory."""
         try:
             return self.batch(ids, reads)
         except Exception as error:
@@ -106,7 +108,7 @@ class Scorer:
         if self.bos is not None:
             text_BT1[:, 0] = self.bos
         T = text_BT1.shape[1] - 1
-        last = T - int(target_BS.min() - 1)  # tokens from the first that is asked for what follows it
+        last = T - int(target_BS.min() - 1)  # inputs from the first whose next token is scored
         with autocast(self.precision, self.device):
             hidden_BTD = self.model(torch.from_numpy(text_BT1[:, :-1]).to(self.device), None if last == T else last)
             at_BS = torch.from_numpy(target_BS - 1 - (T - last)).to(self.device)
@@ -124,7 +126,7 @@ class Scorer:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, PyTorch or an allocator raised `error` because memory ran out."""
+    """Return whether Python, PyTorch or an allocator ran out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
@@ -138,21 +140,21 @@ def token_losses(
     device: torch.device,
     precision: Precision,
 ) -> np.ndarray:
-    """Loss of each target in nats, float32 [N], in the order of the windows (see posexp/evaluation/targets.py)."""
+    """Return the loss of each target in nats, float32 [N], in the order of the spans (posexp/evaluation/targets.py)."""
     reads = [Read(start, stop, np.arange(first, stop)) for start, first, stop in windows_W3.tolist()]
     return np.concatenate([scores.nll for scores in Scorer(model, batch_tokens, device, precision)(ids, reads)])
 
 
 @dataclass
 class Cost:
-    """What a stretch of work took: seconds, and the most memory the process (or the GPU) held in it, in bytes."""
+    """The cost of a block of code: seconds, and the peak memory of the process or the GPU, in bytes."""
 
     seconds: float = 0.0
     peak_memory: int | None = None
 
 
 class measured:  # noqa: N801 - used like a function
-    """`with measured(device) as cost:` fills `cost` when the block ends."""
+    """A context manager that returns a Cost and fills it when the block ends."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -162,8 +164,8 @@ class measured:  # noqa: N801 - used like a function
             torch.cuda.reset_peak_memory_stats(self.device)
         elif sys.platform == "linux":
             cpu.release_memory()
-            with suppress(OSError):  # where it is not allowed, the peak is that of the process's whole life
-                Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (proc(5))
+            with suppress(OSError):  # without permission, the peak is that of the whole process
+                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak (proc(5))
         self.cost, self.began = Cost(), time.perf_counter()
         return self.cost
 
@@ -175,6 +177,7 @@ class measured:  # noqa: N801 - used like a function
 
 
 def peak_memory(device: torch.device) -> int | None:
+    """Return the peak in bytes; None where the platform does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "linux":

@@ -1,5 +1,5 @@
-"""Shared work: of a model whose losses do not depend on what follows, one pass over a long input also gives the losses
-of every shorter window that starts with it.
+"""Passes that several spans share: if the losses of a model do not depend on later tokens, one pass over a long input
+also gives the losses of every shorter input that starts at the same token.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,11 +10,11 @@ from posexp.evaluation.scoring import Read, Scores
 
 
 class Passes:
-    """Losses of windows, each computed once.
+    """The losses of spans, each computed once.
 
-    `wanted` are all windows that will be asked for ([W, 3] each, see posexp/evaluation/targets.py): a pass scores
-    what any of them needs. `stable` says that what follows a target leaves its loss alone. `read` counts the input
-    tokens that were read, `asked` those that would have been without sharing.
+    `wanted` are all spans that will be requested ([W, 3] each, see posexp/evaluation/targets.py); a pass scores the
+    targets of all of them. `stable` is true if the loss of a target does not depend on later tokens. `read` counts the
+    input tokens that were read, `asked` those that would have been read without sharing.
     """
 
     def __init__(self, score: Callable[[list[Read]], list[Scores]], wanted: Iterable[np.ndarray], stable: bool):
@@ -32,11 +32,11 @@ class Passes:
         return (start, 0 if self.stable else stop)
 
     def __call__(self, windows_W3: np.ndarray) -> Scores:
-        """Of every target, in the order of the windows."""
-        if windows_W3 is not self.latest:  # the parts of one measurement, as per_position has them, ask once
+        """Return the scores of every target, in the order of the spans."""
+        if windows_W3 is not self.latest:  # rows of per_position share one array, which counts once
             self.asked += int((windows_W3[:, 2] - 1 - windows_W3[:, 0]).sum())
             self.latest = windows_W3
-        stops: dict[tuple[int, int], tuple[int, int]] = {}  # of the passes that are missing: their start and stop
+        stops: dict[tuple[int, int], tuple[int, int]] = {}  # (start, stop) of missing passes
         for start, _, stop in windows_W3.tolist():
             key = self.key(start, stop)
             if not self.serves(key, stop):
@@ -55,13 +55,13 @@ class Passes:
         return Scores(np.concatenate(nlls), np.concatenate(hits))
 
     def serves(self, key: tuple[int, int], stop: int) -> bool:
-        """Whether a pass that was made gives what a window that ends before `stop` would give by itself."""
+        """Return whether a finished pass gives the losses of an input that ends before `stop`."""
         if key not in self.done:
             return False
         read, scores = self.done[key]
-        # what overflows in a long input may not in a short one
+        # a long input can overflow where a short one does not
         return read.stop == stop or (read.stop > stop and bool(np.isfinite(scores.nll).all()))
 
     def targets(self, key: tuple[int, int], stop: int) -> np.ndarray:
-        """What a pass that ends before `stop` can score of all that is wanted of its start."""
+        """Return the wanted targets that a pass which ends before `stop` can score."""
         return np.unique(np.concatenate([np.arange(first, last) for first, last in self.ranges[key] if last <= stop]))

@@ -1,4 +1,4 @@
-"""From token losses to numbers with an interval. Sums are float64; perplexity is exp of the token mean.
+"""The statistics of token losses: means with intervals. Sums are float64; perplexity is exp of the token mean.
 
 Shape suffixes: N targets, S seeds, D documents.
 """
@@ -12,14 +12,14 @@ import numpy as np
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
-MOST_SEEDS = 10_000  # nobody trains more
+MOST_SEEDS = 10_000  # the end of the search for seeds_needed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean in nats per token, with its interval and the two-sided p of its being 0, over seeds and documents.
+    """A mean in nats per token over seeds and documents, with its interval and the two-sided p for a mean of 0.
 
-    `low`, `high`, `error` (its standard error) and `p` are None where neither seeds nor documents are two.
+    `low`, `high`, `error` (the standard error) and `p` are None with one seed and one document.
     """
 
     value: float
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean loss in nats per token, its perplexity, bits per UTF-8 byte, and the perplexity's 95 % interval."""
+    """The mean loss in nats per token, its perplexity, bits per UTF-8 byte, and the perplexity's 95 % interval."""
 
     nll: float
     ppl: float
@@ -45,11 +45,10 @@ class Summary:
 def summarize(
     loss_N: np.ndarray, document_N: np.ndarray, bytes_: float | None, weight_N: np.ndarray | None = None
 ) -> Summary:
-    """Of the losses of targets in documents `document_N`, which stand for `bytes_` bytes of text together; `weight_N`
-    is how much each counts in the mean, left out: the same.
+    """Summarise the losses of targets in documents `document_N`, which encode `bytes_` bytes of text.
 
-    The interval is a bootstrap over documents, since tokens of one document are not independent: None for
-    fewer than two documents.
+    `weight_N` are weights in the mean, equal by default. The interval is a bootstrap over documents, because tokens of
+    one document are not independent; it is None for fewer than two documents.
     """
     _, index_N = np.unique(document_N, return_inverse=True)
     weight_N = np.ones(len(loss_N)) if weight_N is None else weight_N
@@ -62,7 +61,7 @@ def summarize(
 
 
 def bootstrap(sum_D: np.ndarray, count_D: np.ndarray) -> tuple[float | None, float | None]:
-    """Percentile interval of exp(sum/count) over documents drawn with replacement; the same draws every time."""
+    """Return the percentile interval of exp(sum/count) over documents drawn with replacement from a fixed seed."""
     documents = len(sum_D)
     if documents < 2:
         return None, None
@@ -73,15 +72,15 @@ def bootstrap(sum_D: np.ndarray, count_D: np.ndarray) -> tuple[float | None, flo
 
 
 def exp(nll: float) -> float:
-    return float(np.exp(min(nll, 700.0)))  # e^700 is the largest power that a float can hold, about
+    return float(np.exp(min(nll, 700.0)))  # exp(710) overflows
 
 
 @dataclass(frozen=True)
 class Spread:
     """A mean in nats per token, and the variances of its error.
 
-    `seeds` and `documents` are what other seeds and other documents would change, each with the interaction of the
-    two, which is `both` alone. A factor with one level has variance 0 and no degrees of freedom.
+    `seeds` and `documents` are the variances from seeds and from documents. Each includes the interaction of the two,
+    which is `both`. A factor with one level has variance 0 and 0 degrees of freedom.
     """
 
     value: float
@@ -93,12 +92,12 @@ class Spread:
 
     @property
     def documents_alone(self) -> float:
-        """What more seeds would not remove."""
+        """The variance that remains with infinitely many seeds."""
         return max(self.documents - self.both, 0.0)
 
 
 def spread(sum_SD: np.ndarray, count_SD: np.ndarray) -> Spread:
-    """Of losses, or differences of losses, with sums `sum_SD` over `count_SD` (or count_D) tokens, none of them 0.
+    """Return the spread of losses, or of differences, with sums `sum_SD` over `count_SD` (or count_D) tokens, never 0.
 
     Seeds and documents are crossed: every seed is scored on every document. Each variance is a delete-one jackknife
     (Efron and Stein 1981), which stays right where documents differ in size; for equal ones it is that of resampling
@@ -110,7 +109,7 @@ def spread(sum_SD: np.ndarray, count_SD: np.ndarray) -> Spread:
     seeds, documents = sum_SD.shape
     total = count_SD.sum()
     value = sum_SD.sum() / total
-    rest_SD = (sum_SD - value * count_SD) / total  # what each cell moves the mean by
+    rest_SD = (sum_SD - value * count_SD) / total  # the influence of each cell on the mean
     rest_S, rest_D = rest_SD.sum(axis=1), rest_SD.sum(axis=0)
     share_S, share_D = count_SD.sum(axis=1) / total, count_SD.sum(axis=0) / total
     by_seeds = by_documents = both = 0.0
@@ -126,7 +125,7 @@ def spread(sum_SD: np.ndarray, count_SD: np.ndarray) -> Spread:
 
 
 def jackknife(change: np.ndarray, levels: int) -> float:
-    """Variance of a mean that leaving one of `levels` levels out changes by `change`."""
+    """Return the variance of a mean from its `change` without each of `levels` levels."""
     return float((levels - 1) / levels * (change**2).sum())
 
 
@@ -160,13 +159,15 @@ def estimate(sum_SD: np.ndarray, count_SD: np.ndarray) -> Estimate:
 
 
 def satterthwaite(variance: float, *parts: tuple[float, float]) -> float:
-    """Degrees of freedom of `variance`, whose parts are given with theirs (Satterthwaite 1946); at least 1."""
+    """Return the degrees of freedom of a sum of variances, from (variance, df) of each part; at least 1."""
     return max(1.0, variance**2 / sum(part**2 / max(df, 1.0) for part, df in parts if part > 0))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p adjusted so that 0.05 bounds the chance of any false finding among them (Holm 1979); None stays None and
-    does not count."""
+    """Adjust each p so that 0.05 bounds the chance of any false finding among them (Holm 1979).
+
+    None stays None and does not count.
+    """
     order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
@@ -184,11 +185,11 @@ def detectable(
     documents: float = 0.0,
     documents_df: float = math.inf,
 ) -> float:
-    """The smallest true difference that a two-sided test at `alpha` finds with probability `power`.
+    """Return the smallest true difference that a two-sided test at `alpha` finds with probability `power`.
 
-    `sd` is the standard deviation between seeds of the paired difference, of which there are `seeds` (infinity: as many
-    as one likes); `documents` the standard error that documents add, with its degrees of freedom. By the
-    non-central t distribution, without the chance of a finding in the wrong direction.
+    `sd` is the standard deviation of the paired difference between seeds, and `seeds` their number, which may be
+    infinite. `documents` is the standard error from documents, `documents_df` its degrees of freedom. The computation
+    uses the non-central t distribution and ignores findings in the wrong direction.
     """
     from scipy import special
 
@@ -196,7 +197,7 @@ def detectable(
     variance = by_seeds + documents**2
     if variance == 0:
         return 0.0
-    df = min(satterthwaite(variance, (by_seeds, seeds - 1), (documents**2, documents_df)), 1e6)  # as good as normal
+    df = min(satterthwaite(variance, (by_seeds, seeds - 1), (documents**2, documents_df)), 1e6)  # practically normal
     critical = special.stdtrit(df, 1 - alpha / 2)
     return float(special.nctdtrinc(df, 1 - power, critical)) * math.sqrt(variance)
 
@@ -209,7 +210,7 @@ def seeds_needed(
     documents: float = 0.0,
     documents_df: float = math.inf,
 ) -> int | None:
-    """The fewest seeds, at least two, with which `difference` is `detectable`; None where MOST_SEEDS are too few."""
+    """Return the fewest seeds, at least two, that make `difference` detectable; None if MOST_SEEDS are too few."""
 
     def enough(seeds: int) -> bool:
         return detectable(sd, seeds, power, alpha, documents, documents_df) <= abs(difference)

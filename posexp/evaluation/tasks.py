@@ -1,8 +1,8 @@
-"""exact_match: whether a model solves a task it was trained on, at sizes it has seen and at larger ones.
+"""The protocol exact_match: how many examples of a task a model solves, at sizes of training and at larger ones.
 
-The answer is scored with the right answer before each of its tokens. If the likeliest token is the right one
-everywhere, greedy decoding writes exactly that answer, and otherwise another one: so an example is right if all of its
-targets are. Every answer ends with its line, because to stop too late is wrong too.
+Each token of the answer is scored after the right tokens before it. Greedy decoding writes exactly the right answer if
+and only if the likeliest token is right everywhere, so an example is right if all of its targets are. The line end
+belongs to the answer, because an answer that goes on is wrong.
 """
 
 from typing import Any
@@ -15,13 +15,14 @@ from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.targets import Measurement
 
-FEWEST, MOST = 64, 500  # examples of a size, within which a bound on targets decides
+FEWEST, MOST = 64, 500  # examples per size; in between, the bound on targets decides
 
 
 def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
-    """New examples of each size among `lengths`, none of them in training; each is a document of its own.
+    """Return measurements of new examples of each size in `lengths`, one document each.
 
-    An example stands behind the end of a line, as it does in training. Raises Misuse for text that is no task.
+    No example occurs in training. A line end precedes each example, as in training. Raises Misuse if the text belongs
+    to no task.
     """
     store = tokens.store
     about = store.meta.get("task") if store is not None else None
@@ -35,8 +36,9 @@ def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
 def measure(
     encode: Any, tokens: Tokens, about: dict[str, Any], split: Split, size: int, bound: int | None
 ) -> Measurement:
+    """Return the measurement of examples of one size."""
     ids: list[int] = []
-    windows: list[tuple[int, int, int]] = []  # each a document
+    windows: list[tuple[int, int, int]] = []  # one per example
     targets = 0
     for prompt, answer in tasks.examples(about["name"], range(size, size + 1), split):
         encoding = encode("\n" + tasks.line((prompt, answer)), add_special_tokens=False)
@@ -54,6 +56,7 @@ def measure(
 
 
 def split_of(tokens: Tokens) -> Split:
+    """Return the split whose file has the checksum of `tokens`."""
     assert tokens.store is not None
     files = tokens.store.meta["files"]
     return next(split for split in Split if files[f"{split.value}.bin"]["sha256"] == tokens.sha256)

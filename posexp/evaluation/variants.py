@@ -1,4 +1,4 @@
-"""Ways of evaluating one trained model: as it is, and with each of the transforms asked for, through any window."""
+"""The variants of a model in an evaluation: no transform or one of the requested transforms, under any window."""
 
 from dataclasses import dataclass
 from math import isclose
@@ -14,21 +14,21 @@ from posexp.schemes import Scheme
 from posexp.transforms import Transform
 from posexp.windows import Window
 
-UNCHANGED = 1e-6  # relative, of mean losses: rounding, where another batch held the same text
+UNCHANGED = 1e-6  # relative difference of mean losses that rounding in another batch explains
 
 
 @dataclass(frozen=True)
 class Variant:
-    """`name` is "" for the model as trained."""
+    """A transform and a window; `name` is "" and `transform` None for the model as trained."""
 
     name: str
     transform: Transform | None
     window: Window
 
     def applied(self, scheme: Scheme, length: int) -> tuple[Scheme, Window]:
-        """Scheme and window for inputs of at most `length` tokens.
+        """Return the scheme and window for inputs of at most `length` tokens.
 
-        Raises NotApplicable if the transform has nothing to change in the scheme.
+        Raises NotApplicable if the transform cannot change the scheme.
         """
         if self.transform is None:
             return scheme, self.window
@@ -37,12 +37,12 @@ class Variant:
         return changed, window
 
     def settings(self, length: int) -> str:
-        """What the transform does at this length, "" without one."""
+        """Return the settings of the transform at this length, "" without a transform."""
         return "" if self.transform is None else self.transform.describe(length)
 
 
 def variants(dims: Dims, trained: Window, window: dict[str, Any] | None, nodes: dict[str, Any]) -> list[Variant]:
-    """The model as trained, then with each transform; seen through `window` if one is given, else as trained.
+    """Return the model without a transform, then with each transform, under `window` (None: the window of training).
 
     Raises Misuse for a transform or window that cannot be built.
     """
@@ -54,9 +54,9 @@ def variants(dims: Dims, trained: Window, window: dict[str, Any] | None, nodes: 
 
 
 def without_effect(rows: list[Row], new: list[Row]) -> list[str]:
-    """One line for each transform of the `new` rows that leaves losses as they are without it: at which lengths.
+    """Return a line for each transform and protocol of the `new` rows whose losses equal those without a transform.
 
-    So it is with a factor of 1, or a base that is set already. The rows without a transform are looked up in `rows`.
+    An example is a factor of 1. The rows without a transform are taken from `rows`.
     """
     columns = tuple(column for column in KEY if not column.startswith("transform"))
     plain = {key_of(row, columns): row.get("nll") for row in rows if not row.get("transform")}
@@ -66,17 +66,17 @@ def without_effect(rows: list[Row], new: list[Row]) -> list[str]:
         if row["transform"] and before and after and isclose(before, after, rel_tol=UNCHANGED):
             lengths.setdefault((row["protocol"], row["transform_settings"]), []).append(row["length"])
     return [
-        f"{protocol} {', '.join(map(str, sorted(at)))}: {settings} changes nothing, losses are those without it"
+        f"{protocol} {', '.join(map(str, sorted(at)))}: {settings} changes nothing: losses equal those without it"
         for (protocol, settings), at in lengths.items()
     ]
 
 
 def label_of(name: str, node: dict[str, Any]) -> str:
-    """The transform's name and the options that differ from its YAML: `yarn`, `yarn(factor=8)`."""
+    """Return the transform's name and the options that differ from the defaults: `yarn`, `yarn(factor=8)`."""
     path = config_dir() / "transform" / f"{name}.yaml"
-    usual = read_options(path) if path.is_file() else {}
-    chosen = {key: value for key, value in node.items() if key != "_target_" and value != usual.get(key, value)}
-    if not path.is_file() or node.get("_target_") != usual.get("_target_"):  # of the user's own: all that it is given
+    defaults = read_options(path) if path.is_file() else {}
+    chosen = {key: value for key, value in node.items() if key != "_target_" and value != defaults.get(key, value)}
+    if not path.is_file() or node.get("_target_") != defaults.get("_target_"):  # external: all options
         chosen = {key: value for key, value in node.items() if key != "_target_"}
     options = ", ".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in chosen.items()

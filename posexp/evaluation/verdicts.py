@@ -1,4 +1,4 @@
-"""What a run does with context beyond its training length: uses it, ignores it, or breaks."""
+"""The verdicts on a run at lengths beyond its training length: it uses the longer context, ignores it, or breaks."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,32 +11,32 @@ from posexp.evaluation.pairing import differences
 from posexp.evaluation.rows import Row, status_of, variant_of
 from posexp.evaluation.statistics import Estimate, estimate
 
-MARGIN = 0.01  # nats per token, 1 % in perplexity: a smaller change is nothing that a user of the model would notice
+MARGIN = 0.01  # nats per token, 1 % in perplexity: the smallest change that matters
 PROTOCOL = "same_targets"
-WORDS = ("uses", "ignores", "breaks", "unclear")  # any other is a status
+WORDS = ("uses", "ignores", "breaks", "unclear")  # other words of verdicts are statuses
 
 LossesOf = Callable[[Row], Losses | None]
 Rows = dict[str, Row]  # by run
 
 
 class Place(NamedTuple):
-    """Where an estimate belongs: one curve at one length, on one set of targets."""
+    """The place of an estimate: one curve at one length, on one set of targets."""
 
     curve: str
     length: int
     targets_hash: str
-    stride: int | None  # of rows that older versions of posexp made
+    stride: int | None  # only in rows of older versions of posexp
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one curve at one length beyond its training length, on one set of targets of same_targets.
+    """A verdict on one curve at one length beyond its training length, on one set of targets of same_targets.
 
-    `word` is uses, ignores, breaks, unclear, or the status that keeps it from having one (undefined, non-finite,
-    out of memory). `difference` is the loss less that of `control`, in nats per token, paired by target, over seeds
-    and documents; `control` is "cropped" or "window", whichever has the lower loss. `shuffled` is the loss with what
-    lies beyond the training length shuffled less the loss without, likewise; None where it was not measured.
-    `documents` is the number of documents that hold the targets, None where the rows do not say.
+    `word` is uses, ignores, breaks, unclear, or the status of a failed row (undefined, non-finite, out of memory).
+    `control` is "cropped" or "window", whichever has the lower loss. `difference` is the loss less that of `control`,
+    in nats per token, paired by target, over seeds and documents. `shuffled` is the loss with all text beyond the
+    training length shuffled less the loss without, paired likewise; None if it was not measured. `documents` is the
+    number of documents with targets, None in old rows.
     """
 
     place: Place
@@ -54,8 +54,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Usable:
-    """The largest evaluated length of one curve up to which it never breaks; `at_least` if that is the longest,
-    `doubtful` if the verdict on it, or on a length before it, is unclear."""
+    """The largest evaluated length up to which a curve never breaks.
+
+    `at_least`: no longer length was evaluated. `doubtful`: the verdict at this or a shorter length is unclear.
+    """
 
     curve: str
     length: int
@@ -64,9 +66,9 @@ class Usable:
 
 
 class Pairs:
-    """Differences of losses between rows of the same runs and targets, each computed once.
+    """The differences of losses between rows of the same runs and targets, each computed once.
 
-    `curve_of` maps run folder names to labels, as for tables; `losses_of` returns a row's losses.
+    `curve_of` maps names of run folders to labels. `losses_of` returns the losses of a row.
     """
 
     def __init__(self, rows: list[Row], curve_of: dict[str, str], losses_of: LossesOf):
@@ -84,16 +86,17 @@ class Pairs:
                 of_place[row["run"]] = row
 
     def controls_of(self, place: Place) -> dict[str, Rows]:
-        """The rows that say what the curve does without the longer context, by control: those that every run of the
-        place has."""
+        """Return the rows of each control ("window", "shuffled", "cropped") that every run of the place has."""
         plain = self.plain[place]
         found = {name: self.controls.get((place, name), {}) for name in ("window", "shuffled")}
         found["cropped"] = self.plain.get(place._replace(length=trained_length(plain)), {})
         return {name: of_runs for name, of_runs in found.items() if covers(of_runs, plain)}
 
     def difference(self, ones: Rows, others: Rows) -> Estimate:
-        """The mean loss of `ones` less that of `others`, paired by run and target. Raises Misuse where losses are not
-        kept or targets differ."""
+        """Return the mean loss of `ones` less that of `others`, paired by run and target.
+
+        Raises Misuse if losses are missing or targets differ.
+        """
         key = tuple((id(row), id(others[run])) for run, row in ones.items())
         if key not in self.known:
             pairs = []
@@ -101,15 +104,17 @@ class Pairs:
                 one, other = self.losses_of(row), self.losses_of(others[run])
                 if one is None or other is None:
                     raise Misuse(
-                        f"the losses of {run} are not all kept: repeat the eval command, which measures them anew"
+                        f"some losses of {run} are missing: repeat the eval command, which measures them again"
                     )
                 pairs.append((one, other))
             self.known[key] = estimate(*differences(pairs))
         return self.known[key]
 
     def changes(self) -> dict[Place, Estimate]:
-        """The change of the loss against the curve's own training length, on the same targets, in nats per token: of
-        every place where it can be computed."""
+        """Return the change of the loss from the curve's training length, on the same targets, in nats per token.
+
+        Places for which the change cannot be computed are omitted.
+        """
         found = {}
         for place, plain in self.plain.items():
             cropped = self.controls_of(place).get("cropped")
@@ -119,10 +124,10 @@ class Pairs:
         return found
 
     def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
-        """By curve and length, on every set of targets.
+        """Return the verdicts by curve and length, on every set of targets.
 
-        A length without a control for each of its runs has no verdict. A length whose losses are not kept, or whose
-        targets differ, has no verdict either, and `say` receives the reason as one line.
+        A length has no verdict unless each of its runs has a control, all losses are stored and targets agree. `say`
+        receives a line for missing losses and for differing targets.
         """
         found: list[Verdict] = []
         refused: dict[tuple[str, str], set[int]] = {}
@@ -138,7 +143,7 @@ class Pairs:
         return found
 
     def judge(self, place: Place) -> Verdict | None:
-        """None without a control for each run. Raises Misuse if the runs cannot be paired."""
+        """Return the verdict; None unless every run has a control. Raises Misuse if the runs cannot be paired."""
         plain, controls = self.plain[place], self.controls_of(place)
         documents = next((row["documents"] for row in plain.values() if row.get("documents")), None)
         failures = [status_of(row) for row in sorted(plain.values(), key=by_seed) if status_of(row) != "ok"]
@@ -156,7 +161,7 @@ class Pairs:
 
 
 def word_of(difference: Estimate) -> str:
-    """What the interval of a difference from the control says."""
+    """Return the word of a verdict from the interval of the difference to the control."""
     if difference.low is None or difference.high is None:
         return "unclear"
     if difference.low >= -MARGIN and difference.high <= MARGIN:
@@ -165,11 +170,12 @@ def word_of(difference: Estimate) -> str:
 
 
 def covers(of_runs: Rows, plain: Rows) -> bool:
+    """Return whether every run of `plain` has a row with status ok in `of_runs`."""
     return all(run in of_runs and status_of(of_runs[run]) == "ok" for run in plain)
 
 
 def trained_length(plain: Rows) -> int:
-    """Tokens; the same for all runs of a curve."""
+    """Return the training length in tokens, which all runs of a curve share."""
     length: int = next(iter(plain.values()))["train_length"]
     return length
 
@@ -179,14 +185,17 @@ def by_seed(row: Row) -> tuple:
 
 
 def curve_name(row: Row, curve_of: dict[str, str]) -> str:
-    """The label of the row's run, and how it was evaluated other than as trained; of a control, what it controls."""
+    """Return the name of the row's curve: the label of its run, then the variant."""
     run: str = row["run"]
     return curve_of.get(run, run) + variant_of(row)
 
 
 def usable(verdicts: Sequence[Verdict], trained: dict[str, int]) -> list[Usable]:
-    """Of every curve that has verdicts, which are on one set of targets: the training length, which `trained` holds, or
-    the largest length before the first that breaks or fails. Lengths without a verdict do not count."""
+    """Return the usable length of every curve among `verdicts`, which share one set of targets.
+
+    The usable length is the largest before the first that breaks or fails, or the training length (from `trained`).
+    Lengths without a verdict do not count.
+    """
     found = []
     for curve in dict.fromkeys(verdict.place.curve for verdict in verdicts):
         length, at_least, doubtful = trained[curve], True, False

@@ -1,7 +1,7 @@
-"""Hugging Face: checkpoints of others as something to evaluate, and posexp's own runs as checkpoints for others.
+"""The bridge to Hugging Face: the evaluation of external checkpoints, and the export of runs as checkpoints.
 
-source (where the files are) → model (a causal LM in two steps) → changes (windows, rotary frequencies) → subject.
-transformers is an extra, `pip install 'posexp[hf]'`, and imported nowhere else; export needs none.
+source (files) → model (a causal LM in two steps) → changes (windows, rotary frequencies) → subject.
+transformers is an extra, `pip install 'posexp[hf]'`. No other folder imports transformers, and the export needs none.
 """
 
 from typing import TYPE_CHECKING
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def open_checkpoint(command: EvalCommand, device: "torch.device") -> "Checkpoint":
-    """The checkpoint that `command.hf` names, ready to be evaluated on `device`.
+    """Load the checkpoint that `command.hf` names onto `device`.
 
-    Raises Misuse if it cannot be loaded, is no causal language model, or transformers is not installed.
+    Raises Misuse if it cannot be loaded or is not a causal language model, or if transformers is not installed.
     """
     try:
         import transformers  # noqa: F401
@@ -31,9 +31,9 @@ def open_checkpoint(command: EvalCommand, device: "torch.device") -> "Checkpoint
 
 
 def evaluate_checkpoint(command: EvalCommand) -> "Run":
-    """Measure the checkpoint that `command.hf` names; rows that are there already are not measured again.
+    """Measure the checkpoint that `command.hf` names, and return its run; existing rows are reused.
 
-    Raises Misuse if the checkpoint cannot be loaded or measured as asked.
+    Raises Misuse if the checkpoint cannot be loaded or measured as requested.
     """
     from posexp.evaluation.evaluate import evaluate_subject, waiting_for
     from posexp.evaluation.plan import check_protocols

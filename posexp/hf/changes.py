@@ -1,4 +1,4 @@
-"""Other windows and other rotary frequencies for a checkpoint, as far as the configs of transformers can say them."""
+"""The changes to a checkpoint that a config of transformers can express: windows and rotary frequencies."""
 
 import copy
 from collections.abc import Callable
@@ -16,29 +16,29 @@ from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable, Transform
 from posexp.windows import Window
 
-FULL, SLIDING = "full_attention", "sliding_attention"  # the words of configs, for each block
-# What configs call a block that sees less than all: the window, and the attribute with its size in tokens.
+FULL, SLIDING = "full_attention", "sliding_attention"  # layer types in configs
+# Layer types with a local window: the kind of window, and the attribute with its size in tokens.
 LOCAL = {
     SLIDING: ("sliding", "sliding_window"),
     "local": ("sliding", "window_size"),
     "chunked_attention": ("chunked", "attention_chunk_size"),
 }
-READS_LENGTH = {"dynamic", "longrope"}  # rotary frequencies that depend on how long an input is
-SMALL = 4  # tokens of the window that is tried, and of the training length for which a transform is tried
-STRETCH = 64  # times the training length: what a transform without a factor of its own is tried with
+READS_LENGTH = {"dynamic", "longrope"}  # rope types whose frequencies depend on the length of the input
+SMALL = 4  # tokens: window and training length of a trial
+STRETCH = 64  # input length over training length in the trial of a transform
 
 T = TypeVar("T")
 
 
 class OwnWindow(Window):
-    """The window that a checkpoint's own code computes in `blocks` of its blocks. posexp only names it."""
+    """The window that a checkpoint's own code applies in `blocks` of its blocks; posexp only names it."""
 
     def __init__(self, dims: Dims, kind: str, size: int, blocks: int):
         super().__init__(dims)
         self.kind, self.tokens, self.blocks_with = kind, size, blocks
 
     def hides(self, length: int) -> bool:
-        """Whether an input of `length` tokens, or one of the training length, is longer than the window."""
+        """Return whether `length` or the training length exceeds the window."""
         return self.tokens < max(length, self.dims.train_length)
 
     def fingerprint(self) -> str:
@@ -47,7 +47,7 @@ class OwnWindow(Window):
 
 
 def own_window(config: Any, dims: Dims, counts: bool) -> Window:
-    """The window that a checkpoint was trained with. `counts` is what `windows_count` says of it."""
+    """Return the window of a checkpoint in training. `counts` is the result of `windows_count`."""
     text = text_config(config)
     kinds = getattr(text, "layer_types", None) or getattr(text, "attention_layers", None)
     if not kinds:
@@ -60,7 +60,7 @@ def own_window(config: Any, dims: Dims, counts: bool) -> Window:
 
 
 def with_window(config: Any, size: int | None) -> Any:
-    """A copy in which every block has a sliding window of `size` tokens, itself included; None: sees everything."""
+    """Return a copy in which every block has a sliding window of `size` tokens, the query included; None: full."""
     twin = copy.deepcopy(config)
     text = text_config(twin)
     kinds = getattr(text, "layer_types", None)
@@ -74,9 +74,9 @@ def with_window(config: Any, size: int | None) -> Any:
 
 
 def windows_count(model: Pretrained) -> bool:
-    """Whether the architecture does what its config says of a sliding window, and nothing else.
+    """Return whether the sliding window in the config is the window of the architecture.
 
-    Tried with a small one: outputs must be those without a window up to its size, and others past it.
+    The trial uses a small window. Outputs up to its size must equal those without a window, later outputs must differ.
     """
     text = text_config(model.config)
     kinds = set(getattr(text, "layer_types", None) or ())
@@ -87,7 +87,7 @@ def windows_count(model: Pretrained) -> bool:
         full_BTV, cut_BTV = (
             whole_logits(rebuilt(model, with_window(model.config, size)), tokens_BT) for size in (None, SMALL)
         )
-    except Exception:  # a config that refuses such values
+    except Exception:  # the architecture rejects the config
         return False
     difference_T = (full_BTV - cut_BTV).abs().amax(dim=(0, 2)) / full_BTV.abs().max()
     within, past = float(difference_T[:SMALL].max()), float(difference_T[SMALL:].min())
@@ -95,16 +95,16 @@ def windows_count(model: Pretrained) -> bool:
 
 
 def with_frequencies(config: Any, transform: Transform, length: int, dims: Dims) -> Any:
-    """A copy with rotary frequencies as the transform makes them for inputs of at most `length` tokens.
+    """Return a copy with the rotary frequencies of the transform for inputs of at most `length` tokens.
 
     Raises NotApplicable without rotary frequencies, or if transformers cannot express the change.
     """
     twin = copy.deepcopy(config)
     text = text_config(twin)
     given = rope_parameters_of(config)
-    if getattr(text, "head_dim", 0) is None:  # Mixtral reads it where frequencies are rescaled, and nowhere else
+    if getattr(text, "head_dim", 0) is None:  # Mixtral needs it for rescaled frequencies
         text.head_dim = head_channels(text)
-    # in some configs these stand outside, and count instead
+    # some architectures read these attributes instead of rope_parameters
     text.max_position_embeddings = dims.train_length
     if hasattr(text, "original_max_position_embeddings"):
         text.original_max_position_embeddings = dims.train_length
@@ -113,10 +113,10 @@ def with_frequencies(config: Any, transform: Transform, length: int, dims: Dims)
 
 
 def rope_parameters_of(config: Any) -> dict[str, Any]:
-    """What a config says of its rotary frequencies. Raises NotApplicable if it says nothing, or not one thing."""
+    """Return the rotary parameters of a config. Raises NotApplicable if there are none, or if blocks differ."""
     given: dict[str, Any] | None = getattr(text_config(config), "rope_parameters", None)
     if not given and getattr(text_config(config), "rotary_dim", None):  # GPT-J and CodeGen
-        raise NotApplicable(f"the rotary frequencies of {type(config).__name__} stand in code, not in its config")
+        raise NotApplicable(f"the rotary frequencies of {type(config).__name__} are set in code, not in its config")
     if not given:
         raise NotApplicable(f"{type(config).__name__} has no rotary frequencies")
     if "rope_theta" not in given:
@@ -125,20 +125,20 @@ def rope_parameters_of(config: Any) -> dict[str, Any]:
 
 
 def head_channels(text: Any) -> int:
-    """Channels of a head."""
+    """Return the number of channels of a head."""
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
 def rotary_channels(text: Any) -> int:
-    """Channels of a head that are rotated."""
+    """Return the number of rotated channels of a head."""
     return int(head_channels(text) * text.rope_parameters.get("partial_rotary_factor", 1.0))
 
 
 def check_counts(model: Pretrained, transform: Transform, dims: Dims) -> None:
-    """Raises NotApplicable if the architecture does not read the rotary frequencies of its config.
+    """Raise NotApplicable if the architecture does not read the rotary frequencies of its config.
 
-    The transform is tried once, on inputs that are STRETCH times as long as a training length of SMALL tokens. One
-    that leaves frequencies as they are, such as a factor of 1 or the base that is set already, shows nothing.
+    The trial uses a training length of SMALL tokens and inputs STRETCH times as long. A transform that does not change
+    frequencies, such as a factor of 1, passes untested.
     """
     tried = copy.copy(transform)
     tried.dims = replace(dims, train_length=SMALL)
@@ -154,7 +154,7 @@ def check_counts(model: Pretrained, transform: Transform, dims: Dims) -> None:
 
 
 def leaves_frequencies(transform: Transform, base: float, channels: int) -> bool:
-    """Whether the transform turns queries as RoPE over `channels` channels does without it."""
+    """Return whether RoPE over `channels` channels rotates queries equally with and without the transform."""
     plain = Rope(Dims(channels, 1, 1, transform.dims.train_length), base, 1.0)
     changed, _ = transform.apply(plain, Window(plain.dims), STRETCH * SMALL)
     q_BHTC, pos_BT = torch.ones(1, 1, PROBED, channels), torch.arange(PROBED)[None]
@@ -162,23 +162,23 @@ def leaves_frequencies(transform: Transform, base: float, channels: int) -> bool
 
 
 def trying(model: Pretrained, work: Callable[[], T]) -> T:
-    """What `work` gives. Raises NotApplicable for a change that transformers refuses."""
+    """Return the result of `work`. Raises NotApplicable for a change that transformers rejects."""
     try:
         return work()
-    except Exception as error:  # whatever an architecture makes of a config that is not its own
+    except Exception as error:  # architectures reject configs in many ways
         if is_out_of_memory(error):
             raise
-        raise NotApplicable(f"transformers refuses it for {type(model).__name__}: {why(error)}") from error
+        raise NotApplicable(f"transformers rejects it for {type(model).__name__}: {why(error)}") from error
 
 
 def reads_length(config: Any) -> bool:
-    """Whether what comes after a token changes its loss."""
+    """Return whether the loss of a token depends on the length of the input."""
     given = getattr(text_config(config), "rope_parameters", None) or {}
     return any(part.get("rope_type") in READS_LENGTH for part in (given, *given.values()) if isinstance(part, dict))
 
 
 def rebuilt(model: Pretrained, config: Any) -> Pretrained:
-    """The same weights, in the same memory, in a model of another config."""
+    """Return a model of another config that shares the weights, without a copy."""
     weights = model.state_dict()
     with quiet():
         twin = type(model).from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)

@@ -1,11 +1,11 @@
-"""posexp export: a trained run as a folder that transformers loads, where it has an equal architecture.
+"""The command posexp export: a trained run as a folder that transformers loads, if it has the same architecture.
 
 <results>/<group>/<run>/export/
     config.json                             of LlamaForCausalLM, MistralForCausalLM or Qwen3ForCausalLM
-    model.safetensors                       the run's weights under their names
+    model.safetensors                       the run's weights under the names of transformers
     tokenizer.json, tokenizer_config.json   the run's tokens
 
-Needs no transformers. Shape suffixes: V vocabulary, D width of the residual stream, C channels of a head.
+The export needs no transformers. Shape suffixes: V vocabulary, D width of the residual stream, C channels of a head.
 """
 
 import hashlib
@@ -26,26 +26,26 @@ from posexp.schemes.rope import Layout, Rope
 from posexp.storage import atomic, untrusted
 from posexp.windows.sliding import Sliding
 
-EXPORTS = (
-    "RoPE over all channels of a head, with model.mlp=swiglu and a full or sliding window, is what transformers has too"
-)
+EXPORTS = "RoPE over all channels of a head, with model.mlp=swiglu and a full or sliding window, can be exported"
 
 
 def export(command: ExportCommand) -> list[Path]:
-    """Writes a folder for every finished run that `command` names; prints and returns their paths.
+    """Write a folder for every finished run that `command` names; print and return the paths.
 
-    Raises Misuse if there is no such run, or none that transformers has an equal of; RunFailed if some could not be
-    written.
+    Raises Misuse if there is no such run, or if no run has an equal in transformers; RunFailed if some runs failed.
     """
     finished = finished_runs(command.results, command.group, command.runs)
     if command.folder is not None and len(finished) > 1:
-        raise Misuse(f"folder={command.folder} is for one run, and {len(finished)} match: name one, or leave it out")
+        raise Misuse(
+            f"folder={command.folder} is for one run, and {len(finished)} match: name one run or remove folder"
+        )
     paths: list[Path] = []
     for_each(finished, lambda run: paths.append(export_run(run, command)), "exported")
     return paths
 
 
 def export_run(run: Run, command: ExportCommand) -> Path:
+    """Write the export of one run, print its folder and return it. Raises RunFailed if it cannot be written."""
     check_targets(run.config(), command.trust)
     trained, model, _ = restore_model(run)
     contents: dict[str, str | bytes] = {
@@ -69,7 +69,7 @@ def text_of(values: dict[str, Any]) -> str:
 
 
 def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> bytes:
-    """Of the run; where its file is damaged or, as in old runs, not there, of its token store."""
+    """Return tokenizer.json of the run, or of its token store if the run's file is damaged or missing."""
     own, about = run.folder / "tokenizer.json", run.folder / "provenance.json"
     written = run.provenance().get("tokenizer_sha256") if about.is_file() else None
     try:
@@ -83,7 +83,7 @@ def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> bytes:
 
 
 def check_own(folder: Path, run: Run) -> None:
-    """Raises Misuse if `folder` holds anything but an earlier export of the run."""
+    """Raise Misuse if `folder` has any content but an earlier export of the run."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
@@ -91,11 +91,11 @@ def check_own(folder: Path, run: Run) -> None:
     except (OSError, ValueError, AttributeError):
         of = None
     if of != run.name:
-        raise Misuse(f"folder={folder} holds something else already: choose another")
+        raise Misuse(f"folder={folder} holds something else already: choose another folder")
 
 
 def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]:
-    """What config.json holds. Raises Inapplicable if transformers has no equal architecture."""
+    """Return the content of config.json. Raises Inapplicable if transformers has no equal architecture."""
     scheme, window, sizes = model.scheme, model.window, trained.model
     if type(scheme) is not Rope or scheme.fraction != 1:
         raise Inapplicable(f"{scheme.fingerprint()} has no equal in transformers: {EXPORTS}")
@@ -124,9 +124,9 @@ def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]
         "head_dim": scheme.rotary_dim,
         "hidden_act": "silu",
         "max_position_embeddings": trained.train.length,
-        "rms_norm_eps": torch.finfo(torch.float32).eps,  # what torch takes for a norm without one
+        "rms_norm_eps": torch.finfo(torch.float32).eps,  # the default of torch.nn.RMSNorm
         "rope_parameters": {"rope_type": "default", "rope_theta": scheme.base},
-        "rope_theta": scheme.base,  # where transformers before 5 looks
+        "rope_theta": scheme.base,  # for transformers before version 5
         "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,
@@ -138,7 +138,7 @@ def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]
 
 
 def safetensors_of(model: Decoder) -> bytes:
-    """The weights under the names of transformers. What the decoder scales on the way in and out, they have in them."""
+    """Return the weights as safetensors; the factors of the decoder's input and output are multiplied into them."""
     from safetensors.torch import save
 
     embedding_VD = model.embedding.weight.detach()
@@ -173,11 +173,11 @@ def safetensors_of(model: Decoder) -> bytes:
 
 
 def half_order(rope: Rope) -> Tensor:
-    """[C]: which channels of a head come first, second, … where channel i turns with channel i + C/2."""
+    """Return the order of channels [C] in which channel i rotates with channel i + C/2."""
     channel_C = torch.arange(rope.rotary_dim)
     return channel_C if rope.layout is Layout.half else torch.cat((channel_C[0::2], channel_C[1::2]))
 
 
 def ordered(weight: Tensor, order_C: Tensor) -> Tensor:
-    """A projection to queries or keys, with the channels of each head in another order."""
+    """Return a projection to queries or keys with the channels of each head reordered."""
     return weight.unflatten(0, (-1, len(order_C)))[:, order_C].flatten(0, 1)

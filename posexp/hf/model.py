@@ -1,6 +1,6 @@
-"""Any causal language model of transformers in two steps: hidden states, and logits only where they are scored.
+"""Causal language models of transformers in two steps: hidden states, and logits only where tokens are scored.
 
-Shape suffixes: B batch, T tokens, N targets, D width of what the first step gives, V vocabulary.
+Shape suffixes: B batch, T tokens, N targets, D width of hidden states, V vocabulary.
 """
 
 import copy
@@ -16,17 +16,17 @@ from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
 from posexp.hf.source import Source, code_from_outside, elements, why
 
-Pretrained = Any  # a PreTrainedModel of transformers, which is typed in part
+Pretrained = Any  # a PreTrainedModel, whose types are incomplete
 Step = Callable[[Tensor], Tensor]
 
-# What architectures call the most tokens that they were made for.
+# The attributes of configs that hold the maximum number of tokens.
 MAXIMA = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
-LARGER = 4  # times as many parameters as numbers: packed weights hold several in one
-PROBED = 8  # tokens of the inputs that tell how a model works
+LARGER = 4  # parameters per stored number: packed weights hold several parameters in one number
+PROBED = 8  # tokens of a probe
 
 
 class CausalLM(nn.Module):
-    """posexp's LanguageModel around a model of transformers. Logits are those of the model itself."""
+    """A model of transformers with the interface LanguageModel. Its logits are exactly those of the model."""
 
     def __init__(self, model: Pretrained):
         super().__init__()
@@ -40,12 +40,12 @@ class CausalLM(nn.Module):
         ]
 
     def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
-        """What `logits` takes, [B, T, D], of tokens (int64), or of the last ones."""
-        # Rotary modules of transformers that go by the input's length keep the frequencies of the longest so far.
+        """Return hidden states [B, T, D] of tokens (int64), or of the `last` tokens."""
+        # Rotary modules that depend on the length keep the frequencies of the longest input, so they are reset.
         for module, attributes, buffers in self.rotary:
             vars(module).update(attributes)
             module._buffers.update(buffers)
-        # MPT makes its ALiBi bias up to this length, and refuses longer inputs; the bias has no end.
+        # MPT computes its ALiBi bias up to this length and rejects longer inputs, without need.
         longest = getattr(self.model.config, "max_seq_len", None)
         if isinstance(longest, int) and longest < tokens_BT.shape[1]:
             self.model.config.max_seq_len = tokens_BT.shape[1]
@@ -53,26 +53,26 @@ class CausalLM(nn.Module):
             return self.first(tokens_BT)[:, -(last or tokens_BT.shape[1]) :]
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """[N, V] float32."""
+        """Return logits [N, V] float32."""
         with quiet():
             return self.second(hidden_ND).float()
 
 
 def load_causal_lm(source: Source, trust: bool) -> Pretrained:
-    """The model, float32 on the CPU, in evaluation mode.
+    """Load the model in float32 on the CPU, in evaluation mode.
 
-    Raises Misuse if transformers cannot load or run it, its code lies outside transformers and `trust` is not given,
-    weights are missing, or tokens see later ones.
+    Raises Misuse if transformers cannot load or run it, if it needs external code and `trust` is false, if weights are
+    missing, or if the output at a token depends on later tokens.
     """
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
     if (kernels := code_from_outside(source.config)) and not trust:
-        raise Misuse(f"hf={source.given}: it asks for code from outside transformers, {kernels!r}: say trust=true")
+        raise Misuse(f"hf={source.given}: its config loads code from outside transformers, {kernels!r}: say trust=true")
     try:
         with quiet():
             check_size(source, auto, trust)
-            model, told = auto.from_pretrained(
+            model, info = auto.from_pretrained(
                 source.folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -82,66 +82,68 @@ def load_causal_lm(source: Source, trust: bool) -> Pretrained:
             )
     except Misuse:
         raise
-    except Exception as error:  # whatever a config, its code or the weights make of it
+    except Exception as error:  # configs, code and weights fail in many ways
         if "trust_remote_code" in str(error):
             text = "its code comes with the checkpoint, from outside transformers: say trust=true to run it"
             raise Misuse(f"hf={source.given}: {text}") from error
         if "Unrecognized configuration class" in str(error):
             kind = source.config.get("model_type")
-            raise Misuse(f"hf={source.given} is no causal language model: its model_type is {kind!r}") from error
+            raise Misuse(f"hf={source.given} is not a causal language model: its model_type is {kind!r}") from error
         raise Misuse(f"hf={source.given}: transformers cannot load it: {why(error)}") from error
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(info["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise Misuse(
-            f"hf={source.given}: its weights lack {missing[0]}{more}, so they are of another model than "
-            f"{type(model).__name__}"
+            f"hf={source.given}: its weights lack {missing[0]}{more}, so they cannot be those of {type(model).__name__}"
         )
     for config in (model.config, text_config(model.config)):
         config.use_cache = False
     model.eval()
     try:
-        causal = sees_no_future(model)
-    except Exception as error:  # sizes that do not go together, kernels that are missing
+        causal = is_causal(model)
+    except Exception as error:  # sizes that do not match, kernels that are missing
         kind = type(model).__name__
-        raise Misuse(f"hf={source.given}: transformers loads it as {kind}, and cannot run it: {why(error)}") from error
+        raise Misuse(f"hf={source.given}: transformers loads it as {kind} but cannot run it: {why(error)}") from error
     if not causal:
-        raise Misuse(f"hf={source.given} is no causal language model: in {type(model).__name__} tokens see later ones")
+        raise Misuse(
+            f"hf={source.given} is not a causal language model: tokens of {type(model).__name__} attend to later ones"
+        )
     return model
 
 
 def check_size(source: Source, auto: Any, trust: bool) -> None:
-    """Raises Misuse for a config that describes a larger model than the weights are of: it may ask for any memory.
+    """Raise Misuse for a config of a larger model than the weights, which could allocate any amount of memory.
 
-    The model is built without memory to count its parameters, if it has no more layers than there are tensors.
+    Parameters are counted on the meta device, once the number of layers is at most that of tensors.
     """
     from transformers import AutoConfig
 
     tensors, numbers = elements(source)
     config = AutoConfig.from_pretrained(source.folder, trust_remote_code=trust, local_files_only=True)
     layers = getattr(text_config(config), "num_hidden_layers", 0)
-    told = f"hf={source.given}: its config is of a larger model than its weights"
+    mismatch = f"hf={source.given}: its config describes a larger model than its weights"
     if not isinstance(layers, int) or layers > tensors:
-        raise Misuse(f"{told}: {layers} layers, and {tensors:,} tensors")
+        raise Misuse(f"{mismatch}: {layers} layers, {tensors:,} tensors")
     with torch.device("meta"):
         model = auto.from_config(config, trust_remote_code=trust)
     if (wanted := sum(weight.numel() for weight in model.parameters())) > LARGER * numbers:
-        raise Misuse(f"{told}: {wanted:,} parameters, and {numbers:,} numbers")
+        raise Misuse(f"{mismatch}: {wanted:,} parameters, {numbers:,} numbers")
 
 
 def probe(model: Pretrained) -> Tensor:
-    """[2, PROBED] tokens, all different from each other."""
+    """Return a probe: [2, PROBED] tokens, all different."""
     ids = 5 + 7 * torch.arange(2 * PROBED, device=model.device).view(2, PROBED)
     return ids % text_config(model.config).vocab_size
 
 
 @torch.no_grad()
 def whole_logits(model: Pretrained, tokens_BT: Tensor) -> Tensor:
-    """[B, T, V]."""
+    """Return the logits of all tokens, [B, T, V]."""
     with quiet():
         return model(input_ids=tokens_BT).logits
 
 
-def sees_no_future(model: Pretrained) -> bool:
+def is_causal(model: Pretrained) -> bool:
+    """Return whether another last token leaves the earlier logits of a probe unchanged."""
     tokens_BT = probe(model)
     changed_BT = tokens_BT.clone()
     changed_BT[:, -1] = tokens_BT[:, 0]
@@ -150,15 +152,15 @@ def sees_no_future(model: Pretrained) -> bool:
 
 
 def text_config(config: Any) -> Any:
-    """The part of a config that is about text: all of it, in models of text alone."""
+    """Return the part of a config that describes the text model: the whole config in models of text alone."""
     return config.get_text_config()
 
 
 def two_steps(model: Pretrained) -> tuple[Step, Step]:
-    """The body of the model and what makes logits of what it gives, if together they do exactly what the model does.
+    """Return functions for hidden states and for logits that together compute exactly the model.
 
-    Some architectures scale or cap logits after the output layer: then that layer is the rest of the model. If that
-    is not it either, all logits are the first step, and there is nothing to do in the second.
+    The second step is the output layer or, if the architecture scales or caps logits after it, the model without its
+    body. If neither is exact, the first step computes all logits and the second is the identity.
     """
     tokens_BT = probe(model)
     expected = whole_logits(model, tokens_BT)
@@ -172,13 +174,13 @@ def two_steps(model: Pretrained) -> tuple[Step, Step]:
             with torch.no_grad(), quiet():
                 if body is not model and torch.equal(second(hidden(tokens_BT)), expected):
                     return hidden, second
-        except Exception:  # a body that is called otherwise, or gives something else
+        except Exception:  # a body with other arguments or outputs
             continue
     return lambda tokens_BT: model(input_ids=tokens_BT).logits, lambda logits: logits
 
 
-class Given(nn.Module):
-    """In place of a model's body: hands on the hidden states that it is given."""
+class Identity(nn.Module):
+    """A replacement of a model's body that returns `inputs_embeds` as hidden states."""
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -187,9 +189,9 @@ class Given(nn.Module):
 
 
 def rest_of(model: Pretrained) -> Step:
-    """The model without its body."""
+    """Return the model without its body, as a function of hidden states."""
     rest = copy.copy(model)
-    rest._modules = {**model._modules, model.base_model_prefix: Given()}
+    rest._modules = {**model._modules, model.base_model_prefix: Identity()}
 
     def logits(hidden: Tensor) -> Tensor:
         batched = hidden if hidden.ndim == 3 else hidden[None]
@@ -199,10 +201,10 @@ def rest_of(model: Pretrained) -> Step:
 
 
 def position_limit(model: Pretrained) -> int | None:
-    """The longest input that the model has positions for; None without a limit, as with rotary positions and ALiBi.
+    """Return the longest input that the model has positions for; None without a limit, as with RoPE and ALiBi.
 
-    Found by structure: a trained table that is read at the positions of the input, or a buffer, such as a mask, as long
-    as the config's maximum. Other buffers may grow with the input, as tables of sines do.
+    Limits are the sizes of trained tables that the model reads at the positions of a probe, and of buffers, such as
+    masks, that are as long as a maximum of the config. Other buffers, such as tables of sines, may grow.
     """
     with Lookups(model) as lookups:
         whole_logits(model, probe(model))
@@ -213,10 +215,10 @@ def position_limit(model: Pretrained) -> int | None:
 
 
 class Lookups(TorchFunctionMode):
-    """Collects in `limits` how many positions the trained tables have that a model reads at 0, 1, 2, … of a probe.
+    """A mode that collects in `limits` the number of positions of each trained table that is read at 0, 1, 2, ….
 
-    What a table is asked for tells it, whatever its name. The first position may come after rows that are reserved, as
-    in OPT and RoBERTa.
+    Tables are recognised by their indices, not by name. Reserved rows may precede the first position, as in OPT and
+    RoBERTa.
     """
 
     def __init__(self, model: Pretrained):
@@ -236,6 +238,7 @@ class Lookups(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def note(self, table: Tensor, indices: Any) -> None:
+        """Add the number of positions of `table` if `indices` are those of a probe."""
         for size, index in zip(table.shape, indices, strict=False):
             if isinstance(index, slice) and (index.start or 0) == 0 and index.stop == PROBED:
                 self.limits.append(size)
@@ -246,6 +249,6 @@ class Lookups(TorchFunctionMode):
 
 
 def maxima_of(config: Any) -> list[int]:
-    """What the config says of the most tokens it was made for."""
+    """Return the maximum numbers of tokens that the config states."""
     found = [getattr(text_config(config), name, None) for name in MAXIMA]
     return [value for value in found if isinstance(value, int) and value > 1]

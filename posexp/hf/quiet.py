@@ -1,4 +1,4 @@
-"""Keeps transformers and huggingface_hub from drawing bars, logging and warning while posexp works through them."""
+"""A context without progress bars, logs and warnings of transformers and huggingface_hub."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences both inside the block, then puts their loggers, bars and Python's warnings back."""
+    """Silence transformers and huggingface_hub, and restore loggers, bars and Python's warnings at the end."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as bars
 

@@ -1,4 +1,4 @@
-"""The files of a checkpoint: in a folder, or fetched from the Hugging Face hub into its cache."""
+"""The files of a checkpoint: in a folder, or in the cache of the Hugging Face hub."""
 
 import hashlib
 import json
@@ -17,16 +17,16 @@ from posexp.storage.names import is_name, plain_name
 from posexp.storage.untrusted import visible
 
 FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
-NOT_FETCHED = ["*/*", "consolidated*"]  # other formats of the same weights
-UNSHAPING = {"_name_or_path", "transformers_version", "posexp_run"}  # keys of config.json
+NOT_FETCHED = ["*/*", "consolidated*"]  # other formats of the weights
+UNSHAPING = {"_name_or_path", "transformers_version", "posexp_run"}  # keys of config.json that do not change the model
 
 
 @dataclass(frozen=True)
 class Source:
-    """`given` is what the user named, `name` what tables call it; `commit` that of the hub, None for a folder.
+    """A checkpoint on disk.
 
-    `sha256` is of all the weights, `config` what config.json holds: the same weights with another config are another
-    model.
+    `given` is the value of hf=, `name` the name in tables, `commit` the commit on the hub, None for a folder. `sha256`
+    is the checksum of all weights, `config` the content of config.json.
     """
 
     folder: Path
@@ -38,15 +38,15 @@ class Source:
 
     @property
     def config_sha256(self) -> str:
-        """Of all that config.json says of the model; not of where it was saved, by which version."""
+        """The checksum of config.json without the keys UNSHAPING."""
         about = {key: value for key, value in self.config.items() if key not in UNSHAPING}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def find_source(given: str) -> Source:
-    """The checkpoint of a folder or a hub id, `id@revision` for one that is not the latest.
+    """Return the checkpoint of a folder or of a hub id, where `id@revision` selects a revision.
 
-    Raises Misuse if there is none, it cannot be fetched, or its weights are not safetensors.
+    Raises Misuse if it does not exist or cannot be fetched, or if its weights are not safetensors.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():
@@ -69,13 +69,13 @@ def find_source(given: str) -> Source:
 
 
 def fetch(repository: str, revision: str | None) -> Path:
-    """The folder of the hub's cache that holds the model at this revision."""
+    """Fetch a model and return its folder in the hub's cache. Raises Misuse if the model cannot be fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     reachable = can_reach_hub()
     if reachable:
-        say(f"fetching {repository} from the hub, or what of it is not in its cache yet")
+        say(f"fetching {repository} from the hub (files in its cache are reused)")
     try:
         with quiet(), offline(not reachable):
             found = snapshot_download(
@@ -86,15 +86,16 @@ def fetch(repository: str, revision: str | None) -> Path:
             f"hf={repository}: there is no such folder, and the Hugging Face hub cannot be reached for a model of that "
             "name: name a folder, or fetch it once on a machine with internet"
         ) from error
-    except Exception as error:  # an unknown, private or gated model, or a broken connection
+    except Exception as error:  # an unknown, private or gated model, or no connection
         raise_disk_error(error)
-        raise Misuse(f"hf={repository}: the hub does not give it: {why(error)}") from error
+        raise Misuse(f"hf={repository}: it cannot be fetched from the hub: {why(error)}") from error
     return Path(found)
 
 
 def read_source(folder: Path, given: str, name: str, commit: str | None) -> Source:
+    """Read the config and checksums of a folder. Raises Misuse without a readable config.json or safetensors."""
     try:
-        # plain JSON: some have an Infinity
+        # json, not json_of: some configs contain Infinity
         config = json.loads((folder / "config.json").read_bytes()) if (folder / "config.json").is_file() else None
         if config is None:
             raise FileNotFoundError
@@ -110,7 +111,7 @@ def read_source(folder: Path, given: str, name: str, commit: str | None) -> Sour
         others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
         raise Misuse(
             f"hf={given} holds {others}: posexp loads safetensors alone, as other formats can run code; "
-            "save_pretrained of a loaded model writes them"
+            "save_pretrained of a loaded model writes safetensors"
         )
     digests = "".join(f"{path.name} {atomic.sha256(path)}\n" for path in weights)
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
@@ -118,7 +119,7 @@ def read_source(folder: Path, given: str, name: str, commit: str | None) -> Sour
 
 
 def name_of(config: dict[str, Any], name: str) -> str:
-    """What a checkpoint is called: as the run that posexp exported, or as its folder or repository is."""
+    """Return the name of a checkpoint: the run that posexp exported, or else the folder or repository."""
     called = config.get("posexp_run")
     if isinstance(called, str) and is_name(called):
         return called
@@ -126,7 +127,7 @@ def name_of(config: dict[str, Any], name: str) -> str:
 
 
 def code_from_outside(value: Any) -> str | None:
-    """The repository of compiled kernels that a config asks for, which transformers would fetch and run."""
+    """Return the repository of compiled kernels in a config, which transformers would fetch and run, or None."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if str(key).endswith("implementation") and isinstance(inner, str) and "/" in inner:
@@ -136,26 +137,25 @@ def code_from_outside(value: Any) -> str | None:
 
 
 def elements(source: Source) -> tuple[int, int]:
-    """(tensors, numbers) in the weights of a checkpoint, by what their headers say. Raises Misuse if one cannot be
-    read."""
+    """Return (tensors, numbers) in the weights from the headers of their files. Raises Misuse for a damaged header."""
     from safetensors import safe_open
 
     tensors = numbers = 0
     for path in sorted(source.folder.glob("*.safetensors")):
         try:
-            with safe_open(path, "pt") as held:
-                for name in held.keys():  # noqa: SIM118 - it is no dict
+            with safe_open(path, "pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 - not a dict
                     tensors += 1
-                    numbers += math.prod(held.get_slice(name).get_shape())
+                    numbers += math.prod(weights.get_slice(name).get_shape())
         except Exception as error:  # safetensors raises its own kind
             raise Misuse(f"hf={source.given}: transformers cannot load it: {path.name}: {why(error)}") from error
     return tensors, numbers
 
 
 def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
-    """The tokenizer.json of a checkpoint; made from its other files, and kept in `cache`, where it has none.
+    """Return the tokenizer.json of a checkpoint; without one, convert the other tokenizer files into a file in `cache`.
 
-    Raises Misuse where that is not possible.
+    Raises Misuse if the files cannot be converted or written.
     """
     own = source.folder / "tokenizer.json"
     if own.is_file():
@@ -166,9 +166,9 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
         with quiet():
             made = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust, local_files_only=True)
             text = made.backend_tokenizer.to_str(pretty=True)
-    except Exception as error:  # whatever a tokenizer's files, or their absence, make of it
+    except Exception as error:  # tokenizer files fail in many ways
         raise Misuse(
-            f"hf={source.given} has no tokenizer.json, and none can be made of its files: {why(error)}"
+            f"hf={source.given} has no tokenizer.json, and its files cannot be converted to one: {why(error)}"
         ) from error
     path = cache / "tokenizers" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if not path.is_file():
@@ -183,6 +183,6 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
 
 
 def why(error: Exception) -> str:
-    """The beginning of what an error says: those of transformers go on to explain."""
+    """Return at most 160 characters of an error message: those of transformers contain long advice."""
     text = datasets_reason(error)
     return text if len(text) <= 160 else text[:157] + "..."

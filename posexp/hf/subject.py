@@ -1,8 +1,9 @@
-"""A checkpoint that transformers loads, as something to evaluate beside posexp's own runs.
+"""A checkpoint that transformers loads, as a subject of an evaluation.
 
 <results>/<group>/hf-<name>-<digest>/
-    checkpoint.json   what it is: source, hashes of weights, config and tokenizer, sizes, training length
-    rows.jsonl        as of every run; losses/ holds the token losses
+    checkpoint.json   source, hashes of weights, config and tokenizer, sizes, training length
+    rows.jsonl        rows as of every run
+    losses/           token losses
 """
 
 import hashlib
@@ -47,7 +48,7 @@ from posexp.windows.sliding import Sliding
 
 
 class Checkpoint:
-    """Raises Misuse if the checkpoint cannot be loaded, or the text cannot be read in its tokens."""
+    """A checkpoint with its text. Raises Misuse if it cannot be loaded, or if the text cannot be read in its tokens."""
 
     def __init__(self, command: EvalCommand, device: torch.device):
         assert command.hf is not None
@@ -63,8 +64,8 @@ class Checkpoint:
         largest = max(int(self.tokens.ids.max()), begin.bos or 0)
         if largest >= text.vocab_size:
             raise Misuse(
-                f"hf={source.given}: its tokenizer makes token {largest} of the text, and its model knows "
-                f"{text.vocab_size} tokens: they do not belong together"
+                f"hf={source.given}: its tokenizer yields token {largest}, but its model has a vocabulary of "
+                f"{text.vocab_size} tokens: the tokenizer belongs to another model"
             )
         self.train_length = train_length_of(loaded.config, command)
         heads = getattr(text, "num_attention_heads", 1)  # a state-space model has none
@@ -72,14 +73,14 @@ class Checkpoint:
         self.windowed = windows_count(loaded)
         self.window = own_window(loaded.config, self.dims, self.windowed)
         self.source, self.plain = source, CausalLM(loaded.to(device))
-        self.twins: dict[str, CausalLM] = {}  # of other configs
-        self.tried: set[Transform] = set()  # those that the architecture reads
+        self.twins: dict[str, CausalLM] = {}  # by config
+        self.tried: set[Transform] = set()  # transforms that passed check_counts
         about = self.describe(tokenizer) | ({"bos": begin.text} if begin.text else {})
         self.run = folder_of(command, source, about)
         self.about = {
             "run": self.run.name,
             "scheme": source.name,
-            "seed": 0,  # the only one there is
+            "seed": 0,
             "train_length": self.train_length,
             "trained_window": self.named(self.window, self.train_length),
             "weights": source.sha256[:12],
@@ -88,7 +89,7 @@ class Checkpoint:
         }
 
     def describe(self, tokenizer: Path) -> dict[str, Any]:
-        """What checkpoint.json holds."""
+        """Return the content of checkpoint.json."""
         loaded, source = self.plain.model, self.source
         return {
             "name": source.name,
@@ -110,7 +111,7 @@ class Checkpoint:
         }
 
     def variants(self, command: EvalCommand) -> list[Variant]:
-        """As of posexp's runs. Raises Misuse for a window that its config cannot say, too."""
+        """Return the variants as for runs. Raises Misuse also for a window that the config cannot express."""
         found = variants(self.dims, self.window, command.window, command.transform)
         seen = found[0].window
         if seen is not self.window and seen.fingerprint() != self.window.fingerprint():
@@ -141,55 +142,59 @@ class Checkpoint:
         )
 
     def named(self, window: Window, length: int) -> str:
-        """What rows call a window of inputs of `length` tokens: one that is longer than they are, and than those of
-        training, hides nothing."""
+        """Return the name of a window in rows: "full" for one that exceeds `length` and the training length."""
         return "full" if isinstance(window, OwnWindow) and not window.hides(length) else window.fingerprint()
 
     def check_counts(self, transform: Transform) -> None:
+        """Raise NotApplicable if the transform has no effect; each transform is tried once."""
         if transform not in self.tried:
             check_counts(self.plain.model, transform, self.dims)
             self.tried.add(transform)
 
     def twin(self, config: Any) -> CausalLM:
-        """The same weights with another config. Raises NotApplicable if transformers refuses it."""
+        """Return the model with another config. Raises NotApplicable if transformers rejects the config."""
         key = json.dumps(config.to_dict(), sort_keys=True, default=str)
         if key not in self.twins:
             self.twins[key] = trying(self.plain.model, lambda: CausalLM(rebuilt(self.plain.model, config)))
         return self.twins[key]
 
     def cut(self, variant: Variant) -> Variant | None:
-        """Only where every token sees all before it in training, and the architecture knows sliding windows."""
+        """Return the variant with a sliding window of the training length.
+
+        Returns None if the window hides tokens in training, or if the architecture has no sliding window.
+        """
         if not self.windowed or self.named(variant.window, self.train_length) != "full":
             return None
         return Variant(variant.name, variant.transform, Sliding(self.dims, self.train_length))
 
 
 def train_length_of(config: Any, command: EvalCommand) -> int:
-    """Tokens: as given, or else what the config says, before rotary frequencies were rescaled; or the shortest length
-    asked for, as is told. Raises Misuse if there is nothing to go by."""
+    """Return the training length in tokens: the option, else that of the config before frequencies were rescaled.
+
+    Without both, it is the shortest requested length, which is logged. Raises Misuse if no length is requested.
+    """
     if command.train_length is not None:
         return command.train_length
     text = text_config(config)
     rescaled = getattr(text, "rope_parameters", None) or {}
-    # The attribute of that name is Phi-3's, whose default says nothing where nothing is rescaled.
+    # Phi-3 also has a top-level attribute of this name, whose default is meaningless without rescaling.
     for length in (rescaled.get("original_max_position_embeddings"), *maxima_of(config)):
         if isinstance(length, int):
             return length
     if not command.eval.get("lengths"):
-        raise Misuse(f"hf={command.hf}: its config does not say the training length: say train_length=<tokens>")
+        raise Misuse(f"hf={command.hf}: its config does not state the training length: set train_length=<tokens>")
     shortest: int = min(command.eval["lengths"])
-    say(f"hf={command.hf}: its config does not say the training length, taken to be {shortest}: train_length=<tokens>")
+    say(f"hf={command.hf}: its config does not state the training length, {shortest} is assumed: set train_length=…")
     return shortest
 
 
 def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Run:
-    """Where the rows of a checkpoint live: a folder of its own for other weights, config, tokens, training length or
-    beginning token.
+    """Create the folder of a checkpoint's rows; other weights, config, tokens, training length or BOS: another folder.
 
-    Raises Misuse where it cannot be written, RunFailed for a full disk.
+    Raises Misuse if it cannot be written, RunFailed if the disk is full.
     """
     identity = [about[key] for key in ("sha256", "config_sha256", "tokenizer_sha256", "train_length")]
-    identity += [about["bos"]] if "bos" in about else []  # folders from before posexp knew such tokens stay right
+    identity += [about["bos"]] if "bos" in about else []  # without BOS, digests equal those of older versions
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     run = Run(Path(command.results).expanduser() / command.group / f"hf-{source.name}-{digest}")
     check_room("results", run.folder)

@@ -84,7 +84,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["--lengths"], "--lengths needs a value"),
         (["--lengths", "16,32,16"], "evaluation length 16 is given more than once"),
         (["eval.lengths=[]"], "eval.lengths is empty"),
-        (["eval.protocols=[perplexity]"], "no protocol 'perplexity'; there are same_targets"),
+        (["eval.protocols=[perplexity]"], "unknown protocol 'perplexity'; choose from same_targets"),
         (["eval.protocols=[]"], "eval.protocols is empty"),
         (["model.d_model=30"], "15 of a head's 15"),
         (["model.n_head=3"], "model.d_model=32 is not divisible by model.n_head=3"),

@@ -128,7 +128,7 @@ def test_the_saving_is_told(finished: Path) -> None:
         *("wandb.mode=disabled", "cache=cache", "--runs", "rope*"),
         cwd=finished,
     )
-    (line,) = (line for line in answer.err.splitlines() if "tokens read for rows that take" in line)
+    (line,) = (line for line in answer.err.splitlines() if "without shared passes" in line)
     read, asked = (int(word.replace(",", "")) for word in line.split() if word.replace(",", "").isdigit())
     assert asked > 2.5 * read
 

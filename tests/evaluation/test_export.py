@@ -146,7 +146,7 @@ def test_a_run_can_be_exported_into_a_folder_of_its_own_name(finished):
     assert json.loads((finished / "mine" / "config.json").read_text())["posexp_run"] == run.name
     assert "export/" not in str(list(run.iterdir()))
     refused = here("export", run.name, "folder=text", cwd=finished).refusal()
-    assert "folder=text holds something else already: choose another" in refused
+    assert "folder=text holds something else already: choose another folder" in refused
     assert "is for one run, and 2 match" in here("export", "folder=mine", cwd=finished).refusal()
 
 

@@ -269,11 +269,11 @@ def test_a_transform_without_an_equivalent_does_not_apply(made, text, checkpoint
         ("falcon", "yarn", "FalconForCausalLM gives the same logits with other rotary frequencies"),
         ("granite", "pi", "GraniteMoeHybridForCausalLM gives the same logits"),
         ("falcon", "dynamic_ntk", "nothing to change"),
-        ("recurrent", "yarn", "transformers refuses it for RecurrentGemmaForCausalLM: .*does not support RoPE types"),
+        ("recurrent", "yarn", "transformers rejects it for RecurrentGemmaForCausalLM: .*does not support RoPE types"),
         ("pair", "dynamic_ntk", "one pair of channels is rotated"),
         ("pair", "ntk", "one pair of channels is rotated"),
         ("gpt-neox", "p_rope", "a part of each head is rotated"),
-        ("gptj", "yarn", "the rotary frequencies of GPTJConfig stand in code"),
+        ("gptj", "yarn", "the rotary frequencies of GPTJConfig are set in code"),
     ],
 )
 def test_a_transform_that_changes_no_logit_or_is_refused_does_not_apply(made, text, checkpoint_name, name, says):
@@ -312,8 +312,8 @@ def test_transforms_that_do_not_apply_take_no_rows_along(made, text, tmp_path):
     words = ["eval", "--lengths", "64,128", f"hf={made('recurrent')}", *WORDS, "eval.protocols=[nonoverlapping]"]
     answer = here(*words, "train_length=64", "+transform=yarn,ntk", f"results={tmp_path}", cwd=text)
     assert answer.code == 0, answer.err
-    assert "transform yarn does not apply: transformers refuses it for RecurrentGemmaForCausalLM" in answer.err
-    assert "nonoverlapping 64: ntk(factor=1) changes nothing, losses are those without it" in answer.err
+    assert "transform yarn does not apply: transformers rejects it for RecurrentGemmaForCausalLM" in answer.err
+    assert "nonoverlapping 64: ntk(factor=1) changes nothing: losses equal those without it" in answer.err
     assert "ntk(factor=2) changes nothing" not in answer.err
     (path,) = tmp_path.glob("default/hf-*/rows.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -365,7 +365,7 @@ def test_a_model_without_attention_is_evaluated_too(made, text):
 
 def test_without_a_training_length_the_shortest_length_asked_for_counts(made, text, capsys):
     assert opened(made("bloom"), text, eval={"lengths": [96, 48]}).train_length == 48
-    assert "its config does not say the training length, taken to be 48: train_length=" in capsys.readouterr().err
+    assert "its config does not state the training length, 48 is assumed: set train_length=" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
@@ -492,9 +492,9 @@ def test_rows_with_and_without_a_beginning_token_lie_apart_and_the_first_line_sa
     assert all(answer.code == 0 for answer in said), said
     first = [answer.err.splitlines()[0].partition("/ck: ")[2] for answer in said]
     assert first == [
-        "every window begins with the special token <bos> (BOS), as the tokenizer does it",
-        "windows begin without a BOS, hf.bos=false",
-        "every window begins with the special token <bos> (BOS), hf.bos=true",
+        "every input begins with the special token <bos> (BOS), the default of the tokenizer",
+        "inputs begin without a BOS, hf.bos=false",
+        "every input begins with the special token <bos> (BOS), hf.bos=true",
     ]
     assert "measured already" in said[2].err, "the same model, whoever asked for the token"
     runs = list((tmp_path / "results" / "default").glob("hf-ck-*"))
@@ -566,14 +566,14 @@ def wrong(made, into: Path, name: str) -> Path:
         ("gone/there", [], "there is no such folder; name one, or a model of the hub"),
         ("bin", [], "holds pytorch_model.bin: posexp loads safetensors alone"),
         ("weights", [], "transformers cannot load it"),
-        ("tokenizer", [], "has no tokenizer.json, and none can be made of its files"),
+        ("tokenizer", [], "has no tokenizer.json, and its files cannot be converted to one"),
         ("model.gguf", [], "is a GGUF file, and posexp loads folders of safetensors: load it in transformers by"),
         ("config", [], "holds no config.json, so it is not a checkpoint of transformers"),
         ("json", [], "its config.json cannot be read"),
-        ("future", [], "is no causal language model: in BertLMHeadModel tokens see later ones"),
-        ("kind", [], "is no causal language model: its model_type is 't5'"),
+        ("future", [], "is not a causal language model: tokens of BertLMHeadModel attend to later ones"),
+        ("kind", [], "is not a causal language model: its model_type is 't5'"),
         ("classifier", [], "its weights lack lm_head.weight"),
-        ("sizes", [], "transformers loads it as Qwen3ForCausalLM, and cannot run it: The size of tensor"),
+        ("sizes", [], "transformers loads it as Qwen3ForCausalLM but cannot run it: The size of tensor"),
         ("code", [], "its code comes with the checkpoint, from outside transformers: say trust=true"),
         ("llama", ["window=sinks"], "LlamaForCausalLM has no other window than 'full'"),
         ("llama", ["+transform=logn"], "logn(from=64) has no equivalent in transformers"),
@@ -604,7 +604,7 @@ def test_a_tokenizer_that_does_not_belong_to_the_model_is_refused(made, text, tm
     layout["added_tokens"] = [{"id": V, "content": "model", **flags}]
     (folder / "tokenizer.json").write_text(json.dumps(layout))
     refused = here("eval", "--lengths", "16", f"hf={folder}", *WORDS, cwd=text).refusal()
-    assert f"its tokenizer makes token {V} of the text, and its model knows {V} tokens" in refused
+    assert f"its tokenizer yields token {V}, but its model has a vocabulary of {V} tokens" in refused
 
 
 def test_a_hub_out_of_reach_is_said_at_once(text, tmp_path):

@@ -147,7 +147,7 @@ def test_rolling_is_that_of_lm_evaluation_harness():
 def test_a_bound_that_is_kept_loosely_is_said_with_the_tokens_to_read():
     tokens = text(*[300] * 20)
     (line,) = announcement(tokens, EvalConfig(protocols=["nonoverlapping"], targets=500), [16, 64])
-    assert line.endswith("documents; eval.targets=500 bounds whole windows loosely: 4,096 tokens are read at length 64")
+    assert line.endswith("documents; eval.targets=500 bounds whole spans loosely: 4,096 tokens are read at length 64")
     (line,) = announcement(tokens, EvalConfig(protocols=["nonoverlapping"], targets=None), [16, 64])
     assert "eval.targets" not in line
 
@@ -160,7 +160,7 @@ def test_behind_a_beginning_token_a_span_is_whole_and_nothing_repeats_what_is_no
     copy = row.tokens.ids[first - 1 : stop]
     assert len(copy) == 8 and (row.tokens.ids[start + 1 : start + 9] == copy).all()
     assert PROTOCOLS["repeats"].cut(replace(tokens, bos=None), [V], V, 1, None), "0 to 22 and 0 again"
-    with pytest.raises(Misuse, match="no rare token comes twice"):
+    with pytest.raises(Misuse, match="no rare token occurs twice"):
         PROTOCOLS["repeats"].cut(tokens, [V], V, 1, None)
 
 
@@ -298,10 +298,8 @@ def test_a_command_says_the_reach_the_targets_and_the_documents_and_what_is_beyo
         near
         == "same_targets: reach 512 tokens, up to which all lengths score the same 640 targets in 24 of 24 documents"
     )
-    assert far.startswith(
-        "same_targets: 2048 is beyond the reach of 512 tokens: measured, with the shorter lengths beside"
-    )
-    assert "on 640 targets in 4 of 24 documents" in far and far.endswith("reported apart")
+    assert far.startswith("same_targets: 2048 is beyond the reach of 512 tokens: measured with the shorter lengths")
+    assert "on a far set of 640 targets in 4 of 24 documents" in far and far.endswith("reported apart")
     (only,) = announcement(tokens, EvalConfig(protocols=["same_targets"]), [512])
     assert "the same 8,192 targets" in only and MIN_TARGETS <= 8192
 

@@ -92,7 +92,7 @@ def test_a_length_beyond_the_reach_is_said_before_it_is_measured_and_reported_ap
     assert answer.code == 0, answer.err
     before, far = answer.err.splitlines()[:2]
     assert before.startswith("same_targets: reach 8192 tokens")
-    assert far.startswith("same_targets: 16384 is beyond the reach of 8192 tokens: measured, with the shorter lengths")
+    assert far.startswith("same_targets: 16384 is beyond the reach of 8192 tokens: measured with the shorter lengths")
     sets: dict[str, set[int]] = {}
     for row in rows_of(tmp_path):
         if row["protocol"] == "same_targets" and row["targets"] == 256:

@@ -832,9 +832,9 @@ def test_a_checkpoint_of_any_name_stays_in_its_group(llama, group, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"hidden_size": 1 << 20, "head_dim": 1 << 19}, "its config is of a larger model than its weights"),
+        ({"hidden_size": 1 << 20, "head_dim": 1 << 19}, "its config describes a larger model than its weights"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),
-        ({"vocab_size": 1 << 33}, "its config is of a larger model than its weights"),
+        ({"vocab_size": 1 << 33}, "its config describes a larger model than its weights"),
         ({"attn_implementation": "somebody/kernels"}, "code from outside transformers, 'somebody/kernels'"),
         ({"num_attention_heads": 0}, "transformers cannot load it"),
         ({"hidden_size": "x" * 100_000}, "transformers cannot load it"),
