@@ -20,8 +20,8 @@ GIB = 2**30
 def bench(command: BenchCommand) -> None:
     """Measure all contenders, print the tables and write <folder>/<name>/.
 
-    Raises Misuse if a scheme is unknown, the device is unavailable or peers are not installed. Raises RunFailed if no
-    contender can be measured or the folder cannot be written.
+    Raises Misuse for an unknown scheme, unavailable device or missing peers, and RunFailed if no contender can be
+    measured or the folder cannot be written.
     """
     from posexp.bench.interleave import measure
     from posexp.bench.models import BASE, Settings
@@ -135,7 +135,7 @@ def cpu_name() -> str:
 def write_bench(
     command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
 ) -> "tuple[Path, list[Table]]":
-    """Write all files of the bench. Return the folder and the tables. Raises RunFailed if a file cannot be written."""
+    """Write all files. Return the folder and the tables. Raises RunFailed if the folder cannot be written."""
     from posexp.bench.picture import pictures
     from posexp.bench.table import bench_markdown, bench_to_csv, tables
     from posexp.storage import atomic
@@ -171,7 +171,7 @@ def write_bench(
 
 
 def name_of(command: BenchCommand) -> str:
-    """Return the default folder name: the date, up to four scheme names or their number, and "peers"."""
+    """Return the date, up to four scheme names or their number, and "peers"."""
     few = command.schemes if len(command.schemes) <= 4 else [f"{len(command.schemes)}-schemes"]
     peers = ["peers"] if command.peers or command.peers_path else []
     return "-".join([time.strftime("%Y-%m-%d"), *few, *peers])

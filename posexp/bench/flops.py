@@ -16,15 +16,12 @@ from torch import Tensor, nn
 
 from posexp.config.sections import Precision
 
-SIZE = 2048  # rows of the square matrices whose product defines the peak
+SIZE = 2048  # rows of the square matrices
 REPEATS = {"cpu": 1, "cuda": 50}  # a single product on a GPU is too short to time
 
 
 def matmul_parameters(model: nn.Module, head: Tensor) -> int:
-    """Return the number of weights that every token is multiplied with: linear layers and the output layer `head`.
-
-    Each weight counts once, also if `head` is tied to the embedding.
-    """
+    """Return the number of weights in linear layers and the output layer `head`, which may be tied."""
     linear: list[Any] = [
         module
         for module in model.modules()
@@ -34,11 +31,7 @@ def matmul_parameters(model: nn.Module, head: Tensor) -> int:
 
 
 def flops_per_token(parameters: int, n_layer: int, d_model: int, keys: float, training: bool) -> float:
-    """Return FLOPs per token.
-
-    `parameters` is the count of `matmul_parameters`. `keys` is the mean number of keys visible to a query, which is
-    half the sequence length without a window.
-    """
+    """Return FLOPs per token for the count of `matmul_parameters` and the mean number of keys visible to a query."""
     forward = 2 * parameters + 4 * n_layer * keys * d_model
     return 3 * forward if training else forward
 

@@ -79,11 +79,7 @@ class Worker:
 
 @dataclass
 class Measured:
-    """The measurements of one contender at one length.
-
-    `seconds` is the time of a pass by round. `matmul_peaks` has the matrix peak of each round, in operations per
-    second. `peak_memory` is in bytes.
-    """
+    """The measurements of one contender at one length."""
 
     contender: Contender
     what: str
@@ -92,9 +88,9 @@ class Measured:
     facts: Answer = field(default_factory=dict)
     tokens: int = 0  # of a pass
     flops_per_token: float = 0.0
-    seconds: dict[int, float] = field(default_factory=dict)
-    matmul_peaks: list[float] = field(default_factory=list)
-    peak_memory: int | None = None
+    seconds: dict[int, float] = field(default_factory=dict)  # of a pass, by round
+    matmul_peaks: list[float] = field(default_factory=list)  # operations per second, by round
+    peak_memory: int | None = None  # bytes
 
 
 @contextmanager
@@ -115,10 +111,7 @@ def workers(
 def measure(
     contenders: list[Contender], settings: Settings, lengths: list[int], rounds: int
 ) -> Iterator[list[Measured]]:
-    """Measure training at its length, then evaluation at each of `lengths`, then memory.
-
-    Yields all results so far after each of the three stages.
-    """
+    """Measure training, evaluation at each of `lengths`, and memory. Yield all results so far after each stage."""
     found = timed(contenders, settings, "training", [settings.length], rounds)
     yield found
     found += timed(contenders, settings, "evaluation", lengths, rounds)
@@ -152,10 +145,7 @@ def timed(
 
 
 def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[], object]) -> None:
-    """Fill the rows and call `advance` after each turn.
-
-    The first round is a warm-up that determines the number of passes per turn.
-    """
+    """Fill the rows. The first round is a warm-up that determines the number of passes per turn."""
     repeat: dict[Worker, int | None] = dict.fromkeys(row_of)
     for index in range(rounds + 1):
         for worker, row in row_of.items():

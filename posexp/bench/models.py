@@ -59,16 +59,12 @@ def heard(message: dict[str, Any]) -> Settings:
 
 @dataclass
 class Subject:
-    """A contender that has been built.
-
-    `loss` computes the training loss of tokens and targets, [B, T] each. `read` scores every target of one sequence of
-    ids, [S]. `head` is the weight of the output layer, [V, D].
-    """
+    """A contender that has been built. `read` scores every target of one sequence."""
 
     model: "nn.Module"
-    loss: Callable[["Tensor", "Tensor"], "Tensor"]
-    read: Callable[["Tensor"], None]
-    head: "Tensor"
+    loss: Callable[["Tensor", "Tensor"], "Tensor"]  # of tokens and targets, [B, T] each
+    read: Callable[["Tensor"], None]  # ids [S]
+    head: "Tensor"  # weight of the output layer, [V, D]
     path: str
     max_length: int | None = None
     keys: "Callable[[int], float]" = lambda length: length / 2  # mean number of keys visible to a query

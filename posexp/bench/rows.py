@@ -58,7 +58,7 @@ def row_of(one: Measured, base: Measured | None, peer: Measured | None) -> Row:
 
 
 def ratio(one: Measured, other: Measured | None) -> float | None:
-    """Return the median ratio of speeds over the rounds that both have, or None if there are none."""
+    """Return the median ratio of speeds over shared rounds, or None without any."""
     if other is None:
         return None
     pairs = [(other.seconds[index], seconds) for index, seconds in one.seconds.items() if index in other.seconds]

@@ -60,10 +60,7 @@ class Bench:
         }
 
     def turn(self, length: int, repeat: int | None) -> Answer:
-        """Measure the mean time of `repeat` passes, and the matrix peak after them.
-
-        Without `repeat` the second of two passes is timed.
-        """
+        """Measure the mean time of `repeat` passes, or of one after a warm-up, and then the matrix peak."""
         once = self.work(length)
         if repeat is None:
             once()
@@ -85,10 +82,7 @@ class Bench:
         }
 
     def memory(self, length: int) -> Answer:
-        """Measure the peak memory of a pass, in bytes above the memory before the model was built.
-
-        A first pass allocates what persists, such as the optimizer's state.
-        """
+        """Measure the peak memory of a second pass, in bytes above the memory before the model was built."""
         once = self.work(length)
         once()
         with measured(self.device) as cost:

@@ -1,8 +1,7 @@
 """Measurements of schemes, without verdicts.
 
-Unless stated otherwise a figure is the largest change of a log attention weight, ignoring weights below 1e-13. For
-schemes that define their own attention it is the largest change of the decoder's output, which has unit scale. A figure
-is infinite if a value is not finite.
+A figure is the largest change of a log attention weight (ignoring weights below 1e-13), or of the decoder's output (of
+unit scale) if the scheme defines its own attention. It is infinite if a value is not finite.
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head, N distances,
 Q query tokens.
 """
@@ -16,7 +15,7 @@ from posexp import schemes
 from posexp.check import authors
 from posexp.check.probe import DIMS, QUERIES, VOCAB, Make, Probe, furthest, make_probe, text
 
-CONTENT = 1024  # maximum number of tokens through a whole decoder, for schemes that read content
+CONTENT = 1024  # maximum tokens for schemes that read content
 MAX_POSITION = 2**24  # number of positions that float32 represents exactly
 
 
@@ -77,10 +76,7 @@ def prefix_change(probe: Probe, tokens_1T: Tensor, content: bool = False) -> flo
 
 
 def angle_error(probe: Probe, exact: Probe, length: int) -> float | None:
-    """Return the rotation error of unit queries and keys at the last positions of `length`, against float64.
-
-    The error is relative to the rotated length, and in radians for pure rotations. None if the scheme has no rotation.
-    """
+    """Return the relative error (radians) of rotated unit queries and keys at the last positions, None if unrotated."""
     errors = []
     for (_, part), (_, wanted_part) in zip(probe.parts(), exact.parts(), strict=True):
         rotated, wanted = rotated_units(probe, part, length), rotated_units(exact, wanted_part, length)
@@ -137,10 +133,7 @@ def batch_leak(make: Make) -> float:
 
 
 def order_effect(make: Make) -> float:
-    """Return how much swapping two earlier tokens changes the last output.
-
-    The model has one block, since in deeper models the causal mask alone reveals order.
-    """
+    """Return how much swapping two tokens changes the last output of one block, where the mask reveals no order."""
     probe = make_probe(make, n_layer=1)
     T = reach(probe, 24)
     tokens_1T = text(T)
@@ -219,7 +212,7 @@ class Authors:
 
 
 def authors_numbers(name: str) -> Authors | None:
-    """Compare posexp's scheme with its authors' results. None if the package has no results for it."""
+    """Compare posexp's scheme with its authors' results, None without any."""
     cases = authors.cases(name)
     if not cases:
         return None

@@ -95,10 +95,7 @@ class Probe:
 
 
 def make_probe(make: Make, dtype: torch.dtype = torch.float32, n_layer: int = 2) -> Probe:
-    """Build a decoder whose weights have unit gain, so that logits are about 1.
-
-    Parameters of the scheme that are all zero are drawn at random, so that each has an effect.
-    """
+    """Build a decoder with weights of unit gain (logits of about 1) and no scheme parameters at zero."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         dims = Dims(DIMS.d_model, DIMS.n_head, n_layer, DIMS.train_length)

@@ -37,8 +37,8 @@ MAX_COLUMNS = 6
 class Reading:
     """The statistics of attention, averaged over `sequences` sequences, [L, H, T] each.
 
-    Distances are in tokens and entropies in nats. `left` is the share of attention that no token receives. The `even_`
-    fields, [L, T] each, are for uniform attention over the visible keys.
+    Distances are in tokens, entropies in nats. `left` is the share of attention that no token receives. `even_` fields,
+    [L, T], are for uniform attention over visible keys.
     """
 
     distance: Tensor

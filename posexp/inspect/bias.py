@@ -35,7 +35,7 @@ class Curves:
     bias: Tensor
 
     def name(self, everywhere: bool) -> str:
-        """Return the panel's name. Omit the layers if the bias is the same `everywhere`."""
+        """Return the panel's name, without layers if they are the same `everywhere`."""
         layers = "" if everywhere else f"layer{'s' * (len(self.layers) > 1)} {ranges(self.layers)}"
         query = "" if self.query is None else f"query at {self.query:,}"
         return ", ".join(part for part in (layers, query) if part)

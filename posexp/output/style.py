@@ -56,8 +56,7 @@ class Look:
 def looks_of(labels: Iterable[str]) -> dict[str, Look]:
     """Return the look of each label, derived from a hash of the label so that it is the same in every report.
 
-    If two labels have the same look, the later one in sorted order takes the next free marker or dash. Colours never
-    depend on other labels.
+    Of two labels with the same look, the later one in sorted order takes the next free marker or dash.
     """
     found: dict[str, Look] = {}
     taken: set[tuple[int, int]] = set()

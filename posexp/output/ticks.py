@@ -4,10 +4,7 @@ import math
 
 
 def both_sides(low: float, high: float, linear: float) -> list[float]:
-    """Return at most 10 ticks of an axis that is linear within ±`linear` and logarithmic beyond.
-
-    Ticks are powers of ten of both signs and 0. Steps between powers are added if they fit.
-    """
+    """Return at most 10 ticks, such as −10, −1, 0, 1, 10, of an axis that is linear within ±`linear`."""
     count = math.ceil(math.log10(max(-low, high, linear) / linear)) + 1
     for steps, apart in ((1, 2, 5), 1), ((1, 3), 1), *(((1,), apart) for apart in range(1, count + 1)):
         sizes = [step * linear * 10.0**power for power in range(0, count, apart) for step in steps]

@@ -11,8 +11,7 @@ from posexp.evaluation.statistics import Estimate
 class Cell:
     """The perplexity of one curve at one length over its seeds, and the statuses of seeds without a value.
 
-    `low` and `high` are the lowest and highest seed (`spread`), or the 95 % interval over documents if a single seed
-    has a value. They are None if there is neither.
+    `low` and `high` are the lowest and highest seed (`spread`), the 95 % interval of a single seed, or None.
     """
 
     seeds: int
@@ -64,10 +63,9 @@ def cell_of(rows: list[Row]) -> Cell:
 
 
 def bounds_of(shares: list[tuple[float | None, int | None]]) -> tuple[float, float] | None:
-    """Return bounds for (share, number of examples), one entry per seed.
+    """Return the lowest and highest share over seeds, or for one seed the 95 % score interval (Wilson 1927).
 
-    Bounds are the lowest and highest seed, or for a single seed the 95 % score interval (Wilson 1927). None if a share
-    or the number of examples is unknown.
+    `shares` are (share, examples). None if one is unknown.
     """
     known = [(share, count) for share, count in shares if share is not None]
     if len(known) < len(shares):

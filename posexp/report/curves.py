@@ -68,10 +68,7 @@ def draw_curves(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
 def draw_panel(
     axes: "Axes", table: Table, look_of: dict[str, Look], wide: float, high: float, big: bool, beside: bool = False
 ) -> dict[str, tuple[float, bool]]:
-    """Draw one table and return the end of each curve: (height as a fraction, whether at the right edge).
-
-    `beside` is for a second panel of the same table, which does not repeat the text of the first.
-    """
+    """Draw one table, without text if `beside`. Return each curve's end: (height fraction, whether at the right)."""
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
@@ -197,10 +194,7 @@ def bounds_of(table: Table, curve: str, length: int) -> tuple[float | None, floa
 
 
 def banded(table: Table, curve: str, length: int) -> bool:
-    """Return whether a band is drawn at a point: the paired interval of a change, or the range of the seeds of a level.
-
-    Intervals over documents are not drawn for levels, because all curves share the variation between documents.
-    """
+    """Return whether a point has a band. Levels have none over documents, whose variation all curves share."""
     value = table.values.get((curve, length))
     if value is None or value.low is None or len(table.curves) > BANDED:
         return False

@@ -1,4 +1,4 @@
-"""The strip at the top of a panel, with the lengths where a curve has no value and the reasons. Sizes are in inches."""
+"""The strip at the top of a panel, which marks missing values. Sizes are in inches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from posexp.report.tables import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROW = 0.27  # height of a row of the strip and of a legend entry
+ROW = 0.27  # height of a row
 STRIP = "#f4f4f4"
 
 
@@ -27,10 +27,7 @@ class Failures:
 def failures_of(
     table: Table, curve: str, base: float, size: float, inches: Callable[[float], float], wide: float
 ) -> Failures:
-    """Return the strip's row for a curve.
-
-    `inches` maps an x to its distance from the left edge of the panel, which is `wide` inches wide.
-    """
+    """Return a curve's row. `inches` maps an x to its distance from the left edge of a panel of `wide` inches."""
     found = [(n + base, cell) for n in table.lengths if (cell := table.cells.get((curve, n))) and cell.failures]
     xs = [x for x, _ in found]
     words = "; ".join(dict.fromkeys(cell.failure for _, cell in found))

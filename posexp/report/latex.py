@@ -19,7 +19,7 @@ ESCAPES = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\`{}",
-    "[": "{[}",  # at the start of a row, [ and * would be arguments of the preceding \\
+    "[": "{[}",  # after \\, [ and * would be arguments
     "]": "{]}",
     "*": "{*}",
     "·": r"$\cdot$",

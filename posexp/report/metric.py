@@ -1,4 +1,4 @@
-"""The metrics of tables: perplexity, loss, bits per byte, exact match and change, with their format and axis."""
+"""The metrics of tables, with their format and axis."""
 
 import math
 from collections.abc import Callable
@@ -22,10 +22,8 @@ class Value:
 class Measure:
     """A metric, how it is formatted and how its axis is drawn.
 
-    `name` is the value of the option measure=…, `title` begins titles, and `axis` is the label of the axis. `meaning`
-    completes the sentence "Each cell is …". `over` is the sample of the 95 % interval of a single seed, and `by` is its
-    method. `log` selects a logarithmic axis. `linear` selects an axis that is linear within ±`linear` and logarithmic
-    beyond. `whole` is the range of an axis that always shows all possible values.
+    `meaning` completes "Each cell is …". `over` and `by` are the sample and method of a single seed's 95 % interval.
+    The axis is logarithmic with `log`, logarithmic beyond ±`linear`, and always covers `whole`.
     """
 
     name: str
@@ -72,10 +70,7 @@ def loss(cell: "Cell") -> Value | None:
 
 
 def bits_per_byte(cell: "Cell") -> Value | None:
-    """Return bits per byte with the scaled interval of the loss.
-
-    Scaling is valid because bytes per target are about equal in every bootstrap sample.
-    """
+    """Return bits per byte with the loss's interval, scaled since samples have about equal bytes per target."""
     value = loss(cell)
     if value is None or cell.bits_per_byte is None:
         return None

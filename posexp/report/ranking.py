@@ -1,7 +1,6 @@
-"""The ranking picture for many curves: one row per curve, sorted by the value at the longest length.
+"""The ranking picture: one row per curve, sorted by the value at the longest length. Sizes are in inches.
 
-Dots are the values from the training length to the longest length. Lines above and below a row are the range of the
-seeds at its first and last length. Sizes are in inches.
+Dots are values. Lines above and below a row are the range of the seeds at its first and last length.
 """
 
 import math

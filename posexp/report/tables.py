@@ -125,10 +125,7 @@ def tables(
 
 
 def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estimate]) -> Table:
-    """Return the table with the verdicts and changes of its cells.
-
-    If some curves have no verdicts, as without stored losses, verdicts are added only if one of them has a difference.
-    """
+    """Return the table with its changes and verdicts, but no verdicts if they lack curves and have no differences."""
     if table.protocol != PROTOCOL:
         return table
     cells = {key: replace(cell, change=change_of(table, *key, changes)) for key, cell in table.cells.items()}
@@ -139,10 +136,7 @@ def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estim
 
 
 def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estimate]) -> Estimate | None:
-    """Return the paired change, or without stored losses the difference of means without an interval.
-
-    None if the same seeds have no value at the training length.
-    """
+    """Return the paired change, else the difference of means without an interval, None unless seeds are the same."""
     known = changes.get(table.place(curve, length))
     own, trained = table.cells[curve, length], table.cells.get((curve, min(table.trained[curve])))
     if known or trained is None or own.nll is None or trained.nll is None:
@@ -175,10 +169,7 @@ def target_sets(rows: list[Row]) -> list[Any]:
 
 
 def families(rows: list[Row]) -> list[tuple]:
-    """Return the family of each row: the connected component of runs that share targets at any length.
-
-    Components are computed within a protocol and stride. Two tasks, or two texts, are two families.
-    """
+    """Return each row's family: the component of runs that share targets under one protocol and stride."""
     above: dict[tuple, tuple] = {}
 
     def top(node: tuple) -> tuple:

@@ -11,10 +11,7 @@ DENSE = 16  # more lengths than this are drawn without markers, and only some ar
 
 
 def y_range(table: Table, banded: Iterable[tuple[str, int]]) -> tuple[float, float]:
-    """Return the limits of the axis, with a margin around all values and bands.
-
-    The linear part of an axis, or its whole range, is always included.
-    """
+    """Return axis limits around all values and bands, and the linear part or whole range of the metric."""
     measure = table.measure
     numbers: list[float | None] = [value.value for value in table.values.values()]
     numbers += [bound for key in banded for bound in (table.values[key].low, table.values[key].high)]
