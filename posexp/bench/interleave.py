@@ -138,7 +138,7 @@ def timed(
                 row_of[worker] = row
                 found.append(row)
                 if row.status != OK:
-                    tell(row)
+                    log_status(row)
             with progress(f"{what} at {length:,} tokens", (rounds + 1) * len(row_of), "turns") as bar:
                 take_turns(row_of, rounds, bar.advance)
     return found
@@ -153,7 +153,7 @@ def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[]
                 answer = worker.ask(do="turn", length=row.length, repeat=repeat[worker])
                 if answer["status"] != OK:
                     row.status = answer["status"]
-                    tell(row)
+                    log_status(row)
                 elif index == 0:
                     repeat[worker] = math.ceil(TURN / answer["seconds"])
                     row.tokens, row.flops_per_token = answer["tokens"], answer["flops_per_token"]
@@ -169,8 +169,8 @@ def remember(row: Measured, settings: Settings) -> None:
     row.status = answer["status"]
     row.peak_memory = answer.get("peak_memory")
     if row.status != OK:
-        tell(row)
+        log_status(row)
 
 
-def tell(row: Measured) -> None:
+def log_status(row: Measured) -> None:
     say(f"{row.contender.name}, {row.what} at {row.length:,} tokens: {row.status}")

@@ -60,8 +60,8 @@ def load_peer(contender: Contender) -> Build:
 def logits_of(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
     """Return logits, [B, T, V], of any library. nanoGPT returns those of all tokens only if it gets targets."""
     nano = type(model).__name__ == "GPT"
-    given = model(tokens_BT, targets_BT.contiguous())[0] if nano else model(tokens_BT)
-    return getattr(given, "logits", given)
+    output = model(tokens_BT, targets_BT.contiguous())[0] if nano else model(tokens_BT)
+    return getattr(output, "logits", output)
 
 
 def head_of(model: nn.Module) -> Tensor:

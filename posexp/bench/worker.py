@@ -41,7 +41,7 @@ class Bench:
         self.settings, self.training = settings, training
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
-        self.before = held(self.device)
+        self.before = memory_in_use(self.device)
         self.subject = build(settings, self.device, self.precision)
         self.model = self.subject.model.train(training)
         self.config = TrainConfig()
@@ -167,10 +167,10 @@ def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question
 
 def worker_reason(error: Exception) -> str:
     """Return the error as one line."""
-    said = " ".join(str(error).split())[:200]
+    message = " ".join(str(error).split())[:200]
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
-    return said if isinstance(error, PosexpError) else f"{type(error).__name__}: {said}"
+    return message if isinstance(error, PosexpError) else f"{type(error).__name__}: {message}"
 
 
 def limit_memory(extra: int) -> None:
@@ -183,7 +183,7 @@ def limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def held(device: torch.device) -> int:
+def memory_in_use(device: torch.device) -> int:
     """Return the bytes in memory now."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)

@@ -193,12 +193,12 @@ def is_finite(probe: Probe, length: int) -> bool:
     pos_1T = torch.tensor([[0, length // 2, length - 1]])
     ones_1HTC = torch.ones(1, DIMS.n_head, 3, DIMS.head_dim, dtype=probe.dtype)
     with probe.precision():
-        given: list[Tensor | None] = [probe.scheme.embed(ones_1HTC.new_ones(1, 3, DIMS.d_model), pos_1T)]
+        outputs: list[Tensor | None] = [probe.scheme.embed(ones_1HTC.new_ones(1, 3, DIMS.d_model), pos_1T)]
         for _, part in probe.parts():
-            given += part.rotate(ones_1HTC, ones_1HTC, pos_1T)
+            outputs += part.rotate(ones_1HTC, ones_1HTC, pos_1T)
             with torch.autocast("cpu", enabled=False):
-                given += [part.distance_bias(pos_1T[0]), part.bias(pos_1T[:, -1:], pos_1T)]
-    return all(bool(part.isfinite().all()) for part in given if part is not None)
+                outputs += [part.distance_bias(pos_1T[0]), part.bias(pos_1T[:, -1:], pos_1T)]
+    return all(bool(part.isfinite().all()) for part in outputs if part is not None)
 
 
 @dataclass(frozen=True)

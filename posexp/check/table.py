@@ -39,16 +39,16 @@ def summary(report: Report) -> Iterator[str]:
         return
     for promise in report.promises:
         yield f"{promise.name} {short(promise.figure)} ({promise.bound})"
-    said_of: dict[str, list[str]] = {}
+    kinds_of: dict[str, list[str]] = {}
     for kind, reach in report.finite.items():
-        said_of.setdefault(said(reach), []).append(name_of(kind))
-    for words, kinds in said_of.items():
+        kinds_of.setdefault(finite_text(reach), []).append(name_of(kind))
+    for words, kinds in kinds_of.items():
         yield f"{words} in {' and '.join(kinds)}"
     if report.authors is None:
         yield "authors' numbers: none"
 
 
-def said(reach: Reach) -> str:
+def finite_text(reach: Reach) -> str:
     if reach.broken is None:
         return (
             f"finite to {reach.tried:,} tokens and more"

@@ -3,28 +3,28 @@
 const view = {};
 
 function readView() { // from the address; missing or invalid options get their default
-  const said = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-  const pick = (key, options, otherwise = options[0]) => (options.includes(said.get(key)) ? said.get(key) : otherwise);
+  const params = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+  const pick = (key, options, otherwise = options[0]) => (options.includes(params.get(key)) ? params.get(key) : otherwise);
   view.table = pick("table", DATA.tables.map((table) => table.key));
   view.measure = pick("measure", Object.keys(MEASURES), null); // null: the table's metric
-  view.relative = said.get("relative") === "1";
-  view.off = new Set(said.getAll("off"));
+  view.relative = params.get("relative") === "1";
+  view.off = new Set(params.getAll("off"));
   view.heat = pick("heat", Object.keys(HEAT_SCALES));
   view.lines = pick("lines", ["all", "differing"]);
-  view.find = said.get("find") || "";
+  view.find = params.get("find") || "";
 }
 
 function writeView() {
-  const said = new URLSearchParams();
-  if (view.table !== DATA.tables[0].key) said.set("table", view.table);
-  if (view.measure) said.set("measure", view.measure);
-  if (view.relative) said.set("relative", "1");
-  for (const curve of view.off) said.append("off", curve);
-  if (view.heat !== "loss") said.set("heat", view.heat);
-  if (view.lines !== "all") said.set("lines", view.lines);
-  if (view.find) said.set("find", view.find);
+  const params = new URLSearchParams();
+  if (view.table !== DATA.tables[0].key) params.set("table", view.table);
+  if (view.measure) params.set("measure", view.measure);
+  if (view.relative) params.set("relative", "1");
+  for (const curve of view.off) params.append("off", curve);
+  if (view.heat !== "loss") params.set("heat", view.heat);
+  if (view.lines !== "all") params.set("lines", view.lines);
+  if (view.find) params.set("find", view.find);
   try {
-    history.replaceState(null, "", `#${said}`);
+    history.replaceState(null, "", `#${params}`);
   } catch { /* frames without an address raise */ }
 }
 
