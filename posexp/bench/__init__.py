@@ -1,4 +1,4 @@
-"""posexp bench: speed and memory of schemes in training and evaluation, beside each other and other libraries."""
+"""The posexp bench command, which compares speed and memory of schemes and other libraries."""
 
 import json
 import platform
@@ -18,10 +18,10 @@ GIB = 2**30
 
 
 def bench(command: BenchCommand) -> None:
-    """Measures, prints the tables, and writes <folder>/<name>/.
+    """Measure all contenders, print the tables and write <folder>/<name>/.
 
-    Raises Misuse for the name of no scheme, a device that is not there, or peers that are not installed; RunFailed
-    if no contender could be measured, or the folder not be written.
+    Raises Misuse for an unknown scheme, unavailable device or missing peers, and RunFailed if no contender can be
+    measured or the folder cannot be written.
     """
     from posexp.bench.interleave import measure
     from posexp.bench.models import BASE, Settings
@@ -43,15 +43,15 @@ def bench(command: BenchCommand) -> None:
         threads=command.threads,
         memory_limit=int(command.memory_limit_gib * GIB),
     )
-    for found in measure(contenders, settings, command.lengths, command.rounds):  # stopped late, it has something
+    for found in measure(contenders, settings, command.lengths, command.rounds):  # results are written after each stage
         rows = rows_of(found, BASE)
         details: dict[str, Any] = {}
-        for one in found:  # posexp's come first, and know most
+        for one in found:  # the details of posexp's own contenders take precedence
             details = {**one.facts.get("details", {}), **details}
         note = {**about(command), **details, "precision": settings.precision.value, "device": describe(command)}
         peaks = [row["matmul_flops"] for row in rows if row["matmul_flops"]]
         if not peaks:
-            raise RunFailed(f"no contender could be measured; the first: {rows[0]['status']}")
+            raise RunFailed(f"no contender could be measured; status of the first: {rows[0]['status']}")
         note["matmul_gflops"] = round(max(peaks) / 1e9, 1)
         folder, shown = write_bench(command, rows, note, any(contender.peer for contender in contenders))
     from posexp.bench.table import LEGEND
@@ -66,14 +66,14 @@ def bench(command: BenchCommand) -> None:
 
 
 def contenders_of(command: BenchCommand) -> "list[Any]":
-    """posexp's first, and of these the one that ratios are to."""
+    """Return the contenders: the baseline of all ratios, posexp's other schemes, then peers."""
     from posexp.bench.models import BASE, Contender
     from posexp.config.components import chosen, scheme_folders
 
     paths = chosen(list(dict.fromkeys([BASE, *command.schemes])), scheme_folders())
     checkout = Path(command.peers_path).expanduser().resolve() if command.peers_path else None
     if checkout and not (checkout / "model.py").is_file():
-        raise Misuse(f"peers_path={command.peers_path} has no model.py: name the folder of a nanoGPT checkout")
+        raise Misuse(f"peers_path={command.peers_path} has no model.py; it must be the folder of a nanoGPT checkout")
     from posexp.config.components import read_options
     from posexp.dims import Dims
     from posexp.windows import from_config
@@ -113,7 +113,7 @@ def about(command: BenchCommand) -> dict[str, Any]:
 
 
 def bare(override: str) -> str:
-    """Without the quotes that posexp puts around names itself, where they can go."""
+    """Return the override without quotes if it is valid without them."""
     return override.replace("'", "") if re.fullmatch(r"[\w.=,'\[\]-]+", override) else override
 
 
@@ -135,7 +135,7 @@ def cpu_name() -> str:
 def write_bench(
     command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
 ) -> "tuple[Path, list[Table]]":
-    """The folder's files. Raises RunFailed if they cannot be written."""
+    """Write all files. Return the folder and the tables. Raises RunFailed if the folder cannot be written."""
     from posexp.bench.picture import pictures
     from posexp.bench.table import bench_markdown, bench_to_csv, tables
     from posexp.storage import atomic
@@ -148,8 +148,8 @@ def write_bench(
     png, svg = pictures(rows, f"{note['date'][:10]} · {where}")
     readme = (
         f"# posexp bench, {note['date'][:10]}\n\n    {note['command']}\n\n"
-        f"{where}. {sizes}; training steps of {command.batch} x {command.length} tokens, evaluation of one window; "
-        f"medians of {command.rounds} rounds in which all took turns. Commit {note['commit']}"
+        f"{where}. {sizes}; training steps of {command.batch} x {command.length} tokens, evaluation of one sequence; "
+        f"medians of {command.rounds} rounds in which the contenders took turns. Commit {note['commit']}"
         f"{', with changes' if note['dirty'] else ''}. All figures: [bench.csv](bench.csv), "
         "[note.json](note.json).\n\n"
         f"![Training and evaluation speed](bench.png)\n\n{bench_markdown(shown)}"
@@ -171,7 +171,7 @@ def write_bench(
 
 
 def name_of(command: BenchCommand) -> str:
-    """Today, and what ran: schemes by name where these are few."""
+    """Return the date, up to four scheme names or their number, and "peers"."""
     few = command.schemes if len(command.schemes) <= 4 else [f"{len(command.schemes)}-schemes"]
     peers = ["peers"] if command.peers or command.peers_path else []
     return "-".join([time.strftime("%Y-%m-%d"), *few, *peers])

@@ -1,8 +1,8 @@
-"""What a decoder computes for a token, by the usual count, and how fast this process can multiply matrices.
+"""The FLOPs of a decoder per token, and the matrix multiplication speed of this process.
 
-The count (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311, appendix B): two operations
-for each weight that a token is multiplied with, and causal attention, which sees half of all pairs, or those inside
-a window. A backward pass computes twice as much as a forward pass. What is computed again, or for positions, is not
+FLOPs are counted as usual (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
+two operations for each weight that a token is multiplied with, and causal attention over half of all pairs, or over
+those within a window. A backward pass counts twice a forward pass. Recomputation and positional operations are not
 counted.
 
 Shape suffixes: N rows and columns of a square matrix.
@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from posexp.config.sections import Precision
 
-SIZE = 2048  # of the square matrices whose product is called the peak
-REPEATS = {"cpu": 1, "cuda": 50}  # a GPU is done before a clock could tell
+SIZE = 2048  # rows of the square matrices
+REPEATS = {"cpu": 1, "cuda": 50}  # a single product on a GPU is too short to time
 
 
 def matmul_parameters(model: nn.Module, head: Tensor) -> int:
-    """Weights that every token is multiplied with: those of linear layers, and the output layer `head` once, tied to
-    the embedding or not."""
+    """Return the number of weights in linear layers and the output layer `head`, which may be tied."""
     linear: list[Any] = [
         module
         for module in model.modules()
@@ -32,14 +31,13 @@ def matmul_parameters(model: nn.Module, head: Tensor) -> int:
 
 
 def flops_per_token(parameters: int, n_layer: int, d_model: int, keys: float, training: bool) -> float:
-    """`parameters` as `matmul_parameters` counts them, `keys` that a query sees on average: half a sequence's tokens,
-    but through a window."""
+    """Return FLOPs per token for the count of `matmul_parameters` and the mean number of keys visible to a query."""
     forward = 2 * parameters + 4 * n_layer * keys * d_model
     return 3 * forward if training else forward
 
 
 def matmul_peak(device: torch.device, precision: Precision) -> float:
-    """Operations per second of one product of square matrices, just now."""
+    """Measure the operations per second of a product of square matrices."""
     kind = torch.bfloat16 if precision is Precision.bfloat16 else torch.float32
     a_NN = torch.ones(SIZE, SIZE, device=device, dtype=kind)
     repeats = REPEATS.get(device.type, 1)

@@ -1,4 +1,4 @@
-"""The parent's side: workers that take turns, one at a time, while all others wait."""
+"""The parent process of the bench, which runs workers in turns, one at a time."""
 
 import json
 import math
@@ -18,12 +18,12 @@ from posexp.bench.models import Contender, Settings
 from posexp.output.console import progress, say
 
 OK = "ok"
-TURN = 0.3  # seconds that a turn lasts at least
+TURN = 0.3  # minimum seconds per turn
 Answer = dict[str, Any]
 
 
 class Worker:
-    """A process that holds one contender. Its `facts` are asked for once it has been built."""
+    """A process with one contender. Its first answer has the `facts` of the built contender."""
 
     def __init__(self, contender: Contender, settings: Settings, training: bool, rehearse: bool = False):
         self.contender = contender
@@ -31,7 +31,7 @@ class Worker:
         root = str(Path(posexp.__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
-            # -P: a file of the user's folder must not stand in for one of a library's
+            # -P: files in the user's folder must not shadow library modules
             [sys.executable, "-P", "-m", "posexp.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -48,7 +48,7 @@ class Worker:
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # it died: `receive` says of what
+            pass  # the process died: `receive` reports the reason
 
     def receive(self) -> Answer:
         assert self.process.stdout is not None
@@ -60,7 +60,7 @@ class Worker:
         return self.receive()
 
     def death(self) -> str:
-        """One line on a process that ended without an answer."""
+        """Return one line on why the process ended without an answer."""
         code = self.process.wait()
         self.errors.seek(0)
         last = ([line.strip() for line in self.errors if line.strip()] or [""])[-1]
@@ -79,8 +79,7 @@ class Worker:
 
 @dataclass
 class Measured:
-    """One contender at one length. Of each counted round: seconds of a pass and the matrix peak beside it, in
-    operations per second. `peak_memory` in bytes."""
+    """The measurements of one contender at one length."""
 
     contender: Contender
     what: str
@@ -89,16 +88,16 @@ class Measured:
     facts: Answer = field(default_factory=dict)
     tokens: int = 0  # of a pass
     flops_per_token: float = 0.0
-    seconds: dict[int, float] = field(default_factory=dict)
-    matmul_peaks: list[float] = field(default_factory=list)
-    peak_memory: int | None = None
+    seconds: dict[int, float] = field(default_factory=dict)  # of a pass, by round
+    matmul_peaks: list[float] = field(default_factory=list)  # operations per second, by round
+    peak_memory: int | None = None  # bytes
 
 
 @contextmanager
 def workers(
     contenders: list[Contender], settings: Settings, training: bool, rehearse: bool = False
 ) -> Iterator[list[tuple[Worker, Answer]]]:
-    """Each with its first answer: what was built, or why it was not. All end with the block, whatever ends it."""
+    """Start a worker for each contender and yield the workers with their first answers. Stop all at the end."""
     started: list[Worker] = []
     try:
         for contender in contenders:
@@ -112,13 +111,12 @@ def workers(
 def measure(
     contenders: list[Contender], settings: Settings, lengths: list[int], rounds: int
 ) -> Iterator[list[Measured]]:
-    """Training at its length, then evaluation at each of `lengths`, then the memory of either: after each of these
-    three, all that is known so far."""
+    """Measure training, evaluation at each of `lengths`, and memory. Yield all results so far after each stage."""
     found = timed(contenders, settings, "training", [settings.length], rounds)
     yield found
     found += timed(contenders, settings, "evaluation", lengths, rounds)
     yield found
-    say("memory: each contender and length in a process of its own")
+    say("memory: one process per contender and length")
     with progress("memory", len(found), "processes") as bar:
         for one in found:
             if one.status == OK:
@@ -140,15 +138,14 @@ def timed(
                 row_of[worker] = row
                 found.append(row)
                 if row.status != OK:
-                    tell(row)
+                    log_status(row)
             with progress(f"{what} at {length:,} tokens", (rounds + 1) * len(row_of), "turns") as bar:
                 take_turns(row_of, rounds, bar.advance)
     return found
 
 
 def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[], object]) -> None:
-    """Fills the rows, and calls `advance` after each turn. The first round warms up and finds out how many passes make
-    a turn."""
+    """Fill the rows. The first round is a warm-up that determines the number of passes per turn."""
     repeat: dict[Worker, int | None] = dict.fromkeys(row_of)
     for index in range(rounds + 1):
         for worker, row in row_of.items():
@@ -156,7 +153,7 @@ def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[]
                 answer = worker.ask(do="turn", length=row.length, repeat=repeat[worker])
                 if answer["status"] != OK:
                     row.status = answer["status"]
-                    tell(row)
+                    log_status(row)
                 elif index == 0:
                     repeat[worker] = math.ceil(TURN / answer["seconds"])
                     row.tokens, row.flops_per_token = answer["tokens"], answer["flops_per_token"]
@@ -172,8 +169,8 @@ def remember(row: Measured, settings: Settings) -> None:
     row.status = answer["status"]
     row.peak_memory = answer.get("peak_memory")
     if row.status != OK:
-        tell(row)
+        log_status(row)
 
 
-def tell(row: Measured) -> None:
+def log_status(row: Measured) -> None:
     say(f"{row.contender.name}, {row.what} at {row.length:,} tokens: {row.status}")

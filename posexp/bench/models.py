@@ -1,6 +1,6 @@
-"""Who is measured: posexp's decoder with each scheme, and what other libraries give for the same sizes.
+"""The contenders of a bench: posexp's decoder with each scheme, and decoders of other libraries at equal sizes.
 
-Shape suffixes: B batch, T tokens, S tokens and the one after them, V vocabulary, D width of the residual stream.
+Shape suffixes: B batch, T tokens, S tokens and their successor, V vocabulary, D width of the residual stream.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-BASE = "none"  # the scheme that all ratios are to
+BASE = "none"  # the baseline scheme of all ratios
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What a table calls it, and how a worker makes it: posexp's by the config of their scheme."""
+    """The name of a contender in tables, and how a worker builds it. `scheme` is None for peers."""
 
     name: str
     scheme: dict[str, Any] | None = None
-    window: dict[str, Any] | None = None  # posexp's: null is a full one
+    window: dict[str, Any] | None = None  # of posexp's decoder; None for full attention
     checkout: str | None = None  # a folder with nanoGPT's model.py
 
     @property
@@ -32,13 +32,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all contenders are given. Lengths in tokens; `batch` sequences in a training step, one in an evaluation."""
+    """The settings of all contenders. Lengths are in tokens. Training steps have `batch` sequences, evaluations one."""
 
     model: ModelConfig
     vocab_size: int
     batch: int
     length: int
-    longest: int  # of all lengths
+    longest: int  # maximum of all lengths
     precision: Precision
     attention: AttentionPath
     device: Device
@@ -46,7 +46,7 @@ class Settings:
     memory_limit: int  # bytes, of address space
 
     def message(self) -> dict[str, Any]:
-        """As JSON can say it; `heard` is the way back."""
+        """Return the settings as JSON values, which `heard` reads."""
         enums = {name: getattr(self, name).value for name in ("precision", "attention", "device")}
         return {**asdict(self), **enums, "model": {**asdict(self.model), "mlp": self.model.mlp.value}}
 
@@ -59,16 +59,15 @@ def heard(message: dict[str, Any]) -> Settings:
 
 @dataclass
 class Subject:
-    """A contender that has been built. `loss` of tokens and targets [B, T] is what training calls; `read` scores every
-    target of one window, ids [S]. `head` is the weight of the output layer, [V, D]."""
+    """A contender that has been built. `read` scores every target of one sequence."""
 
     model: "nn.Module"
-    loss: Callable[["Tensor", "Tensor"], "Tensor"]
-    read: Callable[["Tensor"], None]
-    head: "Tensor"
+    loss: Callable[["Tensor", "Tensor"], "Tensor"]  # of tokens and targets, [B, T] each
+    read: Callable[["Tensor"], None]  # ids [S]
+    head: "Tensor"  # weight of the output layer, [V, D]
     path: str
     max_length: int | None = None
-    keys: "Callable[[int], float]" = lambda length: length / 2  # that a query sees on average
+    keys: "Callable[[int], float]" = lambda length: length / 2  # mean number of keys visible to a query
     details: dict[str, Any] = field(default_factory=dict)  # of the process, for note.json
 
 
@@ -76,7 +75,7 @@ Build = Callable[[Settings, "torch.device", Precision], Subject]
 
 
 def load_own(contender: Contender) -> Build:
-    """Import all that building posexp's own decoder needs, and set up the process as posexp's commands do."""
+    """Set up the process as posexp's commands do, and return a function that builds posexp's decoder."""
     from posexp.model import cpu
 
     cpu.prepare()
@@ -84,7 +83,7 @@ def load_own(contender: Contender) -> Build:
 
 
 def own(contender: Contender, settings: Settings, device: "torch.device", precision: Precision) -> Subject:
-    """posexp's decoder. Raises Misuse for sizes or a path that the scheme or the window cannot have."""
+    """Build posexp's decoder. Raises Misuse if the scheme or window does not support the sizes or the path."""
     import numpy as np
     import torch
 

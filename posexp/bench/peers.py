@@ -1,9 +1,9 @@
-"""Decoders of other libraries at posexp's sizes, used as their own documentation uses them. Needs posexp[peers].
+"""Decoders of other libraries at posexp's sizes, used as in their documentation. Requires posexp[peers].
 
-Widths of the MLP give the same parameter count; dropout is zero, caches for generation are off, position tables reach
-the longest length. All else is each library's default.
+MLP widths are chosen for equal parameter counts. Dropout is zero, generation caches are off, and position tables cover
+the longest length. Everything else is each library's default.
 
-Shape suffixes: B batch, T tokens, S tokens and the one after them, V vocabulary.
+Shape suffixes: B batch, T tokens, S tokens and their successor, V vocabulary.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ Make = Callable[[Settings], tuple[nn.Module, str]]
 
 
 def check() -> None:
-    """Raises Misuse where a package is missing."""
+    """Raise Misuse if a package is missing."""
     if missing := [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]:
         raise Misuse(f"--peers needs {' and '.join(missing)}: pip install 'posexp[peers]'")
 
@@ -58,10 +58,10 @@ def load_peer(contender: Contender) -> Build:
 
 
 def logits_of(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """[B, T, V], whatever the library wraps them in. nanoGPT gives those of all tokens only beside the targets."""
+    """Return logits, [B, T, V], of any library. nanoGPT returns those of all tokens only if it gets targets."""
     nano = type(model).__name__ == "GPT"
-    given = model(tokens_BT, targets_BT.contiguous())[0] if nano else model(tokens_BT)
-    return getattr(given, "logits", given)
+    output = model(tokens_BT, targets_BT.contiguous())[0] if nano else model(tokens_BT)
+    return getattr(output, "logits", output)
 
 
 def head_of(model: nn.Module) -> Tensor:
@@ -72,7 +72,7 @@ def head_of(model: nn.Module) -> Tensor:
 
 
 def from_transformers(kind: str, options: Callable[[Settings], dict[str, Any]]) -> Make:
-    """`kind` is the library's name of the architecture; `options` of its config."""
+    """Import the architecture `kind` of transformers and return its builder. `options` returns its config options."""
     import transformers
 
     config_class, model_class = (
@@ -86,7 +86,7 @@ def from_transformers(kind: str, options: Callable[[Settings], dict[str, Any]]) 
             "bos_token_id": None,
             "eos_token_id": None,
             "pad_token_id": None,
-        }  # the defaults are of big vocabularies
+        }  # the default ids exceed small vocabularies
         config = config_class(vocab_size=settings.vocab_size, use_cache=False, **ends, **options(settings))
         model = model_class(config)
         return model, str(model.config._attn_implementation)
@@ -112,7 +112,7 @@ def gpt2(settings: Settings) -> dict[str, Any]:
 
 
 def falcon(settings: Settings) -> dict[str, Any]:
-    """As falcon-rw-1b, the one of its family that has ALiBi."""
+    """Return the options of falcon-rw-1b, the only Falcon with ALiBi."""
     m = settings.model
     return {
         **{"hidden_size": m.d_model, "num_hidden_layers": m.n_layer, "num_attention_heads": m.n_head},
@@ -139,7 +139,7 @@ def from_x_transformers(**options: Any) -> Make:
             verbose=False,
             **options,
         )
-        alone = {"use_abs_pos_emb": not options.get("alibi_pos_bias", False)}  # ALiBi stands in for it
+        alone = {"use_abs_pos_emb": not options.get("alibi_pos_bias", False)}  # ALiBi replaces the embedding
         model = TransformerWrapper(
             num_tokens=settings.vocab_size, max_seq_len=settings.longest, attn_layers=layers, **alone
         )
@@ -149,11 +149,11 @@ def from_x_transformers(**options: Any) -> Make:
 
 
 def nanogpt(folder: Path) -> Make:
-    """Raises whatever the checkout's model.py does."""
+    """Import a checkout's model.py and return its builder. Raises whatever model.py raises."""
     spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks itself up there
+    sys.modules[spec.name] = module  # required by the dataclass in model.py
     spec.loader.exec_module(module)
 
     def make(settings: Settings) -> tuple[nn.Module, str]:
@@ -177,5 +177,5 @@ LIBRARIES: dict[str, Callable[[], Make]] = {
     "x-transformers xpos": lambda: from_x_transformers(attn_flash=True, rotary_xpos=True),
     "x-transformers alibi": lambda: from_x_transformers(attn_flash=True, alibi_pos_bias=True),
     "x-transformers alibi, no flash": lambda: from_x_transformers(alibi_pos_bias=True),
-    "x-transformers t5, no flash": lambda: from_x_transformers(rel_pos_bias=True),  # it refuses flash with this bias
+    "x-transformers t5, no flash": lambda: from_x_transformers(rel_pos_bias=True),  # no flash with this bias
 }

@@ -1,4 +1,4 @@
-"""A bench as a picture: bars of training speed, and lines of evaluation speed over length. Sizes are inches."""
+"""The picture of a bench: bars of training speed and lines of evaluation speed. Sizes are in inches."""
 
 import io
 import warnings
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POSEXP, PEER = COLOURS[0], COLOURS[4]
-BAR, LEAST = 0.3, 3.4
+BAR, MIN_HEIGHT = 0.3, 3.4
 
 
 def pictures(rows: list[Row], machine: str) -> tuple[bytes, bytes]:
-    """PNG and SVG; the same rows give the same bytes. `machine` goes under the title."""
+    """Return (PNG, SVG) of the rows. Equal rows give equal bytes. `machine` is written above the panels."""
     from matplotlib import style
 
     png, svg = io.BytesIO(), io.BytesIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font lacks some scripts
         figure = draw_bench(rows, machine)
         tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
@@ -33,7 +33,7 @@ def draw_bench(rows: list[Row], machine: str) -> "Figure":
     from matplotlib.figure import Figure
 
     training = [row for row in rows if row["what"] == "training"]
-    figure = Figure(figsize=(13, max(LEAST, BAR * len(training) + 1.2)), layout="constrained")
+    figure = Figure(figsize=(13, max(MIN_HEIGHT, BAR * len(training) + 1.2)), layout="constrained")
     bars, lines = figure.subplots(1, 2)
     draw_bars(bars, training)
     draw_lines(lines, [row for row in rows if row["what"] == "evaluation"])
@@ -42,7 +42,7 @@ def draw_bench(rows: list[Row], machine: str) -> "Figure":
 
 
 def draw_bars(axes: "Axes", rows: list[Row]) -> None:
-    """Slowest at the bottom; a contender without a speed has its reason in the place of its bar."""
+    """Draw the training speeds, slowest at the bottom. A contender without a speed has its status instead of a bar."""
     length = rows[0]["length"]
     ordered = sorted(rows, key=lambda row: row["ratio_to_none"] or row["tokens_per_second"] or 0)
     relative = any(row["ratio_to_none"] for row in rows)
@@ -65,7 +65,7 @@ def draw_bars(axes: "Axes", rows: list[Row]) -> None:
 
 
 def draw_lines(axes: "Axes", rows: list[Row]) -> None:
-    """Filled markers are posexp's, hollow ones of peers."""
+    """Draw the evaluation speeds by length. Markers are filled for posexp and hollow for peers."""
     names = list(dict.fromkeys((row["kind"], row["contender"]) for row in rows))
     look_of = looks_of(name for _, name in names)
     for kind, name in names:
@@ -95,12 +95,12 @@ def draw_lines(axes: "Axes", rows: list[Row]) -> None:
         ticks = ticks_between(min(speeds), max(speeds))
         axes.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
-    axes.set_xlabel("tokens of the window")
+    axes.set_xlabel("length, tokens")
     axes.set_title("Evaluation, tokens/s", loc="left", fontsize=12)
 
 
 def ticks_between(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten: those inside, and one on either side."""
+    """Return 1, 2 and 5 times powers of ten within [low, high], and one beyond each end."""
     found = [base * 10.0**power for power in range(0, 12) for base in (1, 2, 5)]
     below = [tick for tick in found if tick <= low][-1:]
     above = [tick for tick in found if tick >= high][:1]

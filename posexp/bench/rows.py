@@ -1,4 +1,4 @@
-"""What was measured, as rows: medians over rounds, and ratios of two contenders in the same round."""
+"""The rows of a bench: medians over rounds, and ratios of two contenders in the same rounds."""
 
 import statistics
 from typing import Any
@@ -10,13 +10,14 @@ COLUMNS = (
     *("ratio_to_none", "ratio_to_fastest_peer", "peak_memory", "parameters", "flops_per_token", "mfu", "matmul_flops"),
     *("path", "matmul"),
 )
-Row = dict[str, Any]  # COLUMNS; None where there is nothing to say
+Row = dict[str, Any]  # keys are COLUMNS; None if there is no value
 
 
 def rows_of(found: list[Measured], base: str) -> list[Row]:
-    """One for each of `found`. Speeds in tokens per second, memory in bytes, `matmul_flops` in operations per second.
+    """Return one row for each of `found`.
 
-    Ratios are of speeds: above 1 is faster than the contender called `base`, or than the peer of the highest median.
+    Speeds are in tokens per second, memory in bytes, `matmul_flops` in operations per second. Ratios are of speeds, to
+    the contender `base` and to the peer with the highest median; above 1 is faster.
     """
     rows = []
     for one in found:
@@ -57,7 +58,7 @@ def row_of(one: Measured, base: Measured | None, peer: Measured | None) -> Row:
 
 
 def ratio(one: Measured, other: Measured | None) -> float | None:
-    """Of the speeds in the rounds that both have: the median."""
+    """Return the median ratio of speeds over shared rounds, or None without any."""
     if other is None:
         return None
     pairs = [(other.seconds[index], seconds) for index, seconds in one.seconds.items() if index in other.seconds]

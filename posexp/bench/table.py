@@ -1,4 +1,4 @@
-"""The rows of a bench as tables: on a screen, in Markdown and as CSV."""
+"""The rows of a bench as tables for the terminal, Markdown and CSV."""
 
 import csv
 import io
@@ -9,22 +9,22 @@ from posexp.bench.rows import COLUMNS, Row
 
 NOTHING = "–"
 LEGEND = (
-    "× none: speed as a share of no positions in the same rounds; × peer: of the fastest peer. MiB: peak of a pass "
-    "above what the process held before the model was built. MFU: operations by the usual count (6 or 2 for each "
-    "weight and token, and causal attention) over those of a product of 2048 x 2048 matrices, in the same process and "
-    "rounds."
+    "× none: speed relative to the scheme none in the same rounds. × peer: relative to the fastest peer. MiB: peak "
+    "memory of a pass above that of the process before the model was built. MFU: model FLOPs per second (6 or 2 for "
+    "each weight and token, and causal attention) relative to a product of 2048 x 2048 matrices in the same process "
+    "and rounds."
 )
 
 
 @dataclass(frozen=True)
 class Table:
     title: str
-    headings: list[str]  # the first two are words, the others figures
+    headings: list[str]  # the first two columns are words, the others numbers
     lines: list[list[str]]
 
 
 def tables(rows: list[Row], with_peers: bool) -> list[Table]:
-    """Training and evaluation, a line a contender; in training the fastest first."""
+    """Return a table for training and for each evaluation length, with contenders in order of training speed."""
     training = sorted((row for row in rows if row["what"] == "training"), key=lambda row: -(row["ratio_to_none"] or 0))
     length = training[0]["length"]
     headings = ["contender", "path", "parameters", "tokens/s", "quartiles", "× none", "× peer", "MiB", "MFU"]
@@ -72,7 +72,7 @@ def bench_to_csv(rows: list[Row]) -> str:
 
 
 def speed(row: Row) -> str:
-    """Or why there is none."""
+    """Return the speed, or the status if there is none."""
     return whole(row["tokens_per_second"]) if row["status"] == OK else row["status"]
 
 

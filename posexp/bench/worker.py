@@ -1,9 +1,9 @@
-"""A contender in a process of its own, which works only when it is told to: python -m posexp.bench.worker
+"""The worker process of one contender, started with python -m posexp.bench.worker.
 
-One JSON object a line. In comes a job, then questions; out goes an answer to each. An answer has a `status`, "ok" or
-what went wrong in one line.
+The protocol is one JSON object per line. The worker reads a job and then questions, and writes an answer to each. An
+answer has a `status`, which is "ok" or an error in one line.
 
-Shape suffixes: B batch, T tokens, S tokens and the one after them.
+Shape suffixes: B batch, T tokens, S tokens and their successor.
 """
 
 import gc
@@ -30,7 +30,7 @@ from posexp.model.device import autocast, choose_device, choose_precision
 from posexp.training import optim
 
 OK, UNDEFINED, OUT_OF_MEMORY = "ok", "undefined", "out of memory"
-SMALL = 16  # tokens, and entries of a vocabulary
+SMALL = 16  # tokens, and vocabulary size
 Answer = dict[str, Any]
 
 
@@ -41,7 +41,7 @@ class Bench:
         self.settings, self.training = settings, training
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
-        self.before = held(self.device)
+        self.before = memory_in_use(self.device)
         self.subject = build(settings, self.device, self.precision)
         self.model = self.subject.model.train(training)
         self.config = TrainConfig()
@@ -60,7 +60,7 @@ class Bench:
         }
 
     def turn(self, length: int, repeat: int | None) -> Answer:
-        """Seconds of one of `repeat` passes, and the peak just after them. Without `repeat` it is the second of two."""
+        """Measure the mean time of `repeat` passes, or of one after a warm-up, and then the matrix peak."""
         once = self.work(length)
         if repeat is None:
             once()
@@ -82,8 +82,7 @@ class Bench:
         }
 
     def memory(self, length: int) -> Answer:
-        """Bytes held at most in a pass, above what there was before the model was built. A first pass makes what
-        stays, as the optimizer's state."""
+        """Measure the peak memory of a second pass, in bytes above the memory before the model was built."""
         once = self.work(length)
         once()
         with measured(self.device) as cost:
@@ -100,7 +99,7 @@ class Bench:
         return lambda: self.step(ids)
 
     def step(self, ids_BS: Tensor) -> None:
-        """A whole step, as posexp train makes it."""
+        """Run one full training step as posexp train does."""
         with autocast(self.precision, self.device):
             loss = self.compute_loss(ids_BS[:, :-1], ids_BS[:, 1:])
         loss.backward()
@@ -118,9 +117,9 @@ class Bench:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process by its handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with answers
     bench: list[Bench] = []
 
     def begin(job: dict[str, Any]) -> Answer:
@@ -139,16 +138,16 @@ def main() -> None:
             rehearse(build, settings, job["training"])
         bench.append(Bench(build, settings, job["training"]))
         if bench[0].device.type == "cuda" and job["training"] and not job["rehearse"]:
-            bench[0].work(settings.length)()  # compiles, while the others do
+            bench[0].work(settings.length)()  # compile in parallel with the other workers
         return bench[0].facts()
 
     respond(answers, begin, json.loads(sys.stdin.readline()))
-    for line in sys.stdin:  # ends when the parent closes it, or is gone
+    for line in sys.stdin:  # ends when the parent closes the pipe or dies
         respond(answers, bench[0].answer, json.loads(line))
 
 
 def rehearse(build: Build, settings: Settings, training: bool) -> None:
-    """Lets a small model make a pass, and go: what is imported on first use is not memory that a model needs."""
+    """Run and free a small model, so that modules imported on first use do not count as memory of the model."""
     model = replace(settings.model, n_layer=1)
     small = replace(settings, model=model, vocab_size=SMALL, batch=1, length=SMALL, longest=SMALL)
     Bench(build, small, training).work(SMALL)()
@@ -167,15 +166,15 @@ def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question
 
 
 def worker_reason(error: Exception) -> str:
-    """One line."""
-    said = " ".join(str(error).split())[:200]
+    """Return the error as one line."""
+    message = " ".join(str(error).split())[:200]
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
-    return said if isinstance(error, PosexpError) else f"{type(error).__name__}: {said}"
+    return message if isinstance(error, PosexpError) else f"{type(error).__name__}: {message}"
 
 
 def limit_memory(extra: int) -> None:
-    """Lets this process take `extra` bytes of address space besides what it has; where the system can."""
+    """Limit this process to `extra` bytes of additional address space, on Linux without CUDA only."""
     if sys.platform != "linux" or torch.cuda.is_available():  # CUDA maps far more than it uses
         return
     import resource
@@ -184,8 +183,8 @@ def limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def held(device: torch.device) -> int:
-    """Bytes in memory now."""
+def memory_in_use(device: torch.device) -> int:
+    """Return the bytes in memory now."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     if sys.platform != "linux":

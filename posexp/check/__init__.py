@@ -1,4 +1,4 @@
-"""posexp check: measures what schemes promise, posexp's own and the user's."""
+"""The posexp check command, which tests the promises of posexp's schemes and the user's own."""
 
 from functools import partial
 
@@ -10,9 +10,9 @@ from posexp.output.console import progress
 
 
 def check(command: CheckCommand) -> None:
-    """Prints what each scheme does, one table a scheme.
+    """Measure the schemes and print one table for each.
 
-    Raises Misuse for the name of no scheme, and RunFailed if a scheme breaks a promise.
+    Raises Misuse if a name is unknown, and RunFailed if a scheme breaks a promise.
     """
     from posexp.output.console import console
 
@@ -34,4 +34,4 @@ def check(command: CheckCommand) -> None:
             broken.append(name)
     screen.print(LEGEND)
     if broken:
-        raise RunFailed(f"{len(broken)} of {len(paths)} schemes break what they promise: {', '.join(broken)}")
+        raise RunFailed(f"{len(broken)} of {len(paths)} schemes break a promise: {', '.join(broken)}")

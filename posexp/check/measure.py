@@ -1,7 +1,7 @@
-"""What a scheme does, in numbers. Each function measures one thing and judges nothing.
+"""Measurements of schemes, without verdicts.
 
-Figures are the largest change of a log attention weight (keys below 1e-13 aside), or of the decoder's output (of
-unit scale) where the scheme's attention is its own; infinite where something is not a finite number.
+A figure is the largest change of a log attention weight (ignoring weights below 1e-13), or of the decoder's output (of
+unit scale) if the scheme defines its own attention. It is infinite if a value is not finite.
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head, N distances,
 Q query tokens.
 """
@@ -15,12 +15,12 @@ from posexp import schemes
 from posexp.check import authors
 from posexp.check.probe import DIMS, QUERIES, VOCAB, Make, Probe, furthest, make_probe, text
 
-CONTENT = 1024  # tokens at most through a whole decoder, for schemes that read content
-FAREST = 2**24  # positions that float32 still tells apart
+CONTENT = 1024  # maximum tokens for schemes that read content
+MAX_POSITION = 2**24  # number of positions that float32 represents exactly
 
 
 def outcome(probe: Probe, tokens_1T: Tensor, last: int, shift: int = 0, content: bool = False) -> Tensor:
-    """What the queries up to token `last` see: their log attention weights, or their output."""
+    """Return the log attention weights of the queries up to token `last`, or their output for `content`."""
     if content:
         return probe.hidden(tokens_1T, shift)[:, max(0, last - QUERIES) : last]
     return probe.log_weights(tokens_1T, last, shift)
@@ -28,21 +28,21 @@ def outcome(probe: Probe, tokens_1T: Tensor, last: int, shift: int = 0, content:
 
 @dataclass(frozen=True)
 class Row:
-    """A scheme in one type at one length; None for what does not apply."""
+    """The measurements of a scheme in one dtype at one length. None marks those that do not apply."""
 
     dtype: torch.dtype
     length: int
     error: float | None = None  # against float64
-    angle: float | None = None  # of turned queries and keys against float64, in radians
-    shifts: tuple[float, ...] | None = None  # what moving all positions changes, for each of the shifts
-    prefix: float | None = None  # what the second half of the input changes in the first
+    angle: float | None = None  # of rotated queries and keys against float64, in radians
+    shifts: tuple[float, ...] | None = None  # change when all positions move, per shift
+    prefix: float | None = None  # change of the first half by the second half of the input
 
 
 def rows(make: Make, lengths: list[int], shifts: tuple[int, ...], kinds: tuple[torch.dtype, ...]) -> list[Row]:
-    """One row for each type and length; the scheme's end, or that of what can be computed, for longer ones."""
+    """Return one row per dtype and length. Lengths are capped at the scheme's limit and at what can be computed."""
     exact, probes = make_probe(make, torch.float64), [make_probe(make, kind) for kind in kinds]
     content = exact.reads_content()
-    longest = reach(exact, CONTENT if content else FAREST)
+    longest = reach(exact, CONTENT if content else MAX_POSITION)
     lengths = list(dict.fromkeys(min(length, longest) for length in lengths))
     found: dict[tuple[torch.dtype, int], Row] = {}
     for length in lengths:
@@ -55,7 +55,7 @@ def rows(make: Make, lengths: list[int], shifts: tuple[int, ...], kinds: tuple[t
                 length,
                 error=furthest(here, wanted),
                 angle=angle_error(probe, exact, length),
-                # a table has an end, and positions past it have no meaning
+                # positions beyond the end of a table are undefined
                 shifts=tuple(
                     furthest(here, outcome(probe, tokens_1T, length, shift, content=content)) for shift in shifts
                 )
@@ -67,7 +67,7 @@ def rows(make: Make, lengths: list[int], shifts: tuple[int, ...], kinds: tuple[t
 
 
 def prefix_change(probe: Probe, tokens_1T: Tensor, content: bool = False) -> float | None:
-    """What the second half of the input changes in what the first half's last queries see."""
+    """Return how much the second half of the input changes the last queries of the first half."""
     half = tokens_1T.shape[1] // 2
     if not half:
         return None
@@ -76,34 +76,33 @@ def prefix_change(probe: Probe, tokens_1T: Tensor, content: bool = False) -> flo
 
 
 def angle_error(probe: Probe, exact: Probe, length: int) -> float | None:
-    """How far from their float64 places unit queries and keys end that stand at the last positions of `length`,
-    relative to their length then: in radians, if they turn. None where nothing is turned."""
+    """Return the relative error (radians) of rotated unit queries and keys at the last positions, None if unrotated."""
     errors = []
     for (_, part), (_, wanted_part) in zip(probe.parts(), exact.parts(), strict=True):
-        turned, wanted = turned_units(probe, part, length), turned_units(exact, wanted_part, length)
-        if turned is None or wanted is None:
+        rotated, wanted = rotated_units(probe, part, length), rotated_units(exact, wanted_part, length)
+        if rotated is None or wanted is None:
             continue
-        for got_CHQC, wanted_CHQC in zip(turned, wanted, strict=True):
+        for got_CHQC, wanted_CHQC in zip(rotated, wanted, strict=True):
             off_CHQ = (got_CHQC.double() - wanted_CHQC).norm(dim=-1) / wanted_CHQC.norm(dim=-1)
             errors.append(float(off_CHQ.nan_to_num(nan=torch.inf).max()))
     return max(errors, default=None)
 
 
-def turned_units(probe: Probe, part: schemes.Scheme, length: int) -> tuple[Tensor, Tensor] | None:
+def rotated_units(probe: Probe, part: schemes.Scheme, length: int) -> tuple[Tensor, Tensor] | None:
     unit_C1QC = torch.eye(DIMS.head_dim, dtype=probe.dtype)[:, None, None].repeat(1, 1, min(QUERIES, length), 1)
     unit_CHQC = unit_C1QC.repeat(1, DIMS.n_head, 1, 1)
     with probe.precision():
-        turned = part.rotate(unit_CHQC, unit_CHQC, torch.arange(length)[None, -QUERIES:])
-    return None if turned[0] is unit_CHQC else turned
+        rotated = part.rotate(unit_CHQC, unit_CHQC, torch.arange(length)[None, -QUERIES:])
+    return None if rotated[0] is unit_CHQC else rotated
 
 
 def reach(probe: Probe, wanted: int) -> int:
-    """`wanted` tokens, or as many as the scheme is defined for."""
+    """Return `wanted` tokens, capped at the scheme's max_length."""
     return min(wanted, probe.scheme.max_length or wanted)
 
 
 def memory(make: Make) -> float:
-    """What a longer input, a batch and a bfloat16 call leave behind in the output for a short input."""
+    """Return how much an earlier longer input, batch and bfloat16 call change the output for a short input."""
     used, fresh = make_probe(make), make_probe(make)
     T = reach(used, 8 * DIMS.train_length)
     tokens_1T = text(T)[:, : max(1, T // 4)]
@@ -113,7 +112,7 @@ def memory(make: Make) -> float:
 
 
 def future_leak(make: Make) -> float:
-    """What a token changes in the output before it."""
+    """Return how much a token changes the output before it."""
     probe = make_probe(make)
     T = reach(probe, 24)
     tokens_1T = text(T)
@@ -127,14 +126,14 @@ def future_leak(make: Make) -> float:
 
 
 def batch_leak(make: Make) -> float:
-    """What a second sequence in the batch changes in the output for the first."""
+    """Return how much a second sequence in the batch changes the output for the first."""
     probe = make_probe(make)
     tokens_BT = text(reach(probe, 48), B=2)
     return furthest(probe.hidden(tokens_BT)[:1], probe.hidden(tokens_BT[:1]))
 
 
 def order_effect(make: Make) -> float:
-    """What the order of two earlier tokens changes in the last one's output; in one block, where no mask tells it."""
+    """Return how much swapping two tokens changes the last output of one block, where the mask reveals no order."""
     probe = make_probe(make, n_layer=1)
     T = reach(probe, 24)
     tokens_1T = text(T)
@@ -145,7 +144,7 @@ def order_effect(make: Make) -> float:
 
 
 def bias_type(make: Make) -> torch.dtype | None:
-    """The coarsest type that a bias comes in."""
+    """Return the coarsest dtype of the scheme's biases, or None without a bias."""
     probe, gap_N = make_probe(make), torch.arange(8)
     with torch.no_grad():
         biases = [
@@ -159,9 +158,9 @@ def bias_type(make: Make) -> torch.dtype | None:
 
 @dataclass(frozen=True)
 class Reach:
-    """The shortest input with something that is not a finite number; None if there is none up to `tried` tokens.
+    """The shortest input with a non-finite value, or None if all inputs of up to `tried` tokens are finite.
 
-    `more`: the scheme itself has no end there.
+    `more` states that the scheme is defined beyond `tried` tokens.
     """
 
     broken: int | None
@@ -170,15 +169,15 @@ class Reach:
 
 
 def finite_reach(make: Make, dtype: torch.dtype) -> Reach | None:
-    """Up to which length everything that a scheme gives is finite for queries and keys of ones.
+    """Find the length up to which all outputs of a scheme are finite for queries and keys of ones.
 
-    Doubles the length, then bisects. Only the first, middle and last positions are computed, so it takes no time. None
-    for a scheme that reads content.
+    The length is doubled, then bisected. Only the first, middle and last positions are computed, to be fast. Returns
+    None for a scheme that reads content.
     """
     probe = make_probe(make, dtype)
     if probe.reads_content():
         return None
-    tried = reach(probe, FAREST)
+    tried = reach(probe, MAX_POSITION)
     good, length = 0, min(64, tried)
     while is_finite(probe, length):
         if length == tried:
@@ -194,17 +193,17 @@ def is_finite(probe: Probe, length: int) -> bool:
     pos_1T = torch.tensor([[0, length // 2, length - 1]])
     ones_1HTC = torch.ones(1, DIMS.n_head, 3, DIMS.head_dim, dtype=probe.dtype)
     with probe.precision():
-        given: list[Tensor | None] = [probe.scheme.embed(ones_1HTC.new_ones(1, 3, DIMS.d_model), pos_1T)]
+        outputs: list[Tensor | None] = [probe.scheme.embed(ones_1HTC.new_ones(1, 3, DIMS.d_model), pos_1T)]
         for _, part in probe.parts():
-            given += part.rotate(ones_1HTC, ones_1HTC, pos_1T)
+            outputs += part.rotate(ones_1HTC, ones_1HTC, pos_1T)
             with torch.autocast("cpu", enabled=False):
-                given += [part.distance_bias(pos_1T[0]), part.bias(pos_1T[:, -1:], pos_1T)]
-    return all(bool(part.isfinite().all()) for part in given if part is not None)
+                outputs += [part.distance_bias(pos_1T[0]), part.bias(pos_1T[:, -1:], pos_1T)]
+    return all(bool(part.isfinite().all()) for part in outputs if part is not None)
 
 
 @dataclass(frozen=True)
 class Authors:
-    """How far a scheme is from numbers of its authors' code."""
+    """The deviation of a scheme from results of its authors' code."""
 
     cases: int
     worst: float
@@ -213,7 +212,7 @@ class Authors:
 
 
 def authors_numbers(name: str) -> Authors | None:
-    """None if nobody's numbers are known for posexp's scheme of that name."""
+    """Compare posexp's scheme with its authors' results, None without any."""
     cases = authors.cases(name)
     if not cases:
         return None

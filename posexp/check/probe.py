@@ -1,4 +1,4 @@
-"""A small decoder that a scheme is tried in, in one precision.
+"""A small decoder for testing a scheme in one precision.
 
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head, Q query tokens,
 K key tokens, X everything in a row.
@@ -20,14 +20,14 @@ Make = Callable[[Dims], Scheme]
 
 DIMS = Dims(d_model=32, n_head=4, n_layer=2, train_length=64)
 VOCAB = 61
-QUERIES = 16  # how many are looked at, the last ones, so that long inputs are cheap
-KEYS = 4096  # a bias between all queries and this many keys is written at a time
-FLOOR = -30.0  # of log attention weights: keys below 1e-13 do not matter, and their logits may be huge
+QUERIES = 16  # number of last queries that are measured, to keep long inputs cheap
+KEYS = 4096  # keys per block of the bias
+FLOOR = -30.0  # of log attention weights; weights below 1e-13 are negligible, and their logits may be huge
 
 
 @dataclass
 class Probe:
-    """`dtype` is float64, float32, or bfloat16 or float16 for autocast."""
+    """A decoder with the scheme under test. `dtype` is float64, float32, or bfloat16 or float16 for autocast."""
 
     model: Decoder
     dtype: torch.dtype
@@ -37,7 +37,7 @@ class Probe:
         return self.model.scheme
 
     def parts(self) -> list[tuple[int, Scheme]]:
-        """The schemes of the blocks, and the first block that has each."""
+        """Return the distinct schemes of the blocks, each with the index of its first block."""
         found: dict[int, tuple[int, Scheme]] = {}
         for index in range(len(self.model.blocks)):
             part = self.scheme.layer(index)
@@ -45,12 +45,12 @@ class Probe:
         return list(found.values())
 
     def reads_content(self) -> bool:
-        """Whether a block's attention is the scheme's own."""
+        """Return whether the scheme defines the attention of a block."""
         return any(part.acts("attend") for _, part in self.parts())
 
     @contextmanager
     def precision(self) -> Iterator[None]:
-        """No gradients, the probe's type, and the same random numbers each time, for schemes that draw positions."""
+        """Run the block without gradients, in the probe's dtype, with a fixed seed for random positions."""
         half = self.dtype in (torch.bfloat16, torch.float16)
         kind = self.dtype if half else torch.bfloat16
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", dtype=kind, enabled=half):
@@ -58,7 +58,7 @@ class Probe:
             yield
 
     def hidden(self, tokens_BT: Tensor, shift: int = 0) -> Tensor:
-        """What the decoder gives, [B, T, D], with all positions moved by `shift`, the same for every sequence."""
+        """Return the decoder's output, [B, T, D], with the positions of every sequence moved by `shift`."""
         positions = self.scheme.positions
         try:
             self.scheme.positions = lambda B, T, device: positions(1, T, device) + shift  # type: ignore[method-assign]
@@ -68,10 +68,10 @@ class Probe:
             del self.scheme.positions
 
     def log_weights(self, tokens_1T: Tensor, last: int, shift: int = 0) -> Tensor:
-        """Log attention weights [H, Q, K] of the queries up to token `last` on embedded tokens, float64.
+        """Return log attention weights [H, Q, K] in float64 for the queries up to token `last`.
 
-        Heads are those of every block whose scheme differs. Rotation and bias are the scheme's in the probe's type;
-        only what follows them is float64.
+        The input is embedded tokens. Heads of all blocks with distinct schemes are concatenated. Rotation and bias are
+        computed in the probe's dtype, everything after them in float64.
         """
         model, T = self.model, tokens_1T.shape[1]
         found = []
@@ -95,7 +95,7 @@ class Probe:
 
 
 def make_probe(make: Make, dtype: torch.dtype = torch.float32, n_layer: int = 2) -> Probe:
-    """With weights of unit gain, for logits of about 1, and no parameter of the scheme at zero, so that each acts."""
+    """Build a decoder with weights of unit gain (logits of about 1) and no scheme parameters at zero."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         dims = Dims(DIMS.d_model, DIMS.n_head, n_layer, DIMS.train_length)
@@ -113,7 +113,7 @@ def make_probe(make: Make, dtype: torch.dtype = torch.float32, n_layer: int = 2)
 
 
 def add_bias(logits_HQK: Tensor, part: Scheme, pos_1K: Tensor) -> None:
-    """Adds in place what attention adds (posexp/attention.py): a bias by distance in tokens, or one by position."""
+    """Add the bias in place as posexp.attention does, by distance in tokens or by position."""
     Q, K = logits_HQK.shape[-2:]
     bias_HN = part.distance_bias(torch.arange(K))
     if bias_HN is not None:
@@ -128,11 +128,11 @@ def add_bias(logits_HQK: Tensor, part: Scheme, pos_1K: Tensor) -> None:
 
 
 def text(T: int, B: int = 1) -> Tensor:
-    """[B, T] random tokens, the same ones each time."""
+    """Return random tokens, [B, T], from a fixed seed."""
     return torch.randint(VOCAB, (B, T), generator=torch.Generator().manual_seed(1))
 
 
 def furthest(one_X: Tensor, other_X: Tensor) -> float:
-    """The largest difference; infinite if either holds what is not a finite number."""
+    """Return the largest absolute difference, infinite if a value is not finite."""
     apart_X = (one_X.double() - other_X.double()).abs()
     return float(apart_X.nan_to_num(nan=torch.inf).max())

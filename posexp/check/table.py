@@ -1,4 +1,4 @@
-"""A report on a scheme as a table and a line."""
+"""The report on a scheme as a table and a summary line."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +11,14 @@ from posexp.check.verdict import SHIFTS, Report, name_of
 from posexp.output.grid import grids
 
 LEGEND = (
-    "error, shift, prefix: largest change of a log attention weight (of the output, where attention is the scheme's "
-    "own) against float64, with all positions moved, by the second half of the input on the first. "
-    "angle: of turned queries and keys against float64, in radians. -: does not apply"
+    "error, shift, prefix: largest change of a log attention weight, or of the output if the scheme defines its own "
+    "attention. error: against float64. shift: when all positions move. prefix: in the first half of the input, by the "
+    "second half. angle: error of rotated queries and keys against float64, in radians. -: does not apply."
 )
 
 
 def show(report: Report, width: int) -> Group:
-    """One row for each type and length in at most `width` characters, and what it comes to."""
+    """Return a table of at most `width` characters, with one row per dtype and length, and the summary."""
     parts: list[Any] = []
     if report.rows:
         heads = ["type", "tokens", "error", "angle", *(f"shift {shift:,}" for shift in SHIFTS), "prefix"]
@@ -39,16 +39,16 @@ def summary(report: Report) -> Iterator[str]:
         return
     for promise in report.promises:
         yield f"{promise.name} {short(promise.figure)} ({promise.bound})"
-    said_of: dict[str, list[str]] = {}
+    kinds_of: dict[str, list[str]] = {}
     for kind, reach in report.finite.items():
-        said_of.setdefault(said(reach), []).append(name_of(kind))
-    for words, kinds in said_of.items():
+        kinds_of.setdefault(finite_text(reach), []).append(name_of(kind))
+    for words, kinds in kinds_of.items():
         yield f"{words} in {' and '.join(kinds)}"
     if report.authors is None:
         yield "authors' numbers: none"
 
 
-def said(reach: Reach) -> str:
+def finite_text(reach: Reach) -> str:
     if reach.broken is None:
         return (
             f"finite to {reach.tried:,} tokens and more"

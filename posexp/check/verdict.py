@@ -1,4 +1,4 @@
-"""Which of its promises a scheme keeps, by how much."""
+"""The promises of a scheme, and by how much it keeps or breaks each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ from posexp.schemes import Scheme
 
 SHIFTS = (1000, 100_000)
 KINDS = (torch.float32, torch.bfloat16)
-# What rounding may change: logits of 10 in bfloat16 (the scheme `none` changes 0.02) and, of angles at positions p in
-# float32, five units in the last place of p.
+# Tolerances for rounding: logits of 10 in bfloat16 (the scheme `none` changes by 0.02), and five units in the last
+# place of p for angles at position p in float32.
 STEP = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 DRIFT = 3e-7
-READS = 1e-4  # the least that the order of tokens changes where positions are read
+READS = 1e-4  # minimum effect of token order for a scheme that reads positions
 
 
 @dataclass(frozen=True)
 class Promise:
-    """`figure` is what was measured, `bound` what it is held against, and `means` says it in words."""
+    """The result for one promise: the measured `figure`, its `bound`, and an explanation in `means`."""
 
     name: str
     figure: float
@@ -32,7 +32,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found out about one scheme."""
+    """All results for one scheme."""
 
     name: str
     fingerprint: str = ""
@@ -40,18 +40,18 @@ class Report:
     promises: list[Promise] = field(default_factory=list)
     finite: dict[torch.dtype, Reach] = field(default_factory=dict)
     authors: Authors | None = None
-    failure: str | None = None  # what ended the measurements
+    failure: str | None = None  # the error that ended the measurements
 
     @property
     def broken(self) -> list[str]:
-        """What is wrong, promise by promise."""
+        """The broken promises with their explanations, or the failure."""
         if self.failure is not None:
             return [self.failure]
         return [f"{promise.name}: {promise.means}" for promise in self.promises if not promise.kept]
 
 
 def examine(name: str, make: Make, lengths: list[int], with_authors: bool = False) -> Report:
-    """Measures the scheme that `make` gives, at these lengths in tokens. Whatever the scheme raises is its failure."""
+    """Measure the scheme that `make` builds at `lengths` in tokens. Any exception is reported as its failure."""
     try:
         scheme = make_probe(make).scheme
         rows = measure.rows(make, lengths, SHIFTS, KINDS)
@@ -66,7 +66,7 @@ def examine(name: str, make: Make, lengths: list[int], with_authors: bool = Fals
             *float32_bias(make),
             *([authors_numbers(numbers)] if numbers else []),
         ]
-    except Exception as error:  # of somebody's own scheme
+    except Exception as error:  # a user's scheme may raise anything
         return Report(name, failure=f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))
     reach = {kind: found for kind, found in finite.items() if found is not None}
     return Report(name, scheme.fingerprint(), rows, promises, reach, numbers)
@@ -88,8 +88,8 @@ def at_most(name: str, figure: float, most: float, means: str) -> Promise:
 
 
 def worst(name: str, found: list[tuple[float, float, str]]) -> Promise:
-    """The promise that goes by the worst of (figure, allowed, what it says)."""
-    measured = max(found, key=lambda entry: entry[0] / entry[1], default=(0.0, 0.0, "nothing was measured:"))
+    """Return the promise for the worst of (figure, allowed, explanation), relative to what is allowed."""
+    measured = max(found, key=lambda entry: entry[0] / entry[1], default=(0.0, 0.0, "no measurement:"))
     return at_most(name, *measured)
 
 
@@ -116,7 +116,7 @@ def prefix_stable(rows: list[Row]) -> Promise:
     return worst(
         "prefix-stable",
         [
-            (row.prefix, allowed(row, row.length), f"{place(row)} what follows changes the first half by")
+            (row.prefix, allowed(row, row.length), f"{place(row)} the second half changes the first by")
             for row in rows
             if row.prefix is not None
         ],
@@ -127,7 +127,7 @@ def exact(rows: list[Row]) -> Promise:
     return worst(
         "exact",
         [
-            (row.error, allowed(row, row.length), f"{place(row)} it is off float64 by")
+            (row.error, allowed(row, row.length), f"{place(row)} the deviation from float64 is")
             for row in rows
             if row.error is not None
         ],
@@ -147,7 +147,7 @@ def float32_bias(make: Make) -> list[Promise]:
     if kind is None:
         return []
     step, most = torch.finfo(kind).eps, torch.finfo(torch.float32).eps
-    return [at_most("bias in float32", step, most, f"it comes in {name_of(kind)}, with steps of")]
+    return [at_most("bias in float32", step, most, f"the bias is {name_of(kind)}, with steps of")]
 
 
 def authors_numbers(numbers: Authors) -> Promise:
@@ -156,5 +156,5 @@ def authors_numbers(numbers: Authors) -> Promise:
         numbers.worst,
         f"{numbers.cases} from {', '.join(numbers.sources)}",
         numbers.matched,
-        f"off those of {', '.join(numbers.sources)} by {numbers.worst:.2g}",
+        f"deviate from {', '.join(numbers.sources)} by {numbers.worst:.2g}",
     )

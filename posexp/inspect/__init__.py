@@ -1,10 +1,10 @@
-"""What a trained run's positional scheme does: its bias, its rotations, and where its attention goes.
+"""Pictures of a trained run's positional scheme: its bias, its rotations and its attention.
 
 <results>/<group>/<run>/inspect/
-    bias.png         bias against distance, for schemes that add one
-    frequencies.png  the wavelength of every rotated pair, for schemes that rotate
+    bias.png         bias against distance, for schemes with a bias
+    frequencies.png  wavelength of every rotated pair, for rotary schemes
     attention.png    mean distance and entropy of attention by position, on held-out text
-    *.svg, *.csv     the same as vectors, and the numbers drawn
+    *.svg, *.csv     each picture as a vector graphic, and its numbers
 """
 
 import csv
@@ -25,9 +25,9 @@ from posexp.storage import atomic
 
 
 def inspect(command: InspectCommand) -> list[Path]:
-    """Draws every finished run that `command` names, and prints and returns the paths of the files.
+    """Inspect every finished run that `command` selects. Print and return the paths of the files.
 
-    Raises Misuse if there is no such run or none can be drawn as asked; RunFailed if some could not be.
+    Raises Misuse if no run is selected or none can be inspected, and RunFailed if some runs fail.
     """
     device = choose_device(command.device)
     paths: list[Path] = []
@@ -37,7 +37,7 @@ def inspect(command: InspectCommand) -> list[Path]:
 
 
 def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list[Path]:
-    """Writes the run's inspect/ folder; what its scheme does not have is told in one line and not drawn."""
+    """Write the run's inspect/ folder and return its paths. Log and skip each picture that the scheme does not have."""
     restored = restore(run, command.cache, command.trust, device)
     model, scheme = restored.model, restored.model.scheme
     tokens = restored.store.split(command.split)
@@ -45,7 +45,7 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
     if scheme.max_length is not None and length > scheme.max_length:
         say(
             f"{run.name}: {scheme.fingerprint()} is undefined past {scheme.max_length} tokens: "
-            f"its attention is drawn there, not at {length}"
+            f"attention is drawn at {scheme.max_length} tokens instead of {length}"
         )
         length = scheme.max_length
     about = f"{run.name} · {scheme.fingerprint()}"
@@ -77,7 +77,7 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
 
 
 def points_to_csv(rows: list[dict[str, Any]]) -> str:
-    """None is an empty field."""
+    """Return the rows as CSV. None becomes an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

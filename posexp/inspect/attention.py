@@ -1,6 +1,6 @@
-"""Where a trained model's attention goes: its mean distance and its entropy, by the position of the query.
+"""The mean distance and entropy of a trained model's attention, by query position.
 
-Shape suffixes: B windows of text, T tokens, K keys of a block, H heads, C channels of a head,
+Shape suffixes: B sequences, T tokens, K keys of a block, H heads, C channels of a head,
 D width of the residual stream, L layers.
 """
 
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Windows of text over which is averaged: about TOKENS tokens of them, within these bounds.
-LEAST, MOST = 4, 64
+# Sequences to average over: as many as hold about TOKENS tokens, within these bounds.
+MIN_SEQUENCES, MAX_SEQUENCES = 4, 64
 TOKENS = 16384
-BATCH = 4096  # tokens at a time
-KEYS = 1024  # whose weights are alive at a time
-UNSPENT = 0.005  # a smaller share of the weights left over is rounding
-MOST_COLUMNS = 6
+BATCH = 4096  # tokens per forward pass
+KEYS = 1024  # keys whose weights are in memory at a time
+UNSPENT = 0.005  # a smaller remainder of the weights is rounding
+MAX_COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Means over `windows` windows of text, [L, H, T] each, and of attention even over what it sees, [L, T] each.
+    """The statistics of attention, averaged over `sequences` sequences, [L, H, T] each.
 
-    Distances in tokens, entropies in nats, `left` the share that is spent on no token.
+    Distances are in tokens, entropies in nats. `left` is the share of attention that no token receives. `even_` fields,
+    [L, T], are for uniform attention over visible keys.
     """
 
     distance: Tensor
@@ -45,13 +46,13 @@ class Reading:
     left: Tensor
     even_distance: Tensor
     even_entropy: Tensor
-    windows: int
+    sequences: int
 
 
 def weights(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor, keys: slice) -> Tensor:
-    """[B, H, T, K]: what each query gives to some of the keys, whatever way attention goes.
+    """Return the attention weights of all queries on a slice of the keys, [B, H, T, K], for any kind of attention.
 
-    Attention is linear in the values: with the rows of the identity for values, it gives its weights.
+    Attention is linear in the values, so that rows of the identity as values yield the weights.
     """
     B, H, T, _ = q_BHTC.shape
     index_T = torch.arange(T, device=q_BHTC.device)
@@ -60,10 +61,10 @@ def weights(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor, keys:
 
 
 def statistics(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean distance, entropy and share left of every query's weights, [B, H, T] each.
+    """Return mean distance, entropy and remainder of every query's weights, [B, H, T] each.
 
-    Weights may add up to less than 1, as in stick-breaking: distance and entropy are of what is spent, and NaN
-    where nothing is.
+    Weights may add up to less than 1, as in stick-breaking. Distance and entropy are those of the normalised weights,
+    and NaN if all weights are 0.
     """
     T = q_BHTC.shape[2]
     index_T = torch.arange(T, device=q_BHTC.device)
@@ -78,7 +79,7 @@ def statistics(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor) ->
 
 
 def even(window: Window, T: int) -> tuple[Tensor, Tensor]:
-    """Mean distance and entropy, [T] each, of attention that is even over what `window` shows."""
+    """Return mean distance and entropy, [T] each, of uniform attention over the keys visible in `window`."""
     distance, entropy = [], []
     index_T = torch.arange(T)
     for rows, keys, visible_QK in window.blocks(T, torch.device("cpu")):
@@ -91,15 +92,15 @@ def even(window: Window, T: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
-    """What attention does on windows of `length` tokens, each inside a document, in float32.
+    """Measure attention in float32 on sequences of `length` tokens that lie within one document each.
 
     Raises Misuse if no document is that long.
     """
-    count = min(max(TOKENS // length, LEAST), MOST)
+    count = min(max(TOKENS // length, MIN_SEQUENCES), MAX_SEQUENCES)
     text_BT, _ = Windows(tokens, length, cross_documents=False).batch(seed=0, step=0, count=count)
     n_layer = model.scheme.dims.n_layer
-    seen: list[list[Tensor]] = [[] for _ in range(n_layer)]  # [3, B, H, T] per layer and piece of text
-    torch.manual_seed(0)  # a scheme that draws positions draws the same ones every time
+    seen: list[list[Tensor]] = [[] for _ in range(n_layer)]  # [3, B, H, T] per layer and batch
+    torch.manual_seed(0)  # schemes with random positions draw the same ones every time
     with watched(model, seen):
         for piece_BT in text_BT.split(max(1, BATCH // length)):
             model(piece_BT.to(model.embedding.weight.device))
@@ -112,7 +113,7 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
 
 @contextmanager
 def watched(model: Decoder, seen: list[list[Tensor]]) -> Iterator[None]:
-    """Adds the statistics of every layer's attention to `seen`, each time the model runs."""
+    """Append the statistics of every layer's attention to `seen` in each forward pass within the block."""
 
     def watch(into: list[Tensor]) -> Any:
         def see(part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
@@ -132,7 +133,7 @@ def watched(model: Decoder, seen: list[list[Tensor]]) -> Iterator[None]:
 
 
 def span(values_HT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, lowest and highest over the heads, [T] each; NaN where no head has a value."""
+    """Return mean, minimum and maximum over the heads, [T] each, with NaN where no head has a value."""
     none_HT = values_HT.isnan()
     low_T = values_HT.masked_fill(none_HT, torch.inf).amin(0)
     high_T = values_HT.masked_fill(none_HT, -torch.inf).amax(0)
@@ -158,7 +159,7 @@ def picture(reading: Reading, about: str, train_length: int, split: str) -> Pict
 
 
 def title_of(reading: Reading, train_length: int) -> str:
-    """Distance and entropy over all layers and heads, in the eighth before training's last position and the input's."""
+    """Return a title with mean distance and entropy in the last eighth of the training length and of the input."""
     T = reading.distance.shape[-1]
     ends = list(dict.fromkeys(end for end in (train_length, T) if end <= T))
 
@@ -173,16 +174,18 @@ def title_of(reading: Reading, train_length: int) -> str:
 
 def draw_attention(reading: Reading, title: str, about: str, train_length: int, split: str) -> "Figure":
     L, H, T = reading.distance.shape
-    columns = min(L, MOST_COLUMNS)
+    columns = min(L, MAX_COLUMNS)
     rows = -(-L // columns)
     notes = [
         about,
-        f"{reading.windows} windows of {T:,} tokens of the {split} split. Line: mean over {H} heads; band: lowest to "
-        f"highest head; dashed: even attention over all that is seen; vertical: trained at {train_length:,}. "
-        "In the title: over all layers and heads, in the eighth before the position.",
+        f"{reading.sequences} sequences of {T:,} tokens of the {split} split. Line: mean of {H} heads. Band: lowest to "
+        f"highest head. Dashed: uniform attention over all visible keys. Vertical: trained at {train_length:,}. "
+        "Title: mean over all layers and heads, in the last eighth before the position.",
     ]
     if (left := float(reading.left.mean())) > UNSPENT:
-        notes.append(f"{100 * left:.0f} % of the attention is spent on no token; distance and entropy are of the rest.")
+        notes.append(
+            f"{100 * left:.0f} % of the attention goes to no token. Distance and entropy are those of the rest."
+        )
     kinds = (
         ("mean distance, tokens", reading.distance, reading.even_distance, COLOURS[0]),
         ("entropy, nats", reading.entropy, reading.even_entropy, COLOURS[1]),

@@ -1,4 +1,4 @@
-"""The bias that a scheme adds to the logits, against distance.
+"""The bias that a scheme adds to the logits, by distance.
 
 Shape suffixes: N distances, H heads.
 """
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FURTHEST = 16  # training lengths
-LOWEST = -16.0  # logits: e^-16 is a ten-millionth of the weight of a key without bias
-MOST_COLUMNS = 5
+MAX_DISTANCE = 16  # in training lengths
+MIN_BIAS = -16.0  # logits: e^-16 is a ten-millionth of the weight of a key without bias
+MAX_COLUMNS = 5
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The bias of every head of `layers` (from 1): `bias`, [H, N], at the distances `gap`, [N].
+    """The bias of every head in `layers` (from 1): `bias`, [H, N], at the distances `gap`, [N].
 
-    `query` is the query's position where the bias depends on it, and None where distance alone decides.
+    `query` is the query position, or None if the bias depends on distance alone.
     """
 
     layers: list[int]
@@ -35,18 +35,18 @@ class Curves:
     bias: Tensor
 
     def name(self, everywhere: bool) -> str:
-        """Without the layers, if they are the same `everywhere`."""
+        """Return the panel's name, without layers if they are the same `everywhere`."""
         layers = "" if everywhere else f"layer{'s' * (len(self.layers) > 1)} {ranges(self.layers)}"
         query = "" if self.query is None else f"query at {self.query:,}"
         return ", ".join(part for part in (layers, query) if part)
 
     def at(self, gap: int) -> Tensor:
-        """[H]: at the largest distance drawn that is not beyond `gap`."""
+        """Return the bias, [H], at the largest drawn distance of at most `gap`."""
         return self.bias[:, int((self.gap <= gap).sum()) - 1]
 
 
 def distances(furthest: int, length: int) -> Tensor:
-    """[N] int64: 0, then evenly spread over a log axis up to `furthest`, with the training length among them."""
+    """Return distances, [N] int64: 0, then evenly spaced on a log axis up to `furthest`, and the training length."""
     spread = torch.logspace(0, torch.log2(torch.tensor(float(max(furthest, 1)))).item(), 300, base=2.0)
     inside = [gap for gap in (0, 1, length, furthest) if gap <= furthest]
     return torch.cat((torch.tensor(inside), spread.round().long().clamp(max=furthest))).unique()
@@ -54,7 +54,7 @@ def distances(furthest: int, length: int) -> Tensor:
 
 @torch.no_grad()
 def curves(scheme: Scheme) -> list[Curves]:
-    """What `scheme` adds, layers with the same numbers together; empty if it has no bias that positions decide."""
+    """Return the bias curves, one for all layers with equal bias. Empty if no bias depends on positions alone."""
     found: list[Curves] = []
     for layer in range(scheme.dims.n_layer):
         for new in of_layer(scheme.layer(layer), layer + 1):
@@ -68,7 +68,7 @@ def curves(scheme: Scheme) -> list[Curves]:
 
 def of_layer(part: Scheme, layer: int) -> list[Curves]:
     length = part.dims.train_length
-    last = FURTHEST * length if part.max_length is None else part.max_length - 1
+    last = MAX_DISTANCE * length if part.max_length is None else part.max_length - 1
     device = next(iter([*part.parameters(), *part.buffers()]), torch.empty(0)).device
     gap_N = distances(last, length)
     bias_HN = part.distance_bias(gap_N.to(device))
@@ -86,7 +86,7 @@ def of_layer(part: Scheme, layer: int) -> list[Curves]:
 
 
 def by_distance_alone(part: Scheme, found: list[Curves], device: torch.device) -> list[Curves]:
-    """One curve in place of those of several queries, if they are the same."""
+    """Merge the curves of several queries into one if they are equal."""
     far = found[-1]
     for near in found[:-1]:
         key_1N = (int(far.query or 0) - near.gap).to(device)[None]
@@ -98,7 +98,7 @@ def by_distance_alone(part: Scheme, found: list[Curves], device: torch.device) -
 
 
 def picture(scheme: Scheme, about: str) -> Picture | None:
-    """None if the scheme has no bias that positions decide."""
+    """Return the picture, or None if no bias depends on positions alone."""
     found = curves(scheme)
     if not found:
         return None
@@ -113,7 +113,7 @@ def picture(scheme: Scheme, about: str) -> Picture | None:
 
 
 def title_of(found: list[Curves], length: int) -> str:
-    """The heads' range at the training length and at the furthest distance."""
+    """Return a title with the range over heads at the training length and at the largest distance."""
     furthest = max(int(panel.gap[-1]) for panel in found)
     reaching = [panel for panel in found if panel.gap[-1] == furthest]
 
@@ -129,22 +129,22 @@ def title_of(found: list[Curves], length: int) -> str:
 def draw_bias(found: list[Curves], title: str, about: str, scheme: Scheme) -> "Figure":
     length, n_layer = scheme.dims.train_length, scheme.dims.n_layer
     queries = len({panel.query for panel in found})
-    columns = queries if queries > 1 else min(len(found), MOST_COLUMNS)
+    columns = queries if queries > 1 else min(len(found), MAX_COLUMNS)
     everywhere = all(len(panel.layers) == n_layer for panel in found)
     alone = everywhere and len(found) == 1
     size = (7.6, 4.1) if columns == 1 else (max(2.2, 8.4 / columns), 2.4)
-    notes = [about, f"One line a head; {'the same in every layer' if everywhere else 'layers count from 1'}."]
+    notes = [about, f"One line per head; {'the same in every layer' if everywhere else 'layers count from 1'}."]
     low = min(float(panel.bias.min()) for panel in found)
     high = max(float(panel.bias.max()) for panel in found)
-    if low < LOWEST:
-        notes[1] += f" Cut at {short(LOWEST)}, where a key keeps a ten-millionth of its weight."
+    if low < MIN_BIAS:
+        notes[1] += f" Cut at {short(MIN_BIAS)}, where a key keeps a ten-millionth of its weight."
     rows = -(-len(found) // columns)
     figure, panels = sheet.sheet(title, notes, (rows, columns), size, over=0.25 if alone else 0.45)
     every = [axes for row in panels for axes in row]
-    air = 0.04 * max(high - max(low, LOWEST), 0.5)
+    air = 0.04 * max(high - max(low, MIN_BIAS), 0.5)
     for i, (axes, panel) in enumerate(zip(every, found, strict=False)):
         draw_panel(axes, panel, length, int(max(p.gap[-1] for p in found)))
-        axes.set_ylim(max(low, LOWEST) - air, high + air)
+        axes.set_ylim(max(low, MIN_BIAS) - air, high + air)
         if not alone:
             axes.set_title(panel.name(everywhere), size=NOTE + 0.5, loc="left", pad=14)
         if i % columns == 0:

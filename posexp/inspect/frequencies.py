@@ -1,4 +1,4 @@
-"""How fast a rotary scheme turns its pairs of channels.
+"""The wavelengths of a rotary scheme's channel pairs.
 
 Shape suffix: I rotated pairs.
 """
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FURTHEST = 16  # training lengths
-AIR = 1.6  # of the logarithmic axis, above and below
+MAX_DISTANCE = 16  # in training lengths
+AIR = 1.6  # factor of space above and below on the log axis
 
 
 @dataclass(frozen=True)
 class Turns:
-    """The pairs of one Rope: wavelengths (inf: does not turn) and half-lives, in tokens, [I] each."""
+    """The wavelengths (inf for pairs that do not rotate) and half-lives of one Rope's pairs, in tokens, [I] each."""
 
     about: str
     wave: Tensor
     half: Tensor | None
 
     def unfinished(self, length: int) -> list[int]:
-        """Pairs (from 0, as in base^(-2i/d)) that do not complete a turn within `length` tokens."""
+        """Return the pairs (from 0, as in base^(-2i/d)) whose wavelength exceeds `length` tokens."""
         return [i for i, wave in enumerate(self.wave.tolist()) if wave > length]
 
 
 @torch.no_grad()
 def turns(scheme: Scheme) -> list[Turns]:
-    """One entry for each Rope in `scheme` that is unlike the others; empty if it has none."""
+    """Return one entry for each distinct Rope in `scheme`."""
     found: list[Turns] = []
     for part in scheme.modules():
         if isinstance(part, Rope):
@@ -61,7 +61,7 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def picture(scheme: Scheme, about: str) -> Picture | None:
-    """None if nothing in the scheme rotates."""
+    """Return the picture, or None if the scheme has no rotation."""
     found = turns(scheme)
     if not found:
         return None
@@ -86,8 +86,8 @@ def title_of(one: Turns, length: int) -> str:
     words = f"All {count} pairs complete a turn in training"
     if within:
         words = f"{len(within)} of {count} pairs ({ranges(within)}) never complete a turn in training"
-    if never := one.unfinished(FURTHEST * length):
-        words += f", {len(never)} of them not in {FURTHEST * length:,} tokens"
+    if never := one.unfinished(MAX_DISTANCE * length):
+        words += f", {len(never)} of them not in {MAX_DISTANCE * length:,} tokens"
     if one.half is not None:
         words += f"; half-lives of {one.half.min():,.0f} to {one.half.max():,.0f} tokens"
     return words
@@ -98,7 +98,7 @@ def draw_frequencies(found: list[Turns], title: str, about: str, length: int) ->
     figure, (panels,) = sheet.sheet(title, [about], (1, len(found)), size, over=0.12 if len(found) == 1 else 0.75)
     finite = torch.cat([kind[kind.isfinite()] for one in found for kind in (one.wave, one.half) if kind is not None])
     low = min(float(finite.min()), length) / AIR
-    high = max(float(finite.max()), FURTHEST * length) * AIR
+    high = max(float(finite.max()), MAX_DISTANCE * length) * AIR
     for axes, one in zip(panels, found, strict=True):
         draw_panel(axes, one, length, low, high)
         if len(found) > 1:
@@ -125,7 +125,7 @@ def draw_panel(axes: "Axes", one: Turns, length: int, low: float, high: float) -
     axes.axhspan(length, high, color="#f4f4f4", linewidth=0, zorder=0.4)
     for place, words in (
         (length, f"trained at {length:,}"),
-        (FURTHEST * length, f"{FURTHEST} × that, {FURTHEST * length:,}"),
+        (MAX_DISTANCE * length, f"{MAX_DISTANCE} × that, {MAX_DISTANCE * length:,}"),
     ):
         axes.axhline(place, color="#8a8a8a", linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
         axes.annotate(
@@ -138,11 +138,11 @@ def draw_panel(axes: "Axes", one: Turns, length: int, low: float, high: float) -
             color=QUIET,
         )
     dots: dict[str, Any] = {"linewidth": 1, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
-    axes.plot(pair_I, one.wave, "o-", color=COLOURS[0], label="wavelength: a whole turn", **dots)
+    axes.plot(pair_I, one.wave, "o-", color=COLOURS[0], label="wavelength: one full turn", **dots)
     if bool((still_I := one.wave.isinf()).any()):
-        label, dots["linewidth"] = "does not turn", 0
+        label, dots["linewidth"] = "does not rotate", 0
         axes.plot(pair_I[still_I], [high / AIR**0.4] * int(still_I.sum()), "^", color=COLOURS[0], label=label, **dots)
     if one.half is not None:
-        label, dots["linewidth"] = "half-life: what it adds to a logit halves", 1
+        label, dots["linewidth"] = "half-life: contribution to a logit halves", 1
         axes.plot(pair_I, one.half, "s-", color=COLOURS[1], label=label, **dots)
     axes.legend(loc="lower right", fontsize=NOTE + 0.5, edgecolor="none", framealpha=0.9)

@@ -1,4 +1,4 @@
-"""Tables for the terminal that break between words alone, at any width from 80 characters on."""
+"""Terminal tables whose cells break only between words, at any width of at least 80 characters."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-LONGEST = 28  # characters of a line in a cell, where not all columns have the room that they ask for
+LONGEST = 28  # characters per line of a cell when the columns do not all fit
 GAP = 3  # characters between columns
 
 
 def print_grid(
     title: str, heads: Sequence[str], rows: Sequence[Sequence["str | Text"]], console: "Console", names: int = 1
 ) -> None:
-    """The table under its title; see `grids`."""
+    """Print the table below its title, split into several tables by `grids` if it is too wide."""
     from rich.text import Text
 
     if title:
@@ -25,10 +25,10 @@ def print_grid(
 
 
 def grids(heads: Sequence[str], rows: Sequence[Sequence["str | Text"]], width: int, names: int = 1) -> list["Table"]:
-    """A table as one rich table, or as several of at most `width` characters, one below the other.
+    """Return the table as one rich table, or split it into several of at most `width` characters.
 
-    The first `names` columns stand in all of them. Columns of numbers are right-aligned. Only where a name and a value
-    have no room beside each other, the name is folded.
+    The first `names` columns are repeated in every table. Columns of numbers are right-aligned. A name is folded only
+    if it does not fit beside a value.
     """
     from rich import box
     from rich.table import Table
@@ -60,19 +60,19 @@ def grids(heads: Sequence[str], rows: Sequence[Sequence["str | Text"]], width: i
 
 
 def size_of(head: str, cells: list[str], longest: int | None = None) -> int:
-    """The characters that a column takes: a heading breaks between any words, a line of a cell from `longest` on."""
+    """Return the width of a column. Headings break between any words, cell lines only beyond `longest` characters."""
     lines = [len(line) for cell in cells for line in cell.split("\n")]
     words = [len(word) for cell in (head, *cells) for word in cell.split()]
     return max([1, *words, min(max(lines, default=0), longest or max(lines, default=0))])
 
 
 def taken(sizes: list[int]) -> int:
-    """The characters that columns take together."""
+    """Return the total width of columns, gaps included."""
     return sum(size + GAP for size in sizes)
 
 
 def parts(sizes: list[int], width: int, names: int) -> list[list[int]]:
-    """The columns of each table: the first `names`, and as many others as fit."""
+    """Return the column indices of each table: the first `names`, then as many others as fit."""
     first = list(range(names))
     found = [list(first)]
     for i in range(names, len(sizes)):

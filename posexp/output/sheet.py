@@ -1,7 +1,4 @@
-"""A sheet of panels in the house's style: a title that says what is seen, what it is of, and panels in a grid.
-
-Sizes are inches.
-"""
+"""A figure with a title, notes and a grid of panels. Sizes are in inches."""
 
 import textwrap
 from collections.abc import Callable
@@ -15,13 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE, ABOUT, NOTE = 13, 9.5, 9  # points
-LINE = 1.35 / 72  # inches of height of a line of text, per point
+LINE = 1.35 / 72  # line height in inches per point of font size
 LEFT, RIGHT, BELOW, BETWEEN = 0.85, 0.2, 0.65, 0.25
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in two formats, and the numbers it shows: one row per point."""
+    """A picture as PNG and SVG, with one row of numbers per point drawn."""
 
     png: bytes
     svg: bytes
@@ -29,16 +26,16 @@ class Picture:
 
 
 def picture(draw: Callable[[], "Figure"], title: str, rows: list[dict[str, Any]]) -> Picture:
-    """What `draw` draws; the same drawing gives the same bytes."""
+    """Render the figure of `draw`. Equal figures give equal bytes."""
     return Picture(*rendered(draw, title), rows)
 
 
 def sheet(
     title: str, about: list[str], shape: tuple[int, int], size: tuple[float, float], over: float = 0.36
 ) -> tuple["Figure", list[list["Axes"]]]:
-    """A figure with (rows, columns) of panels, each `size` wide and high, that share their axes by row and column.
+    """Return a figure and its panels, a grid of `shape` (rows, columns) with panels of `size` (width, height).
 
-    `over` is the room above each row, for its panels' names.
+    Panels share their axes by row and column. `over` is the space above each row, for the names of the panels.
     """
     from matplotlib.figure import Figure
 
@@ -71,19 +68,19 @@ def wrapped(text: str, inches: float, points: float) -> list[str]:
 
 
 def trained_at(axes: "Axes", length: float, note: str = "") -> None:
-    """The vertical line at the training length, with `note` over it."""
+    """Draw a vertical line at the training length, with `note` above it."""
     axes.axvline(length, color="#8a8a8a", linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
     if note:
         above(axes, note, 3, x=length, size=NOTE - 0.5, color=QUIET, ha="center")
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour and dash of line `index`."""
+    """Return the colour and dash of line `index`."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
 
 
 def ranges(numbers: list[int]) -> str:
-    """[1, 2, 3, 5] as "1–3, 5"."""
+    """Return sorted numbers as ranges: [1, 2, 3, 5] gives "1–3, 5"."""
     parts: list[list[int]] = []
     for number in sorted(numbers):
         if parts and parts[-1][-1] == number - 1:
@@ -94,5 +91,5 @@ def ranges(numbers: list[int]) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits or all before the point, with a true minus sign."""
+    """Format a number with three significant digits, or as an integer from 1000 on, with a true minus sign."""
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")

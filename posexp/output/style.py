@@ -1,4 +1,4 @@
-"""How pictures look: colours, markers, the style of a figure, and its files."""
+"""The style of pictures: colours, markers, dashes, and rendering to PNG and SVG."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that vanishes on white; the last three
-# are Tol's.
+# Okabe and Ito's palette for colour-blind readers, without yellow, which is invisible on white. The last three colours
+# are from Tol's palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D", "#332288", "#882255", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-# With this salt all schemes of configs/ look different, and the ten of most papers have a colour each.
+# With this salt all schemes in configs/ look different, and the ten most common ones have distinct colours.
 SALT = 10063
 INK, QUIET = "#222222", "#6b6b6b"
 STYLE: dict[str, Any] = {
@@ -41,7 +41,7 @@ STYLE: dict[str, Any] = {
     "grid.color": "#e8e8e8",
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
-    "svg.fonttype": "none",  # text stays text: searchable and small
+    "svg.fonttype": "none",  # text is stored as text, not as paths
     "svg.hashsalt": "posexp",
 }
 
@@ -54,9 +54,9 @@ class Look:
 
 
 def looks_of(labels: Iterable[str]) -> dict[str, Look]:
-    """The look of each label, in every report the same: its colour is of the label alone, and so are its marker and
-    dashes unless another label has exactly its look. Then the later one in order takes the next marker or dashes that
-    are free.
+    """Return the look of each label, derived from a hash of the label so that it is the same in every report.
+
+    Of two labels with the same look, the later one in sorted order takes the next free marker or dash.
     """
     found: dict[str, Look] = {}
     taken: set[tuple[int, int]] = set()
@@ -76,14 +76,14 @@ def size_of(marker: str) -> float:
 
 
 def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
-    """(PNG, SVG) of the figure that `draw` makes in this style; the same figure gives the same bytes."""
+    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes."""
     import warnings
 
     from matplotlib import style
 
     png, svg = io.BytesIO(), io.BytesIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a label in a script the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font lacks some scripts
         figure = draw()
         tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
@@ -92,13 +92,13 @@ def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
 
 
 def above(axes: "Axes", text: str, points: float, x: float | None = None, **look: Any) -> None:
-    """`text` that many points above the panel: at its left edge, or over the data coordinate `x`."""
+    """Write `text` that many points above the panel, at its left edge or above the data coordinate `x`."""
     at, coordinates = ((0.0, 1.0), axes.transAxes) if x is None else ((x, 1.0), axes.get_xaxis_transform())
     axes.annotate(text, at, xycoords=coordinates, xytext=(0, points), textcoords="offset points", **look)
 
 
 def wrapped(text: str, letters: float) -> list[str]:
-    """`text` in lines of at most that many letters, broken between its parts."""
+    """Split `text` into lines of at most `letters` characters, breaking only at " · "."""
     lines: list[str] = []
     for part in text.split(" · "):
         joined = f"{lines[-1]} · {part}" if lines else part

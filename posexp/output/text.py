@@ -1,4 +1,4 @@
-"""Text in the tables of reports: one line, escaped for Markdown."""
+"""Helpers for text in Markdown tables."""
 
 import re
 
@@ -8,7 +8,7 @@ def markdown_line(cells: list[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` on one line, with every character that Markdown or GitHub's mathematics would act on shown as itself."""
+    """Return `text` on one line, with the characters that Markdown or GitHub mathematics interprets escaped."""
     return re.sub(r"([\\`*_{}\[\]<>|~$&#])", r"\\\1", one_line(text))
 
 

@@ -1,11 +1,10 @@
-"""Round numbers to write along an axis."""
+"""Round numbers for the ticks of an axis."""
 
 import math
 
 
 def both_sides(low: float, high: float, linear: float) -> list[float]:
-    """Ticks of an axis that is logarithmic on both sides of a linear part: −10, −1, 0, 1, 10, 100, and thirds between
-    where that leaves only a few."""
+    """Return at most 10 ticks, such as −10, −1, 0, 1, 10, of an axis that is linear within ±`linear`."""
     count = math.ceil(math.log10(max(-low, high, linear) / linear)) + 1
     for steps, apart in ((1, 2, 5), 1), ((1, 3), 1), *(((1,), apart) for apart in range(1, count + 1)):
         sizes = [step * linear * 10.0**power for power in range(0, count, apart) for step in steps]
@@ -17,7 +16,7 @@ def both_sides(low: float, high: float, linear: float) -> list[float]:
 
 
 def y_ticks(low: float, high: float, most: int) -> list[float]:
-    """Up to `most` round numbers within [low, high], evenly apart."""
+    """Return up to `most` evenly spaced round numbers in [low, high]."""
     from matplotlib.ticker import MaxNLocator
 
     ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
@@ -25,7 +24,7 @@ def y_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
-    """The same for a logarithmic axis: evenly apart only where that is about the same."""
+    """Return up to `most` round numbers in [low, high] for a logarithmic axis, evenly spaced if the range is small."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         inside = [tick for e in exponents for step in steps if low <= (tick := step * 10.0**e) <= high]
@@ -39,7 +38,7 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def tick_text(tick: float) -> str:
-    """20, 22.5, 1,000, 100,000; from a million on 10⁶."""
+    """Format a tick as 20, 22.5 or 1,000, and from a million on as a power of ten, such as 10⁶."""
     if tick < 1e6:
         return f"{tick:,.10g}"
     exponent = math.floor(math.log10(tick) + 1e-9)

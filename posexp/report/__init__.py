@@ -1,4 +1,4 @@
-"""What came out: the eval rows of a group as CSV files, tables, a picture and a page."""
+"""The report of a group: its eval rows as CSV files, tables, pictures and a page."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from posexp.evaluation.verdicts import Pairs
 
-MOST_TABLES, MOST_CURVES = 500, 500
+MAX_TABLES, MAX_CURVES = 500, 500
 SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking") for kind in ("png", "svg")}
 
 __all__ = ["COLUMNS", "Cell", "Table", "tables", "write"]
@@ -37,18 +37,19 @@ def write_report(
     all_sets: bool = False,
     page: Callable[[list[Table]], str] | None = None,
 ) -> list[Path]:
-    """Writes rows.csv, verdicts.csv, table.md, table.tex, curves.png and .svg of the headline into `folder`; others.png
-    and .svg of other sets of targets and protocols, ranking.png and .svg where the headline's curves are too many to
-    follow, and page.html where `page` makes one of the tables. Prints the answer, the headline and a line for each
-    other table, or with `all_sets` all of them; returns the paths.
+    """Write the report into `folder`, print it and return the paths of its files.
 
-    `curve_of` maps run folder names to curve labels; `pairs` has the verdicts, and `say` receives
-    the reasons for missing ones.
-    The same input gives the same bytes. Raises Misuse without rows, or where none has `measure`; RunFailed where
-    `folder` cannot be written.
+    The files are rows.csv, verdicts.csv, table.md, table.tex, and curves.png and .svg of the headline table. If there
+    are more tables, others.png and .svg show them. If the headline has too many curves to follow, ranking.png and .svg
+    rank them. `page` renders the tables as page.html.
+    Prints the answer, the headline, and one line for each other table, or with `all_sets` all tables.
+
+    `curve_of` maps run folder names to curve labels. `pairs` has the verdicts, and `say` receives the reasons for
+    missing ones. Equal input gives equal bytes. Raises Misuse if there are no rows or none has `measure`, and RunFailed
+    if `folder` cannot be written.
     """
     if not rows:
-        raise Misuse("nothing to report: these runs have no eval rows; run posexp eval first")
+        raise Misuse("nothing to report: these runs have no eval rows; first run posexp eval")
     from rich.console import Console
     from rich.text import Text
 
@@ -82,14 +83,14 @@ def write_report(
     try:
         untrusted.refuse_link(folder)
         atomic.write_all(folder, contents)
-        for name in SOMETIMES - contents.keys():  # of another choice of runs
+        for name in SOMETIMES - contents.keys():  # files of an earlier report
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise RunFailed(f"cannot write the report into {folder}: {getattr(error, 'strerror', '') or error}") from error
     print_tables(shown, console, all_sets)
     for table in found:
         if table.lacking:
-            console.print(Text(f"{table.protocol} is left out: its rows lack {measure.axis}"), soft_wrap=True)
+            console.print(Text(f"{table.protocol} is skipped: its rows lack {measure.axis}"), soft_wrap=True)
     paths = [folder / name for name in contents]
     for path in paths:
         console.print(Text(str(path)), soft_wrap=True)
@@ -97,24 +98,24 @@ def write_report(
 
 
 def check_size(found: list[Table]) -> None:
-    """Raises Misuse for more than anybody could read, or a picture could hold."""
+    """Raise Misuse if there are too many tables or curves for a report."""
     curves = {curve for table in found for curve in table.curves}
-    if len(found) > MOST_TABLES or len(curves) > MOST_CURVES:
+    if len(found) > MAX_TABLES or len(curves) > MAX_CURVES:
         raise Misuse(
-            f"{len(found):,} tables of {len(curves):,} curves are more than a report holds ({MOST_TABLES} of "
-            f"{MOST_CURVES}): choose runs with --runs, or leave other windows and transforms out with variants=false"
+            f"{len(found):,} tables of {len(curves):,} curves exceed the limits of a report ({MAX_TABLES} of "
+            f"{MAX_CURVES}): choose runs with --runs, or skip other windows and transforms with variants=false"
         )
 
 
 def rows_to_csv(rows: list[Row]) -> str:
-    """COLUMNS, then other keys in the order they appear; None is an empty field.
+    """Return the rows as CSV: COLUMNS, then other keys in order of appearance. None becomes an empty field.
 
-    A field is what its row holds, whatever a spreadsheet may make of one that begins with "=". Raises Misuse for more
-    columns than a row may have.
+    Values are not escaped for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many
+    columns.
     """
     extras = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in COLUMNS]
     if len(extras) > MOST_COLUMNS:
-        raise Misuse(f"the rows have {len(extras):,} columns that posexp does not know: choose runs with --runs")
+        raise Misuse(f"the rows have {len(extras):,} unknown columns: choose runs with --runs")
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *extras], restval="", lineterminator="\n")
     writer.writeheader()

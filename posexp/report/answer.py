@@ -1,4 +1,4 @@
-"""The answer in words: what the verdicts of a table say of its longest lengths."""
+"""The answer in words: the verdicts of a table at the longest lengths."""
 
 from typing import TYPE_CHECKING
 
@@ -9,13 +9,13 @@ from posexp.report.tables import Table, span
 if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Verdict
 
-FEW = 6  # curves of one verdict that get a phrase each
+FEW = 6  # maximum number of curves per verdict with a phrase each
 WORDS = {"breaks": "worse", "uses": "better", "ignores": "unchanged", "unclear": "undecided"}
 
 
 def answer(table: Table) -> str:
-    """One sentence for each multiple of the training length that is the longest of a curve; "" without verdicts."""
-    longest = {verdict.place.curve: verdict for verdict in table.verdicts}  # which are in order of length
+    """Return one sentence per longest multiple of the training length among the curves; "" without verdicts."""
+    longest = {verdict.place.curve: verdict for verdict in table.verdicts}  # verdicts are in order of length
     by_multiple: dict[float, list[Verdict]] = {}
     for curve, verdict in longest.items():
         by_multiple.setdefault(verdict.place.length / max(1, min(table.trained[curve])), []).append(verdict)
@@ -24,7 +24,7 @@ def answer(table: Table) -> str:
 
 
 def sentence(times: float, found: "list[Verdict]") -> str:
-    """At 16 times its training length, against that length alone, rope is 36 % worse (95 %: 33 to 40 %)."""
+    """Return a sentence such as "At 16 times its training length, …, rope is 36 % worse (95 %: 33 to 40 %)."."""
     found = sorted(found, key=lambda verdict: -abs(verdict.difference.value) if verdict.difference else 0)
     words = [*WORDS, *dict.fromkeys(verdict.word for verdict in found if verdict.word not in WORDS)]
     parts = [part for word in words for part in phrases(word, [verdict for verdict in found if verdict.word == word])]
@@ -67,14 +67,14 @@ def signed(nats: float | None) -> str:
 
 
 def written(value: float) -> str:
-    """Two digits, whole from ten on: 3.9, 36, 2,988; 1.2e+07."""
+    """Format with one decimal below ten and none from ten on: 3.9, 36, 2,988, 1.2e+07."""
     if value >= 99_999.5:
         return f"{value:.1e}"
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
 def basis(table: Table) -> list[str]:
-    """A sentence on what the intervals are over, if there are any."""
+    """Return a sentence on the seeds and documents that the intervals cover, if there are intervals."""
     if not any(verdict.bounded for verdict in table.verdicts):
         return []
     counts = tuple(sorted(set(table.seeds.values())))

@@ -1,4 +1,4 @@
-"""One curve at one length: what its seeds say together, and what kept some from saying anything."""
+"""The cell of a table: the values of one curve at one length over its seeds, and the failures."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ from posexp.evaluation.statistics import Estimate
 
 @dataclass(frozen=True)
 class Cell:
-    """One curve at one length: perplexity over its seeds, and what kept seeds from having one.
+    """The perplexity of one curve at one length over its seeds, and the statuses of seeds without a value.
 
-    `low` and `high` bound the seeds' perplexities (`spread`), or are the 95 % interval over documents
-    where a single seed has a value; None where there is neither.
+    `low` and `high` are the lowest and highest seed (`spread`), the 95 % interval of a single seed, or None.
     """
 
     seeds: int
@@ -22,7 +21,7 @@ class Cell:
     high: float | None
     spread: bool
     failures: tuple[str, ...]  # statuses of the seeds without a value, in order of seed
-    bits_per_byte: float | None = None  # these three, too, are means over the seeds that have a value
+    bits_per_byte: float | None = None  # means over the seeds that have a value
     accuracy: float | None = None
     exact_match: float | None = None
     exact_match_bounds: tuple[float, float] | None = None  # like low and high
@@ -30,14 +29,14 @@ class Cell:
 
     @property
     def failure(self) -> str:
-        """Why seeds are missing: "", "undefined", or "2/3 ok, non-finite"."""
+        """The reason for missing seeds, such as "", "undefined" or "2/3 ok, non-finite"."""
         kinds = ", ".join(dict.fromkeys(status.split(":")[0] for status in self.failures))
         measured = self.seeds - len(self.failures)
         return f"{measured}/{self.seeds} ok, {kinds}" if measured and kinds else kinds
 
 
 def cell_of(rows: list[Row]) -> Cell:
-    """The cell of one curve at one length; `rows` has one row per seed."""
+    """Return the cell of one curve at one length. `rows` has one row per seed."""
     rows = sorted(rows, key=lambda row: (row["seed"], row["run"]))
     good = [row for row in rows if status_of(row) == "ok"]
     failures = tuple(status_of(row) for row in rows if status_of(row) != "ok")
@@ -64,8 +63,10 @@ def cell_of(rows: list[Row]) -> Cell:
 
 
 def bounds_of(shares: list[tuple[float | None, int | None]]) -> tuple[float, float] | None:
-    """Of shares of so many examples, one a seed: the lowest and highest seed; of a single seed the 95 % score interval
-    (Wilson 1927). None where one is unknown."""
+    """Return the lowest and highest share over seeds, or for one seed the 95 % score interval (Wilson 1927).
+
+    `shares` are (share, examples). None if one is unknown.
+    """
     known = [(share, count) for share, count in shares if share is not None]
     if len(known) < len(shares):
         return None
@@ -80,6 +81,6 @@ def bounds_of(shares: list[tuple[float | None, int | None]]) -> tuple[float, flo
 
 
 def mean_of(rows: list[Row], column: str) -> float | None:
-    """None unless every row has a value: a mean of some would be of other seeds than the perplexity's."""
+    """Return the mean of a column, or None if a row lacks it, so that all means are over the same seeds."""
     values = [row.get(column) for row in rows]
     return None if None in values else math.fsum(values) / len(values)  # type: ignore[arg-type]

@@ -1,8 +1,7 @@
-"""The headline's picture: how far each curve moves from its own training length as context grows, and beside it, small,
-the level it starts from.
+"""The picture of the headline: the change of each curve against its own training length, and beside it the level.
 
-The change is paired by target, seed and document, so that its interval is that of the claim; intervals of the level are
-wide because documents differ, which all curves share. Sizes are inches.
+Changes are paired by target, seed and document, so that their intervals are those of the claim. Intervals of levels are
+wide because of differences between documents, which all curves share. Sizes are in inches.
 """
 
 from dataclasses import replace
@@ -17,11 +16,11 @@ from posexp.report.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES, LEVEL = 2.6, 3.1  # widths of the curves' names and of the level's panel
+NAMES, LEVEL = 2.6, 3.1  # widths of the legend and of the panel with levels
 
 
 def pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
-    """(PNG, SVG) of the headline; the levels alone where nothing is paired, as of a task."""
+    """Return (PNG, SVG) of the headline, with levels alone if there are no paired changes, as for tasks."""
     changed = any(
         cell.change and length != min(headline.trained[curve]) for (curve, length), cell in headline.cells.items()
     )
@@ -34,7 +33,7 @@ def draw_both(headline: Table, look_of: dict[str, Look]) -> "Figure":
 
     table = replace(headline, measure=CHANGE)
     look_of = {curve: look for curve, look in look_of.items() if curve in headline.curves}
-    names = max(NAMES, 1.5 + 0.1 * max(map(len, look_of)))  # with the numbers of the level's axis
+    names = max(NAMES, 1.5 + 0.1 * max(map(len, look_of)))  # includes the tick labels of the second panel
     wide, high = LEFT + PLOT + names + LEVEL, max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(table)))
     height = ABOVE + high + BELOW
     figure = Figure(figsize=(wide, height))

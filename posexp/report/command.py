@@ -1,4 +1,4 @@
-"""posexp report: the rows of a group's runs, and the verdicts on them, handed to the tables, curves and page."""
+"""The posexp report command, which loads rows and verdicts of a group and writes its report."""
 
 import json
 from pathlib import Path
@@ -27,21 +27,21 @@ ORIGIN = (
     "config_sha256",
     "tokenizer_sha256",
     "packages",
-)  # of a checkpoint: the rest is what it is
+)  # provenance of a checkpoint; its other fields describe it
 
 
 def report(command: ReportCommand) -> None:
-    """Writes <results>/<group>/<folder>/. Raises Misuse if no run of the group has been measured."""
+    """Write the report into <results>/<group>/<folder>/. Raises Misuse if no run of the group has eval rows."""
     runs = find_runs(command.results, command.group, command.runs)
     rows = []
     for run in runs:
         try:
             of_run = read_rows(run, say)
         except RunFailed as error:
-            say(f"{error}, so it is not in the report")
+            say(f"{error}; the run is skipped")
             continue
         if not of_run:
-            say(f"{run.name}: {run.status()['status']}, not measured yet, so not in the report")
+            say(f"{run.name}: {run.status()['status']}, not measured yet, so it is skipped")
         rows += [row for row in of_run if command.variants or not variant_of(row)]
     if not rows:
         place = f"{command.results}/{command.group}/{command.runs}"
@@ -66,11 +66,11 @@ def report(command: ReportCommand) -> None:
             say(note)
     if missing:
         who = next(iter(missing)) + (" and others" if len(missing) > 1 else "")
-        say(f"{who}: token losses are not kept, so no verdict; repeat the eval command to have them")
+        say(f"{who}: no token losses are stored, so there is no verdict; repeat the eval command to store them")
 
 
 def kept_losses(runs: list[Run], missing: dict[str, None]) -> LossesOf:
-    """Reads the losses of a row; the runs whose losses are not kept are added to `missing`."""
+    """Return a function that reads the losses of a row and adds runs without stored losses to `missing`."""
     folder_of = {run.name: run.folder for run in runs}
 
     def losses_of(row: Row) -> Losses | None:
@@ -89,7 +89,7 @@ def page_of(
     runs: list[Run],
     curve_of: dict[str, str],
 ) -> str:
-    """The report as HTML, with how the runs and itself came about."""
+    """Return the report as HTML, with the provenance of the runs and of the report."""
     from hydra.core.hydra_config import HydraConfig
 
     from posexp.report.page import RunCard, page
@@ -107,9 +107,9 @@ def page_of(
 
 
 def described(run: Run) -> tuple[str, dict[str, Any]]:
-    """(configuration as YAML, provenance) of a run; what a checkpoint of someone else's is, and where it is from.
+    """Return (configuration as YAML, provenance) of a run. For an external checkpoint the first is its description.
 
-    Without what cannot be read, which `say` tells.
+    Log and skip what cannot be read.
     """
     config = ""
     try:

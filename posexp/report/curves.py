@@ -1,6 +1,6 @@
-"""Pictures of tables: values against length, one panel per table, the first big.
+"""Pictures of tables: values by length, with a large panel for the first table and a small one for each other.
 
-Sizes are inches, positions inside a panel are fractions of its height.
+Sizes are in inches. Positions within a panel are fractions of its height.
 """
 
 import math
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_PANELS = 5
-BANDED = 8  # curves in a panel; the bands of more would hide each other and the curves
-WIDTH, PLOT = 8.9, 6.7  # of all panels together; of the headline, which has the labels at its right
+MAX_PANELS = 5
+BANDED = 8  # maximum number of curves in a panel with bands, as more bands would overlap
+WIDTH, PLOT = 8.9, 6.7  # of all panels together; of the headline, whose legend is on the right
 LEFT, ABOVE, BELOW = 0.85, 0.95, 0.65
 NOTHING = Value(math.nan, None, None)
 
 
 def pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
-    """(PNG, SVG) of the tables; the same tables give the same bytes."""
+    """Return (PNG, SVG) of the tables. Equal tables give equal bytes."""
     return rendered(lambda: draw_curves(shown, look_of), shown[0].title)
 
 
 def draw_curves(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
-    """The figure of the first MOST_PANELS tables; the first is the headline."""
+    """Draw the first MAX_PANELS tables. The first one is the headline."""
     from matplotlib.figure import Figure
 
-    shown_curves = {curve for table in shown[:MOST_PANELS] for curve in table.curves}
+    shown_curves = {curve for table in shown[:MAX_PANELS] for curve in table.curves}
     look_of = {curve: look for curve, look in look_of.items() if curve in shown_curves}
-    main, others = shown[0], shown[1:MOST_PANELS]
+    main, others = shown[0], shown[1:MAX_PANELS]
     main_height = max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(main)))
     row_heights = [
         max(2.6, ROW * 2.5 * max(len(failing(table)) for table in others[i : i + 2])) for i in range(0, len(others), 2)
@@ -68,13 +68,12 @@ def draw_curves(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
 def draw_panel(
     axes: "Axes", table: Table, look_of: dict[str, Look], wide: float, high: float, big: bool, beside: bool = False
 ) -> dict[str, tuple[float, bool]]:
-    """Draws one table; `beside` another panel of the same table, whose words are not repeated. Returns where each curve
-    ends: (height as a fraction, whether at the right edge)."""
+    """Draw one table, without text if `beside`. Return each curve's end: (height fraction, whether at the right)."""
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     size = 11 if big else 9.5
-    # a first target has no context, and no logarithm
+    # the context of a first target is 0, which has no logarithm
     base = 0.0 if min(*table.lengths, *table.train_lengths) > 0 else 1.0
 
     extent = [math.log2(length + base) for length in (*table.lengths, *table.train_lengths)]
@@ -146,7 +145,7 @@ def draw_panel(
 
 
 def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, big: bool) -> None:
-    """One curve, broken where a length has no value, over the band of its bounds; hollow where it breaks."""
+    """Draw a curve with gaps at missing values, its band, and hollow markers where the verdict is "breaks"."""
     lengths = [length for length in table.lengths if (curve, length) in table.cells]
     values = [table.values.get((curve, length), NOTHING) for length in lengths]
     if all(value is NOTHING for value in values):
@@ -157,7 +156,7 @@ def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, 
         bounds = [bounds_of(table, curve, length) for length in lengths]
         lows, highs = ([table.measure.level(bound) for bound in side] for side in zip(*bounds, strict=True))
         axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.22, linewidth=0, zorder=2)
-        for i, x in enumerate(xs):  # a band between two points has no width at a point that stands alone
+        for i, x in enumerate(xs):  # a point without neighbours has no band, so its interval is a line
             alone = all(math.isnan(low) for low in lows[max(i - 1, 0) : i] + lows[i + 1 : i + 2])
             if alone and not math.isnan(lows[i] + highs[i]):
                 axes.vlines(x, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
@@ -187,7 +186,7 @@ def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, 
 
 
 def bounds_of(table: Table, curve: str, length: int) -> tuple[float | None, float | None]:
-    """Of the band at a point; a change has none at the own training length, where its band begins."""
+    """Return the bounds of the band at a point. The band of a change starts with width 0 at the training length."""
     if table.measure == CHANGE and length == min(table.trained[curve]) and (curve, length) in table.values:
         return 0.0, 0.0
     value = table.values.get((curve, length))
@@ -195,9 +194,7 @@ def bounds_of(table: Table, curve: str, length: int) -> tuple[float | None, floa
 
 
 def banded(table: Table, curve: str, length: int) -> bool:
-    """Whether a point shows its bounds: of a change the interval of its pairs, of a level the range of its seeds. An
-    interval over documents says how much those differ, which all curves have in common, so it would hide what the
-    curves differ by."""
+    """Return whether a point has a band. Levels have none over documents, whose variation all curves share."""
     value = table.values.get((curve, length))
     if value is None or value.low is None or len(table.curves) > BANDED:
         return False
@@ -207,7 +204,7 @@ def banded(table: Table, curve: str, length: int) -> bool:
 def name_curves(
     axes: "Axes", look_of: dict[str, Look], ends: dict[str, tuple[float, bool]], high: float, cross: bool
 ) -> None:
-    """The legend: names at the right of the headline, each as near the end of its curve as the others let it."""
+    """Draw the legend to the right of the headline, each name as close as possible to the end of its curve."""
     order = sorted(look_of, key=lambda curve: (-ends.get(curve, (-1.0, False))[0], curve))
     step = ROW / high
     heights: list[float] = []
@@ -238,7 +235,7 @@ def subtitle(table: Table, big: bool) -> str:
     hollow = ["hollow: breaks"] if "breaks" in table.words.values() else []
     if not big:
         return " · ".join([facts(table), *hollow])
-    several = len(table.train_lengths) > 1  # a single one is written in the panel
+    several = len(table.train_lengths) > 1  # a single length is written in the panel
     parts = [f"trained at {listed(table.train_lengths)}"] * several + [facts(table)]
     bounded = [key for key in table.values if banded(table, *key)]
     kinds = {table.cells[key].spread and table.measure != CHANGE for key in bounded}

@@ -1,4 +1,4 @@
-"""The strip at the top of a panel, which says where a curve has no value, and why. Sizes are inches."""
+"""The strip at the top of a panel, which marks missing values. Sizes are in inches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from posexp.report.tables import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROW = 0.27  # of the strip; also the distance of labels
+ROW = 0.27  # height of a row
 STRIP = "#f4f4f4"
 
 
 @dataclass(frozen=True)
 class Failures:
-    """What the strip says of one curve: a × at each of `xs`, and `words` beside the first or last, or above."""
+    """The row of one curve in the strip: a × at each of `xs`, and `words` before, after or above the marks."""
 
     curve: str
     xs: list[float]
@@ -27,7 +27,7 @@ class Failures:
 def failures_of(
     table: Table, curve: str, base: float, size: float, inches: Callable[[float], float], wide: float
 ) -> Failures:
-    """`inches` gives the distance of an x from the left edge of a panel that is `wide` inches wide."""
+    """Return a curve's row. `inches` maps an x to its distance from the left edge of a panel of `wide` inches."""
     found = [(n + base, cell) for n in table.lengths if (cell := table.cells.get((curve, n))) and cell.failures]
     xs = [x for x, _ in found]
     words = "; ".join(dict.fromkeys(cell.failure for _, cell in found))
@@ -37,7 +37,7 @@ def failures_of(
 
 
 def draw_failures(axes: "Axes", failure: Failures, y: float, colour: str, size: float) -> None:
-    """One row of the strip, at height `y`."""
+    """Draw one row of the strip at height `y`."""
     xs, across = failure.xs, axes.get_xaxis_transform()
     mark: dict[str, Any] = {"color": colour, "markersize": 7, "markeredgewidth": 2, "clip_on": False, "zorder": 4}
     axes.plot(xs, [y] * len(xs), "x", transform=across, **mark)
@@ -47,10 +47,10 @@ def draw_failures(axes: "Axes", failure: Failures, y: float, colour: str, size: 
         "above": (xs[0], (-4, 11), "left"),
     }[failure.place]
     look: dict[str, Any] = {"color": QUIET, "size": size, "va": "center_baseline", "ha": side, "zorder": 4}
-    look["bbox"] = {"facecolor": STRIP, "edgecolor": "none", "pad": 0.5}  # over the line of a training length
+    look["bbox"] = {"facecolor": STRIP, "edgecolor": "none", "pad": 0.5}  # covers the line of a training length
     axes.annotate(failure.words, (x, y), xycoords=across, xytext=offset, textcoords="offset points", **look)
 
 
 def failing(table: Table) -> list[str]:
-    """The curves that lack a value somewhere."""
+    """Return the curves that lack a value at some length."""
     return sorted({curve for (curve, _), cell in table.cells.items() if cell.failures})

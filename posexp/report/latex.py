@@ -1,4 +1,4 @@
-"""Tables for a paper: LaTeX with booktabs. Names in other scripts than Latin need LuaLaTeX or XeLaTeX."""
+"""LaTeX tables with booktabs. Names in scripts other than Latin require LuaLaTeX or XeLaTeX."""
 
 from posexp.output.text import one_line
 from posexp.report.table import failure, interval, starred, trained_at
@@ -19,7 +19,7 @@ ESCAPES = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\`{}",
-    "[": "{[}",  # at the beginning of a row, [ and * would be arguments of the row end before it
+    "[": "{[}",  # after \\, [ and * would be arguments
     "]": "{]}",
     "*": "{*}",
     "·": r"$\cdot$",
@@ -30,7 +30,7 @@ ESCAPES = {
 
 
 def latex(shown: list[Table]) -> str:
-    """A file for \\input; its preamble needs \\usepackage{booktabs}."""
+    """Return a file for \\input. The document's preamble needs \\usepackage{booktabs}."""
     return (
         "\n\n".join(["% \\usepackage{booktabs}", *(latex_table(table) for table in shown if not table.drawn_only)])
         + "\n"
@@ -38,7 +38,7 @@ def latex(shown: list[Table]) -> str:
 
 
 def latex_table(table: Table) -> str:
-    """Values over their intervals, the best of each length bold."""
+    """Return a table of values above their intervals, with the best value of each length in bold."""
     several = len(table.train_lengths) > 1
     heads = ["", *(["trained at"] if several else []), *(starred(n, table.train_lengths) for n in table.lengths)]
     rows = []
@@ -72,13 +72,15 @@ def caption(table: Table) -> str:
     best = "highest" if table.measure.high_is_good else "lowest"
     parts = [f"{table.title}: {table.measure.axis}, the {best} of each length bold."]
     if any(value.low is not None for value in table.values.values()):
-        parts.append(f"In brackets: the range of the seeds; of one seed the 95 % interval over {table.measure.over}.")
+        parts.append(
+            f"In brackets: the range of the seeds, or the 95 % interval over {table.measure.over} if there is one seed."
+        )
     about = f"{facts(table)} · {trained_at(table)}"
     return " ".join([*parts, f"{about[:1].upper()}{about[1:]} (*)."])
 
 
 def best_of(table: Table, length: int) -> str | None:
-    """The best value of a column, as it is written, so that what reads the same is the same."""
+    """Return the best value of a column as formatted, so that equal text counts as a tie."""
     values = [table.values[curve, length].value for curve in table.curves if (curve, length) in table.values]
     if not values:
         return None

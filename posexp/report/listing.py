@@ -1,4 +1,4 @@
-"""posexp schemes and posexp runs: what there is, as lists and tables."""
+"""The posexp schemes and posexp runs commands, which list components and runs."""
 
 import sys
 from collections import Counter
@@ -20,7 +20,7 @@ from posexp.runs.run import Run, find_runs, groups
 from posexp.runs.status import Cell, cell
 from posexp.storage.untrusted import visible
 
-MOST_SHOWN = 40  # lengths
+MAX_LENGTHS = 40  # in the column of measured lengths
 KINDS = {
     "scheme": "Positional schemes: +scheme=<name>",
     "window": "Windows, in training and evaluation: window=<name>",
@@ -30,9 +30,9 @@ KINDS = {
 
 
 def print_schemes(command: SchemesCommand) -> None:
-    """A line for each scheme, window, transform and model of configs/; of those that are named, all that is known.
+    """Print one line for each scheme, window, transform and model, or all details of those in `command.names`.
 
-    Raises Misuse for a name that none of them has.
+    Raises Misuse if a name is unknown.
     """
     screen = console()
     there = {kind: choices(kind) for kind in KINDS}
@@ -42,7 +42,7 @@ def print_schemes(command: SchemesCommand) -> None:
             screen.print(Text(title, style="bold"))
             for path in there[kind]:
                 screen.print(Text(f"  {path.stem:<{width}}  {fitted(about(path), screen.width - width - 4)}"))
-        screen.print(Text("posexp schemes <name> … shows the options of each"))
+        screen.print(Text("posexp schemes <name> … prints the options of each"))
         return
     every = list(dict.fromkeys(path.stem for paths in there.values() for path in paths))
     for name in command.names:
@@ -51,19 +51,19 @@ def print_schemes(command: SchemesCommand) -> None:
         for kind, paths in there.items():
             for path in paths:
                 if path.stem == name:
-                    known = {"what it is": about(path), **details(kind, path)}
+                    known = {"description": about(path), **details(kind, path)}
                     print_grid("", (kind, name), [[key, value] for key, value in known.items() if value], screen)
 
 
 def fitted(text: str, width: int) -> str:
-    """`text` without its last parts, if it is too long: source first, then words."""
+    """Shorten `text` to `width`: drop its last parts, which are sources, then words."""
     parts = text.split(" · ")
     whole = [joined for n in range(len(parts), 0, -1) if len(joined := " · ".join(parts[:n])) <= width]
     return whole[0] if whole else shorten(parts[0], width, placeholder=" …")
 
 
 def details(kind: str, path: Path) -> dict[str, str]:
-    """Options with their defaults; of a scheme also where it acts and what it promises."""
+    """Return the options with their defaults, and the hooks and promises of a scheme."""
     from posexp.config.components import read_options
     from posexp.dims import Dims
     from posexp.schemes import from_config
@@ -86,13 +86,13 @@ def details(kind: str, path: Path) -> dict[str, str]:
 
 
 def about(path: Path) -> str:
-    """Its first comment."""
+    """Return the first comment of a YAML file."""
     comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
     return comments[0].removeprefix("# ") if comments else ""
 
 
 def options_of(node: dict[str, Any]) -> str:
-    """Options and their defaults; of a part inside, the name of its class."""
+    """Return the options with their defaults. Nested components are shown by class name."""
     shown = {
         key: value["_target_"].rpartition(".")[2] if isinstance(value, dict) else value for key, value in node.items()
     }
@@ -100,7 +100,7 @@ def options_of(node: dict[str, Any]) -> str:
 
 
 def hooks_of(scheme: Any) -> list[str]:
-    """The hooks that a scheme overrides, or that those of its blocks do."""
+    """Return the hooks that a scheme or the scheme of its first block overrides."""
     from posexp.schemes import Scheme
 
     hooks = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "layer")
@@ -109,9 +109,9 @@ def hooks_of(scheme: Any) -> list[str]:
 
 
 def print_runs(command: RunsCommand) -> None:
-    """Every run folder: where it stands, how far it is, and of what went wrong why and where to read on.
+    """Print state and progress of every run, and for failed ones the reason and the path of the log.
 
-    Raises Misuse if there is none.
+    Raises Misuse if there are no runs.
     """
     names = groups(command.results, command.group)
     if not names:
@@ -135,7 +135,7 @@ def cell_or_damaged(run: Run, jobs: Queue | None) -> Cell:
 
 
 def lines_of(cells: list[Cell], width: int | None) -> list[str]:
-    """The cells as a table. In a terminal narrower than all columns it has the first ones, as far as they go."""
+    """Return the lines of a table of runs. The last columns are dropped if all do not fit into `width`."""
     rows = [row_of(each) for each in cells]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     sizes = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
@@ -156,7 +156,7 @@ def lines_of(cells: list[Cell], width: int | None) -> list[str]:
 
 
 def row_of(cell: Cell) -> dict[str, str]:
-    """The columns, the most wanted first."""
+    """Return the columns of a run, the most important first."""
     from posexp.evaluation.rows import read_rows
 
     lengths = sorted({row["length"] for row in read_rows(cell.run, say) if row["protocol"] != "per_position"})
@@ -170,5 +170,5 @@ def row_of(cell: Cell) -> dict[str, str]:
         "job": cell.job,
         "host": cell.host,
         "since": strftime("%m-%d %H:%M:%S", localtime(cell.since)) if cell.since else "",
-        "measured": ", ".join(map(str, lengths[:MOST_SHOWN])) + (" …" if len(lengths) > MOST_SHOWN else ""),
+        "measured": ", ".join(map(str, lengths[:MAX_LENGTHS])) + (" …" if len(lengths) > MAX_LENGTHS else ""),
     }

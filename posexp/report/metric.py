@@ -1,4 +1,4 @@
-"""What a table shows of its rows: perplexity, loss, bits per byte or exact match; how that is written and drawn."""
+"""The metrics of tables, with their format and axis."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Value:
-    """What a cell says under a measure; `low` and `high` are None where there is no interval."""
+    """The value of a metric in a cell. `low` and `high` are None if there is no interval."""
 
     value: float
     low: float | None
@@ -20,16 +20,17 @@ class Value:
 
 @dataclass(frozen=True)
 class Measure:
-    """`name` as measure=… takes it; `title` begins titles; `axis` says what the numbers are; `meaning` ends "Each cell
-    is"; `over` and `by` say what the 95 % interval of a single seed is about and how it is found; `log` asks for a
-    logarithmic axis, `linear` for one that is logarithmic on both sides of a linear part up to that value, `whole` for
-    one with all values that there can be."""
+    """A metric, how it is formatted and how its axis is drawn.
+
+    `meaning` completes "Each cell is …". `over` and `by` are the sample and method of a single seed's 95 % interval.
+    The axis is logarithmic with `log`, logarithmic beyond ±`linear`, and always covers `whole`.
+    """
 
     name: str
     title: str
     axis: str
     meaning: str
-    of: Callable[["Cell"], Value | None]  # None where the rows lack it
+    of: Callable[["Cell"], Value | None]  # returns None if the rows lack the metric
     write: Callable[[float], str]
     over: str = "documents"
     by: str = "a bootstrap"
@@ -40,11 +41,11 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """Of the axis."""
+        """The label of the axis."""
         return f"{self.axis} (log scale)" if self.log else self.axis
 
     def level(self, value: float | None) -> float:
-        """Where a value is drawn, on an axis that is linear in it: log10 for `log`, as a log axis ends near 1e308."""
+        """Return the position of a value on the axis, log10 for `log` since matplotlib's log axis ends near 1e308."""
         if value is None or math.isinf(value):
             return math.nan
         if self.linear and abs(value) > self.linear:
@@ -52,7 +53,7 @@ class Measure:
         return math.log10(value) if self.log else value / (self.linear or 1)
 
     def at(self, level: float) -> float:
-        """The value that is drawn at `level`."""
+        """Return the value at a position of the axis, the inverse of `level`."""
         if self.linear and abs(level) > 1:
             return math.copysign(self.linear * 10.0 ** min(abs(level) - 1, 307.0), level)
         return 10.0 ** min(level, 307.0) if self.log else level * (self.linear or 1)
@@ -69,7 +70,7 @@ def loss(cell: "Cell") -> Value | None:
 
 
 def bits_per_byte(cell: "Cell") -> Value | None:
-    """Its interval is the loss's: bytes belong to the targets, which every draw of documents shares about equally."""
+    """Return bits per byte with the loss's interval, scaled since samples have about equal bytes per target."""
     value = loss(cell)
     if value is None or cell.bits_per_byte is None:
         return None
@@ -80,7 +81,7 @@ def bits_per_byte(cell: "Cell") -> Value | None:
 
 
 def exact_match(cell: "Cell") -> Value | None:
-    """In percent."""
+    """Return exact match in percent."""
     if cell.exact_match is None:
         return None
     bounds = cell.exact_match_bounds or (None, None)
@@ -88,25 +89,25 @@ def exact_match(cell: "Cell") -> Value | None:
 
 
 def change(cell: "Cell") -> Value | None:
-    """In percent of the perplexity."""
+    """Return the change of perplexity in percent."""
     if cell.change is None:
         return None
     return Value(*(None if nats is None else percent(nats) for nats in astuple(cell.change)[:3]))  # type: ignore[arg-type]
 
 
 def percent(nats: float) -> float:
-    """The change of perplexity that a difference of losses is."""
+    """Convert a difference of losses in nats to a change of perplexity in percent."""
     return 100 * math.expm1(min(nats, 700.0))
 
 
 def signed(value: float) -> str:
-    """A percentage as text: −0.3, +48.1, +12,345, +1.2e+07."""
+    """Format a percentage as −0.3, +48.1, +12,345 or +1.2e+07."""
     text = f"{value:+.1f}" if abs(value) < 99.95 else f"{value:+,.0f}" if value < 99_999.5 else f"{value:+.1e}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def digits(value: float) -> str:
-    """Four significant digits, two from ten thousand on: 21.40, 1532, 1.2e+05."""
+    """Format with four significant digits, and with two from ten thousand on: 21.40, 1532, 1.2e+05."""
     if value >= 9999.5:
         return f"{value:.1e}"
     return f"{value:.{max(0, 3 - math.floor(math.log10(value)))}f}"

@@ -1,7 +1,7 @@
-"""The report as one HTML file that opens offline: its data as JSON, its style and scripts inline.
+"""The report as one HTML file that works offline, with its data as JSON and its style and scripts inline.
 
-Names, configurations and statuses come from run folders, which may be somebody else's: they are only ever text in the
-page, and its policy lets nothing run but the scripts of posexp/report/web, nor anything be fetched.
+Names, configurations and statuses come from run folders, which may be untrusted, and are inserted only as text. The
+page's Content-Security-Policy allows only the scripts of posexp/report/web and no requests.
 """
 
 import base64
@@ -29,7 +29,7 @@ SCRIPTS = ("elements.js", "chart.js", "tables.js", "runs.js", "page.js")  # in t
 
 @dataclass(frozen=True)
 class RunCard:
-    """What the page tells of one run: its curve, its configuration as YAML, its provenance."""
+    """The data of one run on the page: its curve, configuration as YAML, and provenance."""
 
     name: str
     curve: str
@@ -44,7 +44,7 @@ def page(
     runs: list[RunCard],
     made: dict[str, Any],
 ) -> str:
-    """The whole page, the same for the same input. `made` says how it came about: version, commit, command, …"""
+    """Return the page. Equal input gives equal text. `made` is the page's provenance: version, commit, command."""
     style, script = source("page.css"), "\n".join(source(name) for name in SCRIPTS)
     policy = (
         f"default-src 'none'; script-src '{hash_of(script)}'; style-src '{hash_of(style)}'; "
@@ -66,12 +66,12 @@ def source(name: str) -> str:
 
 
 def hash_of(text: str) -> str:
-    """As a Content-Security-Policy names an inline script or style."""
+    """Return the hash of an inline script or style for a Content-Security-Policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def as_json(value: Any) -> str:
-    """JSON that may stand inside <script>: ASCII, without <, > and &, and null for what JSON has no number for."""
+    """Return JSON that is safe inside <script>: ASCII without <, > and &, and null for non-finite numbers."""
     text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -92,7 +92,7 @@ def page_content(
     runs: list[RunCard],
     made: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the scripts read."""
+    """Return the data that the scripts read."""
     return {
         "title": title,
         "made": {key: str(value) for key, value in made.items() if value not in (None, "")},
@@ -114,7 +114,7 @@ def page_content(
 
 
 def drawn(shown: list[Table], others: list[str]) -> dict[str, dict[str, Any]]:
-    """Of every curve that is named anywhere, as the pictures draw it."""
+    """Return colour, marker and dash of every curve, as in the pictures."""
     return {
         curve: {"colour": look.colour, "marker": look.marker, "dash": [] if look.dash == "-" else look.dash[1]}
         for curve, look in looks_of([*others, *(curve for table in shown for curve in table.curves)]).items()

@@ -1,6 +1,6 @@
-"""The picture of many curves: a row each, from its training length to the longest, the best at its end on top.
+"""The ranking picture: one row per curve, sorted by the value at the longest length. Sizes are in inches.
 
-Dots are values at a length, lines above and below a row the range of the seeds at its two ends. Sizes are inches.
+Dots are values. Lines above and below a row are the range of the seeds at its first and last length.
 """
 
 import math
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FOLLOWED = 12  # curves; lines of more cannot be followed
-MOST_DOTS = 6  # lengths in a row
-BEYOND = 3.0  # times the median of all first dots; what lies further out is written, so that the others have room
-SHADES = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")  # of longer and longer lengths, MOST_DOTS
+FOLLOWED = 12  # maximum number of curves that are readable as lines
+MAX_DOTS = 6  # lengths in a row
+BEYOND = 3.0  # times the median of all first dots; values beyond are written as text, to leave space for the others
+SHADES = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")  # MAX_DOTS shades, in order of length
 TRAINED = "#D55E00"
 ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.2
 
 
 def pictures(table: Table) -> tuple[bytes, bytes]:
-    """(PNG, SVG); the same table gives the same bytes."""
+    """Return (PNG, SVG) of the table. Equal tables give equal bytes."""
     return rendered(lambda: draw_ranking(table), table.title)
 
 
@@ -57,7 +57,7 @@ def draw_ranking(table: Table) -> "Figure":
 
 
 def ranked(table: Table) -> list[str]:
-    """Its curves, the best at its longest length first; those without a value there last, by their first."""
+    """Return the curves, best value at the longest length first. Curves without a value there are last."""
     last = max(table.lengths)
 
     def order(curve: str) -> tuple[bool, float, str]:
@@ -70,15 +70,15 @@ def ranked(table: Table) -> list[str]:
 
 
 def dots(table: Table) -> list[int]:
-    """The lengths that are shown: training lengths and longer ones, of many the first, the last and some between."""
+    """Return the lengths to draw: from the training length on, at most MAX_DOTS, including the first and last."""
     known = [n for n in table.lengths if n >= min(table.train_lengths, default=0)] or list(table.lengths)
-    if len(known) <= MOST_DOTS:
+    if len(known) <= MAX_DOTS:
         return known
-    return sorted({known[round(i * (len(known) - 1) / (MOST_DOTS - 1))] for i in range(MOST_DOTS)})
+    return sorted({known[round(i * (len(known) - 1) / (MAX_DOTS - 1))] for i in range(MAX_DOTS)})
 
 
 def reach(table: Table, shown: list[int]) -> tuple[float, float]:
-    """The lowest and the highest level of the axis; values may lie further out."""
+    """Return the limits of the axis. Some values may lie beyond."""
     found = [key for key in table.values if key[1] in shown]
     numbers: list[float | None] = [table.values[key].value for key in found]
     numbers += [
@@ -93,7 +93,7 @@ def reach(table: Table, shown: list[int]) -> tuple[float, float]:
 
 
 def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, edge: float) -> None:
-    """Values past `edge` are left to words."""
+    """Draw one row. Values beyond `edge` are not drawn; `beyond` returns them as text."""
     known = [length for length in shown if (curve, length) in table.values]
     levels = [table.measure.level(table.values[curve, length].value) for length in known]
     inside = [level for level in levels if level <= edge]
@@ -101,7 +101,7 @@ def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, e
         ends = [min(levels), min(max(levels), edge)]
         axes.plot(ends, [y, y], color="#c8c8c8", linewidth=2.5, zorder=2, solid_capstyle="butt")
     look: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
-    for length, level in reversed(list(zip(known, levels, strict=True))):  # what was trained lies on top
+    for length, level in reversed(list(zip(known, levels, strict=True))):  # the training length is drawn on top
         colour = colour_of(table, shown, length)
         if level <= edge:
             axes.plot([level], [y], "o", color=colour, zorder=3, **look)
@@ -113,7 +113,7 @@ def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, e
 
 
 def beyond(table: Table, curve: str, shown: list[int], edge: float) -> str:
-    """Why it has no value, or what lies past `edge`; of several values the first and the last."""
+    """Return the reason for missing values, or the values beyond `edge`, at most the first and the last."""
     failed = [length for length in shown if (cell := table.cells.get((curve, length))) and cell.failures]
     if failed:
         return f"{table.cells[curve, failed[0]].failure} {'from' if len(failed) > 1 else 'at'} {failed[0]}"
@@ -144,7 +144,7 @@ def name_values(axes: "Axes", table: Table, low: float, high: float) -> None:
 
 
 def head(axes: "Axes", table: Table, shown: list[int]) -> None:
-    """Title, what the numbers rest on, and which dot is which length."""
+    """Write title, facts and the legend of the dots above the panel."""
 
     spread = [" · thin lines: range of the seeds"] if any(cell.spread for cell in table.cells.values()) else []
     under = "".join([f"trained at {listed(table.train_lengths)} · {facts(table)}", *spread])
@@ -161,7 +161,7 @@ def head(axes: "Axes", table: Table, shown: list[int]) -> None:
 
 
 def note(axes: "Axes", y: float, text: str, inches: float, **look: Any) -> None:
-    """`text` at the right of the panel, level with a row."""
+    """Write `text` to the right of the panel at the height of a row."""
     at: dict[str, Any] = {
         "xycoords": axes.get_yaxis_transform(),
         "textcoords": "offset points",

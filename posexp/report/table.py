@@ -1,4 +1,4 @@
-"""Tables as the terminal and Markdown show them."""
+"""Tables for the terminal and in Markdown."""
 
 from typing import TYPE_CHECKING
 
@@ -7,15 +7,15 @@ from posexp.output.text import escape, markdown_line, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
 from posexp.report.metric import EXACT_MATCH, digits
-from posexp.report.tables import MOST_LENGTHS, Table, facts, listed, span
+from posexp.report.tables import MAX_LENGTHS, Table, facts, listed, span
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 
-number = digits  # of perplexities
-DRAWN = "Its lengths are too many for a table: the pictures and rows.csv have them."
+number = digits  # formats perplexities
+DRAWN = "The lengths are too many for a table: the pictures and rows.csv have them."
 
 
 def interval(table: Table, key: tuple[str, int]) -> tuple[str, str] | None:
@@ -39,14 +39,14 @@ def about(table: Table) -> str:
 
 
 def how_to_read(table: Table) -> list[str]:
-    """What the numbers of a table are, then what stands around them, and what its verdicts mean."""
+    """Return the lines that explain the values, intervals, marks and verdicts of a table."""
     if table.drawn_only:
         return []
     measure = table.measure
     found = [f"Each cell is {measure.meaning}. * marks the training length; – was not measured."]
     if any(interval(table, key) for key in table.values):
         found.append(
-            "Its range: the lowest and the highest seed where two or more have a value, otherwise the 95 % interval "
+            "Ranges are the lowest and the highest seed if two or more have a value, otherwise the 95 % interval "
             f"over {measure.over}, by {measure.by}."
         )
     if any(word in verdict_table.MARKS for word in table.words.values()):
@@ -55,15 +55,17 @@ def how_to_read(table: Table) -> list[str]:
 
 
 def unexplained(table: Table, explained: set[str]) -> list[str]:
-    """The lines on how to read a table that are not yet among `explained`, where they are added."""
+    """Return the explanations of a table that are not yet in `explained`, and add them to it."""
     found = [line for line in how_to_read(table) if line not in explained]
     explained.update(found)
     return found
 
 
 def print_tables(shown: list[Table], console: "Console", all_sets: bool = False) -> None:
-    """Prints the answer, the headline and its verdicts; of each other table a line, or with `all_sets` all of it. What
-    is too wide for the console continues below itself."""
+    """Print the answer, the headline with its verdicts, and one line for each other table.
+
+    With `all_sets` print all tables in full. Tables that are too wide for the console are split.
+    """
     from rich.text import Text
 
     headline, *others = shown
@@ -98,7 +100,7 @@ def print_table(table: Table, console: "Console") -> None:
 
 
 def summary(table: Table) -> str:
-    """The lengths of a table, what it rests on, and the range of its values."""
+    """Return the range of lengths, the facts and the range of values of a table."""
     values = [value.value for value in table.values.values()]
     write = table.measure.write
     found = f"{table.measure.axis} {write(min(values))} to {write(max(values))}" if values else "no values"
@@ -106,12 +108,12 @@ def summary(table: Table) -> str:
 
 
 def too_many(table: Table) -> bool:
-    """Whether nobody could read the verdicts of so many lengths."""
-    return len({verdict.place.length for verdict in table.verdicts}) > MOST_LENGTHS
+    """Return whether the verdicts have too many lengths for a table."""
+    return len({verdict.place.length for verdict in table.verdicts}) > MAX_LENGTHS
 
 
 def value_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
-    """(headings, rows): a curve, where they differ its training lengths, and its values."""
+    """Return (headings, rows): the curve, its training lengths if several occur, and its values."""
     several = len(table.train_lengths) > 1
     heads = ["curve", *(["trained at"] if several else [])]
     rows: list[list[str | Text]] = []
@@ -122,7 +124,7 @@ def value_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
 
 
 def verdict_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
-    """(headings, rows): a curve, its usable length, and its verdicts."""
+    """Return (headings, rows): the curve, its usable length, and its verdicts."""
     from rich.text import Text
 
     def cell(lines: list[str]) -> Text:
@@ -137,13 +139,13 @@ def verdict_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
 
 
 def terminal_cell(table: Table, key: tuple[str, int]) -> "Text":
-    """The value, its interval and the failure, one below the other."""
+    """Return value, interval and failure on separate lines."""
     from rich.text import Text
 
     lines = [Text(shown_value(table, key))] if key in table.values else []
     if bounds := interval(table, key):
         low, high = bounds
-        if "e" in low and low.split("e")[1] == high.split("e")[-1]:  # 2.9–3.9e+04: columns stay narrow
+        if "e" in low and low.split("e")[1] == high.split("e")[-1]:  # 2.9–3.9e+04, to keep columns narrow
             low = low.split("e")[0]
         lines.append(Text(f"{low}–{high}", style="dim"))
     lines += [Text(line, style="red") for line in failure(table, key).split(", ") if line]
@@ -151,7 +153,7 @@ def terminal_cell(table: Table, key: tuple[str, int]) -> "Text":
 
 
 def shown_value(table: Table, key: tuple[str, int]) -> str:
-    """With the mark of its verdict."""
+    """Return the formatted value with the mark of its verdict."""
     text = table.measure.write(table.values[key].value)
     mark = verdict_table.MARKS.get(table.words.get(key, ""))
     return f"{text} {mark}" if mark else text
@@ -162,8 +164,7 @@ def failure(table: Table, key: tuple[str, int]) -> str:
 
 
 def report_markdown(shown: list[Table]) -> str:
-    """The same as GitHub shows it: the answer, the headline, then every other set of targets and protocol under a
-    heading of its own."""
+    """Return the report in Markdown: the answer, the headline, then every other table under its own heading."""
     headline = shown[0]
     parts = [f"# {headline.measure.title} by evaluation length", escape(answer(headline))]
     explained: set[str] = set()
@@ -173,7 +174,7 @@ def report_markdown(shown: list[Table]) -> str:
 
 
 def markdown_table(table: Table) -> list[str]:
-    """A heading, what the numbers are, the table and its verdicts."""
+    """Return the sections of a table: heading, description, values, notes and verdicts."""
     parts = [f"## {escape(heading(table))}", escape(about(table))]
     if table.drawn_only:
         return [*parts, DRAWN]
@@ -198,7 +199,7 @@ def markdown_table(table: Table) -> list[str]:
 
 
 def heading(table: Table) -> str:
-    """The protocol, and what else makes its table another one."""
+    """Return the heading: protocol, targets, stride and corpus, which identify a table."""
     name = table.targets_hashes[0][:8]
     parts = [table.protocol, f"targets {name}" if len(table.targets_hashes) == 1 and name else ""]
     parts += [f"stride {table.stride}"] if table.stride is not None else []

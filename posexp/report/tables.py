@@ -1,4 +1,4 @@
-"""Eval rows become tables: which rows may stand in one table, and what a cell of it says."""
+"""The tables of a report, which group comparable eval rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,30 +13,30 @@ from posexp.output.text import one_line
 from posexp.report.cell import Cell, cell_of
 from posexp.report.metric import EXACT_MATCH, PPL, Measure, Value
 
-MOST_LENGTHS = 200  # of a table
+MAX_LENGTHS = 200  # in a table
 
 
 @dataclass(frozen=True)
 class Table:
-    """Curves by lengths under one protocol, on one set of targets. Where each length scores targets of its own, all
-    cells of a length have theirs in common, and `targets_hashes` has one entry a length.
+    """A table of curves by lengths under one protocol, on one set of targets.
 
-    `measure` is what it shows of its cells; `verdicts` are on context beyond the training length.
+    If each length scores its own targets, all cells of a length share theirs and `targets_hashes` has one entry per
+    length. `measure` is the metric of the values. `verdicts` are on context beyond the training length.
     """
 
     protocol: str
     stride: int | None
     targets_hashes: tuple[str, ...]
     targets: tuple[int, ...]  # distinct counts
-    documents: tuple[int, ...]  # that hold the targets, distinct counts
+    documents: tuple[int, ...]  # with targets, distinct counts
     lengths: tuple[int, ...]
     curves: tuple[str, ...]
     seeds: dict[str, int]  # of each curve
     trained: dict[str, tuple[int, ...]]  # training lengths of each curve, tokens
     cells: dict[tuple[str, int], Cell]
     notes: tuple[str, ...]  # failure messages too long for a cell
-    crossing: float = 0.0  # largest share of targets at a length whose context begins in another document
-    corpus: str = ""  # the text, where it is not that of the runs
+    crossing: float = 0.0  # largest share of targets at a length with context from another document
+    corpus: str = ""  # if it is not that of the runs
     measure: Measure = PPL
     verdicts: tuple[Verdict, ...] = ()
 
@@ -46,11 +46,11 @@ class Table:
 
     @cached_property
     def words(self) -> dict[tuple[str, int], str]:
-        """What the verdicts say, by curve and length."""
+        """The words of the verdicts, by curve and length."""
         return {(verdict.place.curve, verdict.place.length): verdict.word for verdict in self.verdicts}
 
     def place(self, curve: str, length: int) -> Place:
-        """Where a verdict on a cell belongs, and its change."""
+        """Return the key of a cell's verdict and change."""
         return Place(curve, length, self.targets_hashes[0], self.stride)
 
     @property
@@ -60,31 +60,31 @@ class Table:
     @property
     def title(self) -> str:
         known = PROTOCOLS.get(self.protocol)
-        if known is None:  # of rows that another version of posexp made
+        if known is None:  # rows of another version of posexp
             return f"{self.measure.title}, {one_line(self.protocol)}"
         return f"{self.measure.title} {known.title}"
 
     @property
     def axis(self) -> str:
-        """What a length is."""
+        """The label of the axis of lengths."""
         known = PROTOCOLS.get(self.protocol)
         return known.axis if known else "length, tokens"
 
     @property
     def drawn_only(self) -> bool:
-        if len(self.lengths) > MOST_LENGTHS:  # too many for a table
+        if len(self.lengths) > MAX_LENGTHS:
             return True
         return self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].drawn_only
 
     @cached_property
     def values(self) -> dict[tuple[str, int], Value]:
-        """What the measure says of each cell that has it, by curve and length."""
+        """The values of the metric, by curve and length, for cells that have it."""
         found = {key: self.measure.of(cell) for key, cell in self.cells.items()}
         return {key: value for key, value in found.items() if value is not None}
 
     @property
     def lacking(self) -> bool:
-        """Whether there are results, but none that the measure could show."""
+        """Whether there are results, but none has the metric."""
         return not self.values and any(cell.nll is not None for cell in self.cells.values())
 
 
@@ -95,13 +95,12 @@ def tables(
     verdicts: Sequence[Verdict] = (),
     changes: dict[Place, Estimate] | None = None,
 ) -> list[Table]:
-    """One table per (protocol, stride, targets), the headline first, other text than the runs' own last; controls are
-    left to verdicts.
+    """Return one table per (protocol, stride, targets), the headline first and those of other corpora last.
 
-    `curve_of` maps run folder names to curve labels; the runs of one label are seeds of one curve. A run
-    that it lacks is a curve of its own, and so is each transform or other window that a run was evaluated with.
-    Of several rows of one curve, run and length in a table, the last counts. Tasks are shown by exact match, all else
-    by `measure`. Verdicts and changes stand in the table of the targets that they are about, and in no other.
+    Rows of controls are skipped, as only verdicts use them. `curve_of` maps run folder names to curve labels, and runs
+    with the same label are seeds of one curve. A run without a label is a separate curve, and so is each evaluation
+    with a transform or another window. If a curve, run and length has several rows, the last one counts. Tasks show
+    exact match, all other tables `measure`. Verdicts and changes are added only to the table with their targets.
     """
     rows = [row for row in rows if not row.get("control")]
     sets = target_sets(rows)
@@ -113,8 +112,7 @@ def tables(
         latest[key] = index
 
     def order(key: tuple) -> tuple:
-        """Of several sets of one protocol, that of most runs is first; then that of most documents and targets, which
-        is the one within the reach of the text."""
+        """Return the sort key of a table. Within a protocol, more runs come first, then more documents and targets."""
         known, members = list(PROTOCOLS), parts[key]
         rank = known.index(key[0]) if key[0] in known else len(known)
         elsewhere = all(row.get("corpus") for row in members)
@@ -127,8 +125,7 @@ def tables(
 
 
 def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estimate]) -> Table:
-    """The table with the verdicts on its own cells, and their changes. Statuses alone are no verdicts where other
-    curves have none, as without their losses."""
+    """Return the table with its changes and verdicts, but no verdicts if they lack curves and have no differences."""
     if table.protocol != PROTOCOL:
         return table
     cells = {key: replace(cell, change=change_of(table, *key, changes)) for key, cell in table.cells.items()}
@@ -139,7 +136,7 @@ def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estim
 
 
 def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estimate]) -> Estimate | None:
-    """Where no pairs are kept, without an interval; None where the same seeds have no value at the training length."""
+    """Return the paired change, else the difference of means without an interval, None unless seeds are the same."""
     known = changes.get(table.place(curve, length))
     own, trained = table.cells[curve, length], table.cells.get((curve, min(table.trained[curve])))
     if known or trained is None or own.nll is None or trained.nll is None:
@@ -149,8 +146,11 @@ def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estima
 
 
 def target_sets(rows: list[Row]) -> list[Any]:
-    """Of each row, the targets it may share a table with: their hash; or under a protocol whose lengths score targets
-    of their own, how common they are at the row's length among the runs of its family, 0 for those of most runs."""
+    """Return a key for the targets of each row. Rows with different keys cannot share a table.
+
+    The key is the hash of the targets. For protocols in which each length scores its own targets, it is (family, rank),
+    where rank 0 is for the targets that most runs of the family share at the row's length.
+    """
     family_of = families(rows)
     runs: dict[tuple, dict[Any, dict[str, int]]] = {}
     for index, (row, family) in enumerate(zip(rows, family_of, strict=True)):
@@ -169,8 +169,7 @@ def target_sets(rows: list[Row]) -> list[Any]:
 
 
 def families(rows: list[Row]) -> list[tuple]:
-    """Of each row, what its run has in common with all that share targets with it under the row's protocol and stride,
-    at any length, or with one that does: two tasks, or two texts, are two families."""
+    """Return each row's family: the component of runs that share targets under one protocol and stride."""
     above: dict[tuple, tuple] = {}
 
     def top(node: tuple) -> tuple:
@@ -185,7 +184,7 @@ def families(rows: list[Row]) -> list[tuple]:
 
 
 def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Table:
-    """The table of `rows`, which share their protocol and stride."""
+    """Return the table of `rows`, which must share their protocol and stride."""
     kept: dict[tuple[str, str, int], Row] = {(row["run"], variant_of(row), row["length"]): row for row in rows}
     members: dict[tuple[str, int], list[Row]] = {}
     runs: dict[str, set[str]] = {}
@@ -222,7 +221,7 @@ def counts_of(rows: dict[Any, Row], column: str) -> tuple[int, ...]:
 
 
 def facts(table: Table) -> str:
-    """What the numbers of a table rest on: targets, their hash and documents, stride, documents crossed, seeds."""
+    """Return the facts of a table: targets with hash and documents, stride, corpus, crossed documents, seeds."""
     parts = []
     if table.targets:
         parts.append(f"{span(table.targets)} targets" + (" a point" if len(table.targets) > 1 else ""))

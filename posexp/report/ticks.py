@@ -1,4 +1,4 @@
-"""Where things stand on the axes of a panel: the range of values, ticks and their labels."""
+"""The axes of a panel: ranges, ticks and tick labels."""
 
 import math
 from collections.abc import Iterable
@@ -7,12 +7,11 @@ from posexp.output.ticks import both_sides, log_ticks, tick_text, y_ticks
 from posexp.report.metric import Measure
 from posexp.report.tables import Table
 
-DENSE = 16  # more lengths than this are drawn without markers, and not all written under the axis
+DENSE = 16  # more lengths than this are drawn without markers, and only some are labelled
 
 
 def y_range(table: Table, banded: Iterable[tuple[str, int]]) -> tuple[float, float]:
-    """Levels that leave a little air around every value, and around the bands of those that have one; what is linear
-    of an axis is always in it."""
+    """Return axis limits around all values and bands, and the linear part or whole range of the metric."""
     measure = table.measure
     numbers: list[float | None] = [value.value for value in table.values.values()]
     numbers += [bound for key in banded for bound in (table.values[key].low, table.values[key].high)]
@@ -25,7 +24,7 @@ def y_range(table: Table, banded: Iterable[tuple[str, int]]) -> tuple[float, flo
 
 
 def ticks_of(measure: Measure, least: float, most: float, count: int) -> list[float]:
-    """Up to `count` values to write on the axis of a measure."""
+    """Return up to `count` ticks for the axis of a metric."""
     if measure.log:
         return log_ticks(least, most, count)
     if measure.linear and max(abs(least), abs(most)) > measure.linear:
@@ -34,9 +33,9 @@ def ticks_of(measure: Measure, least: float, most: float, count: int) -> list[fl
 
 
 def x_ticks(table: Table, inches: float, em: float) -> list[int]:
-    """Lengths to write under the axis, without touching: training lengths first, then powers of two.
+    """Return the lengths to label on the axis without overlap. Training lengths and powers of two have priority.
 
-    `inches` is the width of an octave, `em` the font size in inches.
+    `inches` is the width of an octave, and `em` is the font size in inches.
     """
     wanted = table.lengths
     if len(wanted) > DENSE:
@@ -55,7 +54,7 @@ def x_ticks(table: Table, inches: float, em: float) -> list[int]:
 
 
 def tick_labels(ticks: list[float], measure: Measure) -> list[str]:
-    """On a linear axis all have as many decimals; a change has its sign."""
+    """Format the ticks, with equal decimals on a linear axis and with signs for changes."""
     if measure.linear:
         return [("−" if tick < 0 else "+" if tick > 0 else "") + tick_text(abs(tick)) for tick in ticks]
     if measure.log:

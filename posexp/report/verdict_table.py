@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Usable, Verdict
 
 MARKS = {"uses": "▼", "ignores": "=", "breaks": "▲", "unclear": "?"}
-LEGEND = "What is beyond the training length: ▼ used, = ignored, ▲ breaks the model, ? unclear."
+LEGEND = "Marks of verdicts: ▼ uses, = ignores, ▲ breaks, ? unclear."
 HEADING = "Context beyond the training length"
 CSV = (
     *("curve", "length", "word", "control", "difference", "low", "high", "p"),
@@ -22,24 +22,24 @@ CSV = (
 
 
 def how_to_read(verdicts: "Sequence[Verdict]") -> list[str]:
-    """What the cells of verdicts are; [] without verdicts."""
+    """Return the lines that explain verdicts; [] without verdicts."""
     from posexp.evaluation.verdicts import MARGIN
 
     if not verdicts:
         return []
     bounded = "with its 95 % interval over seeds and documents, " if any(v.bounded for v in verdicts) else ""
     return [
-        "Each verdict: how much what lies beyond the training length changes the perplexity on the same targets, "
-        f"{bounded}against the better of two controls: cropped, the input cut to the training length, or window, "
-        "attention cut to it. Below: how much shuffling what lies beyond changes it.",
-        f"ignores: the interval lies within {100 * MARGIN:g} %; else uses: it lies below 0; breaks: above 0; unclear: "
-        "neither. Usable length: the longest evaluated one up to which nothing breaks, + where that is the longest, ? "
-        "where one of those lengths is unclear.",
+        "Each verdict is the change of perplexity by context beyond the training length, on the same targets, "
+        f"{bounded}against the better of two controls. The control cropped cuts the input to the training length, the "
+        "control window cuts attention to it. Below is the change when the context beyond is shuffled.",
+        f"A verdict is ignores if the interval lies within {100 * MARGIN:g} %, otherwise uses if it lies below 0, "
+        "breaks if it lies above 0, and unclear if neither. The usable length is the longest evaluated length up to "
+        "which nothing breaks. + marks the longest length of all, ? an unclear length up to there.",
     ]
 
 
 def cell_lines(verdict: "Verdict | None") -> list[str]:
-    """Word and change; interval and control; what shuffling changes. As many as are known."""
+    """Return the lines of a cell: word and change, interval and control, effect of shuffling, as far as known."""
     if verdict is None:
         return ["–"]
     if verdict.difference is None:
@@ -52,7 +52,7 @@ def cell_lines(verdict: "Verdict | None") -> list[str]:
 
 
 def grid(table: Table) -> tuple[list[int], list[tuple[str, str, list[list[str]]]]]:
-    """(lengths, rows of curve, usable length and the lines of each length's cell) of the verdicts of a table."""
+    """Return lengths and rows of a table's verdicts. A row is (curve, usable length, lines of each cell)."""
     found = {(verdict.place.curve, verdict.place.length): verdict for verdict in table.verdicts}
     lengths = sorted({length for _, length in found})
     up_to = lengths_of(table.usable)
@@ -64,24 +64,24 @@ def grid(table: Table) -> tuple[list[int], list[tuple[str, str, list[list[str]]]
 
 
 def lengths_of(usable: "Sequence[Usable]") -> dict[str, str]:
-    """Each curve's usable length as tables and pictures write it."""
+    """Return the usable length of each curve as text."""
     return {one.curve: f"{one.length}{'+' * one.at_least}{'?' * one.doubtful}" for one in usable}
 
 
 def interval(estimate: "Estimate") -> list[str]:
-    """[] where there is none."""
+    """Return the interval in percent as a list of one text; [] if there is none."""
     if estimate.low is None or estimate.high is None:
         return []
     return [f"[{signed(percent(estimate.low))}, {signed(percent(estimate.high))}]"]
 
 
 def in_percent(nats: float) -> str:
-    """The change of perplexity that a difference of losses is: −0.3 %, +48.1 %, +12,345 %."""
+    """Format a difference of losses as a change of perplexity: −0.3 %, +48.1 %, +12,345 %."""
     return f"{signed(percent(nats))} %"
 
 
 def verdicts_to_csv(verdicts: "Sequence[Verdict]") -> str:
-    """One line a verdict; differences are in nats per token, and what is not known is empty."""
+    """Return CSV with one line per verdict. Differences are in nats per token; unknown values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV, restval="", lineterminator="\n")
     writer.writeheader()

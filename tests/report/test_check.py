@@ -231,7 +231,7 @@ def test_a_schemes_table_has_a_row_for_each_type_and_length(mine: Path) -> None:
 
 def test_broken_promises_are_named_with_their_figures(mine: Path) -> None:
     answer = check("rope", "sound", "claims", "peeks", "falls", "heaps", cwd=mine)
-    assert answer.refusal(1).endswith("4 of 6 schemes break what they promise: claims, peeks, falls, heaps")
+    assert answer.refusal(1).endswith("4 of 6 schemes break a promise: claims, peeks, falls, heaps")
     words = " ".join(answer.out.split())
     assert "✓ rope" in words and "✓ sound" in words
     assert re.search(r"✗ claims relative: in \w+ at \d+ tokens moving all positions by [\d,]+ changes [\d.]+", words)

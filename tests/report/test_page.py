@@ -200,7 +200,7 @@ def test_a_curves_button_takes_it_away_and_brings_it_back(tmp_path):
     assert [pressed for _, pressed, _ in said["seen"]] == ["true", "false", "true", "false", "true"]
     assert said["seen"][1][2] == "#off=rope" and said["seen"][2][2] in ("", "#")
     assert said["order"] == ["rope", "learned", "alibi"]  # as they end, the highest first
-    assert "Every curve is switched off" in said["empty"]
+    assert "All curves are hidden" in said["empty"]
 
 
 @needs_browser
@@ -266,7 +266,7 @@ def test_where_lengths_score_other_targets_nothing_is_subtracted(tmp_path):
         address="#table=per_position~~position~",
     )
     assert (said["pressed"], said["disabled"]) == (["Absolute"], "true")
-    assert "other targets" in said["note"] and "64 to 512 targets" in said["facts"]
+    assert "its own targets" in said["note"] and "64 to 512 targets" in said["facts"]
 
 
 @needs_browser
@@ -305,7 +305,7 @@ def test_a_link_opens_the_same_view_again(tmp_path):
         runs: all(".run").filter((run) => !run.hidden).map((run) => run.dataset.run), hash: location.hash};"""
     said = ask(text, tmp_path, question, view)
     assert said["table"] == task and said["paths"] == ["alibi", "learned"]
-    assert said["axis"] == "examples all right, %"
+    assert said["axis"] == "exact match, % of examples"
     assert said["numbers"][1].startswith(f"{100 * 50 / 50:.1f} %")
     assert said["heat"] == ["Above the lowest of the column"] and said["lines"] == ["Only what differs"]
     assert said["runs"] == ["alibi-s0-00", "alibi-s1-00"] and said["hash"] == view
@@ -338,7 +338,7 @@ def test_verdicts_have_their_word_difference_and_shuffled_control(tmp_path):
     assert said["rope"][:2] == ["breaks", "+64.9 % [+63.2, +66.5]"] and "p < 0.001" in said["rope"]
     assert said["kinds"] == ["verdict ignores", "verdict unclear", "verdict none", "verdict breaks"]
     assert said["usable"] == ["≥ 512 ?", "128", "128"] and said["none"] == ["undefined", "–", "128"]
-    assert "+0.500 [+0.490, +0.510] nats a token against the cropped control" in said["tip"]
+    assert "+0.500 [+0.490, +0.510] nats per token against the cropped control" in said["tip"]
     assert any(line.startswith("shuffled") and "−0.250 [−0.260, −0.240] nats" in line for line in said["tip"])
     assert said["hidden"] and "within 1 %" in said["definition"]
 
@@ -369,7 +369,7 @@ def test_marks_verdicts_and_controls_follow_the_table_that_is_chosen(tmp_path):
     assert far["words"] == ["breaks", "uses"] and far["marks"] == [MARKS["breaks"], MARKS["uses"]]
     assert far["usable"] == ["128", "≥ 1,024"]
     assert far["rope"] == ["0.000", f"{MARKS['uses']}−0.750[−0.760, −0.740]"]  # from its own training length there
-    assert said["other"] == [[said["other"][0][0]], []] and said["other"][0][0].startswith("This table has none")
+    assert said["other"] == [[said["other"][0][0]], []] and said["other"][0][0].startswith("This table has no verdicts")
     assert sum("same targets" in option for option in first["options"]) == 2
     assert len(set(first["options"])) == len(first["options"]) == 4
     assert said["answer"] == answer(shown()[0]) and "rope is 65 % worse" in said["answer"]
@@ -493,7 +493,7 @@ def test_a_group_of_one_failed_run_still_makes_a_page(tmp_path):
     question = """press("scale", "1");
         return [paths(), all(".cross").length, one("#heat").hidden, one("#verdicts-table").textContent];"""
     said = ask(text, tmp_path, question)
-    assert said[:3] == [[], 1, True] and said[3].startswith("This table has none")
+    assert said[:3] == [[], 1, True] and said[3].startswith("This table has no verdicts")
 
 
 def test_the_page_fetches_nothing_and_lets_only_its_own_scripts_run():

@@ -562,7 +562,7 @@ def test_the_measure_is_named_and_drawn(tmp_path: Path) -> None:
 def test_a_table_without_the_measure_is_left_out_in_words(tmp_path: Path) -> None:
     rows = [*SEEDS, row("rope-s0-aa", 128, 20.0, protocol="sliding", bits_per_byte=1.5)]
     printed, page, _ = written(rows, tmp_path, measure=BITS_PER_BYTE)
-    assert "same_targets is left out: its rows lack bits per byte" in printed and len(pipes(page)) == 1
+    assert "same_targets is skipped: its rows lack bits per byte" in printed and len(pipes(page)) == 1
     with pytest.raises(Misuse, match="no row has exact match"):
         written(rows, tmp_path, measure=EXACT_MATCH)
 
@@ -641,7 +641,7 @@ def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
         "xpos": ["21.28", "22.56", "25.12 ?"],
     }
     for text in (printed, page):
-        assert text.count("▼ used, = ignored, ▲ breaks the model, ? unclear") == 1
+        assert text.count("▼ uses, = ignores, ▲ breaks, ? unclear") == 1
     assert "22.56 ▲" in printed
     shown = judged(LONGER, [])
     page, printed = report_markdown(shown), on_screen(shown)
@@ -659,8 +659,8 @@ def test_the_marks_of_every_table_that_is_shown_are_explained_once() -> None:
 
 def test_no_range_is_explained_where_there_is_none() -> None:
     alone = [row("rope-s0-aa", 128, 20.0, ci_low=None, ci_high=None)]
-    assert "Its range" in report_markdown(tables(SEEDS, labels(SEEDS)))
-    assert "Its range" not in report_markdown(tables(alone, labels(alone)))
+    assert "Ranges are" in report_markdown(tables(SEEDS, labels(SEEDS)))
+    assert "Ranges are" not in report_markdown(tables(alone, labels(alone)))
 
 
 def test_a_verdict_marks_the_table_of_its_own_targets_alone() -> None:

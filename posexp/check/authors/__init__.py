@@ -1,6 +1,6 @@
-"""Numbers of other people's code, frozen by scripts/freeze_authors, and how far a scheme is from them.
+"""Reference results from the authors' code, stored by scripts/freeze_authors, and comparisons with them.
 
-One JSON file per scheme lies beside this one, and transforms.json for changes of rotary frequencies.
+This folder has one JSON file per scheme, and transforms.json for changes of rotary frequencies.
 Shape suffixes: B batch (one), H heads, T tokens, P positions, N distances, Q query positions, K key positions,
 C channels of a head, D width of the residual stream, X everything in a row.
 """
@@ -25,10 +25,10 @@ TRANSFORMS = "transforms"
 
 @dataclass(frozen=True)
 class Case:
-    """What one hook of a scheme gives for some inputs, by somebody else's code."""
+    """The result of one hook of a scheme for some inputs, computed by the authors' code."""
 
     source: str
-    options: dict[str, Any]  # of the scheme, where they differ from its YAML
+    options: dict[str, Any]  # of the scheme, if they differ from its YAML
     dims: Dims
     weights: dict[str, Any]  # parameters of the scheme, nested lists
     hook: str
@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True)
 class TransformCase:
-    """The frequencies of a rotary scheme for inputs of `length` tokens, after a change made without retraining."""
+    """The frequencies of a rotary scheme for inputs of `length` tokens, after a transform without retraining."""
 
     source: str
     transform: str
@@ -49,16 +49,16 @@ class TransformCase:
     train_length: int
     length: int
     wanted: list[float]  # radians per token of each pair
-    attention_factor: float  # queries and keys are each multiplied by it
+    attention_factor: float  # multiplies queries and keys
 
 
 def names() -> list[str]:
-    """The schemes that there are numbers for."""
+    """Return the names of the schemes with reference results."""
     return sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != TRANSFORMS)
 
 
 def cases(scheme_name: str) -> list[Case]:
-    """All cases of the scheme of that name; none if nobody's numbers are known."""
+    """Return all cases of a scheme. Empty if it has no reference results."""
     return [Case(**{**entry, "dims": Dims(**entry["dims"])}) for entry in read_numbers(scheme_name)]
 
 
@@ -72,9 +72,9 @@ def read_numbers(name: str) -> list[dict[str, Any]]:
 
 
 def worst(case: Case, scheme: Scheme) -> float:
-    """The largest |ours - wanted| / (1 + |wanted|), infinite where ours is not a number.
+    """Return the largest |ours - wanted| / (1 + |wanted|), infinite if ours is NaN.
 
-    `scheme` was built with the case's dims and options; the case's weights replace its own.
+    `scheme` must be built with the case's dims and options. The case's weights replace its parameters.
     """
     load_numbers(case.weights, scheme)
     with torch.no_grad():
@@ -85,17 +85,17 @@ def worst(case: Case, scheme: Scheme) -> float:
 
 
 def worst_transform(case: TransformCase, changed: Rope) -> float:
-    """Likewise for the frequencies of a rotary scheme that the case's transform has changed, and its magnitude."""
+    """Return the largest relative error of the frequencies and the magnitude of a transformed rotary scheme."""
     wanted_I = torch.tensor(case.wanted, dtype=torch.float64)
     got_I = changed.frequencies(case.length, torch.device("cpu")).double()
-    # Relative alone: the slowest frequencies are the ones that matter, and are far below 1.
+    # Purely relative, because the slowest frequencies matter most and are far below 1.
     error_I = (got_I - wanted_I).abs() / wanted_I.abs().clamp(min=1e-12)
     error = (torch.as_tensor(changed.magnitude) - case.attention_factor).abs() / case.attention_factor
     return float(torch.cat((error_I, error.reshape(1).double())).nan_to_num(nan=torch.inf).max())
 
 
 def load_numbers(weights: dict[str, Any], scheme: Scheme) -> None:
-    """Raises KeyError for a parameter that the scheme does not have."""
+    """Copy `weights` into the scheme's parameters. Raises KeyError if the scheme lacks one."""
     state = scheme.state_dict()
     for name in weights:
         if name not in state:
@@ -108,7 +108,7 @@ def flat(values: Any) -> list[float]:
 
 
 def rotate(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
-    """Unscaled logits of one query and one key put at every position: each query with the keys at and before it."""
+    """Return unscaled logits of one query and one key repeated at every position, for keys up to each query."""
     pos_P = inputs["positions"]
     q_11PC, k_11PC = (inputs[name].expand(1, 1, len(pos_P), -1) for name in ("q", "k"))
     q_11PC, k_11PC = scheme.layer(0).rotate(q_11PC, k_11PC, pos_P[None])
@@ -134,7 +134,7 @@ def bias(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def attend(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
-    """The output of causal attention over tokens at positions 0, 1, 2 and so on."""
+    """Return the output of causal attention over tokens at positions 0, 1, 2, …"""
     q_1HTC, k_1HTC, v_1HTC, x_1TD = (inputs[name][None] for name in ("q", "k", "v", "x"))
     pos_1T = torch.arange(x_1TD.shape[1])[None]
     return attention(scheme.layer(0), q_1HTC, k_1HTC, v_1HTC, pos_1T, x_1TD).flatten()

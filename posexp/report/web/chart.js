@@ -1,9 +1,9 @@
-// The picture: length against the chosen measure, a line for each curve that is not switched off.
+// The chart: the chosen metric by length, with one line per visible curve.
 
-const BANDED = 8; // curves; of more, whose bands would hide each other, only the one pointed at shows its band
-const MANY = 16; // curves; more get a higher picture with the legend below it
+const BANDED = 8; // maximum number of curves with bands; beyond it, bands would overlap, so only the curve under the pointer has one
+const MANY = 16; // maximum number of curves beside a legend; with more the chart is taller and the legend is below
 const DENSE = 16; // more lengths than this are drawn without markers
-const ROW = 19; // height of a failing curve's row in the strip above
+const ROW = 19; // height of a row in the strip of failures
 
 const chart = {svg: byId("chart"), spots: [], at: null, draw: null};
 
@@ -32,7 +32,7 @@ function logTicks(low, high, most) { // low and high as powers of ten
   return linearTicks(10 ** low, 10 ** high, most).filter((tick) => tick > 0);
 }
 
-function lengthTicks(table, x, size) { // training lengths first, then powers of two, as far as they do not touch
+function lengthTicks(table, x, size) { // without overlap; training lengths and powers of two have priority
   let wanted = [...table.lengths];
   if (wanted.length > DENSE) {
     wanted = [...Array(32).keys()].map((e) => 2 ** e).filter((n) => n >= wanted[0] && n <= wanted.at(-1));
@@ -60,12 +60,12 @@ function drawChart(table, measure, relative, off) {
   }));
   const failing = lines.filter(({points}) => points.some((point) => point.cell.failure));
   const banded = lines.length <= BANDED;
-  // an interval over documents says how much those differ, which all curves share: no band
+  // intervals over documents have no band, because all curves share the variation between documents
   const bounded = (point) => point.low !== undefined && (relative || measure.share || point.cell.spread);
 
   const left = narrow ? 46 : 62, right = width - 14, top = 50, strip = failing.length ? failing.length * ROW + 8 : 0;
   const floor = top + strip + (narrow ? 280 : 400) + (lines.length > MANY ? 140 : 0), height = floor + 50;
-  const base = table.lengths[0] > 0 ? 0 : 1; // a first target has no context, and no logarithm
+  const base = table.lengths[0] > 0 ? 0 : 1; // the context of a first target is 0, which has no logarithm
   const octaves = [...table.lengths, ...table.trainLengths].map((length) => Math.log2(length + base));
   const pad = Math.max(0.04 * (Math.max(...octaves) - Math.min(...octaves)), 0.2);
   const first = Math.min(...octaves) - pad, last = Math.max(...octaves) + pad;
@@ -116,7 +116,7 @@ function drawChart(table, measure, relative, off) {
     const drawn = points.filter((point) => point.value !== null);
     if (!drawn.length) continue;
     const group = shape("g", {class: "curve", "data-curve": curve, style: {"--c": lookOf(curve).colour}});
-    const pieces = []; // runs of neighbouring points that have a value
+    const pieces = []; // sequences of neighbouring points with values
     points.forEach((point, i) => {
       if (point.value === null) return;
       if (i && points[i - 1].value !== null) pieces.at(-1).push(point);
@@ -160,17 +160,17 @@ function drawChart(table, measure, relative, off) {
     else if (right - to > need) group.append(word(words, to + 10, row + size * 0.33, "quiet small", "start"));
     parts.push(group);
   });
-  if (!curves.length) parts.push(word("Every curve is switched off.", (left + right) / 2, (top + floor) / 2, "quiet"));
+  if (!curves.length) parts.push(word("All curves are hidden.", (left + right) / 2, (top + floor) / 2, "quiet"));
   chart.ring = shape("circle", {class: "ring", r: 8, visibility: "hidden"});
   svg.replaceChildren(...parts, chart.ring);
-  svg.setAttribute("aria-label", `${table.name}: ${measure.title}, ${counted(curves.length, "curve")}. Arrow keys walk along the points.`);
+  svg.setAttribute("aria-label", `${table.name}: ${measure.title}, ${counted(curves.length, "curve")}. Arrow keys move between points.`);
   chart.say = (spot) => describe(table, spot.curve, spot.length, measure, relative);
   leaveSpot();
 }
 
-// ---- one point at a time, under the pointer or the arrow keys
+// ---- selection of a point with the pointer or the arrow keys
 
-function highlight(curve) { // the others step back
+function highlight(curve) { // dims the other curves
   chart.svg.classList.toggle("one", curve !== null);
   for (const group of chart.svg.querySelectorAll("[data-curve]")) group.classList.toggle("near", group.dataset.curve === curve);
 }

@@ -1,6 +1,6 @@
 "use strict";
-// What the other scripts are made of: the data, elements, numbers as text, and the value of a curve at a length.
-// Names are somebody else's: they become text nodes and attribute values, never HTML.
+// Helpers of the other scripts: data, elements, formats of numbers, and the value of a curve at a length.
+// Names are untrusted. They become text nodes and attribute values, never HTML.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SVG = document.getElementById("chart").namespaceURI;
@@ -21,7 +21,7 @@ const shape = (name, attributes = {}, ...children) => fill(document.createElemen
 
 // ---- numbers as text
 
-function number(value) { // as in table.md: four significant digits, two from ten thousand on
+function number(value) { // as in table.md: four significant digits, and two from ten thousand on
   if (value >= 9999.5) return value.toExponential(1).replace(/\+(\d)$/, "+0$1");
   const digits = value > 0 ? 3 - Math.floor(Math.log10(value)) : 3;
   return value.toFixed(Math.min(Math.max(0, digits), 20));
@@ -32,14 +32,14 @@ function signed(value, digits) {
   return Number(text) === 0 ? text : (value < 0 ? "−" : "+") + text;
 }
 
-function percentOf(nats) { // how much the perplexity changes when the loss changes by so much
+function percentOf(nats) { // the change of perplexity for a change of loss
   const percent = 100 * Math.expm1(Math.min(nats, 700));
   if (percent >= 99999.5) return `+${number(percent)} %`;
   if (Math.abs(percent) < 99.95) return `${signed(percent, 1)} %`;
   return `+${Math.round(percent).toLocaleString("en-US")} %`;
 }
 
-// Without the signs that would only be repeated: [+27.0, +35.8]
+// An interval with the percent signs removed: [+27.0, +35.8]
 const percentsOf = (low, high) => `[${percentOf(low).replace(" %", "")}, ${percentOf(high).replace(" %", "")}]`;
 
 const times = (ratio) => `×${number(ratio)}`;
@@ -53,7 +53,7 @@ function tickText(tick) { // 20, 22.5, 1,000; from a million on 10⁶
 }
 
 // ---- measures
-// A measure of loss turns nats into its own scale: nats of a cell into its value, a difference into its relative one.
+// `loss` converts nats to the metric's scale, for values and for differences.
 
 const MEASURES = {
   ppl: {
@@ -70,8 +70,8 @@ const MEASURES = {
     has: (cell) => cell.bits_per_byte !== undefined && cell.nll > 0, loss: (nats, cell) => nats * (cell.bits_per_byte / cell.nll),
     text: (value) => value.toFixed(3), relativeText: (value) => signed(value, 3),
   },
-  accuracy: share("accuracy", "Accuracy", "targets that were the likeliest token, %"),
-  exact_match: share("exact_match", "Exact match", "examples all right, %"),
+  accuracy: share("accuracy", "Accuracy", "targets with the highest probability, %"),
+  exact_match: share("exact_match", "Exact match", "exact match, % of examples"),
 };
 
 function share(key, title, axis) {
@@ -92,12 +92,12 @@ const cellOf = (table, curve, length) => {
 };
 const verdictOf = (table, curve, length) => table.verdicts.find((one) => one.curve === curve && one.length === length);
 
-function controlOf(table, curve) { // the cropped control: the curve itself at its training length, on the same targets
+function controlOf(table, curve) { // the cropped control: the same curve at its training length, on the same targets
   const trained = table.trained[curve];
   return table.comparable && trained.length === 1 ? cellOf(table, curve, trained[0]) : null;
 }
 
-// {cell, value, low, high, control}; value is null where the cell has none in this measure or no control.
+// Returns {cell, value, low, high, control}. value is null if the cell lacks the metric or the control.
 function pointOf(table, curve, length, measure, relative) {
   const cell = cellOf(table, curve, length);
   if (!cell) return null;
@@ -134,9 +134,9 @@ const textOf = (measure, relative, value) => (relative ? measure.relativeText : 
 const boundsOf = (measure, relative, {low, high}) =>
   `[${[low, high].map((value) => textOf(measure, relative, value).replace(" %", "")).join(", ")}]`;
 
-// ---- how a curve looks
+// ---- markers and swatches of curves
 
-const MARKER = { // paths in a box of -1 to 1
+const MARKER = { // paths in a box from -1 to 1
   "o": "M-.9 0A.9 .9 0 1 0 .9 0A.9 .9 0 1 0-.9 0Z", "s": "M-.8-.8H.8V.8H-.8Z", "D": "M0-1.1L1.1 0 0 1.1-1.1 0Z",
   "^": "M0-1L1 .8H-1Z", "v": "M0 1L1-.8H-1Z", "<": "M-1 0L.8-1V1Z", ">": "M1 0L-.8-1V1Z",
   "p": "M0-1L.95-.31 .59 .81H-.59L-.95-.31Z", "h": "M0-1L.87-.5V.5L0 1-.87 .5V-.5Z",
@@ -157,7 +157,7 @@ function swatch(curve) {
   return shape("svg", {...attributes, style: {"--c": lookOf(curve).colour}}, line, markerOf(curve, 15, 7, 4));
 }
 
-// ---- groups of buttons of which one is pressed, and the tip
+// ---- button groups with one pressed button, and the tooltip
 
 function choice(node, options, chosen, choose) {
   node.replaceChildren(...options.map(({value, title, why}) => element("button", {
@@ -167,7 +167,7 @@ function choice(node, options, chosen, choose) {
 }
 
 const tip = byId("tip");
-function showTip(x, y, ...lines) { // beside the point (x, y) of the window
+function showTip(x, y, ...lines) { // beside the point (x, y) of the viewport
   tip.replaceChildren(...lines.filter(Boolean));
   tip.hidden = false;
   const {width, height} = tip.getBoundingClientRect();
@@ -187,12 +187,12 @@ function estimateText(estimate, text) {
 const changeText = ({value, low, high}) => percentOf(value) + (low === null ? "" : ` ${percentsOf(low, high)}`);
 const pText = (p) => (p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
 
-function placeText(table, length) { // 512 tokens of context before a target; size of the problem: 20
+function placeText(table, length) { // such as "512 tokens of context before a target" or "size of the problem: 20"
   const text = length.toLocaleString("en-US");
   return table.axis.startsWith("tokens") ? `${text} ${table.axis}` : `${table.axis}: ${text}`;
 }
 
-// What is known of a curve at a length, in lines.
+// Returns the lines of the tooltip for a curve at a length.
 function describe(table, curve, length, measure, relative) {
   const point = pointOf(table, curve, length, measure, relative);
   const lines = [heading(curve), line(placeText(table, length), "quiet")];

@@ -1,31 +1,31 @@
-// The page: what is chosen, kept in the address so that a link opens the same view again, and redrawn when it changes.
+// The page: its options, which are stored in the address so that a link opens the same view, and drawing.
 
 const view = {};
 
-function readView() { // from the address; whatever it does not say, or says wrongly, is the default
-  const said = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-  const pick = (key, options, otherwise = options[0]) => (options.includes(said.get(key)) ? said.get(key) : otherwise);
+function readView() { // from the address; missing or invalid options get their default
+  const params = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+  const pick = (key, options, otherwise = options[0]) => (options.includes(params.get(key)) ? params.get(key) : otherwise);
   view.table = pick("table", DATA.tables.map((table) => table.key));
-  view.measure = pick("measure", Object.keys(MEASURES), null); // null: the table's own
-  view.relative = said.get("relative") === "1";
-  view.off = new Set(said.getAll("off"));
+  view.measure = pick("measure", Object.keys(MEASURES), null); // null: the table's metric
+  view.relative = params.get("relative") === "1";
+  view.off = new Set(params.getAll("off"));
   view.heat = pick("heat", Object.keys(HEAT_SCALES));
   view.lines = pick("lines", ["all", "differing"]);
-  view.find = said.get("find") || "";
+  view.find = params.get("find") || "";
 }
 
 function writeView() {
-  const said = new URLSearchParams();
-  if (view.table !== DATA.tables[0].key) said.set("table", view.table);
-  if (view.measure) said.set("measure", view.measure);
-  if (view.relative) said.set("relative", "1");
-  for (const curve of view.off) said.append("off", curve);
-  if (view.heat !== "loss") said.set("heat", view.heat);
-  if (view.lines !== "all") said.set("lines", view.lines);
-  if (view.find) said.set("find", view.find);
+  const params = new URLSearchParams();
+  if (view.table !== DATA.tables[0].key) params.set("table", view.table);
+  if (view.measure) params.set("measure", view.measure);
+  if (view.relative) params.set("relative", "1");
+  for (const curve of view.off) params.append("off", curve);
+  if (view.heat !== "loss") params.set("heat", view.heat);
+  if (view.lines !== "all") params.set("lines", view.lines);
+  if (view.find) params.set("find", view.find);
   try {
-    history.replaceState(null, "", `#${said}`);
-  } catch { /* a frame without an address of its own */ }
+    history.replaceState(null, "", `#${params}`);
+  } catch { /* frames without an address raise */ }
 }
 
 function change(key, value) {
@@ -37,13 +37,13 @@ function change(key, value) {
   else drawTable();
 }
 
-function chosen() { // the table, and what of the view it allows
+function chosen() { // the table, and the options of the view that it supports
   const table = DATA.tables.find((one) => one.key === view.table);
   const names = measuresOf(table);
   const name = [view.measure, table.measure, names[0]].find((one) => names.includes(one)) || "ppl";
   const why = !table.comparable
-    ? "Each length scores other targets here, so there is no control to compare with"
-    : table.curves.every((curve) => !controlOf(table, curve)) ? "No curve was measured at its training length here" : null;
+    ? "Each length scores its own targets, so there is no control"
+    : table.curves.every((curve) => !controlOf(table, curve)) ? "No curve of this table has a value at its training length" : null;
   return {table, names, name, measure: MEASURES[name], relative: view.relative && !why, why};
 }
 
@@ -76,13 +76,13 @@ function noteOf(table, measure, relative, why) {
   return [
     why ? `${why}.` : "",
     relative ? intervalNote(measure, true) : bands ? `Band: ${measure.share ? intervalNote(measure, false) : "the lowest and the highest seed."}` : "",
-    lost.length ? `Not drawn, for want of ${relative ? "a value at the training length" : "this measure"}: ${lost.join(", ")}.` : "",
-    table.curves.some((curve) => table.lengths.some((length) => cellOf(table, curve, length)?.failure)) ? "× marks what has no value." : "",
-    shown.some((curve) => table.lengths.some((length) => verdictOf(table, curve, length)?.word === "breaks")) ? "Hollow points: breaks." : "",
+    lost.length ? `Not drawn, without ${relative ? "a value at the training length" : "this metric"}: ${lost.join(", ")}.` : "",
+    table.curves.some((curve) => table.lengths.some((length) => cellOf(table, curve, length)?.failure)) ? "× marks missing values." : "",
+    shown.some((curve) => table.lengths.some((length) => verdictOf(table, curve, length)?.word === "breaks")) ? "Hollow points mark the verdict breaks." : "",
   ].filter(Boolean);
 }
 
-// ---- the legend: a button for each curve, in the order in which they end
+// ---- the legend: a button per curve, in order of the last value
 
 const buttons = new Map();
 function drawLegend(table, measure, relative) {
@@ -108,11 +108,11 @@ function legendButton(curve) {
       change("off", view.off);
     },
     dblclick: () => change("off", new Set(chosen().table.curves.filter((other) => other !== curve))),
-    title: "on or off; a double click leaves this curve alone", pointerenter: () => highlight(curve), pointerleave: () => highlight(null),
+    title: "click: show or hide; double click: show only this curve", pointerenter: () => highlight(curve), pointerleave: () => highlight(null),
   }, swatch(curve), element("span", {}, curve));
 }
 
-// ---- the rest
+// ---- heat map, runs and start
 
 function drawHeatSection() {
   choiceKeepingFocus("heat-scale", Object.entries(HEAT_SCALES).map(([value, {title}]) => ({value, title})), view.heat, (value) => change("heat", value));
@@ -151,7 +151,7 @@ function start() {
   for (const link of document.querySelectorAll("nav a")) {
     const section = document.querySelector(link.getAttribute("href"));
     link.hidden = section.hidden;
-    link.addEventListener("click", (event) => { // the address holds the view, so it does not hold the place
+    link.addEventListener("click", (event) => { // the address stores the view and must not change
       event.preventDefault();
       section.scrollIntoView();
       section.setAttribute("tabindex", "-1");

@@ -1,6 +1,6 @@
-// Every run's configuration and provenance, with the lines marked that are not the same in all of them.
+// Configuration and provenance of every run. Lines that differ between runs are marked.
 
-function configLines(text) { // [[path, text of the line]]; the path tells lines of different sections apart
+function configLines(text) { // [[path, text of the line]]; the path distinguishes equal lines of different sections
   const path = [];
   return text.trimEnd().split("\n").map((row) => {
     const depth = row.search(/\S|$/);
@@ -12,7 +12,7 @@ function configLines(text) { // [[path, text of the line]]; the path tells lines
 
 const provenanceLines = (about) => Object.entries(about).map(([key, value]) => [JSON.stringify([key, value]), `${key}: ${value}`]);
 
-function marked(lists) { // which lines are missing in some list
+function marked(lists) { // returns a predicate for lines that are missing in some list
   const counts = new Map();
   for (const lines of lists) for (const path of new Set(lines.map(([path]) => path))) counts.set(path, (counts.get(path) || 0) + 1);
   return (path) => counts.get(path) < lists.length;
@@ -45,5 +45,5 @@ function findRuns(words) {
   const wanted = words.toLowerCase().trim();
   for (const {node, text} of cards) node.hidden = !text.includes(wanted);
   const found = cards.filter(({node}) => !node.hidden).length;
-  byId("runs-found").textContent = `${found === cards.length ? "" : `${found} of `}${counted(cards.length, "run")}. Marked lines are not the same in all runs.`;
+  byId("runs-found").textContent = `${found === cards.length ? "" : `${found} of `}${counted(cards.length, "run")}. Marked lines differ between runs.`;
 }

@@ -1,4 +1,4 @@
-// What is shown as a table: the numbers, the verdicts, the heat maps.
+// The tables: numbers, verdicts and heat maps.
 
 const headCell = (text, attributes = {}) => element("th", {scope: "col", ...attributes}, text);
 const curveCell = (curve) => element("th", {scope: "row"}, element("span", {class: "name"}, swatch(curve), curve));
@@ -30,10 +30,10 @@ const bounded = (table, measure) => table.curves.some((curve) => table.lengths.s
   pointOf(table, curve, length, measure, false)?.low !== undefined));
 
 function intervalNote(measure, relative) {
-  if (relative && measure.share) return "The control is the curve’s own value at its training length on the same targets.";
+  if (relative && measure.share) return "The control is the value of the same curve at its training length on the same targets.";
   return relative
-    ? "Where there is a verdict, the difference is its own, from the better control, with its 95 % interval; elsewhere from the curve’s own value at its training length on the same targets."
-    : `the lowest and the highest seed where two or more have a value, otherwise the 95 % interval of ${measure.share ? "a share of examples (Wilson’s)" : "a bootstrap over documents"}.`;
+    ? "With a verdict, the difference is to the better control, with its 95 % interval. Without a verdict, it is to the value of the same curve at its training length on the same targets."
+    : `the lowest and the highest seed if two or more have a value, otherwise the 95 % interval of ${measure.share ? "a share of examples (Wilson’s)" : "a bootstrap over documents"}.`;
 }
 
 function numberCell(table, curve, length, measure, relative) {
@@ -54,10 +54,10 @@ function numberCell(table, curve, length, measure, relative) {
 
 // ---- the verdicts
 
-function drawVerdicts(table) { // on the targets of the table that is shown
+function drawVerdicts(table) { // on the targets of the selected table
   const place = byId("verdicts-table");
   if (!table.verdicts.length) {
-    place.replaceChildren(element("p", {class: "quiet"}, "This table has none: they need the protocol same_targets at the training length and beyond it, with its controls."));
+    place.replaceChildren(element("p", {class: "quiet"}, "This table has no verdicts. Verdicts need the protocol same_targets at the training length and beyond, with controls."));
     return;
   }
   const of = (key) => [...new Set(table.verdicts.map((verdict) => verdict[key]))];
@@ -99,8 +99,8 @@ function verdictLines(verdict) {
   const lines = [heading(verdict.curve), line(`${verdict.length.toLocaleString("en-US")} tokens of context before a target`, "quiet")];
   if (verdict.difference) {
     const {difference} = verdict;
-    lines.push(line(`${estimateText(difference, nats)} nats a token against the ${verdict.control} control`));
-    if (difference.p !== null) lines.push(line(`${pText(difference.p)} that this is chance`));
+    lines.push(line(`${estimateText(difference, nats)} nats per token against the ${verdict.control} control`));
+    if (difference.p !== null) lines.push(line(`${pText(difference.p)}, two-sided`));
     lines.push(line(`${counted(difference.seeds, "seed")}, ${counted(difference.documents, "document")}`, "quiet"));
   }
   lines.push(verdict.shuffled
@@ -113,14 +113,14 @@ function verdictLines(verdict) {
 
 const VIRIDIS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"]
   .map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-function heatColour(share) { // 0 to 1; perceptually uniform, and told apart by colour-blind readers
+function heatColour(share) { // for 0 to 1; perceptually uniform and safe for colour-blind readers
   const at = Math.min(Math.max(share, 0), 1) * (VIRIDIS.length - 1), i = Math.min(Math.floor(at), VIRIDIS.length - 2);
   return `rgb(${VIRIDIS[i].map((channel, k) => Math.round(channel + (VIRIDIS[i + 1][k] - channel) * (at - i))).join(" ")})`;
 }
 
 const HEAT_SCALES = {
   loss: {title: "Loss", why: "nats per token"},
-  above: {title: "Above the lowest of the column", why: "nats per token above the curve that is best at this context"},
+  above: {title: "Above the lowest of the column", why: "nats per token above the best curve at this context"},
 };
 const heatTables = () => DATA.tables.filter((table) => table.heat && table.cells.some((row) => row.some((cell) => cell && cell.nll !== undefined)));
 
@@ -153,7 +153,7 @@ function heatMap(table, scale) {
     const curve = cell.closest("tr").dataset.curve, length = Number(cell.dataset.length), box = cell.getBoundingClientRect();
     const lines = describe(table, curve, length, MEASURES.nll, false);
     const value = valueOf(cellOf(table, curve, length), table.lengths.indexOf(length));
-    if (scale === "above" && value !== null) lines.push(line(`${text(value)} above the lowest here`, "quiet"));
+    if (scale === "above" && value !== null) lines.push(line(`${text(value)} above the lowest of the column`, "quiet"));
     showTip(box.right, box.top + box.height / 2, ...lines);
   };
   map.addEventListener("pointerover", show);
