@@ -156,7 +156,7 @@ def check_key(command: str, word: str, key: str, value: str) -> None:
     if DECIDED.match(key):
         places = [place for place in fields(COMMANDS[command]) if place.name in PLACES]
         known = [f"{place.name}=… ({place.metadata['meaning']})" for place in places]
-        where = f"say {' or '.join(known)}" if known else f"posexp {command} writes no files"
+        where = f"use {' or '.join(known)}" if known else f"posexp {command} writes no files"
         raise Misuse(f"{word} has no effect: posexp chooses its folders by itself; {where}")
     group = key in {name.lstrip("+") for name in hints.groups_of(command)}
     if not group and not value.startswith("{") and (hint := hints.of_section(command, key, value)):
@@ -168,7 +168,7 @@ def check_chosen(command: str, overrides: list[str], choices: set[str]) -> None:
     for section in fields(COMMANDS[command]):
         keys = [word.partition("=")[0] for word in overrides if word.lstrip("+").startswith(f"{section.name}.")]
         if keys and section.default is None and section.name not in choices:
-            raise Misuse(f"{keys[0]}: no {section.name} is chosen, which would be {section.metadata['meaning']}")
+            raise Misuse(f"{keys[0]}: no {section.name} is chosen ({section.metadata['meaning']})")
 
 
 def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:

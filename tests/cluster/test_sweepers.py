@@ -73,7 +73,7 @@ def test_lists_ranges_globs_and_choices_of_an_experiment_are_swept(folder):
     refused = here("train", "-m", *TINY, "seed=1,2", cwd=folder).refusal()
     assert "choose a scheme with +scheme=<name>" in refused
     refused = here("train", "-m", "+scheme=rope", RATES, *TINY, cwd=folder).refusal()
-    assert "an interval is for Optuna to choose from: add hydra/sweeper=optuna" in refused
+    assert "only Optuna can sweep an interval: add hydra/sweeper=optuna" in refused
 
 
 @needs_optuna
