@@ -78,7 +78,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["label=a(b"], "'label=a(b' is not key=value; special characters need quotes"),
         (["--lengths", "0"], "evaluation length 0 must be at least 1"),
         (["--lengths", "16,-5"], "evaluation length -5 must be at least 1"),
-        (["--lengths", "16,many"], "--lengths takes whole numbers, as in --lengths 512,2048,8192; not '16,many'"),
+        (["--lengths", "16,many"], "--lengths takes whole numbers, as in --lengths 512,2048,8192, got '16,many'"),
         (["--lengths", ""], "--lengths takes whole numbers"),
         (["--lengths", "1.5"], "--lengths takes whole numbers"),
         (["--lengths"], "--lengths needs a value"),
