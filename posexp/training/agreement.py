@@ -28,9 +28,7 @@ def compare_losses(run: Run, config: TrainCommand, parts: Parts, compute_loss: C
     if config.model.dropout:
         return
     count = config.train.batch_tokens // config.train.length
-    steps = config.train.steps + np.arange(
-        -(-COMPARED_TOKENS // config.train.batch_tokens)
-    )  # steps after the last training step
+    steps = config.train.steps + np.arange(-(-COMPARED_TOKENS // config.train.batch_tokens))  # after the last step
     total = torch.zeros((), device=parts.device)
     torch.manual_seed(parts.ranks.seed(config.seed))
     parts.model.train()

@@ -52,9 +52,8 @@ class Ranks:
         """Return the GPU of this process if a GPU was chosen, else `chosen`."""
         if self.place.size == 1 or chosen.type != "cuda":
             return chosen
-        return torch.device(
-            "cuda", self.place.local % torch.cuda.device_count()
-        )  # srun may make one GPU visible per process
+        # srun may make only one GPU visible to each process
+        return torch.device("cuda", self.place.local % torch.cuda.device_count())
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

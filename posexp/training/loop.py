@@ -38,7 +38,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | No
             model.scheme.progress(step / steps)
             torch.manual_seed(ranks.seed(config.seed * 1_000_003 + step))
             for piece, (x_BT, y_BT) in enumerate(micro_batches(config, parts, step), start=1):
-                last = piece == config.train.accumulate  # gradients are exchanged after the last only
+                last = piece == config.train.accumulate  # gradients are exchanged once per step
                 with autocast(parts.precision, parts.device), distributed.exchanging(compute_loss, last):
                     loss = compute_loss(x_BT, y_BT) / config.train.accumulate
                 loss.backward()

@@ -17,9 +17,8 @@ HOST = "127.0.0.1"
 
 def store(here: Place) -> dist.Store:
     """Return the store of torchrun's environment variables. With several machines it listens on every interface."""
-    agent = (
-        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    )  # posexp/training/processes.py or torchrun has a store already
+    # torchrun or posexp/training/processes.py has a store already
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if here.one_machine:
         use_loopback()
         if here.rank == 0 and not agent:
