@@ -76,7 +76,7 @@ def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> P
 
 
 def class_of(kind: str, base: type[Part], node: dict[str, Any]) -> type[Part]:
-    """Import the class that `_target_` of `node` names. Raises Misuse if it cannot be imported or is not a `base`."""
+    """Import the class that `_target_` names. Raises Misuse if that fails or the class is not a `base`."""
     from hydra.utils import get_class
 
     target = node.get("_target_") if isinstance(node, dict) else None

@@ -59,8 +59,8 @@ class Ranks:
     def in_turn(self) -> Iterator[None]:
         """Run the block in the first process, then in the others, which reuse its results.
 
-        An error of the first process is raised in all. The others poll without a time limit, because PyTorch's
-        collective operations have a timeout. Raises Alone if another process fails.
+        An error of the first process is raised in all, that of another process only there, as Alone. The others poll
+        the store, because PyTorch's collective operations have a timeout.
         """
         if self.place.size == 1:
             yield
@@ -112,7 +112,6 @@ class Ranks:
         return step
 
     def largest(self, number: int) -> int:
-        """Return the maximum of `number` over the processes."""
         if self.place.size == 1:
             return number
         found = torch.tensor(number)  # on the CPU, to avoid synchronising with a GPU

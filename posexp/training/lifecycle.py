@@ -73,7 +73,6 @@ class Lifecycle:
             raise Stopped(f"{self.run.name}: stopped at step {done} and saved; the same command goes on", signum)
 
     def write_row(self, done: int, norm: Tensor) -> None:
-        """Log the mean loss since the last row. Raises Diverged if loss or gradient is not finite."""
         norm, total = checkpoint.full(norm), self.parts.ranks.mean(self.total)
         mean = total.item() / self.counted
         if not torch.isfinite(total + norm):
@@ -87,7 +86,6 @@ class Lifecycle:
         self.counted = 0
 
     def save(self, done: int) -> None:
-        """Write the checkpoint of step `done`. Raises RunFailed if it cannot be written."""
         folder = self.run.folder / "checkpoint"
         try:
             checkpoint.save(folder, done, self.parts.model, self.optimizer, self.parts.ranks.first)

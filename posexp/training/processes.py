@@ -109,7 +109,7 @@ def outcomes(store: dist.TCPStore, size: int) -> Ends:
 
 
 def cause(processes: list[BaseProcess], codes: list[int | None], ends: Ends) -> BaseException | None:
-    """Return the error of a process that died without an outcome, else the first error, or None if all are done.
+    """Return the error of a process that died without an outcome, else the first error, or None.
 
     `codes` are the exit codes of the processes before any was killed.
     """
