@@ -245,7 +245,7 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
         if equals and plain_group:
             if value.startswith("["):
                 names = value.strip("[]").replace(" ", "")
-                raise Misuse(f"{word} is a list, but a run has one {group}: to train each, add -m +{group}={names}")
+                raise Misuse(f"{word} is a list, but a run has one {group}: to train each, type -m +{group}={names}")
             chosen[index] = (key.lstrip("+"), settled(word, NAME).partition("=")[2])
     if not chosen and "scheme" not in knob_names(command):
         return overrides, set()
