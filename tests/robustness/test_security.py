@@ -561,7 +561,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("device: auto\ndata: {task_size: 900719925474}\nlabel: a\nscheme: a\n", "must be at most 1048576"),
         (
             f"device: auto\neval: {{lengths: {list(range(1, 1500))}}}\nlabel: a\nscheme: a\n",
-            "at most 1000 are evaluated",
+            "must have at most 1000 lengths",
         ),
     ],
 )
