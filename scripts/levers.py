@@ -1,7 +1,7 @@
-"""What each way of being faster is worth, one by one: python scripts/levers.py [threads] [rounds] > levers.md
+"""The gain of each optimisation, measured alone: python scripts/levers.py [threads] [rounds] > levers.md
 
-Both sides of every comparison take turns; figures are medians of ratios within a round. Memory is that of a process
-of its own. Sizes are those of posexp bench: d_model 256, 6 layers, 4 heads, vocabulary 8192, 8 x 512 tokens.
+Both sides of a comparison alternate, and figures are medians of the ratios within a round. Memory is measured in a
+separate process. Sizes are those of posexp bench: d_model 256, 6 layers, 4 heads, vocabulary 8192, 8 x 512 tokens.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ from posexp.model.decoder import Decoder, build_decoder
 from posexp.model.device import autocast
 from posexp.ops.cross_entropy import linear_cross_entropy
 from posexp.ops.layers import RMSNorm, swiglu
-from posexp.schemes import build_scheme as build_scheme
+from posexp.schemes import build_scheme
 from posexp.schemes.rope import rotary_frequencies, rotate_pairs
 from posexp.training import optim
 
@@ -40,13 +40,13 @@ Work = Callable[[], object]
 
 
 def compare(label: str, base: Work, others: dict[str, Work], rounds: int) -> None:
-    """Prints a line for each of `others`: its time as a share of that of `base` in the same round."""
+    """Print a line for each of `others`: its time divided by that of `base` in the same round."""
     seconds: dict[str, list[float]] = {"": [], **{name: [] for name in others}}
     for index in range(rounds + 1):
         for name, work in {"": base, **others}.items():
             began = time.perf_counter()
             work()
-            if index:  # the first round makes what stays
+            if index:  # the first round is a warm-up
                 seconds[name].append(time.perf_counter() - began)
     for name in others:
         ratios = [ours / theirs for ours, theirs in zip(seconds[name], seconds[""], strict=True)]
@@ -72,7 +72,7 @@ def bias(length: int, rounds: int) -> None:
 
 
 def back(work: Callable[[], Tensor], *leaves: Tensor) -> Work:
-    """Forth and back."""
+    """Return the forward and backward pass of `work`."""
 
     def both() -> None:
         for leaf in leaves:
@@ -143,14 +143,14 @@ def step_of(model: Decoder, precision: Precision = Precision.float32) -> Work:
 
 
 def shares() -> None:
-    """Prints what one step spends its time on, in percent."""
+    """Print the shares of one step's time, between 0 and 1."""
     from torch.profiler import ProfilerActivity, profile
 
     step = step_of(decoder("none"))
     step()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()
-    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    spent = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
     total = sum(spent.values())
     kinds = {"matrix products": ("aten::mm", "aten::addmm"), "attention": ("aten::_scaled_dot_product",)}
     for kind, names in kinds.items():
@@ -171,8 +171,8 @@ def batches() -> None:
 
 
 def peak(work: str, scheme: str, length: int) -> None:
-    """Prints MiB above what the process held before the model was there, for `memory`."""
-    held = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    """Print the peak memory above that of the process before it built the model, in MiB, for `memory`."""
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     model = decoder(scheme)
     if work == "plain":
         model.loss = lambda x, y: F.cross_entropy(model.logits(model(x)).flatten(0, 1), y.flatten())  # type: ignore
@@ -187,7 +187,7 @@ def peak(work: str, scheme: str, length: int) -> None:
                     model.logits(part)
         else:
             step()
-    print(round(((cost.peak_memory or 0) - held) / 2**20))
+    print(round(((cost.peak_memory or 0) - before) / 2**20))
 
 
 def memory(label: str, *words: object) -> None:

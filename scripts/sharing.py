@@ -1,9 +1,9 @@
-"""What evaluation saves beside one pass a length: python scripts/sharing.py [model] [lengths] [rounds] > sharing.md
+"""The gain of shared passes in evaluation: python scripts/sharing.py [model] [lengths] [rounds] > sharing.md
 
-Random text and weights, which cost what others cost. In turns: every length by itself, hidden states of all tokens; and
-as posexp eval does it, where one pass serves all windows that start at the same token, and the last block leaves out
-what is not scored. Prints input tokens, medians of seconds, the ratio, and the largest difference between the losses
-(a relative one, of float32). `dense` scores every token of a stretch, `sparse` a few blocks far from each other.
+Text and weights are random, which does not change the cost. Two ways alternate: one pass per length with the hidden
+states of all tokens, and posexp eval, where all spans that start at the same token share a pass and the last block
+skips tokens that are not scored. The columns are input tokens, median seconds, their ratio, and the largest relative
+difference of the losses in float32. `dense` scores every token of a stretch, `sparse` a few distant blocks.
 """
 
 import sys
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 class Whole(nn.Module):
-    """Computes every hidden state, whichever are asked for."""
+    """A wrapper that computes all hidden states, also if only the last are requested."""
 
     def __init__(self, model: Decoder):
         super().__init__()
@@ -64,7 +64,7 @@ def cases(lengths: list[int]) -> dict[str, tuple[Tokens, list[Measurement]]]:
 
 
 def evaluate(model: nn.Module, tokens: Tokens, rows: list[Measurement], shared: bool) -> tuple[int, float, np.ndarray]:
-    """(input tokens read, seconds, losses of all rows)."""
+    """Return (number of input tokens, seconds, losses of all rows)."""
     scorer = Scorer(model, BATCH, CPU, Precision.float32)  # type: ignore[arg-type]
     began = time.perf_counter()
     if shared:

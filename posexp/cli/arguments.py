@@ -1,6 +1,6 @@
-"""What is typed, in the words that Hydra 1.3 takes.
+"""The translation of posexp's command line to Hydra's.
 
-Uses Hydra's internal config loader and argument parser, both unchanged in 1.3 and 1.4; nothing else in posexp does.
+Only this module uses Hydra's internal config loader and argument parser, both unchanged in Hydra 1.3 and 1.4.
 """
 
 import argparse
@@ -30,15 +30,15 @@ OWN_FLAGS = {
 SWITCHES = {"--html": "html", "--all": "all", "--peers": "peers", "--detach": "hydra.sweeper.detach"}
 VALUE_FLAGS = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
 VALUE_FLAGS |= {"--package", "-p", "--info", "-i", "--cfg", "-c"}
-DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # nothing is run with these
+DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # these run nothing
 
 
 DECIDED = re.compile(r"hydra[./](run|sweep|output_subdir|job_logging)([.]|$)|hydra[.]job[.]chdir$")
-PLACES = ("results", "group", "folder")  # the knobs that say where files go
+PLACES = ("results", "group", "folder")  # options that set where files are written
 
 
 def translate(command: str, words: list[str]) -> list[str]:
-    """posexp's own flags and bare words as overrides.
+    """Translate posexp's own flags and bare words to overrides.
 
     Raises Misuse for a flag that the command does not have, or a bad value.
     """
@@ -55,11 +55,11 @@ def translate(command: str, words: list[str]) -> list[str]:
         if flag.lstrip("+") == "transform" and equals:
             if command != "eval":
                 raise Misuse(f"transforms change a trained run: train first, then posexp eval --lengths … {word}")
-            # one section for each: their options stay apart, and their rows too
+            # each transform has a section, and so its own options and rows
             found += [f"+transform@transform.{name}={name}" for name in value.strip("[]").split(",")]
             continue
         if flag not in OWN_FLAGS:
-            found.append(word.removeprefix("hf.") if command == "eval" else word)  # hf= itself names the checkpoint
+            found.append(word.removeprefix("hf.") if command == "eval" else word)  # hf= names the checkpoint
             continue
         if command not in OWN_FLAGS[flag]:
             hint = hints.of_flag(command, flag, value_of(value, rest), [])
@@ -77,7 +77,7 @@ def translate(command: str, words: list[str]) -> list[str]:
 
 
 def value_of(value: str, rest: list[str]) -> str | None:
-    """The value of a flag: behind its "=", or the next word where that is no flag and no override."""
+    """Return the value of a flag: the text after its "=", or the next word unless that is a flag or an override."""
     return value or next((word for word in rest[:1] if not word.startswith("-") and "=" not in word), None)
 
 
@@ -90,9 +90,9 @@ def named_parts(words: list[str]) -> list[str]:
 
 
 def named_run(words: list[str]) -> list[str]:
-    """A run's name, a glob, or the path of its folder. Raises Misuse for more than one."""
+    """Translate the name of a run, a glob or the path of a run folder. Raises Misuse for more than one word."""
     if len(words) > 1:
-        raise Misuse(f"name one run, or several by a quoted glob; not {len(words)}: {' '.join(words)}")
+        raise Misuse(f"name one run, or several by a quoted glob, got {len(words)}: {' '.join(words)}")
     path = PurePath(words[0])
     places = [f"group={quoted(path.parent.name)}", f"results={quoted(str(path.parent.parent))}"]
     return [f"runs={quoted(path.name)}", *(places if len(path.parts) > 1 else [])]
@@ -102,7 +102,7 @@ def named_curves(words: list[str]) -> list[str]:
     return [f"curves=[{','.join(map(quoted, words))}]"]
 
 
-# What bare words are, as in `posexp check rope xpos`.
+# The meaning of bare words, as in `posexp check rope xpos`.
 POSITIONAL = {
     "check": named_schemes,
     "bench": named_schemes,
@@ -115,23 +115,23 @@ POSITIONAL = {
 
 
 def numbers(text: str) -> str:
-    """`512,2048` as Hydra writes a list."""
+    """Return a list such as `512,2048` in Hydra's syntax. Raises Misuse unless all are whole numbers."""
     try:
         lengths = [count(part.strip()) or int(part) for part in text.split(",")]
     except ValueError:
-        raise Misuse(f"--lengths takes whole numbers, as in --lengths 512,2048,8192; not {text!r}") from None
+        raise Misuse(f"--lengths takes whole numbers, as in --lengths 512,2048,8192, got {text!r}") from None
     return str(lengths).replace(" ", "")
 
 
 def hydra_arguments(command: str, words: list[str]) -> list[str]:
-    """`words` with overrides first and flags behind, and config groups with the `+` that their place asks for.
+    """Return `words` with overrides before flags, and with `+` before the config groups that need it.
 
     Raises Misuse for an unknown flag, a launcher without -m, or a missing scheme.
     """
     flags, overrides = split_flags(command, words)
     sweeps = bool({"-m", "--multirun"} & set(flags))
     if sweeps and DRY_FLAGS & set(flags):
-        raise Misuse("-m runs a sweep, and --help, --cfg and --info only show: take one of them away")
+        raise Misuse("-m runs a sweep and cannot be combined with --help, --cfg or --info")
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("hydra/launcher", "hydra/sweeper", "hydra.sweeper.detach") and not sweeps:
@@ -152,11 +152,11 @@ def hydra_arguments(command: str, words: list[str]) -> list[str]:
 
 
 def check_key(command: str, word: str, key: str, value: str) -> None:
-    """Raises Misuse for what posexp decides in Hydra's place, and for a plain value in the place of a section."""
+    """Raise Misuse for a Hydra option that posexp sets itself, and for a plain value in place of a section."""
     if DECIDED.match(key):
         places = [place for place in fields(COMMANDS[command]) if place.name in PLACES]
         known = [f"{place.name}=… ({place.metadata['meaning']})" for place in places]
-        where = f"say {' or '.join(known)}" if known else f"posexp {command} writes no files"
+        where = f"use {' or '.join(known)}" if known else f"posexp {command} writes no files"
         raise Misuse(f"{word} has no effect: posexp chooses its folders by itself; {where}")
     group = key in {name.lstrip("+") for name in hints.groups_of(command)}
     if not group and not value.startswith("{") and (hint := hints.of_section(command, key, value)):
@@ -164,15 +164,15 @@ def check_key(command: str, word: str, key: str, value: str) -> None:
 
 
 def check_chosen(command: str, overrides: list[str], choices: set[str]) -> None:
-    """Raises Misuse for a key of a section that is left out, as data.paths of posexp eval is without data=files."""
+    """Raise Misuse for a key of a section that is not chosen, such as data.paths of posexp eval without data=files."""
     for section in fields(COMMANDS[command]):
         keys = [word.partition("=")[0] for word in overrides if word.lstrip("+").startswith(f"{section.name}.")]
         if keys and section.default is None and section.name not in choices:
-            raise Misuse(f"{keys[0]}: no {section.name} is chosen, which would be {section.metadata['meaning']}")
+            raise Misuse(f"{keys[0]}: no {section.name} is chosen ({section.metadata['meaning']})")
 
 
 def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """(flags with their values, overrides). Hydra 1.3 refuses overrides that flags interrupt."""
+    """Return (flags with their values, overrides), because Hydra 1.3 rejects overrides with flags in between."""
     from hydra._internal.utils import get_args_parser
 
     options = {name: action for action in get_args_parser()._actions for name in action.option_strings}
@@ -201,9 +201,9 @@ def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def line_to_complete(command: str, words: list[str], last: str) -> tuple[list[str] | None, list[str]]:
-    """(what Hydra shall complete, the flags that tell it where to look) of a line that ends in `last`.
+    """Return (the words that Hydra completes, the --config-dir flags) of a line that ends in `last`.
 
-    None in the first place where a flag's value is being typed.
+    The words are None if the line ends in the value of a flag.
     """
     before = words[:-1] if last else words
     try:
@@ -230,10 +230,9 @@ def group_options(group: str, flags: list[str]) -> list[str]:
 
 
 def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple[list[str], set[str]]:
-    """Overrides with a `+` before each config group that the defaults list lacks, and none before those it has.
+    """Return overrides with `+` before exactly the config groups that the defaults list lacks, and the chosen groups.
 
-    So scheme=rope and +scheme=rope mean the same, with or without an experiment that names a scheme.
-    Also gives the groups of which something is chosen.
+    So scheme=rope and +scheme=rope are equivalent, with or without an experiment that names a scheme.
     """
     from hydra.types import RunMode
 
@@ -246,7 +245,7 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
         if equals and plain_group:
             if value.startswith("["):
                 names = value.strip("[]").replace(" ", "")
-                raise Misuse(f"{word} is a list, and a run has one {group}: to train each, type -m +{group}={names}")
+                raise Misuse(f"{word} is a list, but a run has one {group}: to train each, type -m +{group}={names}")
             chosen[index] = (key.lstrip("+"), settled(word, NAME).partition("=")[2])
     if not chosen and "scheme" not in knob_names(command):
         return overrides, set()
@@ -257,7 +256,7 @@ def settle_groups(command: str, overrides: list[str], flags: list[str]) -> tuple
 
     known = dict(choices(others))
     added = [choice for choice in chosen.values() if choice[0] not in known]
-    for key, value in added:  # each may bring others along, as an experiment brings its scheme
+    for key, value in added:  # a choice may add others, as an experiment adds its scheme
         if value == "null":
             raise Misuse(f"{key}=null chooses nothing: there are {', '.join(loader.get_group_options(key))}")
         brought = choices([*others, f"+{key}={value}"])

@@ -1,6 +1,6 @@
-"""The command line: `posexp <command> …` in front of Hydra, which does the rest. The only reader of sys.argv.
+"""The command line `posexp <command> …`, a layer over Hydra. No other module reads sys.argv.
 
---help, --cfg and TAB answer without torch.
+--help, --cfg and TAB completion do not import torch.
 """
 
 import logging
@@ -36,7 +36,7 @@ VERBOSE = {"-v", "--verbose"}
 
 
 def main() -> int:
-    """Runs the command of sys.argv; 0 for success, 1 for a failed run, 2 for misuse, 128 + signal when stopped."""
+    """Run the command of sys.argv. Return 0 for success, 1 for a failed run, 2 for misuse, 128 + signal if stopped."""
     words = sys.argv[1:]
     logging.disable(logging.NOTSET)
     console.logger.setLevel(logging.DEBUG if VERBOSE & set(words) else logging.INFO)
@@ -56,43 +56,43 @@ def main() -> int:
         if command == "train":
             console.logger.disabled = place().rank > 0
         run_hydra(command, translate(command, tail))
-        sys.stdout.flush()  # here a reader that left is noticed, and not while the interpreter ends
+        sys.stdout.flush()  # raises BrokenPipeError here, not while the interpreter exits
         return 0
     except KeyboardInterrupt as end:
         say(f"posexp: {end}" if str(end) else "posexp: interrupted; repeat the command to go on")
         logging.disable()  # Hydra may have begun to set it up, and PyTorch logs when Python ends
         return 128 + getattr(end, "signum", signal.SIGINT)
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # rich notices first that the reader left
-            return left_alone()
+        if isinstance(end.__context__, BrokenPipeError):  # rich was the first to notice the closed pipe
+            return end_silently()
         return end.code if isinstance(end.code, int) else 1
     except (Exception, Failed) as raised:
         error = raised.__cause__ if isinstance(raised, Failed) else raised
         assert isinstance(error, Exception)
-        if isinstance(error, BrokenPipeError) and (unread(sys.stdout) or unread(sys.stderr)):
-            return left_alone()
+        if isinstance(error, BrokenPipeError) and (reader_left(sys.stdout) or reader_left(sys.stderr)):
+            return end_silently()
         if wants_traceback:
             raise error from None
         say(f"posexp: error: {one_line(error, words[0])}")
         return exit_code(error)
 
 
-def unread(stream: TextIO) -> bool:
-    """Whether `stream` is a pipe whose reader (head, less) left."""
+def reader_left(stream: TextIO) -> bool:
+    """Return whether `stream` is a pipe whose reader (head, less) has exited."""
     asked = select.poll()
     asked.register(stream.fileno(), 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
 
 
-def left_alone() -> int:
-    """Ends without a word, as a program that SIGPIPE ends: nobody reads what is still to be written."""
+def end_silently() -> int:
+    """Discard pending output and return the exit code of a program that SIGPIPE ended."""
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return 128 + signal.SIGPIPE
 
 
 def command_of(words: list[str]) -> tuple[str | None, list[str]]:
-    """The command word and what follows; no command where help is asked for. Raises Misuse for any other word."""
+    """Return the command and the words after it, or None for help. Raises Misuse for an unknown command."""
     if not words or words[0] in ("-h", "--help", "help"):
         return None, []
     if words[0] not in TASKS:
@@ -103,18 +103,18 @@ def command_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def run_hydra(command: str, tail: list[str]) -> None:
-    """Hands the command to Hydra, which composes its config and calls its task, once or for every job of a sweep."""
+    """Run Hydra, which composes the config and calls the task of the command, once or for every job of a sweep."""
     import hydra
 
     register()
-    logging.raiseExceptions = False  # --info writes through logging: no complaint when its reader (head, less) leaves
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and `main` says it in one line
+    logging.raiseExceptions = False  # --info prints by logging, whose reader (head, less) may exit early
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which `main` prints in one line
     sys.argv = [sys.argv[0], *hydra_arguments(command, tail)]
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()
 
 
 def complete(words: list[str]) -> int:
-    """TAB: Hydra completes what follows the command word (its shell hooks call `posexp -sc query=…`)."""
+    """Print TAB completions. Hydra completes the words after the command; its shell hooks call `posexp -sc query=…`."""
     typed_line = os.environ.get("COMP_LINE", "")
     if any(word.startswith("query=") for word in words):
         typed_words = typed_line.split()
@@ -131,7 +131,7 @@ def complete(words: list[str]) -> int:
             return 0
         rest, flags = line_to_complete(command, typed_words[2:], last)
         if rest is None:
-            return 0  # a flag's value: the shell completes file names by itself
+            return 0  # the value of a flag: the shell completes file names
         words = [*words, *flags]
         os.environ["COMP_LINE"] = " ".join([typed_words[0], *rest]) + (" " if not last else "")
     else:
@@ -145,7 +145,7 @@ def complete(words: list[str]) -> int:
 
 
 def register() -> None:
-    """Tells Hydra the schema of every command, the resolvers that configs/ uses, and posexp's plugin."""
+    """Register the schema of every command, the resolvers of configs/ and posexp's plugin with Hydra."""
     plugins = str(Path(__file__).resolve().parents[1] / "sweeps")
     if plugins not in sys.path:
         sys.path.append(plugins)
@@ -162,7 +162,7 @@ def register() -> None:
 
 
 def label() -> str:
-    """The names of the scheme chosen, of schemes inside it and of the window: `rope`, `randomized-alibi-sliding`."""
+    """Return the names of the scheme, its inner schemes and the window: `rope`, `randomized-alibi-sliding`."""
     from hydra.core.hydra_config import HydraConfig
 
     choices = HydraConfig.get().runtime.choices

@@ -1,4 +1,4 @@
-"""One Hydra task a command: functions that import the heavy modules inside, and that launchers can pickle by name."""
+"""The Hydra task of each command: a function that imports heavy modules lazily and that launchers pickle by name."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,13 +14,13 @@ from posexp.sweeps import sweepers
 
 
 class Failed(BaseException):
-    """Carries a job's error out of Hydra, which would first print the job's overrides on a line of its own."""
+    """The wrapper that carries an error out of Hydra, which would otherwise print the overrides of the job first."""
 
 
 def task(function: Callable[[Any], object]) -> Callable[[DictConfig], object]:
-    """A Hydra task from a function of the command's dataclass. In a sweep an error ends its job alone.
+    """Make a Hydra task from a function of the command's dataclass. In a sweep, an error ends only its own job.
 
-    What it gives is for Hydra's sweepers; some choose by it what to run next.
+    The task returns the result of the function, by which a sweeper may choose the next job.
     """
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""What the command line says of itself: all commands with an example each, and the form and the knobs of each."""
+"""The help texts: all commands with an example each, and the form and options of each command."""
 
 from dataclasses import MISSING
 from enum import Enum
@@ -14,19 +14,19 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
 
   posexp train +scheme=rope                 train on short sequences, then evaluate at longer lengths
   posexp train -m +scheme=rope,alibi seed=0,1,2
-                                            the same for every combination
-  posexp eval --lengths 512,2048,8192       measure every finished run of the group
-  posexp report --html                      tables, curves and verdicts of the group, and one page of all
-  posexp compare alibi rope                 which is better, with interval and p
-  posexp power alibi rope                   how many seeds it takes to tell
-  posexp runs                               what was trained, and how far it is
-  posexp schemes                            the positional schemes, windows and transforms there are
-  posexp check rope                         what a scheme promises, measured
-  posexp bench rope alibi                   how fast schemes are, in how much memory
-  posexp inspect 'rope-*'                   pictures of what a trained run's scheme does
-  posexp export 'rope-*'                    a trained run as a folder that transformers loads
+                                            train every combination
+  posexp eval --lengths 512,2048,8192       evaluate every finished run of the group
+  posexp report --html                      tables, curves and verdicts of the group, and page.html
+  posexp compare alibi rope                 paired comparison, with interval and p value
+  posexp power alibi rope                   number of seeds to detect a difference
+  posexp runs                               all runs and their status
+  posexp schemes                            all positional schemes, windows and transforms
+  posexp check rope                         measure the promised properties of a scheme
+  posexp bench rope alibi                   speed and memory of schemes
+  posexp inspect 'rope-*'                   pictures of the scheme of a trained run
+  posexp export 'rope-*'                    export a trained run for transformers
 
-posexp <command> --help lists a command's knobs; -v logs more. TAB completion: eval "$(posexp -sc install=bash)"
+posexp <command> --help lists the options of a command; -v logs more. TAB completion: eval "$(posexp -sc install=bash)"
 """
 
 EXAMPLES = {
@@ -45,16 +45,16 @@ EXAMPLES = {
 
 
 def help_of(command: str) -> str:
-    """The named choices and the knobs that act in a command, as wide as the terminal."""
+    """Return the named choices and options of a command, wrapped to the width of the terminal."""
     width = get_terminal_size().columns
     groups = groups_of(command, searched())
     parts = [("Named choices (group=name)", {group: ", ".join(names) for group, names in groups.items()})]
-    parts += [("Knobs (key=value)", {knob.key: described(knob) for knob in knobs_of(COMMANDS[command])})]
+    parts += [("Options (key=value)", {knob.key: described(knob) for knob in knobs_of(COMMANDS[command])})]
     return "\n\n".join(f"{title}:\n\n{listed(rows, width)}" for title, rows in parts if rows)
 
 
 def listed(rows: dict[str, str], width: int) -> str:
-    """A line for each, its text beside its name; what is too long goes on below."""
+    """Return one line per row, with wrapped text beside the name."""
     left = max(map(len, rows)) + 4
     lines = []
     for name, text in rows.items():
@@ -64,7 +64,7 @@ def listed(rows: dict[str, str], width: int) -> str:
 
 
 def described(knob: Knob) -> str:
-    """Its meaning, type and default: peak learning rate (float, default 0.003)."""
+    """Return the meaning, type and default of an option: peak learning rate (float, default 0.003)."""
     default = knob.field.default_factory() if knob.field.default is MISSING else knob.field.default
     shown = [] if default == "???" else [f"default {written(default)}"]
     kind = "text or list" if knob.type is Any and "." in knob.key else type_name(knob.type)
@@ -72,7 +72,7 @@ def described(knob: Knob) -> str:
 
 
 def type_name(kind: Any) -> str:
-    """As it is written in help: "int", "list of int", "ppl | nll", "int or null"; "choice" for a named one."""
+    """Return a type as help texts write it: "int", "list of int", "ppl | nll", "int or null", or "choice"."""
     if parts := [part for part in get_args(kind) if get_origin(kind) is not dict]:
         inner = [type_name(part) for part in parts if part is not NoneType]
         several = f"list of {inner[0]}" if get_origin(kind) is list else " or ".join(inner)
@@ -83,7 +83,7 @@ def type_name(kind: Any) -> str:
 
 
 def written(default: Any) -> str:
-    """As it is typed."""
+    """Return a default as it is typed on the command line."""
     if isinstance(default, Enum):
         return default.name
     if isinstance(default, bool) or default is None:

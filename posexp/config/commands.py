@@ -1,4 +1,4 @@
-"""What each command takes: its own knobs, and the sections of posexp/config/sections.py."""
+"""The options of each command, with the sections of posexp/config/sections.py."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,25 +28,25 @@ FULL_WINDOW = {"_target_": "posexp.windows.Window"}
 class TrainCommand:
     """posexp train"""
 
-    scheme: Any = knob("???", "how the model is told where its tokens are: +scheme=<name>", part=True)
-    window: Any = knob(None, "what a token sees of those before it: window=<name>; null: everything", part=True)
-    label: str = knob("???", "what folders and tables call the run; left out: its scheme and window", identity=False)
-    seed: int = knob(0, "seed of the initial weights and of the data order", least=0, identity=False)
+    scheme: Any = knob("???", "the positional scheme: +scheme=<name>", part=True)
+    window: Any = knob(None, "the attention window: window=<name>; null: full causal attention", part=True)
+    label: str = knob("???", "name of the run in folders and tables; default: scheme and window", identity=False)
+    seed: int = knob(0, "seed of the initial weights and the data order", least=0, identity=False)
     model: ModelConfig = knob(ModelConfig, "the decoder")
     data: DataConfig = knob(DataConfig, "the corpus and its tokenizer")
     train: TrainConfig = knob(TrainConfig, "the training run")
-    trainer: TrainerConfig = knob(TrainerConfig, "the processes that it is trained by", identity=False)
+    trainer: TrainerConfig = knob(TrainerConfig, "the training processes", identity=False)
     eval: EvalConfig = knob(EvalConfig, "the evaluation after training", identity=False)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the metrics in wandb", identity=False)
     results: str = knob("results", "folder of all groups", identity=False)
-    group: str = knob("default", "folder of the runs that belong together", identity=False)
+    group: str = knob("default", "name of the group, a folder of runs", identity=False)
     device: Device = knob(Device.auto, "auto: the GPU if there is one", identity=False)
 
     def __post_init__(self) -> None:
         check_least(self, "")
         check_name("label", self.label)
         if self.window == FULL_WINDOW:
-            self.window = None  # two ways to say the same, and one run
+            self.window = None  # both mean the same run
         check_name("group", self.group)
 
 
@@ -54,38 +54,40 @@ class TrainCommand:
 class EvalCommand:
     """posexp eval"""
 
-    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
-    transform: dict[str, Any] = knob(dict, "changes to a trained model, a set of rows each: +transform=<name>,<name>")
-    window: Any = knob(None, "what a token sees, instead of what it saw in training: window=<name>")
-    hf: str | None = knob(None, "instead of runs, a checkpoint that transformers loads: a folder or a hub id")
-    train_length: int | None = knob(None, "hf: the training length, where its config does not say it", least=1)
-    bos: Any = knob("auto", "hf: begin each window with the beginning token; auto: as the tokenizer does; true, false")
-    data: DataConfig | None = knob(None, "other text than the run's own, in the run's tokens: data=files data.paths=…")
-    eval: Any = knob(dict, "what is chosen; a run goes on as its own eval.* say", choices_of=EvalConfig)
+    runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
+    transform: dict[str, Any] = knob(dict, "changes to the trained model, with rows for each: +transform=<name>,<name>")
+    window: Any = knob(None, "attention window in place of the one used in training: window=<name>")
+    hf: str | None = knob(None, "checkpoint that transformers loads, in place of runs: a folder or a hub id")
+    train_length: int | None = knob(None, "hf: the training length, if the checkpoint's config lacks it", least=1)
+    bos: Any = knob("auto", "hf: begin each input with the BOS token; auto: as the tokenizer does; true, false")
+    data: DataConfig | None = knob(
+        None, "text in place of the run's own, with the run's tokenizer: data=files data.paths=…"
+    )
+    eval: Any = knob(dict, "options that replace those of the run's own evaluation", choices_of=EvalConfig)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
     results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
+    group: str = knob("default", "name of the group, a folder of runs")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
-    trust: bool = knob(False, "run code from outside posexp that a run folder or a checkpoint names")
+    cache: str | None = knob(None, "folder of the token stores; null: the run's own")
+    trust: bool = knob(False, "run external code that a run folder or a checkpoint names")
 
     def __post_init__(self) -> None:
         check_least(self, "")
         check_name("group", self.group)
-        self.eval_config(EvalConfig())  # checks what was chosen
+        self.eval_config(EvalConfig())  # raises for a bad value
         try:
             self.bos = Bos(str(plain_value(self.bos)).lower())  # YAML and Hydra read `true` as a boolean
         except ValueError:
             raise Misuse(f"hf.bos={self.bos} must be auto, true or false") from None
         if self.hf is None and self.train_length is not None:
-            raise Misuse(f"train_length={self.train_length} is for hf=…: runs of posexp know theirs")
+            raise Misuse(f"train_length={self.train_length} needs hf=…: runs of posexp store their training length")
         if self.hf is None and self.bos is not Bos.auto:
-            raise Misuse(f"hf.bos={self.bos.value} is for hf=…: runs of posexp never see a beginning token")
+            raise Misuse(f"hf.bos={self.bos.value} needs hf=…: runs of posexp have no BOS token")
         if self.hf is not None and self.runs != "*":
-            raise Misuse("--runs chooses among runs of posexp, and hf=… is a checkpoint: say one of the two")
+            raise Misuse("--runs and hf=… cannot be combined: choose runs of posexp or a checkpoint")
 
     def eval_config(self, otherwise: EvalConfig) -> EvalConfig:
-        """How to evaluate a model that was told to be evaluated as `otherwise` says. Raises Misuse for a bad choice."""
+        """Return `otherwise` with the chosen options replaced. Raises Misuse for a bad value."""
         return replace(otherwise, **self.eval)
 
 
@@ -93,13 +95,13 @@ class EvalCommand:
 class ReportCommand:
     """posexp report"""
 
-    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
+    runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
     results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-    all: bool = knob(False, "--all: print every set of targets and protocol, not the headline alone")
-    variants: bool = knob(True, "also rows of other windows and transforms than a run was trained with")
-    measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; left out: ppl, of tasks exact_match")
-    html: bool = knob(False, "--html: also page.html, the whole report as one file for a browser")
+    group: str = knob("default", "name of the group, a folder of runs")
+    all: bool = knob(False, "--all: print the tables of all targets and protocols, not only the headline")
+    variants: bool = knob(True, "include rows with other windows or transforms than in training")
+    measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; null: ppl, or exact_match for tasks")
+    html: bool = knob(False, "--html: also write page.html, the whole report in one file for a browser")
     folder: str = knob("report", "name of the report's folder in the group")
 
     def __post_init__(self) -> None:
@@ -111,10 +113,10 @@ class ReportCommand:
 class CompareCommand:
     """posexp compare"""
 
-    curves: list[str] = knob([], "what posexp report calls them: the base, then curves or globs to compare with it")
-    protocol: str | None = knob(None, "compare under this protocol alone; left out: under all that were measured")
+    curves: list[str] = knob([], "labels of posexp report: the base, then curves or globs to compare with it")
+    protocol: str | None = knob(None, "compare under this protocol alone; null: under every measured protocol")
     results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
+    group: str = knob("default", "name of the group, a folder of runs")
 
     def __post_init__(self) -> None:
         check_name("group", self.group)
@@ -124,19 +126,19 @@ class CompareCommand:
 class PowerCommand:
     """posexp power"""
 
-    curves: list[str] = knob([], "two curves, as posexp report calls them")
-    difference: float = knob(0.01, "the difference to find, nats per token; 0.01 is 1 % in perplexity")
-    power: float = knob(0.8, "the probability to find it")
-    protocol: str = knob("same_targets", "the protocol it is measured under")
+    curves: list[str] = knob([], "two labels of posexp report")
+    difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity")
+    power: float = knob(0.8, "probability of detecting the difference")
+    protocol: str = knob("same_targets", "protocol of the compared losses")
     results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
+    group: str = knob("default", "name of the group, a folder of runs")
 
     def __post_init__(self) -> None:
         check_name("group", self.group)
         if not self.difference > 0:
             raise Misuse(f"difference={self.difference} must be above 0")
         if not 0.1 <= self.power <= 0.999:
-            raise Misuse(f"power={self.power} is a probability, from 0.1 to 0.999")
+            raise Misuse(f"power={self.power} must be a probability from 0.1 to 0.999")
 
 
 @dataclass
@@ -144,22 +146,22 @@ class RunsCommand:
     """posexp runs"""
 
     results: str = knob("results", "folder of all groups")
-    group: str = knob("*", "which groups: a glob")
+    group: str = knob("*", "groups to list: a glob")
 
 
 @dataclass
 class SchemesCommand:
     """posexp schemes"""
 
-    names: list[str] = knob([], "show all of these schemes, windows, transforms and models; left out: a line for each")
+    names: list[str] = knob([], "schemes, windows, transforms and models to show in full; empty: one line for each")
 
 
 @dataclass
 class CheckCommand:
     """posexp check"""
 
-    schemes: list[str] = knob([], "names of schemes; left out: all")
-    lengths: list[int] = knob([128, 1024, 8192, 65536], "positions to check, counted from 0")
+    schemes: list[str] = knob([], "names of schemes; empty: all")
+    lengths: list[int] = knob([128, 1024, 8192, 65536], "input lengths to check, in tokens")
 
     def __post_init__(self) -> None:
         check_lengths(self.lengths, "lengths")
@@ -171,27 +173,27 @@ class BenchCommand:
 
     schemes: list[str] = knob(
         ["none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log"],
-        "names of schemes; none is always among them: ratios are to it",
+        "names of schemes; none is always added, as the base of the ratios",
     )
-    window: Any = knob(None, "each scheme through this window, too: window=<name>")
-    peers: bool = knob(False, "--peers: also transformers and x-transformers (posexp[peers])")
-    peers_path: str | None = knob(None, "folder of a nanoGPT checkout, whose model.py is measured too")
+    window: Any = knob(None, "also measure each scheme with this window: window=<name>")
+    peers: bool = knob(False, "--peers: also measure transformers and x-transformers (posexp[peers])")
+    peers_path: str | None = knob(None, "folder of a nanoGPT checkout, to measure its model.py too")
     model: ModelConfig = knob(ModelConfig, "the decoder")
-    vocab_size: int = knob(8192, "entries of the vocabulary", least=2)
-    batch: int = knob(8, "sequences of a training step", least=1)
-    length: int = knob(512, "tokens of a training sequence", least=1)
-    lengths: list[int] = knob([512, 2048, 8192], "tokens of the windows that are evaluated")
-    rounds: int = knob(7, "rounds that count, in each of which all take turns", least=1)
-    memory_limit_gib: float = knob(13.0, "address space that a contender may take on Linux without a GPU, in GiB")
+    vocab_size: int = knob(8192, "vocabulary size", least=2)
+    batch: int = knob(8, "sequences per training step", least=1)
+    length: int = knob(512, "tokens per training sequence", least=1)
+    lengths: list[int] = knob([512, 2048, 8192], "lengths of the evaluated inputs, in tokens")
+    rounds: int = knob(7, "measured rounds, in which every model takes one turn", least=1)
+    memory_limit_gib: float = knob(13.0, "largest address space per model on Linux without a GPU, in GiB")
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     attention: AttentionPath = knob(
         AttentionPath.auto,
-        "how posexp computes attention; auto: the fastest way; blocks, flex or dense to compare them",
+        "attention path of posexp; auto: the fastest; blocks, flex, dense: for comparisons",
     )
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    threads: int | None = knob(None, "threads of each contender; left out: what PyTorch takes by itself", least=1)
-    folder: str = knob("results/bench", "where the bench gets a folder of its own")
-    name: str | None = knob(None, "what that is called; left out: today's date and what ran")
+    threads: int | None = knob(None, "threads per model; null: PyTorch's choice", least=1)
+    folder: str = knob("results/bench", "folder of all benches")
+    name: str | None = knob(None, "name of the bench's own folder; null: today's date and the schemes")
 
     def __post_init__(self) -> None:
         check_least(self, "")
@@ -206,14 +208,14 @@ class BenchCommand:
 class InspectCommand:
     """posexp inspect"""
 
-    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
-    length: int | None = knob(None, "tokens of the inspected inputs; left out: twice the training length", least=2)
+    runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
+    length: int | None = knob(None, "tokens of the inspected inputs; null: twice the training length", least=2)
     split: Split = knob(Split.valid, "train, valid or test")
     results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
+    group: str = knob("default", "name of the group, a folder of runs")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
-    trust: bool = knob(False, "run a scheme's code from outside posexp that a run folder names")
+    cache: str | None = knob(None, "folder of the token stores; null: the run's own")
+    trust: bool = knob(False, "run external scheme code that a run folder names")
 
     def __post_init__(self) -> None:
         check_least(self, "")
@@ -224,12 +226,12 @@ class InspectCommand:
 class ExportCommand:
     """posexp export"""
 
-    runs: str = knob("*", "which run folders of the group: a glob, or several with commas between")
-    folder: str | None = knob(None, "where the files go, for one run; left out: export/ in the run's folder")
+    runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
+    folder: str | None = knob(None, "output folder, for a single run; null: export/ in the run's folder")
     results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "folder of the runs that belong together")
-    cache: str | None = knob(None, "folder of the token stores; left out: the one of the run")
-    trust: bool = knob(False, "run a scheme's code from outside posexp that a run folder names")
+    group: str = knob("default", "name of the group, a folder of runs")
+    cache: str | None = knob(None, "folder of the token stores; null: the run's own")
+    trust: bool = knob(False, "run external scheme code that a run folder names")
 
     def __post_init__(self) -> None:
         check_name("group", self.group)

@@ -1,7 +1,7 @@
-"""Parts that a config names by `_target_`: schemes, windows and transforms, built from plain values.
+"""The components that a config names by `_target_`: schemes, windows and transforms, built from plain values.
 
-A part's class takes `dims` first and then its options, typed. Their defaults live in the part's YAML. An option
-that came after runs existed has one in the constructor as well: the value that those runs had without it.
+The class of a component takes `dims` first and then typed options. The YAML file of the component holds the defaults.
+An option that is newer than stored runs also has a default in the constructor: the value that old runs imply.
 """
 
 import inspect
@@ -24,7 +24,7 @@ Part = TypeVar("Part")
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """What a part's YAML holds: `_target_` and its options, with the parts that its defaults list puts inside it."""
+    """Load `_target_` and the options of a component's YAML file, with the components of its defaults list inside."""
     node = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(node, dict)
     inside = {}
@@ -37,7 +37,7 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def options_of(kind: str, name: str, hyper: dict[str, Any]) -> dict[str, Any]:
-    """configs/`kind`/`name`.yaml with `hyper` in place of its defaults. Raises Misuse for an unknown name or option."""
+    """Load configs/`kind`/`name`.yaml, with `hyper` over its defaults. Raises Misuse for an unknown name or option."""
     folder = config_dir() / kind
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -51,10 +51,10 @@ def options_of(kind: str, name: str, hyper: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> Part:
-    """The part that a config section describes: `_target_` and its options.
+    """Build the component that a config section describes by `_target_` and options.
 
-    Raises Misuse if the class cannot be found, an option is unknown, missing or of the wrong type,
-    or the part refuses `dims`.
+    Raises Misuse if the class cannot be imported, an option is unknown, missing or of the wrong type,
+    or the component rejects `dims`.
     """
     part_class: Any = class_of(kind, base, node)
     parameters = parameters_of(part_class)
@@ -76,16 +76,17 @@ def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> P
 
 
 def class_of(kind: str, base: type[Part], node: dict[str, Any]) -> type[Part]:
+    """Import the class that `_target_` names. Raises Misuse if that fails or the class is not a `base`."""
     from hydra.utils import get_class
 
     target = node.get("_target_") if isinstance(node, dict) else None
     if not target:
-        raise Misuse(f"the {kind}'s config has no _target_: name its class there")
+        raise Misuse(f"the config of the {kind} has no _target_: name its class there")
     if not str(target).startswith("posexp.") and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a part of the user's own is imported from where the command is typed
+        sys.path.append(os.getcwd())  # external components are imported from the working directory
     try:
         part_class = get_class(target)
-    except Exception as error:  # Hydra wraps whatever importing a user's module raises
+    except Exception as error:  # Hydra wraps whatever an external module raises
         raise Misuse(f"cannot import the {kind} {target}: {error.__cause__ or error}") from error
     if not issubclass(part_class, base):
         raise Misuse(f"{target} is not a {base.__module__}.{base.__name__}")
@@ -93,12 +94,12 @@ def class_of(kind: str, base: type[Part], node: dict[str, Any]) -> type[Part]:
 
 
 def parameters_of(part_class: type) -> list[inspect.Parameter]:
-    """The options of a part's constructor: what follows self and dims."""
+    """Return the options of a component's constructor: the parameters after self and dims."""
     return list(inspect.signature(part_class.__init__).parameters.values())[2:]  # type: ignore[misc]
 
 
 def targets(node: Any) -> list[str]:
-    """Every `_target_` that building `node` would import."""
+    """Return every `_target_` that building `node` would import."""
     if isinstance(node, list):
         return [target for value in node for target in targets(value)]
     if not isinstance(node, dict):
@@ -108,14 +109,14 @@ def targets(node: Any) -> list[str]:
 
 
 def is_own(target: str) -> bool:
-    """Whether a `_target_` is a scheme or window of posexp itself, and not something else that its modules import."""
+    """Return whether a `_target_` is a scheme or window of posexp, not an object that its modules import."""
     return re.fullmatch(r"posexp\.(schemes|windows)(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
 
 
 def lean(node: Any) -> Any:
-    """`node` without options that have the value from before they existed: so runs keep their names.
+    """Return `node` without the options whose value is the constructor's default, so that old runs keep their names.
 
-    A class that cannot be imported here keeps all of its options.
+    A class that cannot be imported keeps all of its options.
     """
     if not isinstance(node, dict):
         return node
@@ -128,17 +129,17 @@ def lean(node: Any) -> Any:
 
 
 def choices(kind: str) -> list[Path]:
-    """The YAML files of one kind in posexp's configs, and in the user's own that --config-dir names, by name."""
+    """Return the YAML files of one kind in posexp's configs and in --config-dir, sorted by name."""
     return sorted((path for folder in searched() for path in folder.glob(f"{kind}/*.yaml")), key=lambda p: p.stem)
 
 
 def scheme_folders() -> list[Path]:
-    """scheme/ in posexp's configs, and in the user's own that --config-dir names."""
+    """Return the folder scheme/ of posexp's configs and of --config-dir."""
     return [folder / "scheme" for folder in searched()]
 
 
 def chosen(names: list[str], folders: list[Path]) -> dict[str, Path]:
-    """The files of the schemes of these names, or of all; the first folder that has a name decides."""
+    """Return the files of these schemes or of all; the first folder wins. Raises Misuse for an unknown name."""
     there: dict[str, Path] = {}
     for path in sorted((path for folder in folders for path in folder.glob("*.yaml")), key=lambda path: path.stem):
         there.setdefault(path.stem, path)

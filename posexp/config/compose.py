@@ -1,4 +1,4 @@
-"""What Hydra composed, as the command's dataclass."""
+"""The conversion of a config that Hydra composed to the dataclass of its command."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -12,7 +12,7 @@ from posexp.errors import Misuse
 
 
 def typed(config: DictConfig) -> object:
-    """The command's dataclass. Raises Misuse for a key that `+` has smuggled in, or a value out of range."""
+    """Return the command's dataclass. Raises Misuse for a key beyond the schema or a bad value."""
     schema = OmegaConf.get_type(config)
     assert schema is not None
     (command,) = (name for name, each in COMMANDS.items() if each is schema)
@@ -23,7 +23,7 @@ def typed(config: DictConfig) -> object:
 
 
 def value_of(config: DictConfig, knob_: Any) -> Any:
-    """A field of the command; of a section of choices, those that were made."""
+    """Return the value of a field. A section with `choices_of` becomes the dict of its chosen options."""
     if not knob_.metadata["choices_of"]:
         value = config[knob_.name]
         return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
@@ -33,7 +33,7 @@ def value_of(config: DictConfig, knob_: Any) -> Any:
 
 
 def schema_of(command: type) -> Any:
-    """The command for Hydra's config store. A section of choices has the fields of its dataclass, all missing."""
+    """Return the command's node for Hydra's config store. In a section with `choices_of`, every field is MISSING."""
     node = OmegaConf.structured(command)
     for knob_ in fields(command):
         if section := knob_.metadata["choices_of"]:
@@ -44,7 +44,7 @@ def schema_of(command: type) -> Any:
 
 
 def smuggled(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Dotted keys that the schema does not have: Hydra lets `+` add them anywhere."""
+    """Yield the dotted keys that are not in the schema, which Hydra lets `+` add anywhere."""
     known = getattr(OmegaConf.get_type(config), "__dataclass_fields__", {})
     for key in map(str, config):
         if key not in known:

@@ -1,4 +1,4 @@
-"""What defines a run's result, out of all that its configuration holds; `digest` names a run by it."""
+"""The part of a configuration that defines the result of a run, and its digest, which is part of the run's name."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from posexp.config.values import default_of, plain_value
 
 
 def digest(config: Any) -> str:
-    """Eight hex digits of all that defines a run except its seed.
+    """Return eight hex digits of everything that defines a run except its seed.
 
-    Only values that differ from the defaults count, so that a new knob leaves old runs their names.
+    Only values that differ from the defaults count, so that a new option does not rename old runs.
     """
     text = json.dumps(identity(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """The nested values of a config dataclass that define its result and differ from the defaults."""
+    """Return the nested values of a config dataclass that define its result and differ from the defaults."""
     found: dict[str, Any] = {}
     for knob_ in fields(config):
         if not knob_.metadata["identity"]:

@@ -1,4 +1,4 @@
-"""What went wrong and what to type instead, in one line: of posexp's own errors, of Hydra's, and of all others."""
+"""The explanation of an error in one line, with what to type instead."""
 
 import errno
 import re
@@ -8,25 +8,27 @@ from posexp.config.sections import config_dir
 from posexp.errors import PosexpError, did_you_mean
 
 EXTRAS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "joblib"}
-NO_SLURM = "there is no SLURM on this machine: sweep where sbatch is, or leave hydra/launcher out"
+NO_SLURM = "there is no SLURM on this machine: sweep where sbatch is installed, or without hydra/launcher"
 
 
 def one_line(error: Exception, command: str) -> str:
-    """What went wrong in a command, and what to type instead."""
+    """Return one line that explains an error of a command and says what to type instead."""
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, PosexpError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        full = "; make room, and the same command goes on" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        full = (
+            "; free some space and repeat the command to continue"
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}
+            else ""
+        )
         return error.strerror + (f": {error.filename}" if error.filename else "") + full
-    if 'Could not detect "srun"' in str(error):  # submitit's words
+    if 'Could not detect "srun"' in str(error):  # submitit's message
         return NO_SLURM
     if "INTERVAL_SWEEP" in str(error):
-        return (
-            "an interval is for Optuna to choose from: add hydra/sweeper=optuna, or sweep a list or range(…) of values"
-        )
+        return "only Optuna can sweep an interval: add hydra/sweeper=optuna, or sweep a list or range(…) of values"
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     if isinstance(error, OverrideParseException):
@@ -36,7 +38,7 @@ def one_line(error: Exception, command: str) -> str:
         return f"{word!r} is not key=value; special characters need quotes, as in \"key='a (b)'\""
     text = str(error)
     if twice := re.search(r"Multiple values for (\S+)\. To override", text):
-        return f"{twice[1]} is chosen twice, here or by an experiment: name it once"
+        return f"{twice[1]} is chosen twice, here or by an experiment: choose it once"
     if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
         text += "\n" + str(error.__cause__)
     if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
@@ -51,8 +53,8 @@ def one_line(error: Exception, command: str) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
         if "not in" in text or "No match" in text:
-            given = re.search(r"To append to your config use \+[^=\s]+=(.*)", text)
-            return f"no key {key!r}{hints.of_key(command, key, given[1] if given else '…')}"
+            typed = re.search(r"To append to your config use \+[^=\s]+=(.*)", text)
+            return f"no key {key!r}{hints.of_key(command, key, typed[1] if typed else '…')}"
     if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)'\n", text):
         key, value = ambiguous.groups()
         is_group = (config_dir() / key.lstrip("+").partition("@")[0]).is_dir()
@@ -72,7 +74,7 @@ def squeezed(text: str) -> str:
 
 
 def lacking(name: str) -> str | None:
-    """What to do if Hydra does not find a config called `name` because the launcher that it belongs to is not there."""
+    """Return how to install the launcher that the missing config `name` belongs to, or None for other configs."""
     launcher = name.removesuffix("_schema")
     extra = EXTRAS.get(launcher)
     return f"hydra/launcher={launcher} comes with an extra: pip install 'posexp[{extra}]'" if extra else None

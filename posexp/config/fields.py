@@ -1,4 +1,4 @@
-"""What a field of a config dataclass says of itself, and what its values must keep."""
+"""The fields of config dataclasses, with their metadata, and the checks of their values."""
 
 import os
 import re
@@ -9,9 +9,9 @@ from typing import Any
 from posexp.errors import Misuse
 from posexp.storage.names import LONGEST_NAME, is_name
 
-MOST = 1 << 40  # of any number: products of two, and of a seed and a step, fit where they must
-MOST_LENGTHS = 1000  # each is a pass over the text
-ROOM = 600  # bytes of a path below a run's folder or a store's: losses, wandb's and datasets' files are the longest
+MOST = 1 << 40  # of any number, so that products of two, or of a seed and a step, do not overflow
+MOST_LENGTHS = 1000  # each length is a pass over the text
+ROOM = 600  # bytes of the longest path below the folder of a run or a store, as of losses, wandb and datasets
 
 
 def knob(
@@ -25,12 +25,12 @@ def knob(
     text: bool = False,
     choices_of: type | None = None,
 ) -> Any:
-    """A dataclass field with its one-line `meaning` and its smallest and its largest allowed value.
+    """Return a dataclass field with its one-line `meaning`, `least` and `most` allowed value.
 
-    `identity=False` marks what does not change a run's result, only where or how it is kept; `part` a section that
-    names its class by `_target_` (posexp/config/components.py); `text` a text, a list of texts or null, for which
-    OmegaConf has no type; `choices_of` a section that holds only those fields of a dataclass that were chosen, as
-    {name: value}.
+    `identity=False` marks an option that does not change the result of a run, only where or how it is stored.
+    `part` marks a component, whose class is named by `_target_` (posexp/config/components.py).
+    `text` marks a text, a list of texts or null, for which OmegaConf has no type.
+    `choices_of` marks a dict {name: value} of the chosen fields of a dataclass.
     """
     metadata: dict[str, Any] = {"meaning": meaning, "least": least, "most": most, "identity": identity}
     metadata |= {"part": part, "text": text, "choices_of": choices_of}
@@ -41,8 +41,7 @@ def knob(
 
 
 def check_least(section: Any, prefix: str) -> None:
-    """Raises Misuse for a number below its knob's smallest allowed value, or too large to compute with, and for text
-    that no file name can hold."""
+    """Raise Misuse for a number outside the allowed values of its option, or for text with a NUL character."""
     for knob_ in fields(section):
         value, least = getattr(section, knob_.name), knob_.metadata["least"]
         name = f"{prefix}.{knob_.name}" if prefix else knob_.name
@@ -52,32 +51,32 @@ def check_least(section: Any, prefix: str) -> None:
         if isinstance(value, (int, float)) and not value <= (most := knob_.metadata["most"]):
             raise Misuse(f"{name}={value:.3g} must be at most {most}" if value < 1e300 else f"{name} is too large")
         if isinstance(value, str) and "\0" in value:
-            raise Misuse(f"{name} holds a NUL character")
+            raise Misuse(f"{name} must not contain a NUL character")
 
 
 def check_lengths(lengths: list[int], key: str = "eval.lengths") -> None:
-    """Raises Misuse unless `lengths` are positive and all different."""
+    """Raise Misuse unless `lengths` are positive, all different and at most MOST_LENGTHS."""
     if not lengths:
         raise Misuse(f"{key} is empty: name at least one, as in --lengths 512,2048")
     if len(lengths) > MOST_LENGTHS:
-        raise Misuse(f"{key} names {len(lengths):,} lengths, and at most {MOST_LENGTHS} are evaluated at once")
+        raise Misuse(f"{key} must have at most {MOST_LENGTHS} lengths, got {len(lengths):,}")
     if bad := [n for n in lengths if n < 1]:
         raise Misuse(f"evaluation length {bad[0]} must be at least 1")
     if max(lengths) > MOST:
         raise Misuse(f"an evaluation length must be at most {MOST}")
     if repeated := [n for n in set(lengths) if lengths.count(n) > 1]:
-        raise Misuse(f"evaluation length {repeated[0]} is given more than once")
+        raise Misuse(f"evaluation length {repeated[0]} must not be repeated")
 
 
 def check_name(key: str, name: str) -> None:
-    """Raises Misuse unless `name` is one plain folder name."""
+    """Raise Misuse unless `name` is one plain folder name."""
     if not is_name(name):
         shown = name if len(name) <= 80 else f"{name[:77]}..."
         raise Misuse(f"{key}={shown!r} must be a plain folder name of at most {LONGEST_NAME} bytes")
 
 
 def check_room(key: str, folder: Path) -> None:
-    """Raises Misuse if `folder`, which option `key` leads to, is so long that no file below it can be written."""
+    """Raise Misuse if the path of `folder`, set by option `key`, is too long for the files below it."""
     if not hasattr(os, "pathconf"):
         return
     place = folder.absolute()
@@ -85,9 +84,8 @@ def check_room(key: str, folder: Path) -> None:
     most = os.pathconf(there, "PC_PATH_MAX") - ROOM
     if (length := len(os.fsencode(place))) > most:
         raise Misuse(
-            f"{key} makes a path of {length:,} bytes, and at most {most:,} leave room for the files below it: "
-            "choose a shorter one"
+            f"{key} makes a path of {length:,} bytes, which must be at most {most:,} because of the files below it"
         )
     longest = os.pathconf(there, "PC_NAME_MAX")
     if long := [part for part in place.parts if len(os.fsencode(part)) > longest]:
-        raise Misuse(f"{key}: the folder {long[0][:40]}… has a name of more than {longest} bytes: choose a shorter one")
+        raise Misuse(f"{key}: the folder name {long[0][:40]}… must be at most {longest} bytes")

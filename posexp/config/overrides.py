@@ -1,7 +1,7 @@
-"""What is written for an option, on the command line and in YAML, as the option's type means it.
+"""The parsing of option values, on the command line and in YAML, by the type of the option.
 
-Hydra and YAML take 2024_11_28, 1e3, true and 0x10 for numbers and booleans before they know the type of the option. An
-option of text keeps what is written, and an option of whole numbers takes short ones: 1e6, 2.5M, 512k.
+Hydra and YAML parse 2024_11_28, 1e3, true and 0x10 as numbers and booleans before they know the type of the option.
+Here a text option keeps its text, and an option of whole numbers accepts short forms: 1e6, 2.5M, 512k.
 """
 
 import re
@@ -33,7 +33,7 @@ class Option(NamedTuple):
     default: Any
 
 
-NAME = Option(str, True, None)  # of a choice of a config group
+NAME = Option(str, True, None)  # a choice of a config group
 
 
 def count(text: str) -> int | None:
@@ -46,17 +46,17 @@ def count(text: str) -> int | None:
 
 
 def quoted(text: str) -> str:
-    """For Hydra's override grammar, to which `=`, `,` and brackets are syntax."""
+    """Return `text` quoted for Hydra's override grammar, where `=`, `,` and brackets are syntax."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
-# ---- which options
+# ---- types of options
 
 
 @cache
 def options(section: type) -> dict[str, Option]:
-    """Every option of a config dataclass that holds text or whole numbers, by its dotted key."""
+    """Return every option of a config dataclass that holds text or whole numbers, by its dotted key."""
     found: dict[str, Option] = {}
     hints = get_type_hints(section)
     for knob_ in fields(section):
@@ -71,14 +71,14 @@ def options(section: type) -> dict[str, Option]:
 
 
 def scalar_of(hint: Any) -> Any:
-    """The type of one value: str of list[str] | None."""
+    """Return the type of one value: str for list[str] | None."""
     inner = [arg for arg in get_args(hint) if arg is not type(None)]
     return scalar_of(inner[0]) if inner and get_origin(hint) is not dict else hint
 
 
 @cache
 def named(kind: type) -> set[str]:
-    """The last part of the key of every option of type `kind`, of all commands."""
+    """Return the last part of the key of every option of type `kind`, over all commands."""
     found = [(key, option) for command in COMMANDS.values() for key, option in options(command).items()]
     return {key.rpartition(".")[2] for key, option in found if option.type is kind}
 
@@ -87,7 +87,7 @@ def named(kind: type) -> set[str]:
 
 
 def settle(command: str, overrides: list[str]) -> list[str]:
-    """`overrides`, with quotes around text that Hydra would take for something else, and with counts in full."""
+    """Return `overrides` with quotes around text that Hydra would parse as another type, and with counts in full."""
     known = options(COMMANDS[command])
     return [settled(word, known.get(word.partition("=")[0].lstrip("+"))) for word in overrides]
 
@@ -101,7 +101,7 @@ def settled(override: str, option: Option | None) -> str:
     try:
         found = list(primitives(parsed(override)))
     except HydraException:
-        return override  # Hydra refuses it later, as the word that was typed
+        return override  # Hydra raises for it later, with the word as typed
     converted = {OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL, OverrideLexer.NULL}
     for node in reversed(found):
         text = override[node.start.start : node.stop.stop + 1]
@@ -118,7 +118,7 @@ def settled(override: str, option: Option | None) -> str:
 
 
 def parsed(override: str) -> Any:
-    """The tree of an override in Hydra's grammar. Raises HydraException for what is not in it."""
+    """Return the parse tree of an override in Hydra's grammar. Raises HydraException for a syntax error."""
     from hydra.core.override_parser.overrides_parser import CommonTokenStream, HydraErrorListener, InputStream
     from hydra.grammar.gen.OverrideLexer import OverrideLexer
     from hydra.grammar.gen.OverrideParser import OverrideParser
@@ -132,7 +132,7 @@ def parsed(override: str) -> Any:
 
 
 def primitives(node: Any) -> Iterator[Any]:
-    """The values in a tree, in their order; without the arguments of functions that are not values, as of range."""
+    """Yield the values in a parse tree, in order, but not arguments of functions such as range."""
     from hydra.grammar.gen.OverrideParser import OverrideParser
 
     if isinstance(node, OverrideParser.PrimitiveContext):
@@ -146,10 +146,9 @@ def primitives(node: Any) -> Iterator[Any]:
 
 
 class TypedLoader(yaml.constructor.SafeConstructor):
-    """Give plain scalars the types of the options that they are written for, by the last part of their keys.
+    """A base class for loaders that types plain scalars as their options, matched by the last part of the key.
 
-    A base class for loaders: the values of a mapping are retagged before they are constructed. Raises ConstructorError
-    for a key that is there twice.
+    Values of a mapping are retagged before they are constructed. Raises ConstructorError for a duplicate key.
     """
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> Any:

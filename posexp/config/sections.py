@@ -1,7 +1,6 @@
-"""Typed configuration: the sections that commands (posexp/config/commands.py) are made of, with the names, types,
-defaults and meaning of each knob.
+"""The sections of the typed configuration, with the name, type, default and meaning of each option.
 
-YAML under configs/ only holds named choices of these.
+posexp/config/commands.py combines sections into commands. The YAML files under configs/ are named choices of values.
 """
 
 import re
@@ -82,12 +81,12 @@ class ModelConfig:
     n_head: int = knob(4, "attention heads; must divide d_model", least=1)
     mlp: Mlp = knob(Mlp.swiglu, "swiglu or gelu, at equal parameter count")
     qk_norm: bool = knob(False, "RMS-normalise queries and keys of each head")
-    dropout: float = knob(0.0, "share of activations dropped in training", least=0)
+    dropout: float = knob(0.0, "dropout probability in training", least=0)
 
     def __post_init__(self) -> None:
         check_least(self, "model")
         if self.d_model % self.n_head:
-            raise Misuse(f"model.d_model={self.d_model} is not divisible by model.n_head={self.n_head}")
+            raise Misuse(f"model.d_model={self.d_model} must be divisible by model.n_head={self.n_head}")
         if self.dropout >= 1:
             raise Misuse(f"model.dropout={self.dropout} must be below 1")
 
@@ -96,14 +95,14 @@ class ModelConfig:
 class DataConfig:
     source: Source = knob(Source.stdlib, "stdlib, files, hub or task")
     paths: Any = knob(
-        None, "files: a path, glob, folder, or list of these; the training documents, or all of them", text=True
+        None,
+        "files: path, glob or folder (or a list) of the training documents, or of all documents to split",
+        text=True,
     )
-    valid: Any = knob(
-        None, "files: the same for the validation split; left out, documents are split by hash", text=True
-    )
+    valid: Any = knob(None, "files: the same for the validation split; null: split documents by hash", text=True)
     test: Any = knob(None, "files: the same for the test split", text=True)
-    field: str = knob("text", "name of the text field of rows: jsonl, json, csv, tsv, parquet, arrow and hub")
-    document_start: str = knob("", "regular expression; a line that matches begins a new document")
+    field: str = knob("text", "name of the text field in rows of jsonl, json, csv, tsv, parquet, arrow and hub")
+    document_start: str = knob("", "regular expression of the lines that begin a new document")
     dataset: str = knob("", "hub: repository id of the dataset")
     subset: str = knob("", "hub: name of the dataset's configuration")
     revision: str = knob("main", "hub: branch, tag or commit")
@@ -111,46 +110,46 @@ class DataConfig:
     task_size: int = knob(8, "task: largest size of an example in training", least=1, most=1 << 20)
     task_examples: int = knob(50_000, "task: number of training examples", least=1, most=1 << 30)
     tokenizer: str = knob("bpe", "bpe (learned on the training split), bytes, or the path of a tokenizer.json")
-    vocab_size: int = knob(2048, "entries of the learned bpe", least=257, most=1 << 24)
-    hold_out: bool = knob(True, "take validation and test documents from the training ones where the corpus has none")
-    cross_documents: bool = knob(False, "let training windows run from one document into the next")
+    vocab_size: int = knob(2048, "vocabulary size of the learned bpe", least=257, most=1 << 24)
+    hold_out: bool = knob(True, "hold out validation and test documents from training if the corpus has none")
+    cross_documents: bool = knob(False, "let training sequences cross document boundaries")
     cache: str = knob("~/.cache/posexp", "folder of the token stores", identity=False)
     store: str | None = knob(
-        None, "the token store to take, by its folder's name; its text need not be on this machine", identity=False
+        None, "folder name of the token store to load, even if its text is not on this machine", identity=False
     )
 
     def __post_init__(self) -> None:
         check_least(self, "data")
         if self.store is not None and not re.fullmatch("[0-9a-f]{16}", self.store):
-            raise Misuse(f"data.store={self.store!r} is no name of a token store, which is 16 hex digits")
+            raise Misuse(f"data.store must be 16 hex digits, got {self.store!r}")
 
 
 @dataclass
 class TrainConfig:
     length: int = knob(128, "training length, in tokens", least=1)
     tokens: int = knob(1_000_000, "training budget, in tokens", least=1)
-    batch_tokens: int = knob(1024, "tokens of one optimizer step; a multiple of length", least=1)
-    accumulate: int = knob(1, "pieces that a step's batch is computed in", least=1)
+    batch_tokens: int = knob(1024, "tokens per optimizer step; a multiple of length", least=1)
+    accumulate: int = knob(1, "micro-batches per optimizer step", least=1)
     lr: float = knob(3e-3, "peak learning rate", least=0)
-    warmup: float = knob(0.1, "share of the steps in which the learning rate rises", least=0)
-    weight_decay: float = knob(0.1, "AdamW decay of matrices", least=0)
-    clip: float = knob(1.0, "largest gradient norm; 0: gradients are left as they are", least=0)
+    warmup: float = knob(0.1, "share of the steps with linear warm-up", least=0)
+    weight_decay: float = knob(0.1, "AdamW weight decay of matrices", least=0)
+    clip: float = knob(1.0, "largest gradient norm; 0: no clipping", least=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     compile: bool = knob(True, "torch.compile the model on a GPU")
     attention: AttentionPath = knob(
-        AttentionPath.auto, "how attention is computed; auto: the fastest way; blocks, flex or dense to compare them"
+        AttentionPath.auto, "attention path; auto: the fastest; blocks, flex, dense: for comparisons"
     )
     checkpoint_every: int = knob(200, "steps between checkpoints", least=1, identity=False)
 
     def __post_init__(self) -> None:
         check_least(self, "train")
         if self.batch_tokens % self.length:
-            raise Misuse(f"train.batch_tokens={self.batch_tokens} is not a multiple of train.length={self.length}")
+            raise Misuse(f"train.batch_tokens={self.batch_tokens} must be a multiple of train.length={self.length}")
         if (self.batch_tokens // self.length) % self.accumulate:
-            windows = self.batch_tokens // self.length
-            raise Misuse(f"train.accumulate={self.accumulate} does not divide the {windows} windows of a step")
+            sequences = self.batch_tokens // self.length
+            raise Misuse(f"train.accumulate={self.accumulate} must divide the {sequences} sequences of a step")
         if self.warmup > 1:
-            raise Misuse(f"train.warmup={self.warmup} is a share of the steps, at most 1")
+            raise Misuse(f"train.warmup={self.warmup} must be at most 1, as a share of the steps")
 
     @property
     def steps(self) -> int:
@@ -161,24 +160,26 @@ class TrainConfig:
 class EvalConfig:
     lengths: list[int] | None = knob(
         None,
-        "tokens of context; default 1, 2, 4, 8, 16 times train.length, within the reach of the text; of a task, sizes",
+        "tokens of context, or sizes of a task; null: 1, 2, 4, 8 and 16 times train.length, if documents allow",
     )
     protocols: list[str] | None = knob(
         None,
-        "which targets are scored with which context; left out: same_targets, nonoverlapping; of a task exact_match",
+        "names of protocols; null: same_targets and nonoverlapping, or exact_match for a task",
     )
-    stride: int | None = knob(None, "protocols of sliding windows: tokens scored at a time; default 32", least=1)
+    stride: int | None = knob(None, "sliding protocols: tokens scored per step; null: 32", least=1)
     targets: int | None = knob(
         8192,
-        "bound on the tokens scored per length, loose where whole windows are scored; null: all there are",
+        "bound on the tokens scored per length, approximate for protocols that score whole spans; null: no bound",
         least=1,
     )
-    controls: bool = knob(True, "same_targets: also with attention cut, and far text shuffled, at the training length")
+    controls: bool = knob(
+        True, "same_targets: add controls that cut attention, or shuffle the text, beyond the training length"
+    )
     split: Split = knob(Split.valid, "train, valid or test")
-    batch_tokens: int = knob(16384, "tokens evaluated at a time", least=1, most=1 << 26)
+    batch_tokens: int = knob(16384, "tokens per evaluation batch", least=1, most=1 << 26)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     attention: AttentionPath = knob(
-        AttentionPath.auto, "how attention is computed; auto: the fastest way; blocks, flex or dense to compare them"
+        AttentionPath.auto, "attention path; auto: the fastest; blocks, flex, dense: for comparisons"
     )
 
     def __post_init__(self) -> None:
@@ -186,16 +187,16 @@ class EvalConfig:
         if self.lengths is not None:
             check_lengths(self.lengths)
         if self.protocols == []:
-            raise Misuse("eval.protocols is empty: name at least one")
+            raise Misuse("eval.protocols must name at least one protocol")
 
 
 @dataclass
 class TrainerConfig:
     devices: int = knob(
-        1, "processes that train the run together, one on each GPU (or all on the CPU); a step stays the same", least=1
+        1, "training processes, one per GPU (or all on the CPU); the batch of a step does not change", least=1
     )
     strategy: Strategy = knob(
-        Strategy.ddp, "ddp: each process holds the whole model; fsdp: they share it out, for model=base and larger"
+        Strategy.ddp, "ddp: replicate the model in every process; fsdp: shard the model, for model=base and larger"
     )
 
     def __post_init__(self) -> None:
@@ -204,13 +205,16 @@ class TrainerConfig:
 
 @dataclass
 class WandbConfig:
-    mode: WandbMode = knob(WandbMode.offline, "offline, online or disabled; metrics.jsonl is the truth in every case")
+    mode: WandbMode = knob(WandbMode.offline, "offline, online or disabled; metrics.jsonl is always written")
     project: str = knob("posexp", "wandb project")
     entity: str | None = knob(None, "wandb user or team")
 
 
 def config_dir() -> Path:
-    """The folder of named choices: inside the installed package, or beside it in a checkout."""
+    """Return the folder configs/, inside the installed package or beside it in a checkout.
+
+    Raises Misuse if there is none.
+    """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "train.yaml").is_file():

@@ -1,4 +1,4 @@
-"""The YAML of a stored configuration, which may be somebody else's: read within bounds, and as plain values alone."""
+"""A loader for untrusted YAML of stored configurations, limited in size and to plain values."""
 
 import re
 from typing import Any, ClassVar
@@ -8,14 +8,14 @@ import yaml
 from posexp.config.overrides import TAG, TypedLoader
 from posexp.storage.untrusted import DEEPEST
 
-MOST_NODES = 4_000  # keys and values of a YAML file; real ones have 200, and OmegaConf is slow
-MOST_TEXT = 10_000  # characters of one of its keys or values
+MOST_NODES = 4_000  # keys and values per file; real files have 200, and OmegaConf is slow
+MOST_TEXT = 10_000  # characters per key or value
 
 
 class StoredLoader(TypedLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The YAML that posexp writes: decimal numbers, true, false and null. Whatever else looks like one is text.
+    """A loader of the YAML that posexp writes: decimal numbers, true, false and null; any other scalar is text.
 
-    So no number is in base 60, whose digits take a time that grows with their square.
+    Numbers in base 60 are text too, because parsing them takes time quadratic in their digits.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
@@ -32,11 +32,11 @@ for kind, pattern, first in (
 
 
 def yaml_of(content: bytes) -> dict[Any, Any]:
-    """The mapping that a YAML file holds, of plain values.
+    """Return the mapping of plain values in a YAML file.
 
-    Raises ValueError for anything else: an alias, which can stand for billions of values; an interpolation, which
-    would read the environment or call a resolver; a tag, which names a Python type; too many values, or too deep or
-    too long ones; YAML that is none.
+    Raises ValueError for an alias, which can stand for billions of values, an interpolation, which would read the
+    environment or call a resolver, a tag, which names a Python type, values that are too many, too deep or too long,
+    and invalid YAML.
     """
     depth = nodes = 0
     try:
@@ -47,10 +47,10 @@ def yaml_of(content: bytes) -> dict[Any, Any]:
             if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None):
                 raise ValueError(f"it has a tag ({event.tag}), which names a type")
             if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
-                raise ValueError("it has an interpolation, ${…}, and is to hold plain values")
+                raise ValueError("it has an interpolation, ${…}, and must hold plain values")
             if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_TEXT:
                 raise ValueError(
-                    f"it has a value of {len(event.value):,} characters, and at most {MOST_TEXT:,} are read"
+                    f"it has a value of {len(event.value):,} characters, which must be at most {MOST_TEXT:,}"
                 )
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             nodes += isinstance(event, yaml.NodeEvent)
@@ -61,7 +61,7 @@ def yaml_of(content: bytes) -> dict[Any, Any]:
         value = StoredLoader(text).get_single_data()
     except ValueError:
         raise
-    except Exception as error:  # a YAML parser raises its own kinds
+    except Exception as error:  # YAML parsers raise errors of their own
         raise ValueError(f"it is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(value, dict):
         raise ValueError("it is cut off" if isinstance(value, str) else "it holds no keys and values")

@@ -1,4 +1,4 @@
-"""Configuration as plain values that JSON and YAML hold."""
+"""Configurations as plain values for JSON and YAML."""
 
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
@@ -10,7 +10,7 @@ def default_of(knob_: Any) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """`value` as JSON and YAML can hold it."""
+    """Return `value` as JSON and YAML can store it."""
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value):
@@ -23,7 +23,7 @@ def plain_value(value: Any) -> Any:
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
+    """Return {"a.b": 1} for {"a": {"b": 1}}."""
     found: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):

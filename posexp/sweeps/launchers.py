@@ -1,4 +1,4 @@
-"""What a sweep is started by: the launchers of configs/hydra/launcher/, each from an extra of posexp's."""
+"""The launchers of configs/hydra/launcher/, each of which an extra of posexp installs."""
 
 import os
 import shutil
@@ -11,17 +11,17 @@ from posexp.errors import Misuse
 
 
 def check_launcher(name: str) -> None:
-    """Raises Misuse for SLURM's where there is no SLURM."""
+    """Raise Misuse for the SLURM launcher on a machine without SLURM."""
     if name == "submitit_slurm" and shutil.which("sbatch") is None:
         raise Misuse(NO_SLURM)
 
 
 def present_launchers(store: ConfigStore) -> None:
-    """Makes what a plugin says of its launcher the schema of the YAML of that name.
+    """Rename the config of each launcher plugin to `<name>_schema`, the base of posexp's YAML file of that name.
 
-    Left under that name, Hydra would merge the two, and warn that it will not for long.
+    Under the same name, Hydra would merge the two by a deprecated mechanism, with a warning.
     """
-    Plugins.instance()  # finds the plugins that are installed
+    Plugins.instance()  # finds the installed plugins
     nodes = store.repo.get("hydra", {}).get("launcher", {})
     for name in EXTRAS:
         if (node := nodes.pop(f"{name}.yaml", None)) is not None:
@@ -29,6 +29,6 @@ def present_launchers(store: ConfigStore) -> None:
 
 
 def threads(n_jobs: int) -> int:
-    """Of each process, where `n_jobs` of them share this machine; -1 stands for one per core, -2 for one less."""
+    """Return the threads per process for `n_jobs` on this machine; -1 means one job per core, -2 one job less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // (n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)))

@@ -1,6 +1,6 @@
-"""A sweep of posexp train: every cell is checked before any is started, and those that are missing are done.
+"""The plan of a sweep of posexp train: every cell is checked before any starts, and only missing cells run.
 
-Hydra expands the command into cells and starts them through its launcher; posexp/sweeps puts this in between.
+Hydra expands the command into cells, and its launcher starts those that the plan selects.
 """
 
 import os
@@ -29,36 +29,36 @@ Words = list[str]  # the overrides of one cell
 
 
 def missing(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewhere: bool) -> list[tuple[Words, Run]]:
-    """The cells that are neither done nor being worked on nor queued, each with its folder and config.yaml made.
+    """Return the cells that are neither done nor running nor queued, and create their folders with config.yaml.
 
-    `elsewhere`: they will run on other machines than this one. Raises Misuse that names the cell if one cannot be
-    run as it is, before any folder is made.
+    `elsewhere` is true if the cells will run on other machines. Raises Misuse that names a cell if its configuration
+    cannot run, before any folder is created.
     """
     configs = checked(cells, compose, elsewhere)
-    runs, found, left_out = [Run.of(config) for config in configs], {}, Counter[str]()
+    runs, found, skipped = [Run.of(config) for config in configs], {}, Counter[str]()
     jobs = queue([run.folder for run in runs], say)
     for words, config, run in zip(cells, configs, runs, strict=True):
         if run.folder in found:
-            left_out["named twice"] += 1
+            skipped["named twice"] += 1
             continue
         if (run.folder / "config.yaml").is_file():
             now = cell(run, jobs, say)
             if now.busy:
-                left_out["waiting in SLURM" if now.state in {"waiting", "requeued"} else "being worked on"] += 1
+                skipped["waiting in SLURM" if now.state in {"waiting", "requeued"} else "being worked on"] += 1
                 continue
             if evaluated(run, config):
-                left_out["done"] += 1
+                skipped["done"] += 1
                 continue
         found[run.folder] = (words, run, config)
     for _, run, config in found.values():
         run.create(config)
-    parts = [f"{count} {what}" for what, count in left_out.items()]
+    parts = [f"{count} {what}" for what, count in skipped.items()]
     say(f"{len(cells)} cells: {', '.join([*parts, f'{len(found)} to do'])}")
     return [(words, run) for words, run, _ in found.values()]
 
 
 def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewhere: bool) -> list[TrainCommand]:
-    """The configuration of every cell. Raises Misuse for the first that cannot be run, saying how many cannot."""
+    """Return the configuration of every cell. Raises Misuse for the first bad cell, and counts the others."""
     import torch
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -86,7 +86,7 @@ def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
 
 
 def detach(group: Path, words: Words) -> None:
-    """Starts the command that `words` are anew, as a process that no terminal holds and that outlives this one."""
+    """Start the command `words` as a detached process that outlives the terminal and this process."""
     log = group / time.strftime("sweep-%Y%m%d-%H%M%S.log")
     with log.open("ab") as file:
         process = subprocess.Popen(
@@ -97,21 +97,19 @@ def detach(group: Path, words: Words) -> None:
             start_new_session=True,
             env={**os.environ, "POSEXP_LOG": str(log.resolve())},
         )
-    say(f"process {process.pid} goes on with it and writes to {log}")
-    say(f"look on with: posexp runs --group {shlex.quote(group.name)}")
+    say(f"process {process.pid} runs the sweep and writes to {log}")
+    say(f"to watch it: posexp runs --group {shlex.quote(group.name)}")
 
 
 def explained(error: Exception) -> PosexpError | None:
-    """What submitit reports, in one line; None for what is not from submitit."""
+    """Return an error of submitit as one line, or None for other errors."""
     if not type(error).__module__.startswith("submitit"):
         return None
     last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
     if type(error).__name__ == "FailedJobError" and "sbatch" in str(error):
         refusal = next((line for line in str(error).splitlines() if "sbatch: error" in line), last[0])
-        return Misuse(f"SLURM does not take the jobs: {refusal.removeprefix('sbatch: error: ')}")
-    return RunFailed(
-        f"a job ended without a result: posexp runs shows which, and repeating the command goes on ({last[0]})"
-    )
+        return Misuse(f"SLURM rejected the jobs: {refusal.removeprefix('sbatch: error: ')}")
+    return RunFailed(f"a job ended without a result: posexp runs shows which, and the same command goes on ({last[0]})")
 
 
 def typed_cell(config: DictConfig) -> TrainCommand:

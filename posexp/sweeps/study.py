@@ -1,7 +1,7 @@
-"""A run as a trial of a study (hydra/sweeper=optuna): what is minimised is its loss at the training length.
+"""A run as a trial of a study (hydra/sweeper=optuna) that minimises the loss at the training length.
 
-The run folders are the study's memory. Its sampler has a seed, so a study that is repeated asks for the same values
-again, is told the same losses by the runs that are done, and goes on where there is none.
+The run folders are the storage of the study. The sampler is seeded, so a repeated study draws the same values, reuses
+the losses of finished runs and trains the missing ones.
 """
 
 import math
@@ -19,15 +19,15 @@ from posexp.training.train import train
 
 
 def trial(config: TrainCommand) -> float:
-    """Validation loss, nats per token, of the run that `config` describes, at its training length under same_targets.
+    """Return the validation loss of a run at its training length under same_targets, in nats per token.
 
-    Trains the run unless that is done; infinity where its loss is no longer finite. Raises Misuse, before training, if
-    the evaluation that `config` asks for does not measure this; and what training raises.
+    Trains the run unless it is done. The loss of a run that diverged is infinity. Raises Misuse before training if the
+    evaluation of `config` does not measure this loss, and any other error of training.
     """
     run, wanted = Run.of(config), objective(config)
     status = run.status()
     if status.get("diverged"):
-        say(f"{run.name}: {status['reason']}, found before")
+        say(f"{run.name}: {status['reason']}, in an earlier trial")
         return math.inf
     if status["status"] != "done" or loss(run, wanted) is None:
         try:
@@ -42,20 +42,20 @@ def trial(config: TrainCommand) -> float:
 
 
 def objective(config: TrainCommand) -> str:
-    """The hash of the targets whose mean loss counts."""
+    """Return the hash of the targets whose mean loss is minimised. Raises Misuse if they are not evaluated."""
     tokens = load_store(config.data, say).split(config.eval.split)
     lengths = own_lengths(tokens, config.train.length, config.eval)
     for row in plan(tokens, config.eval, lengths, config.train.length):
         if (row.protocol, row.length, row.control) == (same_targets.__name__, config.train.length, ""):
             return targets_hash(tokens, targets_of(row.windows)[0])
     raise Misuse(
-        "a study minimises the loss at the training length under same_targets, which this evaluation leaves out: keep "
-        f"same_targets in eval.protocols and {config.train.length} in eval.lengths"
+        "a study minimises the loss at the training length under same_targets: "
+        f"keep same_targets in eval.protocols and {config.train.length} in eval.lengths"
     )
 
 
 def loss(run: Run, targets: str) -> float | None:
-    """That of the trained model on these targets, if it is among the run's rows."""
+    """Return the loss of the trained model on these targets, or None if the run has no row of it."""
     found = None
     for row in read_rows(run, say):
         as_trained = row["window"] == row["trained_window"] and not row["transform"] and not row["control"]

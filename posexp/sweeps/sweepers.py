@@ -1,4 +1,4 @@
-"""What Hydra's sweepers need of posexp. Optuna's is presented by configs/hydra/sweeper/optuna.yaml."""
+"""The setup of Hydra's sweepers. The preset of Optuna is configs/hydra/sweeper/optuna.yaml."""
 
 import logging
 from importlib.util import find_spec
@@ -10,16 +10,16 @@ from posexp.errors import Misuse
 
 
 def present() -> None:
-    """Puts posexp's preset in the place of what the plugin says of its sweeper; Hydra would merge the two."""
+    """Remove the plugin's config of its sweeper, which Hydra would merge with posexp's preset."""
     from hydra.core.plugins import Plugins
 
-    Plugins.instance()  # finds the plugins that are installed
+    Plugins.instance()  # finds the installed plugins
     ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna brings it, and it greets with its own plugins
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a dependency of Optuna that logs its own plugins
 
 
 def in_a_study() -> bool:
-    """Whether this job is one of those whose result Optuna waits for."""
+    """Return whether this job is a trial of Optuna."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -28,7 +28,7 @@ def in_a_study() -> bool:
 
 
 def check_study(overrides: list[str]) -> None:
-    """Raises Misuse where there is no Optuna, and for what it would choose by comparing losses, and should not."""
+    """Raise Misuse if Optuna is missing, or would optimise over seeds or schemes."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if find_spec("optuna") is None:
@@ -36,16 +36,16 @@ def check_study(overrides: list[str]) -> None:
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
         if override.is_sweep_override() and key == "seed":
-            raise Misuse("a study over seeds would choose the luckiest: give it one seed, and sweep seeds afterwards")
+            raise Misuse("a study over seeds would select the luckiest seed: use one seed, and sweep seeds afterwards")
         if override.is_sweep_override() and key == "scheme":
             raise Misuse(
-                "a study is of one scheme, as each has values of its own: "
+                "a study must have one scheme, because the best values differ between schemes: "
                 "for s in rope alibi; do posexp train -m hydra/sweeper=optuna +scheme=$s group=lr-$s …; done"
             )
 
 
 def swept_by_config(loader: Any, command: str, overrides: list[str]) -> set[str]:
-    """What hydra.sweeper.params sweeps, as an experiment's {+scheme: "choice(rope,alibi)"} does."""
+    """Return the keys that hydra.sweeper.params sweeps, as in {+scheme: "choice(rope,alibi)"} of an experiment."""
     from hydra.types import RunMode
 
     composed = loader.load_configuration(command, overrides, RunMode.MULTIRUN)

@@ -1,4 +1,4 @@
-"""Whether training and evaluation give the same text the same loss."""
+"""The check that training and evaluation compute the same loss of the same text."""
 
 from collections.abc import Callable
 
@@ -15,18 +15,20 @@ from posexp.storage import jsonl
 from posexp.training.loop import micro_batches
 from posexp.training.prepare import Parts
 
-TOLERANCE = 0.1  # nats by which the two losses may differ before a run is suspect
-COMPARED_TOKENS = 16_384  # of fresh training text; as both losses are of the same tokens, there is no sampling noise
+TOLERANCE = 0.1  # largest difference of the two losses, in nats
+COMPARED_TOKENS = 16_384  # of fresh training text, the same for both losses, so that there is no sampling noise
 
 
 def compare_losses(run: Run, config: TrainCommand, parts: Parts, compute_loss: Callable[..., Tensor]) -> None:
-    """Scores the same fresh training text twice: with the loss of training, and the way evaluation does. If the two
-    differ, one of them is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case). Dropout makes them differ by itself.
+    """Score the same fresh training text with the loss of training and as evaluation does, and log both losses.
+
+    A difference above TOLERANCE means that one of them is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case).
+    With dropout the check is skipped, because dropout changes the training loss.
     """
     if config.model.dropout:
         return
     count = config.train.batch_tokens // config.train.length
-    steps = config.train.steps + np.arange(-(-COMPARED_TOKENS // config.train.batch_tokens))  # training never saw them
+    steps = config.train.steps + np.arange(-(-COMPARED_TOKENS // config.train.batch_tokens))  # after the last step
     total = torch.zeros((), device=parts.device)
     torch.manual_seed(parts.ranks.seed(config.seed))
     parts.model.train()
@@ -56,6 +58,6 @@ def compare_losses(run: Run, config: TrainCommand, parts: Parts, compute_loss: C
     )
     if not agrees:
         say(
-            f"{run.name}: the same text has a loss of {evaluated:.3f} in evaluation and of {trained:.3f} in training: "
+            f"{run.name}: the same text has a loss of {evaluated:.3f} in evaluation but {trained:.3f} in training: "
             "distrust this run"
         )

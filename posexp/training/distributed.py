@@ -1,8 +1,8 @@
-"""Several processes that train one run together: each computes its share of every step's windows.
+"""Training of one run by several processes, each of which computes a share of the sequences of every step.
 
-Gradients are averaged over the processes, so that a step is that of one process to rounding. One of them, the first,
-writes. With PyTorch's DDP each holds the whole model; with its FSDP2 they share it out.
-Shape suffixes: B windows of a batch, T tokens of a window.
+Gradients are averaged over the processes, so a step equals that of one process up to rounding. Only the first process
+writes files. PyTorch's DDP replicates the model in each process; FSDP2 shards it.
+Shape suffixes: B sequences of a batch, T tokens of a sequence.
 """
 
 import gc
@@ -28,37 +28,39 @@ from posexp.model.decoder import Decoder, build_model
 from posexp.output import console
 from posexp.storage import untrusted
 from posexp.training import meeting
-from posexp.training.outcome import Alone, Lost, error_line, retold, told
+from posexp.training.outcome import Alone, Lost, deserialise, error_line, serialise
 
-SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples, of which a CPU's generator reads 32 bits, stay apart
-# What Gloo, NCCL and the store say when another process is gone.
+SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples are far apart in the 32 bits that a CPU generator uses
+# Parts of the error messages of Gloo, NCCL and the store when another process has died.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "remote process exit")
-watched = False  # by posexp/training/processes.py, which tells how each process ends
-joined_before = itertools.count()  # a sweep joins again for every run
+watched = False  # by posexp/training/processes.py, which prints how each process ends
+joined_before = itertools.count()  # a sweep joins once per run
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """What one of the processes knows of the others; of itself alone, where there are none."""
+    """The place of this process among the processes of a run, and their collective operations."""
 
     place: Place
-    store: Any = None  # a dictionary that all of them see
+    store: Any = None  # a dictionary shared by all processes
 
     @property
     def first(self) -> bool:
         return self.place.rank == 0
 
     def device(self, chosen: torch.device) -> torch.device:
-        """The GPU of this process, if a GPU was chosen."""
+        """Return the GPU of this process if a GPU was chosen, else `chosen`."""
         if self.place.size == 1 or chosen.type != "cuda":
             return chosen
-        return torch.device("cuda", self.place.local % torch.cuda.device_count())  # srun may show each its own alone
+        # srun may make only one GPU visible to each process
+        return torch.device("cuda", self.place.local % torch.cuda.device_count())
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process goes through the block, then the others do: they find done what it did.
+        """Run the block in the first process, then in the others, which reuse its results.
 
-        What it raises they raise too. It may take any time: nobody waits in PyTorch, which would lose patience.
+        An error of the first process is raised in all, that of another process only there, as Alone. The others poll
+        the store, because PyTorch's collective operations have a timeout.
         """
         if self.place.size == 1:
             yield
@@ -66,29 +68,29 @@ class Ranks:
             try:
                 yield
             except BaseException as error:
-                self.store.set("first", told(error))
+                self.store.set("first", serialise(error))
                 raise
             self.store.set("first", "")
         else:
             while not self.store.check(["first"]):
                 time.sleep(0.05)
             if end := self.store.get("first").decode():
-                raise retold(untrusted.parsed(end.encode()))
+                raise deserialise(untrusted.parsed(end.encode()))
             try:
                 yield
             except PosexpError as error:
                 raise Alone(f"rank {self.place.rank} on {socket.gethostname()}: {error}") from error
 
     def share(self, x_BT: Tensor) -> Tensor:
-        """This process's windows of a batch that all of them have."""
+        """Return this process's sequences of a batch."""
         return x_BT.chunk(self.place.size)[self.place.rank]
 
     def seed(self, seed: int) -> int:
-        """Of draws that must differ from process to process."""
+        """Return the seed of draws that must differ between processes."""
         return seed + self.place.rank * SEED_APART
 
     def mean(self, total: Tensor) -> Tensor:
-        """Over the processes."""
+        """Return the mean of `total` over the processes."""
         if self.place.size == 1:
             return total
         total = total.clone()
@@ -96,32 +98,32 @@ class Ranks:
         return total / self.place.size
 
     def agreed(self, stop: list[int]) -> int:
-        """The signal that any process got, or 0: all hear of it in the same step."""
+        """Return the signal that any process received, or 0. All processes get the same value in the same step."""
         return self.largest(stop[0] if stop else 0)
 
     def same_step(self, step: int) -> int:
-        """`step`. Raises RunFailed where processes see different checkpoints."""
+        """Return `step`. Raises RunFailed if the processes load checkpoints of different steps."""
         least, most = -self.largest(-step), self.largest(step)
         if least != most:
             raise RunFailed(
-                f"the {self.place.size} processes see checkpoints of different steps, {least} and {most}: give all of "
-                "them the same results folder"
+                f"the {self.place.size} processes load checkpoints of different steps, {least} and {most}: "
+                "use the same results folder for all of them"
             )
         return step
 
     def largest(self, number: int) -> int:
         if self.place.size == 1:
             return number
-        found = torch.tensor(number)  # on the CPU: a GPU would have to be waited for
+        found = torch.tensor(number)  # on the CPU, to avoid synchronising with a GPU
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
 
 @contextmanager
 def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
-    """Meets the other processes, if there are any, for as long as the block lasts.
+    """Join the group of the other processes, if there are any, for the block.
 
-    Raises Misuse if the windows of a step cannot be shared out among so many.
+    Raises Misuse if the sequences of a step cannot be divided equally among the processes, and Lost if one has died.
     """
     here = place()
     if here.size == 1:
@@ -131,17 +133,17 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
     check_share(config, here.size)
     try:
         yield meet(here, device)
-    except Exception as error:  # the others may be gone, and are not waited for
+    except Exception as error:  # do not wait for the others, which may have died
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST):
             error = Lost(
-                f"rank {here.rank} lost another of the {here.size} processes, which has said why if it "
-                "could; the same command goes on from the last checkpoint"
+                f"rank {here.rank} lost the connection to another of the {here.size} processes; "
+                "the same command goes on from the last checkpoint"
             )
         own = isinstance(error, (Alone, Lost)) or not isinstance(error, PosexpError)
         if own and console.logger.disabled and not watched:
             print(f"posexp: error: {error_line(error)}", file=sys.stderr, flush=True)
         raise error
-    except BaseException as stopped:  # all at the same step
+    except BaseException as stopped:  # in all processes at the same step
         traceback.clear_frames(stopped.__traceback__)
         part()
         raise
@@ -149,16 +151,18 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
 
 
 def part() -> None:
-    """Leaves the group, if there is one. A module that is spread over its processes must be gone before: one that was
-    kept let one process wait for the other for ever."""
+    """Leave the process group, if there is one.
+
+    A distributed module must be deleted before, or one process may wait for another forever.
+    """
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def meet(here: Place, chosen: torch.device) -> Ranks:
-    """The group of all processes, which exchange what is on a GPU by NCCL and what is not by Gloo."""
-    part()  # from those of a run before, which failed
+    """Create the group of all processes, with NCCL for tensors on a GPU and Gloo for tensors on the CPU."""
+    part()  # leave the group of an earlier run that failed
     translate_slurm()
     store = meeting.store(here)
     ranks = Ranks(here, dist.PrefixStore(f"posexp {next(joined_before)}", store))
@@ -171,23 +175,23 @@ def meet(here: Place, chosen: torch.device) -> Ranks:
 
 
 def check_share(config: TrainCommand, size: int) -> None:
-    """Raises Misuse if `size` processes are not those that were asked for, or cannot share a step equally."""
+    """Raise Misuse if `size` differs from trainer.devices, or does not divide the sequences of a micro-batch."""
     if config.trainer.devices not in (1, size):
         raise Misuse(
-            f"trainer.devices={config.trainer.devices}, but torchrun or srun has started {size} processes: leave "
-            "trainer.devices out"
+            f"trainer.devices={config.trainer.devices}, but torchrun or srun has started {size} processes: remove "
+            "trainer.devices"
         )
-    windows = config.train.batch_tokens // config.train.length // config.train.accumulate
-    if windows % size:
-        piece = "piece of a step" if config.train.accumulate > 1 else "step"
+    sequences = config.train.batch_tokens // config.train.length // config.train.accumulate
+    if sequences % size:
+        batch = "micro-batch" if config.train.accumulate > 1 else "step"
         raise Misuse(
-            f"{size} processes cannot share the {windows} windows of a {piece} equally: choose trainer.devices, "
-            "train.batch_tokens and train.accumulate so that they can"
+            f"{size} processes cannot share the {sequences} sequences of a {batch} equally: change trainer.devices, "
+            "train.batch_tokens or train.accumulate"
         )
 
 
 class Objective(nn.Module):
-    """The loss as a module's forward, which is what DDP follows."""
+    """A module whose forward is the loss, because DDP wraps forward."""
 
     def __init__(self, model: Decoder, loss: Callable):
         super().__init__()
@@ -198,30 +202,31 @@ class Objective(nn.Module):
 
 
 def spread(model: Decoder, config: TrainCommand, ranks: Ranks, compiled: bool) -> Callable:
-    """What computes the loss of a process's share of a batch; its gradient is that of the whole batch.
+    """Return the function of the loss of a process's share of a batch, with the gradient of the whole batch.
 
-    Weights are shared out by FSDP, so an optimizer is made afterwards. Raises Misuse for weights that it cannot share.
+    FSDP shards the weights in place, so the optimizer must be built afterwards. Raises Misuse for weights that FSDP
+    cannot shard.
     """
     if compiled:
-        torch.compiler.reset()  # a sweep's earlier runs count: after eight graphs of `loss` PyTorch compiles no more
+        torch.compiler.reset()  # earlier runs of a sweep count towards PyTorch's limit of eight graphs of `loss`
     if ranks.place.size > 1 and config.trainer.strategy is Strategy.fsdp:
         return shard(model, compiled)
     loss = torch.compile(model.loss) if compiled else model.loss
     if ranks.place.size == 1:
         return loss
-    # Its optimizer cuts the graph in pieces, and cannot where attention is FlexAttention.
+    # DDP's graph splitting does not support FlexAttention.
     torch._dynamo.config.optimize_ddp = False
     return nn.parallel.DistributedDataParallel(Objective(model, loss), find_unused_parameters=rests(config))
 
 
 def shard(model: Decoder, compiled: bool) -> Callable:
-    """Each block by itself, and then what is outside of them."""
+    """Shard each block, then the other weights. Raises Misuse for a scalar weight, which FSDP cannot shard."""
     from torch.distributed.fsdp import fully_shard
 
     for name, weight in model.named_parameters():
         if weight.ndim == 0:
-            raise Misuse(f"trainer.strategy=fsdp cannot share out {name}, a single number: use trainer.strategy=ddp")
-    # the device's own, not that of whatever accelerator the machine has
+            raise Misuse(f"trainer.strategy=fsdp cannot shard {name}, a single number: use trainer.strategy=ddp")
+    # of the chosen device, not of the machine's accelerator
     mesh = dist.init_device_mesh(model.embedding.weight.device.type, (dist.get_world_size(),))
     for block in model.blocks:
         if compiled:
@@ -232,7 +237,7 @@ def shard(model: Decoder, compiled: bool) -> Callable:
 
 
 def compiled_in_training(block: nn.Module) -> Callable:
-    """Its forward without what FSDP does before and after. The shapes of evaluation are not worth the time."""
+    """Compile the forward of a block, without the hooks of FSDP. Evaluation, with its many shapes, stays eager."""
     eager = block.forward
     fast = torch.compile(eager)
 
@@ -243,7 +248,7 @@ def compiled_in_training(block: nn.Module) -> Callable:
 
 
 def rests(config: TrainCommand) -> bool:
-    """Whether some weight gets no gradient in some step, as those of a scheme that is dropped before the end."""
+    """Return whether a weight may get no gradient in a step, as in a scheme that is dropped before the end."""
     model = build_model(config, 2).train()
     if not any(True for _ in model.scheme.parameters()):
         return False
@@ -257,8 +262,10 @@ def rests(config: TrainCommand) -> bool:
 
 
 def exchanging(compute_loss: Callable, last: bool) -> AbstractContextManager:
-    """Around the loss of a piece of a step: DDP exchanges gradients once, in the backward pass of the last piece. (FSDP
-    does with each, or every process would have to hold all of the gradient.)"""
+    """Return the context for the loss of a micro-batch, in which DDP exchanges gradients only after the last one.
+
+    FSDP exchanges gradients after each, or every process would have to store the whole gradient.
+    """
     if isinstance(compute_loss, nn.parallel.DistributedDataParallel) and not last:
         return compute_loss.no_sync()
     return nullcontext()

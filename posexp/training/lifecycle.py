@@ -1,4 +1,4 @@
-"""What happens between two steps of training: rows of the log, checkpoints, and the end on a signal or a bad loss."""
+"""The work between two training steps: log rows, checkpoints, and the end on a signal or a bad loss."""
 
 import signal
 from contextlib import ExitStack, suppress
@@ -16,11 +16,11 @@ from posexp.runs.run import Run
 from posexp.training.log import Log, NoLog
 from posexp.training.prepare import Parts
 
-LOG_EVERY = 10  # steps a training row stands for
+LOG_EVERY = 10  # steps per training row
 
 
 class Lifecycle:
-    """The log and the signals of a run while it is trained from `first_step` to its last step.
+    """The log and signal handling of a run during training from `first_step` to the last step.
 
     Leaving the block without an error marks the run as done.
     """
@@ -29,7 +29,7 @@ class Lifecycle:
         self.run, self.config, self.parts, self.optimizer = run, config.train, parts, optimizer
         self.log: Log | NoLog = Log(run, config, first_step) if parts.ranks.first else NoLog()
         self.first_step, self.counted = first_step, 0
-        self.total = torch.zeros((), device=parts.device)  # of the losses since the last row, nats
+        self.total = torch.zeros((), device=parts.device)  # sum of the losses since the last row, in nats
         self.graphs = Graphs(first_step)
 
     def __enter__(self) -> "Lifecycle":
@@ -52,11 +52,11 @@ class Lifecycle:
                 self.log.status("done", self.config.steps)
 
     def add(self, loss: Tensor) -> None:
-        """Count the loss of a piece of a step, in nats per token."""
+        """Add the loss of a micro-batch, in nats per token."""
         self.total += loss.detach()
 
     def after(self, done: int, norm: Tensor) -> None:
-        """Log and save what is due after `done` steps; `norm` is that of the step's gradient.
+        """Write the log row and checkpoint due after `done` steps; `norm` is the gradient norm of the last step.
 
         Raises Diverged if loss or gradient is not finite, Stopped on a signal once the step is saved, RunFailed if the
         checkpoint cannot be written.
@@ -90,6 +90,6 @@ class Lifecycle:
         try:
             checkpoint.save(folder, done, self.parts.model, self.optimizer, self.parts.ranks.first)
         except RunFailed as error:
-            with suppress(OSError):  # the disk may be full for this too
+            with suppress(OSError):  # the disk may be full for the log too
                 self.log.status("failed", done, reason=str(error))
             raise

@@ -1,6 +1,6 @@
-"""The training loop: the same batches for every scheme, and the same draws in a step that is taken again.
+"""The training loop, with the same batches for every scheme and the same random draws in a repeated step.
 
-Shape suffixes: B windows of a batch, T tokens of a window.
+Shape suffixes: B sequences of a batch, T tokens of a sequence.
 """
 
 import math
@@ -37,7 +37,7 @@ def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | No
             model.scheme.progress(step / steps)
             torch.manual_seed(ranks.seed(config.seed * 1_000_003 + step))
             for piece, (x_BT, y_BT) in enumerate(micro_batches(config, parts, step), start=1):
-                last = piece == config.train.accumulate  # gradients are exchanged with the last piece only
+                last = piece == config.train.accumulate  # gradients are exchanged once per step
                 with autocast(parts.precision, parts.device), distributed.exchanging(compute_loss, last):
                     loss = compute_loss(x_BT, y_BT) / config.train.accumulate
                 loss.backward()
@@ -50,11 +50,11 @@ def fit(run: Run, config: TrainCommand, parts: Parts, saved: dict[str, Any] | No
 
 
 def micro_batches(config: TrainCommand, parts: Parts, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield this process's share of a batch in `accumulate` equal pieces, tokens and targets [B, T] on the device."""
+    """Yield this process's share of each of `accumulate` micro-batches: tokens and targets [B, T] on the device."""
     count = config.train.batch_tokens // config.train.length
     x_BT, y_BT = parts.windows.batch(config.seed, step, count)
     size = count // config.train.accumulate
-    if parts.device.type == "cuda":  # only pinned memory is copied while the GPU computes
+    if parts.device.type == "cuda":  # only pinned memory is copied asynchronously
         x_BT, y_BT = x_BT.pin_memory(), y_BT.pin_memory()
     move = lambda part: parts.ranks.share(part).to(parts.device, non_blocking=True)  # noqa: E731
     yield from zip(map(move, x_BT.split(size)), map(move, y_BT.split(size)), strict=True)

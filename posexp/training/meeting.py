@@ -1,7 +1,7 @@
-"""Where the processes that train one run together meet: a store of PyTorch's, which all of them can read and write.
+"""The rendezvous of the processes that train one run: a PyTorch store that all of them can read and write.
 
-Neither that store nor what the processes exchange afterwards asks for a password. So those of one machine listen on its
-loopback address, where the network does not reach.
+Neither the store nor the later exchange between the processes is authenticated. Processes on one machine therefore
+listen on the loopback address, which the network cannot reach.
 """
 
 import functools
@@ -16,10 +16,9 @@ HOST = "127.0.0.1"
 
 
 def store(here: Place) -> dist.Store:
-    """The one that the environment names, in torchrun's words. Of several machines it listens on every interface."""
-    agent = (
-        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    )  # posexp/training/processes.py or torchrun has one already
+    """Return the store of torchrun's environment variables. With several machines it listens on every interface."""
+    # torchrun or posexp/training/processes.py has a store already
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if here.one_machine:
         use_loopback()
         if here.rank == 0 and not agent:
@@ -29,20 +28,20 @@ def store(here: Place) -> dist.Store:
 
 
 def loopback_store(port: int = 0, size: int | None = None) -> dist.TCPStore:
-    """A new one at `port` (0: a free one), for `size` processes, which are waited for, or for any number.
+    """Create a store at `port` (0: any free port) and wait for `size` processes (None: do not wait).
 
-    It is given its socket: its own would listen on every interface.
+    The socket is passed in, because the store would otherwise listen on every interface.
     """
     listener = socket.create_server((HOST, port))
     port, handle = listener.getsockname()[1], listener.detach()
     return dist.TCPStore(HOST, port, size, True, wait_for_workers=size is not None, master_listen_fd=handle)
 
 
-kept_store = functools.cache(loopback_store)  # a sweep meets again for every run
+kept_store = functools.cache(loopback_store)  # reused by all runs of a sweep
 
 
 def use_loopback() -> None:
-    """For what Gloo and NCCL exchange. (The network may not know the machine's name, either.)"""
+    """Make Gloo and NCCL use the loopback interface, which also works if the host name cannot be resolved."""
     names = {name for _, name in socket.if_nameindex()}
     for name in ("lo", "lo0"):
         if name in names:

@@ -12,7 +12,7 @@ FINAL_LR = 0.1  # share of the peak learning rate at the end of the cosine
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves vectors (norms, per-head scalars) alone."""
+    """Return AdamW that decays matrices but not vectors (norms, per-head scalars)."""
     weights = list(model.parameters())
     groups = [
         {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
@@ -28,7 +28,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, config: Train
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Rises linearly over the warm-up, then follows a cosine down to FINAL_LR of the peak."""
+    """Return the learning rate: a linear warm-up, then a cosine down to FINAL_LR of the peak."""
     warmup = round(config.warmup * config.steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup

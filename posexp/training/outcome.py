@@ -1,4 +1,4 @@
-"""How one of several processes ended, told to another one, which raises it."""
+"""The outcome of one process, serialised so that another process can raise it."""
 
 import json
 import signal
@@ -13,11 +13,11 @@ from posexp.jobs.ranks import place
 
 
 class Lost(RunFailed):
-    """Another process is gone. It knows why."""
+    """The failure of a process because another one died."""
 
 
 class Alone(RunFailed):
-    """What went wrong in one process only, and so has to be told by it."""
+    """The failure of one process only, which that process must print itself."""
 
 
 KINDS: list[tuple[str, type[BaseException]]] = [
@@ -29,14 +29,15 @@ KINDS: list[tuple[str, type[BaseException]]] = [
 ]
 
 
-def told(error: BaseException) -> str:
-    """How a process ended, as JSON: for another one to raise, which is `retold`."""
+def serialise(error: BaseException) -> str:
+    """Serialise an exception as JSON so that another process can raise it again."""
     kind = next((kind for kind, known in KINDS if isinstance(error, known)), "alone")
     end = {"kind": kind, "line": error_line(error), "signum": getattr(error, "signum", int(signal.SIGINT))}
     return json.dumps(end | {"time": time.time(), "trace": "".join(traceback.format_exception(error))})
 
 
-def retold(end: dict[str, Any]) -> BaseException:
+def deserialise(end: dict[str, Any]) -> BaseException:
+    """Return the exception that `serialise` wrote, with its traceback as a note."""
     if end["kind"] == "stopped":
         return Stopped(end["line"], end["signum"])
     error = dict(KINDS)[end["kind"]](end["line"])
@@ -45,7 +46,7 @@ def retold(end: dict[str, Any]) -> BaseException:
 
 
 def error_line(error: BaseException) -> str:
-    """One line; what is not a message of posexp's own says which process it is from."""
+    """Return an error as one line, with rank and host unless the error is posexp's own."""
     if isinstance(error, PosexpError) or not isinstance(error, Exception):
         return str(error)
     return f"rank {place().rank} on {socket.gethostname()}: {one_line(error, 'train')}"

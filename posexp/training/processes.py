@@ -1,7 +1,7 @@
-"""Starts the processes that train one run together below this one, and watches them: `posexp train trainer.devices=N`.
+"""The parent of the processes that train one run: it starts and watches them for `posexp train trainer.devices=N`.
 
-They are told their place in torchrun's words, meet in a store that this process keeps, and leave word there of how
-they ended.
+The processes read their rank from torchrun's environment variables, meet in a store of the parent, and write their
+outcomes there.
 """
 
 import json
@@ -29,32 +29,32 @@ from posexp.storage import untrusted
 from posexp.training import distributed
 from posexp.training.distributed import check_share
 from posexp.training.meeting import HOST, loopback_store
-from posexp.training.outcome import Alone, retold, told
+from posexp.training.outcome import Alone, deserialise, serialise
 
-PATIENCE = 5.0  # seconds that the others get to end by themselves after one has died
+PATIENCE = 5.0  # seconds until the others are killed after one has died
 DONE, BEGUN = "done", "begun"
 
-Ends = dict[int, Any]  # of each process that left word: how it ended
+Ends = dict[int, Any]  # the outcome of each process that wrote one, by rank
 
 
 def wanted(config: TrainCommand) -> bool:
-    """Whether processes are to be started: not where torchrun, srun or this module has started them already."""
+    """Return whether to start processes, which torchrun, srun or this module may have done already."""
     return config.trainer.devices > 1 and place().size == 1
 
 
 def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
-    """Does `work(config)` in `trainer.devices` processes.
+    """Run `work(config)` in `trainer.devices` processes, and forward signals to them.
 
-    Raises what they raise; Alone, once all are stopped, if one dies; Misuse if there are too few GPUs or the windows of
-    a step cannot be shared out. A signal is handed on, and Stopped raised when all have ended.
+    Raises what a process raised, Stopped after a signal, Alone if a process died, and Misuse if there are too few GPUs
+    or the sequences of a step cannot be divided equally. All processes have ended then.
     """
     size = config.trainer.devices
     check_share(config, size)
     if choose_device(config.device).type == "cuda" and size > torch.cuda.device_count():
         raise Misuse(f"trainer.devices={size}, but there are {torch.cuda.device_count()} GPUs here")
     store = loopback_store()
-    command = HydraConfig.instance().cfg  # which a run's provenance names
-    with held_back():
+    command = HydraConfig.instance().cfg  # for the provenance of the run
+    with signals_blocked():
         context = torch.multiprocessing.start_processes(
             process_main, (size, store.port, work, config, command), size, join=False
         )
@@ -62,8 +62,8 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
     try:
         signum = watch(processes, store)
         codes = [process.exitcode for process in processes]
-        ends = words(store, size)
-    finally:  # what is left after one has died, or after a second Ctrl-C
+        ends = outcomes(store, size)
+    finally:  # processes still alive after one has died, or after a second Ctrl-C
         for process in processes:
             process.kill()
             process.join()
@@ -77,19 +77,19 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
 
 
 def watch(processes: list[BaseProcess], store: dist.TCPStore) -> int:
-    """Until all have ended, or for PATIENCE after one has died. Gives the signal that this process got, or 0."""
-    handed_on, died = False, None
-    with signals() as received, console.silence():  # the first process says what it does
+    """Wait until all have ended, or PATIENCE after one died. Return the signal that this process received, or 0."""
+    forwarded, died = False, None
+    with signals() as received, console.silence():  # the first process prints for all
         while alive := [process for process in processes if process.exitcode is None]:
             connection.wait([process.sentinel for process in alive], timeout=0.2)
-            ends = words(store, len(processes))
+            ends = outcomes(store, len(processes))
             stopped = [end["signum"] for end in ends.values() if end != DONE and end["kind"] == "stopped"]
             if received and not store.check([BEGUN]):
-                break  # and save them the seconds until they could listen
-            if (received or stopped) and not handed_on:
-                handed_on = True
+                break  # no process handles signals yet, so do not wait for them
+            if (received or stopped) and not forwarded:
+                forwarded = True
                 for process in alive:
-                    hand_on(process, (received or stopped)[0])
+                    forward_signal(process, (received or stopped)[0])
             gone = [rank for rank, process in enumerate(processes) if process.exitcode is not None]
             if any(rank not in ends or (ends[rank] != DONE and ends[rank]["kind"] != "stopped") for rank in gone):
                 died = died or time.monotonic()
@@ -98,27 +98,28 @@ def watch(processes: list[BaseProcess], store: dist.TCPStore) -> int:
     return received[0] if received else 0
 
 
-def hand_on(process: BaseProcess, signum: int) -> None:
-    """Every signal but SIGINT is SIGTERM to those below."""
+def forward_signal(process: BaseProcess, signum: int) -> None:
+    """Send SIGINT to a process for SIGINT, and SIGTERM for any other signal."""
     if process.exitcode is None and process.pid is not None:
         os.kill(process.pid, signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
 
-def words(store: dist.TCPStore, size: int) -> Ends:
+def outcomes(store: dist.TCPStore, size: int) -> Ends:
     return {rank: untrusted.parsed(store.get(str(rank))) for rank in range(size) if store.check([str(rank)])}
 
 
 def cause(processes: list[BaseProcess], codes: list[int | None], ends: Ends) -> BaseException | None:
-    """Why not all are done: one is gone without a word, or else the first that left one. None if all are done.
+    """Return the error of a process that died without an outcome, else the first error, or None.
 
-    `codes`: with what the processes ended by themselves."""
+    `codes` are the exit codes of the processes before any was killed.
+    """
     for rank, code in enumerate(codes):
         if code is not None and rank not in ends:
             how = f"ended with exit code {code}"
             if code < 0:
                 how = f"was killed by {signal.Signals(-code).name}"
             if code == -signal.SIGKILL:
-                how += ", as the system does where memory ends"
+                how += ", possibly because memory ran out"
             return Alone(
                 f"rank {rank} (process {processes[rank].pid}) {how}; the others are stopped, and the same command goes "
                 "on from the last checkpoint"
@@ -126,13 +127,13 @@ def cause(processes: list[BaseProcess], codes: list[int | None], ends: Ends) -> 
     errors = [end for end in ends.values() if end != DONE]
     if not errors:
         return None
-    return retold(min(errors, key=lambda end: (end["kind"] == "lost", end["time"])))
+    return deserialise(min(errors, key=lambda end: (end["kind"] == "lost", end["time"])))
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Processes that start in this block get a signal to stop only once they can take it."""
-    resource_tracker.ensure_running()  # which lets signals through when it starts
+def signals_blocked() -> Iterator[None]:
+    """Block stop signals while processes start, so that they receive them once they have handlers."""
+    resource_tracker.ensure_running()  # its start unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOPPING})
     try:
         yield
@@ -143,9 +144,12 @@ def held_back() -> Iterator[None]:
 def process_main(
     rank: int, size: int, port: int, work: Callable[[TrainCommand], object], config: TrainCommand, command: Any
 ) -> None:
-    """What each of the processes does."""
-    os.setpgid(0, 0)  # Ctrl-C is for the one that watches, which hands it on
-    for kind in set(STOPPING) - {signal.SIGTERM, signal.SIGXCPU}:  # likewise what SLURM tells all processes of a job
+    """Run `work(config)` in a child process and write the outcome to the store."""
+    os.setpgid(0, 0)  # only the parent receives Ctrl-C, and forwards it
+    for kind in set(STOPPING) - {
+        signal.SIGTERM,
+        signal.SIGXCPU,
+    }:  # likewise the signals that SLURM sends to all processes of a job
         signal.signal(kind, signal.SIG_IGN)
     heed(stop)
     here = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
@@ -159,11 +163,11 @@ def process_main(
     store.set(BEGUN, "")
     end = json.dumps(DONE)
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())  # what was held back arrives here
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())  # blocked signals arrive here
         work(config)
     except BaseException as error:
-        end = told(error)
-    for kind in (signal.SIGINT, *STOPPING):  # it is ending
+        end = serialise(error)
+    for kind in (signal.SIGINT, *STOPPING):  # the outcome is final
         signal.signal(kind, signal.SIG_IGN)
     store.set(str(rank), end)
     raise SystemExit(0 if end == json.dumps(DONE) else 1)

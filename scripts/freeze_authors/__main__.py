@@ -1,11 +1,11 @@
-"""Writes posexp/check/authors/*.json: numbers computed by other people's code, for posexp's schemes to be held against.
+"""The writer of posexp/check/authors/*.json: reference numbers from published code, to check posexp's schemes.
 
     pip install --no-deps --target /tmp/peers torchscale transformers rotary-embedding-torch x-transformers \
         PoPE-pytorch torch-einops-utils flash-linear-attention fla-core einops einx frozendict loguru regex typer
     PYTHONPATH=/tmp/peers python -m scripts.freeze_authors
 
-Only needed to add a scheme or to move to newer versions of those packages; none of them is a dependency of posexp.
-Where no package exists, the wanted numbers are the paper's formula once more, in float64.
+It is only needed to add a scheme or to use newer versions of those packages, which are no dependencies of posexp.
+Without a package, the wanted numbers are an independent float64 implementation of the paper's formula.
 """
 
 from scripts.freeze_authors import biases, content, frequencies, rotations

@@ -23,7 +23,7 @@ def by_distance(source: str, wanted: Any, n_head: int, **rest: Any) -> dict[str,
 
 
 def last_row(bias_HTT: Tensor, gap_N: list[int]) -> Tensor:
-    """[H, N]: what the last query of a square of biases gives keys that far back."""
+    """Return the bias of the last query at the distances `gap_N`, [H, N]."""
     return bias_HTT[:, -1].flip(-1)[:, gap_N]
 
 
@@ -31,7 +31,7 @@ def alibi(n_head: int) -> dict[str, Any]:
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
     gap_N = [0, 1, 2, 1000]
-    # It adds slope * key position, which is the same to a softmax: what token g gains on token 0 is lost over g tokens.
+    # Transformers adds slope * key position, which is the same under softmax, so position g gives minus the bias at g.
     wanted_HN = -build_alibi_tensor(torch.ones(1, gap_N[-1] + 1), n_head, torch.float32)[:, 0, gap_N]
     for slope, published in zip((-wanted_HN[:, 1]).tolist(), published_slopes(n_head), strict=True):
         assert math.isclose(slope, published, rel_tol=1e-6)
@@ -49,7 +49,7 @@ def partial_alibi(sloped: int, n_head: int) -> dict[str, Any]:
 
 
 def published_slopes(n_head: int) -> list[float]:
-    """The authors' get_slopes: powers of 2^(-2^(3 - log2 n)), then every other one for twice as many heads."""
+    """Return the authors' get_slopes: powers of 2^(-2^(3 - log2 n)), then every other slope of twice as many heads."""
     power = 2 ** math.floor(math.log2(n_head))
     start, between = 2 ** -(2 ** (3 - math.log2(power))), 2 ** -(2 ** (2 - math.log2(power)))
     return [start**h for h in range(1, power + 1)] + [between**h for h in range(1, 2 * (n_head - power), 2)]
@@ -75,7 +75,7 @@ def t5_transformers(buckets: int, max_distance: int, n_head: int) -> dict[str, A
         last_row(bias_HTT, DISTANCES),
         n_head,
         options={"buckets": buckets, "max_distance": max_distance},
-        weights={"table_UH": table_UH / 2**0.5},  # posexp's counts sqrt(C) times, and heads are 2 wide here
+        weights={"table_UH": table_UH / 2**0.5},  # posexp scales the table by sqrt(C), with C = 2 here
         tolerance=1e-6,
     )
 
@@ -84,7 +84,9 @@ def t5_x_transformers(n_head: int) -> dict[str, Any]:
     from x_transformers.x_transformers import RelativePositionBias
 
     table_UH = drawn(32, n_head, seed=5)
-    relative = RelativePositionBias(scale=2**0.5, causal=True, heads=n_head)  # sqrt of a head's width, as it is used
+    relative = RelativePositionBias(
+        scale=2**0.5, causal=True, heads=n_head
+    )  # sqrt of the head width, as in x-transformers
     with torch.no_grad():
         relative.relative_attention_bias.weight.copy_(table_UH)
         bias_HTT = relative(DISTANCES[-1] + 1, DISTANCES[-1] + 1)
@@ -116,7 +118,7 @@ def cpb(log_distance: bool) -> dict[str, Any]:
 
 
 def mlp_weights(sizes: list[int], seed: int, scale: float = 0.5) -> dict[str, Tensor]:
-    """Of an nn.Sequential `mlp` with an activation after every layer but the last."""
+    """Return weights of an nn.Sequential `mlp` with an activation after every layer but the last."""
     weights = {}
     for index, (before, after) in enumerate(itertools.pairwise(sizes)):
         weights[f"mlp.{2 * index}.weight"] = drawn(after, before, seed=seed + 10 * index, scale=scale)
@@ -130,7 +132,7 @@ def pairs(weights: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 def kerple_log() -> dict[str, Any]:
-    """The third head's parameters are below their least value, which holds instead."""
+    """Return a case in which the third head's parameters are below their minimum and so clamped to it."""
     r1_H, r2_H = np.array([0.3, 1.7, 0.001]), np.array([0.9, 0.05, -0.2])
     gap_N = np.array(DISTANCES)
     least = 0.01
@@ -140,7 +142,7 @@ def kerple_log() -> dict[str, Any]:
 
 
 def kerple_power() -> dict[str, Any]:
-    """The third head's parameters are outside of what is allowed, whose ends hold instead."""
+    """Return a case in which the third head's parameters are outside their range and so clamped to it."""
     r1_H, r2_H = np.array([0.3, 0.7, 0.001]), np.array([1.3, 0.4, 2.5])
     gap_N = np.array(DISTANCES)
     wanted_HN = -np.maximum(r1_H, 0.01)[:, None] * gap_N ** np.clip(r2_H, 0.01, 2.0)[:, None]
@@ -158,7 +160,7 @@ def sandwich(d_model: int, n_head: int) -> dict[str, Any]:
 
 
 def fire(train_length: int, threshold: float) -> dict[str, Any]:
-    """`threshold` is in training lengths, and its sign does not matter."""
+    """Return a case of FIRE. `threshold` is in training lengths, and its sign does not matter."""
     c, W, n_head, least = 0.25, 32, 3, 1e-6
     weights = mlp_weights([1, W, n_head], seed=7)
     query_Q, key_K = np.array([40, 63, 64, 65, 100, 1000]), np.array([0, 3, 17, 39, 40])

@@ -1,4 +1,4 @@
-"""How a frozen case is put together; what posexp/check/authors/__init__.py reads.
+"""The format of a frozen case, which posexp/check/authors/__init__.py reads.
 
 Shape suffixes: P positions, C channels of a head.
 """
@@ -21,13 +21,13 @@ DISTANCES = [0, 1, 2, 3, 7, 15, 16, 17, 19, 31, 63, 64, 111, 112, 113, 127, 128,
 
 
 def drawn(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
-    """Normal numbers of three decimals, float32: short in JSON, and the same to every reader."""
+    """Return normal float32 numbers rounded to three decimals, which are short and exact in JSON."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(*shape, generator=generator) * scale * 1000).round() / 1000
 
 
 def plain(values: Any) -> Any:
-    """Nested lists of numbers with seven significant digits."""
+    """Return nested lists of numbers with seven significant digits."""
     if isinstance(values, Tensor):
         values = values.detach().tolist()
     if isinstance(values, np.ndarray):
@@ -65,7 +65,7 @@ def case(
 
 
 def logits(q_PC: Tensor, k_PC: Tensor) -> list[Tensor]:
-    """q . k of every query with the keys at and before it in the list."""
+    """Return q . k of every query with the keys at and before its index."""
     return [row_P[: index + 1] for index, row_P in enumerate(q_PC.double() @ k_PC.double().T)]
 
 
@@ -74,12 +74,12 @@ def query_and_key(C: int) -> tuple[Tensor, Tensor]:
 
 
 def everywhere(x_C: Tensor) -> Tensor:
-    """The same vector at every position up to the last one wanted, [T, C]."""
+    """Return the same vector at every position up to the last of POSITIONS, [T, C]."""
     return x_C.expand(POSITIONS[-1] + 1, -1).contiguous()
 
 
 def halves(x_C: Tensor) -> Tensor:
-    """Interleaved channels in half-split order, which is that of posexp."""
+    """Return interleaved channels in the half-split order of posexp."""
     return torch.cat((x_C[0::2], x_C[1::2]))
 
 
@@ -88,7 +88,7 @@ def of(package: str, where: str) -> str:
 
 
 def lone_module(package: str, path: str) -> ModuleType:
-    """A file of an installed package without the package around it, which may ask for a GPU's libraries."""
+    """Import one file of an installed package without the package itself, which may need GPU libraries."""
     spec = importlib.util.find_spec(package)
     assert spec is not None and spec.submodule_search_locations
     name = f"{package}_{path}".replace("/", "_").removesuffix(".py")

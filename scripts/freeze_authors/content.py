@@ -1,4 +1,4 @@
-"""Schemes that read content, as the output of their whole attention.
+"""Schemes that read content, compared by the output of attention.
 
 Shape suffixes: B batch (one), H heads, T tokens, Q query tokens, K key tokens, C channels of a head, D width of the
 residual stream, P entries of a table, R rank, W width of an MLP.
@@ -24,13 +24,13 @@ def attend_case(source: str, wanted_HTC: Tensor, **rest: Any) -> dict[str, Any]:
 
 
 def with_bias(bias_HTT: Tensor) -> Tensor:
-    """[H, T, C]: causal softmax attention with a bias, in float64."""
+    """Return causal softmax attention with a bias in float64, [H, T, C]."""
     logits_HTT = Q_HTC.double() @ K_HTC.double().transpose(-1, -2) * C**-0.5 + bias_HTT
     return logits_HTT.masked_fill(FUTURE_TT, -torch.inf).softmax(-1) @ V_HTC.double()
 
 
 def heads_last(x_HTC: Tensor) -> Tensor:
-    """[1, T, H, C], as fla has it."""
+    """Return [1, T, H, C], the layout of fla."""
     return x_HTC.transpose(0, 1)[None]
 
 
@@ -69,7 +69,7 @@ def cable() -> dict[str, Any]:
 
 
 def cope(max_pos: int) -> dict[str, Any]:
-    """`max_pos` of 4 is soon reached, one of 64 never."""
+    """Return a case of CoPE. The input reaches max_pos=4 early and max_pos=64 never."""
     from x_transformers.attend import Attend
     from x_transformers.x_transformers import CoPE
 
@@ -85,7 +85,7 @@ def cope(max_pos: int) -> dict[str, Any]:
 
 
 def dape(options: dict[str, Any], bias_HTT: Tensor, weights: dict[str, Tensor]) -> dict[str, Any]:
-    """DAPE over a bias by distance."""
+    """Return a case of DAPE over a bias by distance."""
     W = 32
     first_WG, bias_W = drawn(W, 2 * H, seed=40, scale=0.5), drawn(W, seed=41, scale=0.5)
     last_HW, bias_H = drawn(H, W, seed=42, scale=0.5), drawn(H, seed=43, scale=0.5)
@@ -104,7 +104,7 @@ def dape(options: dict[str, Any], bias_HTT: Tensor, weights: dict[str, Tensor]) 
 
 
 def gap() -> Tensor:
-    """[T, T]: distances back, none into the future."""
+    """Return distances to earlier tokens, and 0 for later ones, [T, T]."""
     index_T = torch.arange(T)
     return (index_T[:, None] - index_T).clamp(min=0).double()
 
@@ -121,7 +121,7 @@ def dape_kerple() -> dict[str, Any]:
 
 
 def stick_breaking(remainder: bool) -> dict[str, Any]:
-    """The authors' kernel gives the remainder beside the output; their language models add it to the query's value."""
+    """Return a case, with the remainder that the authors' language models add to the query's value."""
     naive = lone_module("fla", "ops/stickbreaking_attn/naive.py")
     out_1THC, left_1TH = naive.naive_stickbreaking_attn(*map(heads_last, (Q_HTC, K_HTC, V_HTC)))
     if remainder:
@@ -132,9 +132,9 @@ def stick_breaking(remainder: bool) -> dict[str, Any]:
 
 
 def path(conv: bool) -> dict[str, Any]:
-    """`w` and `beta` as in the authors' layer, layers/path_attn.py, whose kernels need a GPU; then their reference.
+    """Return a case of PaTH from the authors' reference implementation.
 
-    `conv` is their use_w_shortconv.
+    `w` and `beta` are computed as in layers/path_attn.py, whose kernels need a GPU. `conv` is its use_w_shortconv.
     """
     naive = lone_module("fla", "ops/path_attn/naive.py")
     R, kernel = 4, 3
@@ -167,7 +167,7 @@ def path(conv: bool) -> dict[str, Any]:
 
 
 def householder(w_THC: Tensor, beta_TH: Tensor) -> Tensor:
-    """[H, T, C]: the paper's own words, q_m^T H_m ... H_(n+1) k_n with H = I - beta w w^T, product by product."""
+    """Return attention with the paper's logits q_m^T H_m ... H_(n+1) k_n, where H = I - beta w w^T, [H, T, C]."""
     logits_HTT = torch.zeros(H, T, T, dtype=torch.float64)
     for head in range(H):
         for query in range(T):

@@ -1,4 +1,4 @@
-"""Changes to a rotary scheme's frequencies after training, without retraining.
+"""Transforms that change the frequencies of a trained rotary scheme.
 
 Shape suffixes: I pairs of channels.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts.freeze_authors.common import Makers, of, plain
 
-# (rotary_dim, train_length, how many times as long); the last is as small as model=tiny
+# (rotary_dim, train_length, evaluated length / train_length); the last is the size of model=tiny
 SIZES = [(64, 512, 4.0), (64, 1024, 2.0), (32, 128, 16.0)]
 LARGE = (128, 4096, 8.0)
 

@@ -1,4 +1,4 @@
-"""Schemes that turn queries and keys, and sinusoids.
+"""Schemes that rotate queries and keys, and sinusoids.
 
 Shape suffixes: B batch, H heads, P positions, T tokens, C channels of a head, R rotated channels, D width, I pairs.
 """
@@ -81,7 +81,7 @@ def p_rope(C: int, p: float) -> dict[str, Any]:
 
 
 def phases(C: int) -> Tensor:
-    """Some inside [-2 pi, 0], some outside it."""
+    """Return phases, some inside [-2 pi, 0] and some outside."""
     return -drawn(1, C, seed=3, scale=4.0).abs() + 0.5
 
 

@@ -78,18 +78,18 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["label=a(b"], "'label=a(b' is not key=value; special characters need quotes"),
         (["--lengths", "0"], "evaluation length 0 must be at least 1"),
         (["--lengths", "16,-5"], "evaluation length -5 must be at least 1"),
-        (["--lengths", "16,many"], "--lengths takes whole numbers, as in --lengths 512,2048,8192; not '16,many'"),
+        (["--lengths", "16,many"], "--lengths takes whole numbers, as in --lengths 512,2048,8192, got '16,many'"),
         (["--lengths", ""], "--lengths takes whole numbers"),
         (["--lengths", "1.5"], "--lengths takes whole numbers"),
         (["--lengths"], "--lengths needs a value"),
-        (["--lengths", "16,32,16"], "evaluation length 16 is given more than once"),
+        (["--lengths", "16,32,16"], "evaluation length 16 must not be repeated"),
         (["eval.lengths=[]"], "eval.lengths is empty"),
         (["eval.protocols=[perplexity]"], "unknown protocol 'perplexity'; choose from same_targets"),
-        (["eval.protocols=[]"], "eval.protocols is empty"),
+        (["eval.protocols=[]"], "eval.protocols must name at least one"),
         (["model.d_model=30"], "15 of a head's 15"),
-        (["model.n_head=3"], "model.d_model=32 is not divisible by model.n_head=3"),
-        (["train.batch_tokens=100"], "train.batch_tokens=100 is not a multiple of train.length=16"),
-        (["train.accumulate=3"], "train.accumulate=3 does not divide the 16 windows"),
+        (["model.n_head=3"], "model.d_model=32 must be divisible by model.n_head=3"),
+        (["train.batch_tokens=100"], "train.batch_tokens=100 must be a multiple of train.length=16"),
+        (["train.accumulate=3"], "train.accumulate=3 must divide the 16 sequences"),
         (["data.document_start='('"], "is not a regular expression"),
         (["data.paths=null"], "data=files needs data.paths"),
         (["data.paths=gone"], "data.paths: there is no file gone"),
@@ -108,14 +108,14 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["scheme=dape", "scheme@scheme.inner=rope"], "adds no bias that DAPE could adapt"),
         (["scheme.layout=round"], "layout: Invalid value 'round', expected one of [half, interleaved]"),
         (["window=slide"], "no window 'slide', did you mean 'sliding'?; there are alternate, bca, full"),
-        (["window.size=4"], "window.size: no window is chosen, which would be what a token sees"),
+        (["window.size=4"], "window.size: no window is chosen (the attention window"),
         (["window=sliding", "window.size=0"], "window.size=0 must be at least 1"),
         (["transform=yarn"], "transforms change a trained run: train first, then posexp eval"),
         (["results=empty.txt"], "cannot write to empty.txt/default/rope-s0-"),
         (["data.cache=empty.txt"], "choose another folder with data.cache"),
-        ([f"results={'long/' * 800}"], "and at most 3,496 leave room for the files below it: choose a shorter one"),
+        ([f"results={'long/' * 800}"], "which must be at most 3,496 because of the files below it"),
         ([f"data.cache={'long/' * 800}"], "data.cache makes a path of 4,"),
-        ([f"results=a/{'x' * 256}"], "has a name of more than 255 bytes"),
+        ([f"results=a/{'x' * 256}"], "must be at most 255 bytes"),
         (["-m", "seed=0,1", f"results={'long/' * 800}"], "results makes a path of 4,"),
         (["scheme=sinusoidal", "scheme.base=0"], "scheme.base=0.0 must be above 0"),
         (["scheme=xpos", "scheme.scale_base=0"], "scheme.scale_base=0.0 must be above 0"),
@@ -124,8 +124,8 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["train.clip=null"], "train.clip: "),
         (["train.accumulate=0"], "train.accumulate=0 must be at least 1"),
         (["train.checkpoint_every=0"], "train.checkpoint_every=0 must be at least 1"),
-        (["eval.targets=0"], "eval.targets=0 must be at least 1; null: all there are"),
-        (["eval.targets=-1"], "eval.targets=-1 must be at least 1; null: all there are"),
+        (["eval.targets=0"], "eval.targets=0 must be at least 1; null: no bound"),
+        (["eval.targets=-1"], "eval.targets=-1 must be at least 1; null: no bound"),
         (["trainer.devices=-1"], "trainer.devices=-1 must be at least 1"),
     ],
 )
@@ -159,7 +159,7 @@ def test_a_stride_longer_than_the_shortest_length_is_refused(finished):
 
 def test_a_run_of_posexp_knows_its_training_length(finished):
     refused = here(*EVAL, "train_length=32", cwd=finished).refusal()
-    assert "train_length=32 is for hf=…: runs of posexp know theirs" in refused
+    assert "train_length=32 needs hf=…: runs of posexp store their training length" in refused
 
 
 def test_there_must_be_a_finished_run_to_evaluate(finished):

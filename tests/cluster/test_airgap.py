@@ -202,4 +202,4 @@ def test_a_bundle_installs_and_runs_without_a_network(tmp_path_factory, tmp_path
     assert answer.out.startswith(str(node / "posexp")), answer
     assert loss_of(run_of(node)) == loss_of(run_of(here))
     wrong = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=60)
-    assert wrong.returncode == 1 and wrong.stderr == "bundle: bundle is there already: name a new folder\n"
+    assert wrong.returncode == 1 and wrong.stderr == "bundle: bundle exists: choose a new folder\n"

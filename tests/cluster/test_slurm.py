@@ -225,5 +225,5 @@ def test_a_cancelled_job_saves_and_is_not_put_back(story: Story, cluster: Cluste
 
 def test_what_slurm_refuses_is_told_in_one_line(cluster: Cluster) -> None:
     refused = cluster.sweep("seed=4", "group=refused", "hydra.launcher.partition=nosuch").refusal()
-    assert "SLURM does not take the jobs: " in refused and "invalid partition specified: nosuch" in refused
+    assert "SLURM rejected the jobs: " in refused and "invalid partition specified: nosuch" in refused
     assert lines(cluster.table("refused"))[0][1] == "waiting"

@@ -73,7 +73,7 @@ def test_lists_ranges_globs_and_choices_of_an_experiment_are_swept(folder):
     refused = here("train", "-m", *TINY, "seed=1,2", cwd=folder).refusal()
     assert "choose a scheme with +scheme=<name>" in refused
     refused = here("train", "-m", "+scheme=rope", RATES, *TINY, cwd=folder).refusal()
-    assert "an interval is for Optuna to choose from: add hydra/sweeper=optuna" in refused
+    assert "only Optuna can sweep an interval: add hydra/sweeper=optuna" in refused
 
 
 @needs_optuna
@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_is_a_result_and_is_not_found_out_twice(folder
     assert best(folder)["best_params"] == {"train.lr": 3e-2}
     again = study(folder, 4, rates=rates)
     assert again.code == 0 and "training from step" not in again.err
-    assert "found before" in again.err and best(folder)["best_params"] == {"train.lr": 3e-2}
+    assert "in an earlier trial" in again.err and best(folder)["best_params"] == {"train.lr": 3e-2}
 
 
 @needs_optuna
@@ -116,7 +116,7 @@ def test_what_a_study_cannot_do_is_said_before_anything_is_trained(folder):
     refused = study(folder, 2, "eval.lengths=[8]").refusal()
     assert "keep same_targets in eval.protocols and 16 in eval.lengths" in refused
     assert "each has values of its own: for s in rope alibi; do posexp" in study(folder, 2, "+scheme=xpos,t5").refusal()
-    assert "would choose the luckiest" in study(folder, 2, "seed=0,1").refusal()
+    assert "would select the luckiest seed" in study(folder, 2, "seed=0,1").refusal()
     assert "data.paths: there is no file nowhere" in study(folder, 2, "data.paths=nowhere").refusal()
     assert not runs_of(folder)
 

@@ -378,7 +378,7 @@ def test_a_store_named_by_its_key_needs_no_text(tmp_path):
         with pytest.raises(Misuse, match=f"was built with another {different}$"):
             load_store(asked, quietly)
     for wrong in ("../x", "ABC", "0" * 15, ""):
-        with pytest.raises(Misuse, match="is no name of a token store"):
+        with pytest.raises(Misuse, match="must be 16 hex digits, got"):
             config(tmp_path, folder, store=wrong)
 
 

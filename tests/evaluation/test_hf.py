@@ -578,7 +578,7 @@ def wrong(made, into: Path, name: str) -> Path:
         ("llama", ["window=sinks"], "LlamaForCausalLM has no other window than 'full'"),
         ("llama", ["+transform=logn"], "logn(from=64) has no equivalent in transformers"),
         ("llama", ["train_length=0"], "train_length=0 must be at least 1"),
-        ("llama", ["--runs", "rope-*"], "and hf=… is a checkpoint: say one of the two"),
+        ("llama", ["--runs", "rope-*"], "--runs and hf=… cannot be combined"),
         ("llama", ["hf.bos=true"], "has no beginning token (BOS); leave hf.bos out"),
         ("llama", ["hf.bos=yes"], "hf.bos=yes must be auto, true or false"),
         ("llama", ["eval.protocols=[rolling]"], "this tokenizer has neither: choose per_document"),

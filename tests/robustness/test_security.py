@@ -472,12 +472,12 @@ def test_unpacking_writes_over_nothing_and_outside_of_nothing(group):
     assert here("report", cwd=group).code == 0 and publish("default", "study", cwd=group)[0] == 0
     (group / "results" / "study" / run_of(group).name).mkdir(parents=True)
     code, said = publish("--unpack", "study", cwd=group)
-    assert code == 2 and "is there already" in said
+    assert code == 2 and "exists: unpack into another folder" in said
     lines = group / "results" / "studies" / "study" / "runs.jsonl"
     name = {**untrusted.parsed(lines.read_bytes().splitlines()[0]), "name": "../../escape"}
     lines.write_bytes(jsonl.sealed_line({key: value for key, value in name.items() if key != checksum.KEY}))
     code, said = publish("--unpack", "study", "elsewhere", cwd=group)
-    assert code == 2 and "no plain folder name" in said and not (group / "elsewhere").exists()
+    assert code == 2 and "must be a plain folder name" in said and not (group / "elsewhere").exists()
 
 
 # ---- what is printed and drawn
@@ -562,7 +562,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("device: auto\ndata: {task_size: 900719925474}\nlabel: a\nscheme: a\n", "must be at most 1048576"),
         (
             f"device: auto\neval: {{lengths: {list(range(1, 1500))}}}\nlabel: a\nscheme: a\n",
-            "at most 1000 are evaluated",
+            "must have at most 1000 lengths",
         ),
     ],
 )

@@ -410,8 +410,8 @@ def test_an_error_in_one_process_names_it_and_stops_the_others(corpus, tmp_path)
 @pytest.mark.parametrize(
     ("words", "environment", "message"),
     [
-        (["trainer.devices=3"], {}, "3 processes cannot share the 16 windows of a step equally"),
-        (["trainer.devices=4", "train.accumulate=8"], {}, "the 2 windows of a piece of a step"),
+        (["trainer.devices=3"], {}, "3 processes cannot share the 16 sequences of a step equally"),
+        (["trainer.devices=4", "train.accumulate=8"], {}, "the 2 sequences of a micro-batch"),
         (["trainer.devices=0"], {}, "trainer.devices=0 must be at least 1"),
         (["trainer.strategy=dp"], {}, "trainer.strategy"),
         (["trainer.devices=4"], {"RANK": "0", "WORLD_SIZE": "2"}, "torchrun or srun has started 2 processes"),

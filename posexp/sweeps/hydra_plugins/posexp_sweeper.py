@@ -1,7 +1,7 @@
-"""Hydra's own sweeper, which starts of posexp's cells those that are missing (posexp/sweeps/plan.py).
+"""A sweeper that starts the missing cells of a sweep (posexp/sweeps/plan.py).
 
-Hydra takes plugins from packages of this name alone, which have no __init__.py: other projects have one, too.
-posexp/cli/main.py puts the folder above on the path.
+Hydra loads plugins from the namespace package `hydra_plugins`, which has no __init__.py because other projects share
+the name. posexp/cli/main.py puts the parent folder on the path.
 """
 
 import sys
@@ -16,7 +16,7 @@ from omegaconf import open_dict
 
 
 class CellSweeper(BasicSweeper):
-    """`detach`: another process does it, and this one ends."""
+    """Hydra's basic sweeper, limited to missing cells. With `detach`, another process runs the sweep."""
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None, detach: bool = False):
         super().__init__(max_batch_size, params)
@@ -33,16 +33,16 @@ class CellSweeper(BasicSweeper):
         (cells,) = super().split_arguments(overrides, None)
         todo = missing(cells, self.compose, elsewhere=self.on_slurm)
         self.run_of = {tuple(words): run for words, run in todo}
-        left = [words for words, _ in todo]
-        if self.detach and left:
+        cells = [words for words, _ in todo]
+        if self.detach and cells:
             words = [word for word in sys.argv[1:] if word != "hydra.sweeper.detach=true"]
             detach(Path(str(self.config.hydra.sweep.dir)), ["train", *words])
-        if self.detach or not left:
+        if self.detach or not cells:
             return []
-        return list(self.split_overrides_to_chunks(left, max_batch_size))
+        return list(self.split_overrides_to_chunks(cells, max_batch_size))
 
     def _parse_config(self) -> list[str]:
-        """What a config sweeps in hydra.sweeper.params, as it would be typed."""
+        """Return the overrides of hydra.sweeper.params as they would be typed."""
         from posexp.config.overrides import settle
 
         return settle("train", super()._parse_config())
@@ -63,7 +63,7 @@ class CellSweeper(BasicSweeper):
             HydraConfig.instance().cfg = before
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
-        """Just before it is launched: each cell is told what its job in SLURM can be recognised by."""
+        """Return the next batch of cells. On SLURM, first record in each run folder the mark of its job."""
         from posexp.jobs.slurm import GUARD, submit
 
         batch = super().get_job_batch()
@@ -76,7 +76,7 @@ class CellSweeper(BasicSweeper):
         return batch
 
     def validate_batch_is_legal(self, batch: Any) -> None:
-        """It is, since split_arguments."""
+        """Accept the batch, which split_arguments has checked."""
 
     def sweep(self, arguments: list[str]) -> Any:
         from posexp.sweeps.plan import explained
@@ -84,6 +84,6 @@ class CellSweeper(BasicSweeper):
         try:
             return super().sweep(arguments)
         except Exception as error:
-            if told := explained(error):
-                raise told from error
+            if explanation := explained(error):
+                raise explanation from error
             raise
