@@ -176,7 +176,7 @@ def test_a_length_for_which_memory_gives_out_is_a_row_that_says_so_and_the_rest_
     tally(
         "memory gives out at a long length (`RLIMIT_AS`)",
         count,
-        "that row, which says so; it is measured when there is room",
+        "that row, which reports it; it is measured when there is room",
     )
 
 

@@ -144,7 +144,7 @@ def test_without_file_locks_a_run_is_still_one_process_at_a_time_and_a_dead_one_
     )
     name = errno.errorcode[error]
     tally(
-        f"no file locks: `flock` answers {name}", 1, "nothing: a second process is refused, a dead holder passed over"
+        f"no file locks: `flock` answers {name}", 1, "nothing: a second process is refused, a dead holder skipped"
     )
 
 
