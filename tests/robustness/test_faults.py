@@ -176,7 +176,7 @@ def test_a_length_for_which_memory_gives_out_is_a_row_that_says_so_and_the_rest_
     tally(
         "memory gives out at a long length (`RLIMIT_AS`)",
         count,
-        "that row, which says so; it is measured when there is room",
+        "that row, which reports it; it is measured when there is room",
     )
 
 
@@ -203,7 +203,7 @@ def test_wandb_killed_in_the_middle_of_training_is_one_line_and_the_run_goes_on(
         assert said.count("wandb is skipped; metrics.jsonl has everything") == 1, said
         assert Run(only(world / f"wandb-{n}")).status()["step"] == 400
         assert [step for step, _ in losses_of(only(world / f"wandb-{n}"))][-1] == 400
-    tally("wandb's process killed in the middle of training", count, "wandb's copy, as a line says; the run goes on")
+    tally("wandb's process killed in the middle of training", count, "wandb's copy, as a line says; the run continues")
 
 
 def below(pid: int) -> list[int]:

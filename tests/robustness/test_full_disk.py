@@ -106,5 +106,5 @@ def test_a_disk_that_fills_up_ends_a_command_in_one_line_and_with_room_it_goes_o
     tally(
         "disk full (a tmpfs of a few pages)",
         found.total(),
-        f"what did not fit; with room the command goes on to equal bits. Hit: {kinds}",
+        f"what did not fit; with room the command resumes to equal bits. Hit: {kinds}",
     )

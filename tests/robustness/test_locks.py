@@ -80,7 +80,7 @@ def test_two_launchers_that_race_for_the_same_cells_train_each_once(world):
             cells = text.count("training from") + text.count("already trained") + len(lines)
             assert cells == 2 and code == bool(lines), text
         shutil.rmtree(world / f"race-{n}")
-    how = f"{refused} times the loser said in a line who has the cell and went on, {late} times it found it trained"
+    how = f"{refused} times the loser said in a line who has the cell and continued, {late} times it found it trained"
     tally("two launchers race for the same two cells", count, f"nothing: each cell trained once; {how}")
 
 
@@ -144,9 +144,7 @@ def test_without_file_locks_a_run_is_still_one_process_at_a_time_and_a_dead_one_
         in start(*words, cwd=world, before=before).complaint()
     )
     name = errno.errorcode[error]
-    tally(
-        f"no file locks: `flock` answers {name}", 1, "nothing: a second process is refused, a dead holder passed over"
-    )
+    tally(f"no file locks: `flock` answers {name}", 1, "nothing: a second process is refused, a dead holder skipped")
 
 
 def run_status(run: Path) -> str:
