@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_TABLES, MAX_CURVES = 500, 500
 SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking") for kind in ("png", "svg")}
 
-__all__ = ["COLUMNS", "Cell", "Table", "tables", "write"]
+__all__ = ["COLUMNS", "Cell", "Table", "tables", "write_report"]
 
 
 def write_report(

@@ -141,6 +141,7 @@ def test_flex_equals_the_dense_path(scheme: str, window: str, T: int) -> None:
     torch.testing.assert_close(got.double(), wanted, rtol=0, atol=5e-6)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_compiled_flex_kernel_skips_blocks_and_equals_the_dense_path() -> None:
     """The real kernel, in the form that PyTorch has for a CPU. Here it reads the lists of blocks."""

@@ -139,6 +139,7 @@ def test_a_wrong_configuration_is_refused_by_a_fresh_process_too(corpus):
     assert "is odd" in answer.refusal() and answer.out == "" and len(answer.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_length_beyond_every_document_names_the_longest_possible(finished):
     before = files_of(finished / "results")
     refused = here("eval", "--lengths", "16,100000", "wandb.mode=disabled", cwd=finished).refusal()

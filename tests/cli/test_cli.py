@@ -141,6 +141,7 @@ def test_what_was_meant_is_said_in_one_line(tmp_path, line, says):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_traceback_is_shown_only_when_asked_for(tmp_path):
     words = ["train", "+scheme=rope", *TINY]
     assert "no file text" in posexp(*words, cwd=tmp_path).refusal()
@@ -165,6 +166,7 @@ def test_help_lists_choices_and_knobs_in_a_fresh_process_without_torch(tmp_path)
     assert "transform" not in shown and max(map(len, answer.out.splitlines())) <= 88
 
 
+@pytest.mark.slow
 def test_help_shows_the_groups_of_the_command_alone_and_those_of_ones_own(own):
     assert "Named choices" not in here("compare", "--help", cwd=own).out
     shown = here("eval", "--help", cwd=own).out
@@ -239,6 +241,7 @@ def test_in_a_sweep_a_job_that_fails_ends_alone(finished):
     assert state.keys() >= {"failed", "done"} and state["done"].endswith("16")
 
 
+@pytest.mark.slow
 def test_a_scheme_of_ones_own_trains_and_evaluates(own):
     write_texts(own / "text")
     own_dir = ["--config-dir", "own"]
@@ -254,6 +257,7 @@ def test_a_scheme_of_ones_own_trains_and_evaluates(own):
     assert "every other position" in here("schemes", *own_dir, cwd=own).out
 
 
+@pytest.mark.slow
 def test_eval_measures_every_finished_run_once(finished):
     unfinished = run_of(finished).with_name("alibi-s0-00000000")
     unfinished.mkdir()

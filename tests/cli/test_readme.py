@@ -40,6 +40,7 @@ def test_every_knob_that_is_named_exists():
     assert named <= known
 
 
+@pytest.mark.slow
 def test_the_example_scheme_trains_from_outside(tmp_path):
     code = re.search(r"```python\n# posexp/schemes/resonance.py\n(.*?)```", README, re.S)
     options = re.search(r"```yaml\n(.*?)```", README, re.S)

@@ -13,12 +13,15 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
 from support import hostile
 from support.command import here, publish
 
 from posexp.config.digest import digest
 from posexp.evaluation.rows import read_rows
 from posexp.runs.run import Run, find_runs
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "train.length=32", "train.batch_tokens=256"]

@@ -84,6 +84,7 @@ def test_text_and_counts_in_a_config_of_the_users(tmp_path):
     assert made["eval"]["lengths"] == [1000, 2000] and made["scheme"]["base"] == 10_000
 
 
+@pytest.mark.slow
 def test_text_in_sweeps_and_in_what_is_stored_and_read_again(tmp_path):
     write_texts(tmp_path / "text")
     (tmp_path / "mine" / "scheme").mkdir(parents=True)

@@ -41,7 +41,10 @@ def cut_off(wire: str) -> list[str] | None:
 
 
 CUT = {wire: cut_off(wire) for wire in WIRES}
-pytestmark = pytest.mark.skipif(None in CUT.values(), reason="needs unshare, ip and the right to use them")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(None in CUT.values(), reason="needs unshare, ip and the right to use them"),
+]
 
 
 def alone(wire: str, *words: str | Path, cwd: Path, **environment: str) -> Answer:

@@ -23,6 +23,7 @@ NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
 ABSENT = [program for program in NEEDED if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.slurm,
     pytest.mark.skipif(bool(ABSENT), reason=f"no {', '.join(ABSENT)}: apt-get install slurm-wlm munge"),
     pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="starting SLURM needs root"),

@@ -20,6 +20,8 @@ from posexp.runs.status import Cell, cell
 from posexp.storage import jsonl
 from posexp.sweeps.launchers import threads
 
+pytestmark = pytest.mark.slow
+
 SHORT = [*TINY, "train.tokens=1000", "--lengths", "16"]
 
 

@@ -216,6 +216,7 @@ def test_the_standard_library_is_read_without_tests_copies_and_empty_files(tmp_p
         stdlib.read_stdlib(tmp_path / "pkg" / "nothing")
 
 
+@pytest.mark.slow
 def test_the_running_standard_library_becomes_a_store(tmp_path):
     setting = DataConfig(cache=str(tmp_path))
     store = load_store(setting, quietly)

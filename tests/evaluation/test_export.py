@@ -116,6 +116,7 @@ def finished(tmp_path_factory, tmp_path) -> Path:
     return world(tmp_path_factory, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_exported_run_is_evaluated_to_the_rows_of_the_run(finished):
     run = run_of(finished)
     answer = here("export", "rope-s0-*", cwd=finished)
@@ -157,6 +158,7 @@ def test_what_has_no_equal_is_refused_and_the_others_are_exported(finished):
     assert answer.code == 0 and answer.out.count("export") == 1 and "learned-s0-" in answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -368,6 +368,7 @@ def test_without_a_training_length_the_shortest_length_asked_for_counts(made, te
     assert "its config does not state the training length, 48 is assumed: set train_length=" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
     folder = world(tmp_path_factory, tmp_path)
     words = ["eval", "--lengths", "64,128,256", f"hf={made('gpt2-short')}", *WORDS]
@@ -614,6 +615,7 @@ def test_a_hub_out_of_reach_is_said_at_once(text, tmp_path):
     assert "the Hugging Face hub cannot be reached for a model of that name" in answer.refusal()
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hubs_cache_is_evaluated_without_network(made, text, tmp_path):
     cached, commit = tmp_path / "hf" / "hub" / "models--some--model", "0123456789abcdef0123456789abcdef01234567"
     shutil.copytree(made("llama"), cached / "snapshots" / commit)

@@ -21,6 +21,8 @@ from posexp.config.components import read_options
 from posexp.config.sections import AttentionPath, Device, Mlp, ModelConfig, Precision, config_dir
 from posexp.model.decoder import build_decoder
 
+pytestmark = pytest.mark.slow
+
 TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "vocab_size=257", "batch=2", "length=16", "threads=1"]
 SETTINGS = Settings(
     model=ModelConfig(d_model=32, n_layer=1, n_head=2),

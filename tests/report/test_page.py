@@ -23,6 +23,8 @@ from posexp.report.page import RunCard, page
 from posexp.report.tables import Table, tables
 from posexp.report.verdict_table import MARKS, in_percent
 
+pytestmark = pytest.mark.slow
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")
 

@@ -30,7 +30,7 @@ from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.statistics import Estimate, estimate
 from posexp.evaluation.verdicts import Pairs, Place, Verdict
-from posexp.output.style import looks, looks_of, wrapped
+from posexp.output.style import Look, looks_of, wrapped
 from posexp.output.ticks import both_sides, log_ticks, tick_text, y_ticks
 from posexp.report import COLUMNS, Table, change, curves, ranking, tables, verdict_table, write_report
 from posexp.report.answer import answer
@@ -41,6 +41,10 @@ from posexp.report.page import page as page_of
 from posexp.report.table import how_to_read, print_tables, report_markdown
 from posexp.report.ticks import tick_labels, ticks_of
 from posexp.report.verdict_table import in_percent
+
+
+def looks(shown: list[Table]) -> dict[str, Look]:
+    return looks_of(curve for table in shown for curve in table.curves)
 
 
 def row(run: str, length: int, ppl: float | None, status: str = "ok", **other: Any) -> dict[str, Any]:

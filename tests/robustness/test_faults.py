@@ -36,6 +36,8 @@ from posexp.runs import checkpoint
 from posexp.runs.run import Run
 from posexp.storage import atomic, jsonl
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ["train", "+scheme=rope", *SMALL]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from support.faults import SMALL, assert_same_rows, dice, losses_of, only, start, tally, times, weights_of, write_text
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="mounting a file system takes root"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a file system takes root"),
+]
 TRAIN = ["train", "+scheme=rope", *SMALL, "train.tokens=5120"]
 EVAL = ["eval", "wandb.mode=disabled", "device=cpu", "--lengths", "8,16,32"]
 # What a write that fails belongs to, by the file that the line names; every other is a mistake of the test.

@@ -53,6 +53,8 @@ from posexp.runs.load import check_targets, restore_model
 from posexp.runs.run import Run
 from posexp.training import optim
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("POSEXP_FUZZ", "3000"))
 SECONDS = 5.0  # that one input may take
 BYTES = 300 << 20  # that it may add to the memory held at most

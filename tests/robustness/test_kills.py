@@ -24,6 +24,8 @@ from support.faults import (
 
 from posexp.runs import checkpoint
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ["train", "+scheme=rope", *SMALL]
 # Steps that take less time than the checkpoint after each.
 SAVING = [*TRAIN, "model.d_model=192", "model.n_layer=2", "train.tokens=2048", "train.checkpoint_every=1"]

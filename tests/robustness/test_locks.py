@@ -21,6 +21,8 @@ from support.faults import FORK, SMALL, assert_same_rows, only, rows_of, start, 
 from posexp.runs.run import Run, find_runs
 from posexp.storage import jsonl, locks
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["+scheme=rope,alibi", *TINY, "train.tokens=1024", "device=cpu", "--lengths", "8,16"]
 REFUSED = r"job \d: \S+ is being worked on by process \d+ on \S+, since [-\d]+ [:\d]+; wait for it or stop it"
 

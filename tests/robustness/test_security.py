@@ -203,6 +203,7 @@ def pickled_array(mark: Path) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_pickle_in_a_run_folder_or_store_is_never_loaded(group, tmp_path):
     mark = tmp_path / "ran"
     for path in group.glob("results/default/*/losses/*.npz"):
@@ -299,6 +300,7 @@ def test_a_part_from_outside_posexp_is_not_imported_unless_it_is_trusted(alone, 
         assert answer.code and ("set trust=true" in answer.err or "cannot be read" in answer.err)
 
 
+@pytest.mark.slow
 def test_a_trusted_part_is_imported(alone):
     (alone / "evil.py").write_text(EVIL)
     for run in runs_of(alone):
@@ -361,6 +363,7 @@ def test_a_checkpoint_is_called_by_a_plain_name_whatever_its_config_says(name):
     assert is_name(name_of({}, name if isinstance(name, str) else "folder"))
 
 
+@pytest.mark.slow
 def test_a_stored_config_chooses_no_folder_to_write_to(alone, tmp_path):
     places = {"results": tmp_path / "elsewhere", "cache": tmp_path / "new", "group": "other"}
     config = run_of(alone) / "config.yaml"
@@ -698,6 +701,7 @@ def test_rows_without_end_are_refused_in_one_line(alone, name):
     assert here("runs", cwd=alone).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["length", "targets_hash", "window", "seed"])
 def test_very_many_values_of_a_column_are_no_hang(group, column):
     run = run_of(group)

@@ -15,6 +15,8 @@ from support.faults import SMALL, Command, only, start, write_text
 from posexp.runs import checkpoint
 from posexp.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ["train", "+scheme=rope", *SMALL, "train.tokens=100000000", "train.checkpoint_every=1000000"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 

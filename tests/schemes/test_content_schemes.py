@@ -243,6 +243,7 @@ for T, names in ((8, ["fox"]), (4096, ["fox", "cable", "stick_breaking", "path",
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="tells no peak memory")
 def test_no_matrix_of_all_pairs_is_ever_written() -> None:
     """In float32 one would take 256 MiB at 4096, and a block of 32 queries takes 2; the allocator keeps some more."""

@@ -35,6 +35,8 @@ from posexp.training.distributed import Ranks
 from posexp.training.outcome import Alone
 from posexp.training.train import train
 
+pytestmark = pytest.mark.slow
+
 # Of a loss in nats, two processes against one, in 28 steps of AdamW: sums in another order.
 ROUNDING = 5e-6
 OPTIONS = {"drope": {"inner": "t5", "keep": 0.5}}  # weights without a gradient in the second half

@@ -90,6 +90,7 @@ def test_dropout_is_not_compared(corpus, tmp_path):
     assert not [row for row in train(config).history(print) if "check" in row]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(corpus, tmp_path):
     whole = train(tiny(corpus, tmp_path / "a", tokens=64 * 400))
     config = tiny(corpus, tmp_path / "b", tokens=64 * 400)
@@ -112,6 +113,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(corpus, tmp_path):
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(corpus, tmp_path):
     whole = train(tiny(corpus, tmp_path / "a", tokens=64 * 300))
     config = tiny(corpus, tmp_path / "b", tokens=64 * 300)
@@ -208,6 +210,7 @@ def test_curves_of_one_label_are_told_apart_by_what_differs(corpus, tmp_path):
     assert sorted(curve_labels(runs, print).values()) == ["rope", "rope (base=100.0)", "rope (train.lr=0.5)"]
 
 
+@pytest.mark.slow
 def test_seeds_are_of_one_curve_wherever_their_text_lay(corpus, tmp_path):
     moved, other = tmp_path / "moved", tmp_path / "other"
     shutil.copytree(corpus, moved)
@@ -229,12 +232,14 @@ def test_seeds_are_of_one_curve_wherever_their_text_lay(corpus, tmp_path):
     assert len(set(labels_with(other, 2))) == 2
 
 
+@pytest.mark.slow
 def test_only_the_last_two_checkpoints_are_kept(corpus, tmp_path):
     run = train(tiny(corpus, tmp_path))
     assert checkpoint.steps(run.folder / "checkpoint") == [60, 56]
     assert len(list((run.folder / "checkpoint").iterdir())) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncate", "flip", "json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(corpus, tmp_path, capsys, damage):
     config = tiny(corpus, tmp_path)
@@ -254,6 +259,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(corpus, tmp_pat
     assert weights_digest(run) == good
 
 
+@pytest.mark.slow
 def test_a_step_that_is_saved_after_later_ones_were_damaged_is_kept(corpus, tmp_path):
     """Damaged checkpoints have higher numbers than the step at which a run that began anew is stopped."""
     run = train(tiny(corpus, tmp_path))
@@ -272,6 +278,7 @@ def test_a_step_that_is_saved_after_later_ones_were_damaged_is_kept(corpus, tmp_
     assert aside == [f"damaged-step-000000{step}.{kind}" for step in (56, 60) for kind in ("json", "safetensors")]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_survives(corpus, tmp_path, monkeypatch):
     """The kernel's limit on file size stands for the full disk: writing past it fails in the same place."""
     config = tiny(corpus, tmp_path)
@@ -305,6 +312,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_reason(corpus, tmp_pat
     assert "finite" in status["reason"]
 
 
+@pytest.mark.slow
 def test_without_clipping_a_run_trains_as_with_a_bound_that_is_never_reached(corpus, tmp_path):
     rows = []
     for clip in (0, 1e9):
@@ -316,6 +324,7 @@ def test_without_clipping_a_run_trains_as_with_a_bound_that_is_never_reached(cor
     assert rows[0][-1]["loss"] < rows[0][0]["loss"]
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_who_holds_the_run(corpus, tmp_path):
     config = tiny(corpus, tmp_path)
     run = Run.of(config)
@@ -342,6 +351,7 @@ def test_a_length_that_no_document_reaches_is_refused_before_training(corpus, tm
     assert not Path(config.results).exists()
 
 
+@pytest.mark.slow
 def test_a_run_trained_on_other_text_is_not_continued(corpus, tmp_path):
     config = tiny(corpus, tmp_path)
     train(config)
@@ -378,6 +388,7 @@ def test_vectors_are_not_decayed(corpus, tmp_path):
     assert groups.param_groups[1]["weight_decay"] == 0
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_no_pickle_and_give_back_every_bit(corpus, tmp_path):
     run = train(tiny(corpus, tmp_path))
     path = run.folder / "checkpoint" / "step-00000060.safetensors"
@@ -388,6 +399,7 @@ def test_checkpoints_hold_no_pickle_and_give_back_every_bit(corpus, tmp_path):
     assert all(torch.equal(saved["tensors"][name], tensor) for name, tensor in tensors.items())
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_one_id_and_its_failure_never_stops_a_run(corpus, tmp_path, capsys):
     config = tiny(corpus, tmp_path, tokens=640)
     config.wandb.mode = WandbMode.offline
@@ -401,6 +413,7 @@ def test_wandb_offline_keeps_one_id_and_its_failure_never_stops_a_run(corpus, tm
     assert "wandb is skipped online; an offline copy is kept" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_provenance_names_code_data_and_the_scheme_really_built(corpus, tmp_path):
     run = train(tiny(corpus, tmp_path))
     about = json.loads((run.folder / "provenance.json").read_text())
@@ -417,6 +430,7 @@ def test_stopping_ends_a_sweep_too():
     assert not issubclass(Stopped, Exception)
 
 
+@pytest.mark.slow
 def test_a_forced_path_trains_the_same_and_is_recorded(corpus, tmp_path):
     auto_run = train(tiny(corpus, tmp_path, "alibi"))
     dense_run = train(tiny(corpus, tmp_path, "alibi", attention=AttentionPath.dense))
@@ -433,6 +447,7 @@ def test_flex_on_a_cpu_is_refused_before_anything_is_written(corpus, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recorded", "used"), [("onednn", "onednn"), ("mkl", "mkl"), (None, "mkl")])
 def test_a_run_goes_on_with_the_matrix_product_it_began_with(corpus, tmp_path, monkeypatch, recorded, used):
     """None: of a run from before it was recorded."""
@@ -453,6 +468,7 @@ def test_a_run_goes_on_with_the_matrix_product_it_began_with(corpus, tmp_path, m
         cpu.set_matmul(before)
 
 
+@pytest.mark.slow
 def test_a_model_whose_losses_are_not_finite_is_measured_and_says_so(corpus, tmp_path, capsys):
     run = train(tiny(corpus, tmp_path, lr=1e12, tokens=64, warmup=0.0, weight_decay=0.0))  # one step, too far
     (row,) = [row for row in run.history(print) if "check" in row]
