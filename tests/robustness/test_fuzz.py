@@ -39,7 +39,7 @@ from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.rows import read_rows as read_rows
 from posexp.evaluation.verdicts import Pairs, curve_name
 from posexp.output.console import say
-from posexp.output.style import looks
+from posexp.output.style import looks_of
 from posexp.report import Table, change, curves, rows_to_csv, tables, verdict_table
 from posexp.report.command import described
 from posexp.report.latex import latex
@@ -159,8 +159,9 @@ def use_rows(world: World, draw: random.Random) -> None:
 
             print_tables(shown, Console(file=io.StringIO(), width=100), all_sets=draw.random() < 0.5)
         if draw.random() < 0.01:
-            change.pictures(shown[0], looks(shown))
-            curves.pictures(shown[1:] or shown, looks(shown))
+            look_of = looks_of(curve for table in shown for curve in table.curves)
+            change.pictures(shown[0], look_of)
+            curves.pictures(shown[1:] or shown, look_of)
     rows_to_csv(rows)
     of_curve = curves_of(rows, functools.partial(curve_name, curve_of=world.labels))
     names = sorted(of_curve)
