@@ -26,7 +26,7 @@ from posexp.config.overrides import read_typed
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.jobs.ranks import place
-from posexp.jobs.signals import heed, stop
+from posexp.jobs.signals import heed, stop, stopped
 from posexp.output import console
 from posexp.output.console import say
 from posexp.sweeps import sweepers
@@ -42,6 +42,7 @@ def main() -> int:
     console.logger.setLevel(logging.DEBUG if VERBOSE & set(words) else logging.INFO)
     words = [word for word in words if word not in VERBOSE]
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    stopped.clear()
     heed(stop)
     try:
         if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
@@ -69,6 +70,9 @@ def main() -> int:
     except (Exception, Failed) as raised:
         error = raised.__cause__ if isinstance(raised, Failed) else raised
         assert isinstance(error, Exception)
+        if stopped:
+            say(f"posexp: {stopped[0]}")
+            return 128 + stopped[0].signum
         if isinstance(error, BrokenPipeError) and (reader_left(sys.stdout) or reader_left(sys.stderr)):
             return end_silently()
         if wants_traceback:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
@@ -189,4 +190,4 @@ def read_typed() -> None:
 
     The method is replaced, not the class: launchers pickle Hydra's registry of classes, and Hydra refuses two.
     """
-    FileConfigSource.load_config = load_config  # type: ignore[assignment,method-assign]
+    SourcesRegistry.instance().types[FileConfigSource.scheme()].load_config = load_config  # type: ignore[assignment]

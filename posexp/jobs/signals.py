@@ -26,6 +26,7 @@ STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signa
 RETRY = 0.01  # seconds until an exception that Python dropped is raised again
 
 Handler = Callable[[int, FrameType | None], None]
+stopped: list[Stopped] = []  # by `stop`: a library that is being imported may turn the exception into another one
 
 
 def heed(handler: Handler, *more: int) -> dict[int, Any]:
@@ -41,7 +42,8 @@ def stop(signum: int, frame: FrameType | None) -> None:
     """End the command as Ctrl-C does. Later signals are ignored, so that clean-up is not interrupted."""
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
-    insist(Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum))
+    stopped.append(Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum))
+    insist(stopped[0])
 
 
 def insist(on: Stopped) -> NoReturn:

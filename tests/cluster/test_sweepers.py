@@ -115,7 +115,8 @@ def test_a_loss_that_is_not_finite_is_a_result_and_is_not_found_out_twice(folder
 def test_what_a_study_cannot_do_is_said_before_anything_is_trained(folder):
     refused = study(folder, 2, "eval.lengths=[8]").refusal()
     assert "keep same_targets in eval.protocols and 16 in eval.lengths" in refused
-    assert "each has values of its own: for s in rope alibi; do posexp" in study(folder, 2, "+scheme=xpos,t5").refusal()
+    refused = study(folder, 2, "+scheme=xpos,t5").refusal()
+    assert "the best values differ between schemes: for s in rope alibi; do posexp" in refused
     assert "would select the luckiest seed" in study(folder, 2, "seed=0,1").refusal()
     assert "data.paths: there is no file nowhere" in study(folder, 2, "data.paths=nowhere").refusal()
     assert not runs_of(folder)

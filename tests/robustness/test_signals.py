@@ -122,3 +122,21 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path, module):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "posexp: interrupted; repeat the command to go on\n")
+
+
+def test_a_stop_that_a_library_turns_into_another_error_still_ends_as_a_stop(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from posexp.cli import main\n"
+        "def work(*words):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except BaseException:\n"
+        "        raise RecursionError('in an import')\n"
+        "main.run_hydra = work\n"
+        "sys.argv = ['posexp', 'runs']\n"
+        "sys.exit(main.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr == "posexp: stopped by SIGTERM; repeat the command to go on\n"
