@@ -101,7 +101,8 @@ class Pairs:
         if key not in self.known:
             pairs = []
             for run, row in ones.items():
-                one, other = self.losses_of(row), self.losses_of(others[run])
+                one = self.losses_of(row)
+                other = self.losses_of(others[run]) if one is not None else None
                 if one is None or other is None:
                     raise Misuse(
                         f"some losses of {run} are missing: repeat the eval command, which measures them again"
