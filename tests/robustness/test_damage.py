@@ -128,6 +128,6 @@ def tells(said: str, path: Path) -> bool:
         "rows.jsonl": "measured",
         ".safetensors": "checkpoint",
         ".json": "checkpoint",
-        ".npz": "losses are not kept",
+        ".npz": "no token losses are stored",
     }
     return path.name in said or others.get(path.name, others.get(path.suffix, path.name)) in said
