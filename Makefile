@@ -20,7 +20,7 @@ demo: setup ## train five schemes on Python's own library, evaluate to 32 times 
 	printf '%s\n' $(SCHEMES) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN) -m posexp train +experiment=demo +scheme=NAME
 	$(BIN) -m posexp report group=demo
 
-test: setup ## run the tests of every room that take no time
+test: setup ## run the tests that are not marked slow
 	$(BIN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: setup ## run all tests
