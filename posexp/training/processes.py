@@ -163,11 +163,12 @@ def process_main(
     store.set(BEGUN, "")
     end = json.dumps(DONE)
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())  # blocked signals arrive here
-        work(config)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())  # blocked signals arrive here
+            work(config)
+        finally:  # a signal that arrives between the end of the work and this line counts as its outcome
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOPPING})
     except BaseException as error:
         end = serialise(error)
-    for kind in (signal.SIGINT, *STOPPING):  # the outcome is final
-        signal.signal(kind, signal.SIG_IGN)
     store.set(str(rank), end)
     raise SystemExit(0 if end == json.dumps(DONE) else 1)
