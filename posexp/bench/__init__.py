@@ -12,7 +12,7 @@ from posexp.config.commands import FULL_WINDOW, BenchCommand
 from posexp.errors import Misuse, RunFailed
 
 if TYPE_CHECKING:
-    from posexp.bench.table import Table
+    from posexp.output.grid import Grid
 
 GIB = 2**30
 
@@ -56,11 +56,10 @@ def bench(command: BenchCommand) -> None:
         folder, shown = write_bench(command, rows, note, any(contender.peer for contender in contenders))
     from posexp.bench.table import LEGEND
     from posexp.output.console import console
-    from posexp.output.grid import print_grid
 
     screen = console()
     for table in shown:
-        print_grid(table.title, table.headings, table.lines, screen)
+        table.show(screen)
     screen.print(LEGEND)
     screen.print(str(folder), soft_wrap=True, markup=False)
 
@@ -134,7 +133,7 @@ def cpu_name() -> str:
 
 def write_bench(
     command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
-) -> "tuple[Path, list[Table]]":
+) -> "tuple[Path, list[Grid]]":
     """Write all files. Return the folder and the tables. Raises RunFailed if the folder cannot be written."""
     from posexp.bench.picture import pictures
     from posexp.bench.table import bench_markdown, bench_to_csv, tables

@@ -2,10 +2,10 @@
 
 import csv
 import io
-from dataclasses import dataclass
 
 from posexp.bench.interleave import OK
 from posexp.bench.rows import COLUMNS, Row
+from posexp.output.grid import Grid
 
 NOTHING = "–"
 LEGEND = (
@@ -16,14 +16,7 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    title: str
-    headings: list[str]  # the first two columns are words, the others numbers
-    lines: list[list[str]]
-
-
-def tables(rows: list[Row], with_peers: bool) -> list[Table]:
+def tables(rows: list[Row], with_peers: bool) -> list[Grid]:
     """Return a table for training and for each evaluation length, with contenders in order of training speed."""
     training = sorted((row for row in rows if row["what"] == "training"), key=lambda row: -(row["ratio_to_none"] or 0))
     length = training[0]["length"]
@@ -36,7 +29,7 @@ def tables(rows: list[Row], with_peers: bool) -> list[Table]:
     if not with_peers:
         headings.remove("× peer")
         lines = [line[:6] + line[7:] for line in lines]
-    shown = [Table(f"Training at {length:,} tokens", headings, lines)]
+    shown = [Grid(headings, lines, names=2, title=f"Training at {length:,} tokens")]
     lengths = list(dict.fromkeys(row["length"] for row in rows if row["what"] == "evaluation"))
     for L in lengths:
         there = {
@@ -47,20 +40,13 @@ def tables(rows: list[Row], with_peers: bool) -> list[Table]:
             [row["contender"], row["path"] or NOTHING, speed(row), two(row["ratio_to_none"]), mib(row), percent(row)]
             for row in ordered
         ]
-        shown.append(
-            Table(f"Evaluation at {L:,} tokens", ["contender", "path", "tokens/s", "× none", "MiB", "MFU"], lines)
-        )
+        heads = ["contender", "path", "tokens/s", "× none", "MiB", "MFU"]
+        shown.append(Grid(heads, lines, names=2, title=f"Evaluation at {L:,} tokens"))
     return shown
 
 
-def bench_markdown(shown: list[Table]) -> str:
-    parts = []
-    for table in shown:
-        rule = [" --- " if index < 2 else " ---: " for index in range(len(table.headings))]
-        lines = [" | ".join(line) for line in (table.headings, *table.lines)]
-        body = "\n".join(f"| {line} |" for line in lines[1:])
-        parts.append(f"{table.title}\n\n| {lines[0]} |\n|{'|'.join(rule)}|\n{body}\n")
-    return "\n".join([*parts, LEGEND]) + "\n"
+def bench_markdown(shown: list[Grid]) -> str:
+    return "\n\n".join([*(f"{table.title}\n\n{table.markdown()}" for table in shown), LEGEND]) + "\n"
 
 
 def bench_to_csv(rows: list[Row]) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from posexp.check.measure import Reach
 from posexp.check.verdict import SHIFTS, Report, name_of
-from posexp.output.grid import grids
+from posexp.output.grid import Grid
 
 LEGEND = (
     "error, shift, prefix: largest change of a log attention weight, or of the output if the scheme defines its own "
@@ -27,7 +27,7 @@ def show(report: Report, width: int) -> Group:
             moved = row.shifts or (None,) * len(SHIFTS)
             figures = (row.error, row.angle, *moved, row.prefix)
             rows.append([name_of(row.dtype), f"{row.length:,}", *map(short, figures)])
-        parts += [Text(f"{report.name}: {report.fingerprint}", style="bold"), *grids(heads, rows, width, names=2)]
+        parts += [Text(f"{report.name}: {report.fingerprint}", style="bold"), *Grid(heads, rows, names=2).pieces(width)]
     mark, style = ("✗", "bold red") if report.broken else ("✓", "bold green")
     parts.append(Text.assemble((f"{mark} {report.name} ", style), "; ".join(summary(report))))
     return Group(*parts, Text())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from posexp.compare.pairs import Comparison, Key
 from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
-from posexp.output.grid import print_grid
-from posexp.output.text import escape, markdown_line
+from posexp.output.grid import Grid
+from posexp.output.text import escape
 from posexp.report.table import number
 
 if TYPE_CHECKING:
@@ -49,26 +49,26 @@ def named(key: Key) -> str:
 def print_comparisons(found: list[Comparison], notes: list[str], console: "Console") -> None:
     from rich.text import Text
 
-    for title, members in sections(found):
-        print_table(title, ("curve", *HEAD), [[c.other, *cells(c)] for c in members], console)
+    for grid in grids(found):
+        grid.show(console)
     for line in [*footer(found), *notes]:
         console.print(Text(line, style="dim"))
 
 
-def print_table(title: str, heads: tuple[str, ...], lines: list[list[str]], console: "Console") -> None:
-    """Print a table in which only the first line of a curve has its name."""
-    shown = ["" if i and lines[i - 1][0] == line[0] else line[0] for i, line in enumerate(lines)]
-    rows = [[name, *line[1:]] for name, line in zip(shown, lines, strict=True)]
-    print_grid(title, heads, rows, console, names=2)
+def grids(found: list[Comparison]) -> Iterator[Grid]:
+    """Yield a table for each text, protocol and set of targets. Only the first line of a curve has its name."""
+    for title, members in sections(found):
+        names = [c.other for c in members]
+        shown = ["" if i and names[i - 1] == name else name for i, name in enumerate(names)]
+        rows = [[name, *cells(c)] for name, c in zip(shown, members, strict=True)]
+        yield Grid(("curve", *HEAD), rows, names=2, title=title)
 
 
 def comparison_markdown(found: list[Comparison], notes: list[str]) -> str:
     """Return the comparisons and notes as Markdown, with the content of the terminal."""
     parts = [f"# {escape(found[0].base)}, compared"]
-    for title, members in sections(found):
-        lines = [markdown_line(["curve", *HEAD]), markdown_line(["---"] + ["---:"] * (len(HEAD) - 1) + ["---"])]
-        lines += [markdown_line([escape(cell) for cell in [c.other, *cells(c)]]) for c in members]
-        parts += [f"## {escape(title)}", "\n".join(lines)]
+    for grid in grids(found):
+        parts += [f"## {escape(grid.title)}", grid.markdown()]
     parts += [escape(line) for line in footer(found)]
     if notes:
         parts.append("\n".join(f"- {escape(note)}" for note in notes))
@@ -191,7 +191,7 @@ def print_power(
             "with endless seeds",
         )
         head = (*spread, f"seeds for {difference:g}", "seeds for the difference", "")
-        print_grid(title, head, [power_cells(p, difference) for p in members], console)
+        Grid(head, [power_cells(p, difference) for p in members], title=title).show(console)
     counts = {len(p.seeds) for p in found}
     lines = [
         f"Detectable: the smallest true difference that {span(counts, 'seed')} show with a probability of {power:g}, "

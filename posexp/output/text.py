@@ -1,10 +1,6 @@
-"""Helpers for text in Markdown tables."""
+"""Names and sentences as text of one line, for Markdown or elsewhere."""
 
 import re
-
-
-def markdown_line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def escape(text: str) -> str:

@@ -56,8 +56,7 @@ def write_report(
     from posexp.output.style import looks_of
     from posexp.report import change, ranking, verdict_table
     from posexp.report.curves import pictures
-    from posexp.report.latex import latex
-    from posexp.report.table import print_tables, report_markdown
+    from posexp.report.table import print_tables, report_latex, report_markdown
 
     console = console or Console()
     verdicts = pairs.verdicts(say) if pairs else []
@@ -70,7 +69,7 @@ def write_report(
         "rows.csv": rows_to_csv(rows).encode(),
         "verdicts.csv": verdict_table.verdicts_to_csv(verdicts).encode(),
         "table.md": report_markdown(shown).encode(),
-        "table.tex": latex(shown).encode(),
+        "table.tex": report_latex(shown).encode(),
     }
     look_of = looks_of(curve for table in shown for curve in table.curves)
     contents["curves.png"], contents["curves.svg"] = change.pictures(shown[0], look_of)

@@ -15,7 +15,7 @@ from posexp.config.components import choices
 from posexp.errors import Misuse, PosexpError, did_you_mean
 from posexp.jobs.slurm import Queue, queue
 from posexp.output.console import clock, console, say
-from posexp.output.grid import print_grid
+from posexp.output.grid import Grid
 from posexp.runs.run import Run, find_runs, groups
 from posexp.runs.status import Cell, cell
 from posexp.storage.untrusted import visible
@@ -52,7 +52,7 @@ def print_schemes(command: SchemesCommand) -> None:
             for path in paths:
                 if path.stem == name:
                     known = {"description": about(path), **details(kind, path)}
-                    print_grid("", (kind, name), [[key, value] for key, value in known.items() if value], screen)
+                    Grid((kind, name), [[key, value] for key, value in known.items() if value]).show(screen)
 
 
 def fitted(text: str, width: int) -> str:

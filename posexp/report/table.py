@@ -1,9 +1,9 @@
-"""Tables for the terminal and in Markdown."""
+"""The tables of a report, for the terminal, Markdown and LaTeX."""
 
 from typing import TYPE_CHECKING
 
-from posexp.output.grid import print_grid
-from posexp.output.text import escape, markdown_line, one_line
+from posexp.output.grid import Cell, Grid
+from posexp.output.text import escape, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
 from posexp.report.metric import EXACT_MATCH, digits
@@ -91,12 +91,11 @@ def print_table(table: Table, console: "Console") -> None:
     if table.drawn_only:
         console.print(Text(DRAWN, style="dim"))
         return
-    heads, rows = value_rows(table)
-    print_grid("", heads, rows, console, names=len(heads) - len(table.lengths))
+    values(table).show(console)
     for note in table.notes:
         console.print(Text(note, style="red"))
     if table.verdicts and not too_many(table):
-        print_grid(verdict_table.HEADING, *verdict_rows(table), console, names=2)
+        verdicts(table).show(console)
 
 
 def summary(table: Table) -> str:
@@ -112,51 +111,63 @@ def too_many(table: Table) -> bool:
     return len({verdict.place.length for verdict in table.verdicts}) > MAX_LENGTHS
 
 
-def value_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
-    """Return (headings, rows): the curve, its training lengths if several occur, and its values."""
+def values(table: Table, for_paper: bool = False) -> Grid:
+    """Return the curves, their training lengths if several occur, and their values.
+
+    `for_paper`: the best value of each length is bold instead of marks of verdicts.
+    """
     several = len(table.train_lengths) > 1
     heads = ["curve", *(["trained at"] if several else [])]
-    rows: list[list[str | Text]] = []
+    rows: list[list[Cell]] = []
     for curve in table.curves:
         first = [one_line(curve), *([listed(table.trained[curve])] if several else [])]
-        rows.append([*first, *(terminal_cell(table, (curve, length)) for length in table.lengths)])
-    return [*heads, *(starred(length, table.train_lengths) for length in table.lengths)], rows
+        rows.append([*first, *(cell(table, (curve, length), for_paper) for length in table.lengths)])
+    lengths = [starred(length, table.train_lengths) for length in table.lengths]
+    return Grid([*heads, *lengths], rows, names=len(heads))
 
 
-def verdict_rows(table: Table) -> tuple[list[str], list[list["str | Text"]]]:
-    """Return (headings, rows): the curve, its usable length, and its verdicts."""
+def cell(table: Table, key: tuple[str, int], for_paper: bool) -> "Text":
+    """Return value, interval and failure on separate lines."""
     from rich.text import Text
 
-    def cell(lines: list[str]) -> Text:
+    lines = []
+    if key in table.values:
+        text = table.measure.write(table.values[key].value)
+        mark = verdict_table.MARKS.get(table.words.get(key, ""), "")
+        if for_paper:
+            lines.append(Text(text, style="bold" if text == best_of(table, key[1]) else ""))
+        else:
+            lines.append(Text(f"{text} {mark}".rstrip()))
+    if bounds := interval(table, key):
+        lines.append(Text(f"[{bounds[0]}, {bounds[1]}]", style="dim"))
+    lines += [Text(line, style="red") for line in failure(table, key).split(", ") if line]
+    return Text("\n", style=lines[0].style).join(lines) if lines else Text("–", style="dim")
+
+
+def best_of(table: Table, length: int) -> str | None:
+    """Return the best value of a column as formatted, so that equal text counts as a tie."""
+    found = [table.values[curve, length].value for curve in table.curves if (curve, length) in table.values]
+    if not found:
+        return None
+    return table.measure.write(max(found) if table.measure.high_is_good else min(found))
+
+
+def verdicts(table: Table) -> Grid:
+    """Return the curves, their usable lengths and their verdicts."""
+    from rich.text import Text
+
+    def styled(lines: list[str]) -> Text:
         word, *others = lines
         style = {"breaks": "red", "uses": "green"}.get(word.split()[0], "")
         return Text("\n").join([Text(word, style=style), *(Text(line, style="dim") for line in others)])
 
     lengths, rows = verdict_table.grid(table)
-    return ["curve", "usable length", *map(str, lengths)], [
-        [one_line(curve), up_to, *map(cell, cells)] for curve, up_to, cells in rows
-    ]
-
-
-def terminal_cell(table: Table, key: tuple[str, int]) -> "Text":
-    """Return value, interval and failure on separate lines."""
-    from rich.text import Text
-
-    lines = [Text(shown_value(table, key))] if key in table.values else []
-    if bounds := interval(table, key):
-        low, high = bounds
-        if "e" in low and low.split("e")[1] == high.split("e")[-1]:  # 2.9–3.9e+04, to keep columns narrow
-            low = low.split("e")[0]
-        lines.append(Text(f"{low}–{high}", style="dim"))
-    lines += [Text(line, style="red") for line in failure(table, key).split(", ") if line]
-    return Text("\n").join(lines) if lines else Text("–", style="dim")
-
-
-def shown_value(table: Table, key: tuple[str, int]) -> str:
-    """Return the formatted value with the mark of its verdict."""
-    text = table.measure.write(table.values[key].value)
-    mark = verdict_table.MARKS.get(table.words.get(key, ""))
-    return f"{text} {mark}" if mark else text
+    return Grid(
+        ["curve", "usable length", *map(str, lengths)],
+        [[one_line(curve), up_to, *map(styled, cells)] for curve, up_to, cells in rows],
+        names=2,
+        title=verdict_table.HEADING,
+    )
 
 
 def failure(table: Table, key: tuple[str, int]) -> str:
@@ -178,23 +189,11 @@ def markdown_table(table: Table) -> list[str]:
     parts = [f"## {escape(heading(table))}", escape(about(table))]
     if table.drawn_only:
         return [*parts, DRAWN]
-    several = len(table.train_lengths) > 1
-    head = ["curve", *(["trained at"] if several else [])]
-    head += [escape(starred(length, table.train_lengths)) for length in table.lengths]
-    rows = []
-    for curve in table.curves:
-        cells = [escape(curve), *([listed(table.trained[curve])] if several else [])]
-        rows.append(cells + [markdown_cell(table, (curve, length)) for length in table.lengths])
-    parts.append(pipe_table(head, rows))
+    parts.append(values(table).markdown())
     if table.notes:
         parts.append("\n".join(f"- {escape(note)}" for note in table.notes))
     if table.verdicts and not too_many(table):
-        lengths, found = verdict_table.grid(table)
-        lines = [
-            [escape(curve), escape(up_to), *("<br>".join(map(escape, cell)) for cell in cells)]
-            for curve, up_to, cells in found
-        ]
-        parts += [f"### {verdict_table.HEADING}", pipe_table(["curve", "usable length", *map(str, lengths)], lines)]
+        parts += [f"### {verdict_table.HEADING}", verdicts(table).markdown()]
     return parts
 
 
@@ -206,13 +205,22 @@ def heading(table: Table) -> str:
     return " · ".join(filter(None, [*parts, table.corpus]))
 
 
-def markdown_cell(table: Table, key: tuple[str, int]) -> str:
-    bounds, missing = interval(table, key), failure(table, key)
-    parts = [shown_value(table, key)] if key in table.values else []
-    parts += [f"[{bounds[0]}, {bounds[1]}]"] if bounds else []
-    parts += [f"({escape(missing)})" if parts else escape(missing)] if missing else []
-    return " ".join(parts) or "–"
+def report_latex(shown: list[Table]) -> str:
+    """Return a file for \\input. The document's preamble needs \\usepackage{booktabs}."""
+    found = ["% \\usepackage{booktabs}"]
+    for table in shown:
+        if not table.drawn_only:
+            name = "-".join(filter(None, [table.protocol, str(table.stride or ""), table.targets_hashes[0][:8]]))
+            found.append(values(table, for_paper=True).latex(caption(table), f"tab:{name}"))
+    return "\n\n".join(found) + "\n"
 
 
-def pipe_table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(map(markdown_line, [head, ["---"] + ["---:"] * (len(head) - 1), *rows]))
+def caption(table: Table) -> str:
+    best = "highest" if table.measure.high_is_good else "lowest"
+    parts = [f"{table.title}: {table.measure.axis}, the {best} of each length bold."]
+    if any(value.low is not None for value in table.values.values()):
+        parts.append(
+            f"In brackets: the range of the seeds, or the 95 % interval over {table.measure.over} if there is one seed."
+        )
+    facts_of = f"{facts(table)} · {trained_at(table)}"
+    return " ".join([*parts, f"{facts_of[:1].upper()}{facts_of[1:]} (*)."])

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 import posexp
-from posexp.compare.table import HEAD, print_table
-from posexp.output.grid import print_grid
+from posexp.compare.table import HEAD
+from posexp.output.grid import Grid
 
 CHANGE = "-0.0123 [-0.0234, -0.0012]"
 LINES = [
@@ -18,29 +18,29 @@ LINES = [
 ]
 
 
-def shown(width: int, print_it: object, *arguments: object) -> str:
+def shown(width: int, grid: Grid) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as captured:
-        print_it(*arguments, console)  # type: ignore[operator]
+        grid.show(console)
     return captured.get()
 
 
 @pytest.mark.parametrize("width", range(80, 210, 5))
 def test_a_table_breaks_between_words_alone(width: int) -> None:
-    text = shown(width, print_table, "a title of many words · " * 5, ("curve", *HEAD), LINES)
+    text = shown(width, Grid(("curve", *HEAD), LINES, names=2, title="a title of many words · " * 5))
     assert max(map(len, text.splitlines())) <= width
     words = {word for line in [HEAD, *LINES] for cell in line for word in cell.split()}
     assert words <= set(text.split()) and "…" not in text
 
 
 def test_names_stand_in_every_piece_and_all_is_one_piece_where_it_fits() -> None:
-    assert len(re.findall("^ curve", shown(210, print_table, "", ("curve", *HEAD), LINES), re.M)) == 1
-    narrow = shown(80, print_table, "", ("curve", *HEAD), LINES)
-    assert narrow.count("curve ") == narrow.count("16384") / 2 == narrow.count("(base=500000,") > 1
+    assert len(re.findall("^ curve", shown(210, Grid(("curve", *HEAD), LINES, names=2)), re.M)) == 1
+    narrow = shown(80, Grid(("curve", *HEAD), LINES, names=2))
+    assert narrow.count("curve ") == narrow.count("16384") / 2 == narrow.count("(base=500000,") / 2 > 1
 
 
 def test_a_name_without_room_is_folded_and_no_value_is() -> None:
-    text = shown(80, print_grid, "", ["curve", "128"], [["x" * 90, "1234.5678"]])
+    text = shown(80, Grid(["curve", "128"], [["x" * 90, "1234.5678"]]))
     assert "1234.5678" in text.split() and text.count("x") == 90
 
 

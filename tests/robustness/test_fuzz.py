@@ -42,11 +42,10 @@ from posexp.output.console import say
 from posexp.output.style import looks_of
 from posexp.report import Table, change, curves, rows_to_csv, tables, verdict_table
 from posexp.report.command import described
-from posexp.report.latex import latex
 from posexp.report.listing import cell_or_damaged, lines_of
 from posexp.report.metric import PPL
 from posexp.report.page import RunCard, page
-from posexp.report.table import print_tables, report_markdown
+from posexp.report.table import print_tables, report_latex, report_markdown
 from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
 from posexp.runs.load import check_targets, restore_model
@@ -152,7 +151,7 @@ def use_rows(world: World, draw: random.Random) -> None:
     shown = [table for table in found if not table.lacking]
     if shown:
         report_markdown(shown)
-        latex(shown)
+        report_latex(shown)
         page("group", shown, [RunCard(world.run.name, "a", 0, "", {})], {})
         if draw.random() < 0.05:
             from rich.console import Console
