@@ -23,8 +23,8 @@ demo: setup ## train five schemes on Python's own library, evaluate to 32 times 
 test: setup ## run the tests that are not marked slow
 	$(BIN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-all: setup ## run all tests
-	$(BIN) -m pytest -q -n 2 --dist loadfile --durations 40
+test-all: test ## run the slow tests too
+	$(BIN) -m pytest -q -n 2 --dist loadfile -m slow --durations 40
 
 lint: setup ## check format, lint and types
 	$(BIN) -m ruff format --check .

@@ -11,7 +11,7 @@ import pytest
 from support.command import here
 from support.faults import SMALL, dice, differing, only, rows_of, start, tally, times, weights_of, write_text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 TRAIN = ["train", "+scheme=rope", *SMALL]
 EVAL = ["eval", "wandb.mode=disabled", "device=cpu", "--lengths", "8,16,32"]

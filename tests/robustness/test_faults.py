@@ -36,7 +36,7 @@ from posexp.runs import checkpoint
 from posexp.runs.run import Run
 from posexp.storage import atomic, jsonl
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 TRAIN = ["train", "+scheme=rope", *SMALL]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)

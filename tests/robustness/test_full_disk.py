@@ -14,6 +14,7 @@ from support.faults import SMALL, assert_same_rows, dice, losses_of, only, start
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.faults,
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a file system takes root"),
 ]
 TRAIN = ["train", "+scheme=rope", *SMALL, "train.tokens=5120"]

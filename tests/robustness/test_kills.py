@@ -24,7 +24,7 @@ from support.faults import (
 
 from posexp.runs import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 TRAIN = ["train", "+scheme=rope", *SMALL]
 # Steps that take less time than the checkpoint after each.
