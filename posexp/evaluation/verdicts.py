@@ -122,7 +122,7 @@ class Pairs:
             cropped = self.controls_of(place).get("cropped")
             if cropped and cropped is not plain and covers(plain, plain):
                 with suppress(Misuse):
-                    found[place] = self.difference(plain, {run: cropped[run] for run in plain})
+                    found[place] = self.difference(plain, cropped)
         return found
 
     def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
@@ -155,7 +155,7 @@ class Pairs:
         if not candidates:
             return None
         control = min(candidates, key=lambda name: sum(controls[name][run].loss for run in plain))
-        difference = self.difference(plain, {run: controls[control][run] for run in plain})
+        difference = self.difference(plain, controls[control])
         shuffled = None
         if "shuffled" in controls:
             shuffled = self.difference({run: controls["shuffled"][run] for run in plain}, plain)

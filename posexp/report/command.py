@@ -7,8 +7,7 @@ from typing import Any
 from posexp import __version__
 from posexp.config.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
-from posexp.evaluation import losses
-from posexp.evaluation.losses import Losses
+from posexp.evaluation.losses import Losses, LossReader
 from posexp.evaluation.rows import Row, read_rows
 from posexp.evaluation.verdicts import LossesOf, Pairs
 from posexp.output.console import console, say
@@ -33,7 +32,8 @@ ORIGIN = (
 def report(command: ReportCommand) -> None:
     """Write the report into <results>/<group>/<folder>/. Raises Misuse if no run of the group has eval rows."""
     runs = find_runs(command.results, command.group, command.runs)
-    rows = []
+    rows: list[Row] = []
+    measured = []
     for run in runs:
         try:
             of_run = read_rows(run, say)
@@ -42,11 +42,12 @@ def report(command: ReportCommand) -> None:
             continue
         if not of_run:
             say(f"{run.name}: {run.status()['status']}, not measured yet, so it is skipped")
-        rows += [row for row in of_run if command.variants or not row.variant]
+        shown = [row for row in of_run if command.variants or not row.variant]
+        rows += shown
+        measured += [run] * bool(shown)
     if not rows:
         place = f"{command.results}/{command.group}/{command.runs}"
         raise Misuse(f"no measured run in {place}. First: posexp train +scheme=<name>, then posexp eval --lengths …")
-    measured = [run for run in runs if any(row.run == run.name for row in rows)]
     curve_of = curve_labels(measured, say)
     missing: dict[str, None] = {}
     notes: list[str] = []
@@ -71,10 +72,10 @@ def report(command: ReportCommand) -> None:
 
 def kept_losses(runs: list[Run], missing: dict[str, None]) -> LossesOf:
     """Return a function that reads the losses of a row and adds runs without stored losses to `missing`."""
-    folder_of = {run.name: run.folder for run in runs}
+    reader = LossReader({run.name: run.folder for run in runs})
 
     def losses_of(row: Row) -> Losses | None:
-        kept = losses.read_losses(folder_of[row.run], row) if row.run in folder_of else None
+        kept = reader(row)
         if kept is None:
             missing[row.run] = None
         return kept
