@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation.rows import COLUMNS, Row
 from posexp.report.cell import Cell
-from posexp.report.metric import PPL, Measure
+from posexp.report.metric import PPL, Metric
 from posexp.report.tables import Table, tables
 from posexp.storage import atomic, untrusted
 from posexp.storage.jsonl import MOST_COLUMNS
@@ -31,7 +31,7 @@ def write_report(
     folder: Path,
     console: "Console | None" = None,
     *,
-    measure: Measure = PPL,
+    measure: Metric = PPL,
     pairs: "Pairs | None" = None,
     say: Callable[[str], None] = lambda line: None,
     all_sets: bool = False,

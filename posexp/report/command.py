@@ -12,7 +12,7 @@ from posexp.evaluation.rows import Row, read_rows
 from posexp.evaluation.verdicts import LossesOf, Pairs
 from posexp.output.console import console, say
 from posexp.report import write_report
-from posexp.report.metric import MEASURES, PPL
+from posexp.report.metric import METRICS, PPL
 from posexp.report.tables import Table
 from posexp.runs.labels import curve_labels
 from posexp.runs.provenance import environment
@@ -56,7 +56,7 @@ def report(command: ReportCommand) -> None:
         curve_of,
         Path(command.results).expanduser() / command.group / command.folder,
         console(),
-        measure=MEASURES[command.measure.value] if command.measure else PPL,
+        measure=METRICS[command.measure.value] if command.measure else PPL,
         pairs=Pairs(rows, curve_of, kept_losses(measured, missing)),
         say=notes.append,
         all_sets=command.all,

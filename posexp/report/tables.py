@@ -10,7 +10,7 @@ from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
 from posexp.output.text import one_line
 from posexp.report.cell import Cell, cell_of
-from posexp.report.metric import EXACT_MATCH, PPL, Measure, Value
+from posexp.report.metric import EXACT_MATCH, PPL, Metric, Value
 
 MAX_LENGTHS = 200  # in a table
 
@@ -40,7 +40,7 @@ class Table:
     notes: tuple[str, ...]  # failure messages too long for a cell
     crossing: float = 0.0  # largest share of targets at a length with context from another document
     corpus: str = ""  # if it is not that of the runs
-    measure: Measure = PPL
+    measure: Metric = PPL
     verdicts: tuple[Verdict, ...] = ()
 
     @property
@@ -94,7 +94,7 @@ class Table:
 def tables(
     rows: list[Row],
     curve_of: dict[str, str],
-    measure: Measure = PPL,
+    measure: Metric = PPL,
     verdicts: Sequence[Verdict] = (),
     changes: dict[Place, Estimate] | None = None,
 ) -> list[Table]:
@@ -184,7 +184,7 @@ def families(rows: list[Row]) -> list[Family]:
     return [top(node) for node in run_nodes]
 
 
-def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Table:
+def table_of(rows: list[Row], curve_of: dict[str, str], measure: Metric) -> Table:
     """Return the table of `rows`, which must share their protocol and stride."""
     kept: dict[tuple[str, str, int], Row] = {(row.run, row.variant, row.length): row for row in rows}
     members: dict[tuple[str, int], list[Row]] = {}

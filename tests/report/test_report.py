@@ -37,7 +37,7 @@ from posexp.report import COLUMNS, Table, change, curves, ranking, tables, verdi
 from posexp.report.answer import answer
 from posexp.report.command import report
 from posexp.report.latex import escape
-from posexp.report.metric import BITS_PER_BYTE, CHANGE, EXACT_MATCH, MEASURES, NLL, PPL, Measure, digits, percent
+from posexp.report.metric import BITS_PER_BYTE, CHANGE, EXACT_MATCH, METRICS, NLL, PPL, Metric, digits, percent
 from posexp.report.page import page as page_of
 from posexp.report.table import how_to_read, print_tables, report_markdown
 from posexp.report.ticks import tick_labels, ticks_of
@@ -483,7 +483,7 @@ def test_the_page_is_the_same_whatever_the_console(tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text() == report_markdown(tables(MIXED, labels(MIXED)))
 
 
-def shown_by(measure: Measure, *rows: dict) -> dict[tuple[str, int], tuple]:
+def shown_by(measure: Metric, *rows: dict) -> dict[tuple[str, int], tuple]:
     """(value, low, high) of every cell."""
     (table,) = tables(list(rows), labels(list(rows)), measure=measure)
     return {key: (value.value, value.low, value.high) for key, value in table.values.items()}
@@ -512,8 +512,8 @@ def task(run: str, size: int, share: float | None, **other: Any) -> Row:
     return row(run, size, None if share is None else 1.5, "ok" if share is not None else "undefined", **made | other)
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-def test_a_task_is_shown_by_exact_match_whatever_the_measure(measure: Measure) -> None:
+@pytest.mark.parametrize("measure", METRICS.values(), ids=METRICS)
+def test_a_task_is_shown_by_exact_match_whatever_the_measure(measure: Metric) -> None:
     found = shown_by(measure, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.0))
     assert found["rope", 16] == pytest.approx((80, 49.02, 94.33), abs=0.01)  # Wilson's interval of 8 of 10
     assert found["rope", 32] == pytest.approx((0, 0, 27.75), abs=0.01)  # and of 0 of 10
@@ -573,7 +573,7 @@ def test_a_table_without_the_measure_is_left_out_in_words(tmp_path: Path) -> Non
 
 
 def test_the_choices_of_the_command_line_are_the_measures_there_are() -> None:
-    assert [choice.value for choice in Choice] == list(MEASURES)
+    assert [choice.value for choice in Choice] == list(METRICS)
 
 
 def test_linear_ticks_are_even_and_have_as_many_decimals() -> None:
@@ -1359,7 +1359,7 @@ def test_a_change_is_drawn_where_its_value_is_and_read_back_from_there() -> None
     assert (CHANGE.level(0.5), CHANGE.level(10), CHANGE.level(-1000)) == pytest.approx((0.5, 2, -4))
     assert CHANGE.level(-1 - 1e-12) == pytest.approx(CHANGE.level(-1))  # without a step
     assert all(math.isnan(CHANGE.level(value)) for value in (None, math.inf, -math.inf))
-    for measure in MEASURES.values():
+    for measure in METRICS.values():
         assert [measure.at(measure.level(value)) for value in (0.5, 20.0, 99.0)] == pytest.approx([0.5, 20.0, 99.0])
 
 
