@@ -23,8 +23,7 @@ from posexp.evaluation.plan import (
 )
 from posexp.evaluation.rows import KEY, Row, read_rows
 from posexp.evaluation.run_model import Trained
-from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
-from posexp.evaluation.shared_passes import Passes
+from posexp.evaluation.scoring import Cost, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
 from posexp.evaluation.variants import Variant, without_effect
@@ -112,8 +111,6 @@ def evaluate_subject(
         if not PROTOCOLS[row.protocol].drawn_only:
             say(row.line())
     if new:
-        if evaluator.asked > evaluator.read:
-            say(f"{run.name}: {evaluator.read:,} tokens read, {evaluator.asked:,} without shared passes")
         for line in without_effect([*known, *new], new):
             say(f"{run.name}: {line}")
         copy_ = Wandb(run, command.wandb, {}, run.folder.parent.name, subject.about["scheme"])
@@ -146,8 +143,7 @@ class Evaluator:
         self.tokens = subject.tokens
         self.token_bytes, self.byte_count = self.tokens.token_bytes()
         self.lengths = own_lengths(self.tokens, subject.train_length, self.config)
-        self.passes: dict[tuple[object, ...], Passes] = {}
-        self.spent = Cost()  # of the latest pass
+        self.latest: tuple[tuple[object, ...], Scores] | None = None  # scores of the latest spans, by model and text
 
     def warnings(self) -> list[str]:
         """Return a line if the bytes of single targets are estimated, else nothing."""
@@ -156,14 +152,6 @@ class Evaluator:
             "mean": "the tokenizer has no decoder, so each token counts as the mean of the split",
         }
         return [f"bits per byte: {how[self.byte_count]}"] if self.byte_count in how else []
-
-    @property
-    def read(self) -> int:
-        return sum(passes.read for passes in self.passes.values())
-
-    @property
-    def asked(self) -> int:
-        return sum(passes.asked for passes in self.passes.values())
 
     def jobs(self, variant: Variant) -> list[Job]:
         """Return a job for every row of a variant. Raises NotApplicable if the variant cannot change the model."""
@@ -213,66 +201,42 @@ class Evaluator:
         )
 
     def rows(self, jobs: list[Job]) -> Iterator[Row]:
-        """Yield the row of each job as soon as it is computed; jobs that read the same text share a pass."""
-        wanted: dict[tuple[object, ...], list[np.ndarray]] = {}
+        """Yield the row of each job as soon as it is computed."""
         for job in jobs:
-            wanted.setdefault(self.key(job), []).append(job.measurement.windows)
-        for job in jobs:
-            view = self.subject.view(job.seen, job.measurement.inputs)
-            key = self.key(job)
-            if key not in self.passes:
-                # shuffled text depends on where the input ends, so these passes cannot be shared
-                stable = view.prefix_stable and job.measurement.control != "shuffled"
-                self.passes[key] = Passes(self.scorer(job, view), wanted[key], stable)
-            yield replace(job.row, **self.measure(job, view, self.passes[key]))
+            yield replace(job.row, **self.measure(job))
 
-    def key(self, job: Job) -> tuple[object, ...]:
-        """Return a key that is equal for jobs with the same model and text."""
-        return (
-            job.seen.name,
-            job.row.window,
-            job.row.transform_settings,
-            job.row.control,
-            id(job.measurement.tokens),
-        )
+    def score(self, job: Job, view: View) -> tuple[Scores, Cost | None]:
+        """Return the scores of a job's targets and their cost, None if the job before it has scored the same spans."""
+        measurement = job.measurement
+        key = (job.seen.name, job.row.window, job.row.transform_settings, job.row.control, id(measurement.windows))
+        if self.latest is not None and self.latest[0] == key:
+            return self.latest[1], None
+        self.latest = None  # free its memory
+        torch.manual_seed(0)  # random schemes draw the same positions in every evaluation
+        tokens, name = measurement.tokens or self.tokens, f"{self.subject.run.name}: {measurement.protocol}"
+        change = shuffled_beyond(self.subject.train_length) if measurement.control == "shuffled" else None
+        how = (self.config.batch_tokens, self.device, self.precision, change, tokens.bos)
+        with progress(f"{name} {measurement.length}", measurement.read, "tokens") as bar, measured(self.device) as cost:
+            found = Scorer(view.model, *how, bar.advance)(tokens.ids, measurement.windows)
+        self.latest = key, found
+        return found, cost
 
-    def scorer(self, job: Job, view: View) -> Callable[[list[Read]], list[Scores]]:
-        """Return the function that scores reads of a job's text and shows its progress."""
-        change = shuffled_beyond(self.subject.train_length) if job.measurement.control == "shuffled" else None
-        tokens = job.measurement.tokens or self.tokens
-        name = f"{self.subject.run.name}: {job.measurement.protocol} {job.measurement.length}"
-
-        def score(reads: list[Read]) -> list[Scores]:
-            torch.manual_seed(0)  # random schemes draw the same positions in every evaluation
-            with (
-                progress(name, sum(read.inputs for read in reads), "tokens") as bar,
-                measured(self.device) as self.spent,
-            ):
-                scorer = Scorer(
-                    view.model, self.config.batch_tokens, self.device, self.precision, change, tokens.bos, bar.advance
-                )
-                return scorer(tokens.ids, reads)
-
-        return score
-
-    def measure(self, job: Job, view: View, passes: Passes) -> dict[str, Any]:
+    def measure(self, job: Job) -> dict[str, Any]:
         """Return the remaining columns: metrics of the losses, or a status that says why there are none."""
         measurement = job.measurement
+        view = self.subject.view(job.seen, measurement.inputs)
         if view.max_length is not None and measurement.inputs > view.max_length:
             return {}  # the status stays "undefined"
-        before, self.spent = passes.read, Cost()
         try:
-            scores = passes(measurement.windows)
+            scores, cost = self.score(job, view)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return {"status": "out of memory"}
-        speed = {}
-        if passes.read > before:
-            speed = {
-                "tokens_per_second": round((passes.read - before) / self.spent.seconds),
-                "peak_memory": self.spent.peak_memory,
-            }
+        speed: dict[str, Any] = {}
+        if cost is not None:
+            speed["tokens_per_second"] = round(measurement.read / cost.seconds)
+            speed["peak_memory"] = cost.peak_memory
         tokens = measurement.tokens or self.tokens
         target_N, context_N = targets_of(measurement.windows)
         document_N = documents_of(tokens, target_N)

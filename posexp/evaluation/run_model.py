@@ -49,7 +49,7 @@ class Trained:
         self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)
         path = kernel_path(scheme, scheme.dims, window, self.model.path, self.device)
         settings = variant.settings(length)
-        return View(self.model, scheme.max_length, scheme.prefix_stable, path, variant.window.fingerprint(), settings)
+        return View(self.model, scheme.max_length, path, variant.window.fingerprint(), settings)
 
     def cut(self, variant: Variant) -> Variant | None:
         """Return the variant with a sliding window of the training length; None unless its window is full."""

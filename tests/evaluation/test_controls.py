@@ -122,17 +122,6 @@ def test_damaged_losses_are_no_losses(finished: Path) -> None:
         assert stored_losses(run_of(finished), row) is None
 
 
-def test_the_saving_is_told(finished: Path) -> None:
-    answer = here(
-        *("eval", "--lengths", "8,16,64", "eval.protocols=[sliding,overlapping]", "eval.stride=4"),
-        *("wandb.mode=disabled", "cache=cache", "--runs", "rope*"),
-        cwd=finished,
-    )
-    (line,) = (line for line in answer.err.splitlines() if "without shared passes" in line)
-    read, asked = (int(word.replace(",", "")) for word in line.split() if word.replace(",", "").isdigit())
-    assert asked > 2.5 * read
-
-
 def test_other_text_is_read_in_the_runs_own_tokens(finished: Path) -> None:
     (finished / "other").mkdir()
     (finished / "other" / "one.txt").write_text("the model counts long lines of text " * 60)
