@@ -88,7 +88,7 @@ def own(contender: Contender, settings: Settings, device: "torch.device", precis
     import torch
 
     from posexp.attention import kernel_path
-    from posexp.evaluation.scoring import Read, Scorer
+    from posexp.evaluation.scoring import Scorer
     from posexp.model import cpu
     from posexp.model.decoder import build_decoder
 
@@ -108,7 +108,7 @@ def own(contender: Contender, settings: Settings, device: "torch.device", precis
 
     def read(ids_S: "Tensor") -> None:
         scorer = Scorer(model, len(ids_S), device, precision)
-        scorer(ids_S.numpy(), [Read(0, len(ids_S), np.arange(1, len(ids_S)))])
+        scorer(ids_S.numpy(), np.array([[0, 1, len(ids_S)]]))
 
     return Subject(
         model=model,

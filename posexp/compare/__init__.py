@@ -90,19 +90,17 @@ def power(command: PowerCommand) -> None:
 def load_rows(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "LossesOf"]:
     """Return (curves of the group by name, function that reads a row's losses). Raises Misuse if there are no rows."""
     from posexp.compare.pairs import curves
-    from posexp.evaluation import losses
+    from posexp.evaluation.losses import LossReader
     from posexp.evaluation.verdicts import curve_name
 
     rows_of = {run: readable(run) for run in find_runs(command.results, command.group)}
     measured = [run for run, rows in rows_of.items() if rows]
     if not measured:
         raise Misuse(f"no measured run in {command.results}/{command.group}: first posexp train, then posexp eval")
-    folders = {run.name: run.folder for run in measured}
     rows = [row for run in measured for row in rows_of[run]]
     label_of = curve_labels(measured, say)
-    return curves(rows, partial(curve_name, curve_of=label_of)), lambda row: losses.read_losses(
-        folders[row["run"]], row
-    )
+    losses_of = LossReader({run.name: run.folder for run in measured})
+    return curves(rows, partial(curve_name, curve_of=label_of)), losses_of
 
 
 def readable(run: Run) -> list["Row"]:

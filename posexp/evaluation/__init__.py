@@ -1,5 +1,5 @@
 """The evaluation of models: one row per run, protocol and length.
 
-protocols (targets and context) → plan (adds controls) → shared_passes (reads each text once) → scoring (token losses)
+protocols (targets and context) → plan (adds controls) → scoring (token losses)
 → statistics (means and intervals) → verdicts.
 """

@@ -32,14 +32,12 @@ class LanguageModel(Protocol):
 class View:
     """The model under one variant, for inputs up to a fixed length.
 
-    `max_length` is the longest input that the model accepts, None without a limit. `prefix_stable` is true if the loss
-    of a token does not depend on later tokens, so that one pass serves several lengths. `window` and `settings` are
-    values of the rows' columns.
+    `max_length` is the longest input that the model accepts, None without a limit. `window` and `settings` are values
+    of the rows' columns.
     """
 
     model: LanguageModel
     max_length: int | None
-    prefix_stable: bool
     kernel_path: str
     window: str
     settings: str

@@ -49,7 +49,7 @@ class Trained:
         self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)
         path = kernel_path(scheme, scheme.dims, window, self.model.path, self.device)
         settings = variant.settings(length)
-        return View(self.model, scheme.max_length, scheme.prefix_stable, path, variant.window.fingerprint(), settings)
+        return View(self.model, scheme.max_length, path, variant.window.fingerprint(), settings)
 
     def cut(self, variant: Variant) -> Variant | None:
         """Return the variant with a sliding window of the training length; None unless its window is full."""
@@ -72,5 +72,5 @@ def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: Eva
 
 def named(store: Store, split: Split) -> str:
     """Return the name of a split's text: its files, or the corpus."""
-    corpus = store.meta["corpus"]
+    corpus: str = store.meta["corpus"]
     return dict(part.partition(": ")[::2] for part in corpus.split(", ")).get(split.value) or corpus

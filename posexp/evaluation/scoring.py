@@ -37,21 +37,8 @@ class Scores:
     hit: np.ndarray
 
 
-@dataclass(frozen=True)
-class Read:
-    """A pass over the input tokens start … stop-2 that scores the tokens `targets` (int64 [S], ascending)."""
-
-    start: int
-    stop: int
-    targets: np.ndarray
-
-    @property
-    def inputs(self) -> int:
-        return self.stop - 1 - self.start
-
-
 class Scorer:
-    """A model that scores reads in batches of about `batch_tokens` inputs.
+    """A model that scores spans (posexp/evaluation/targets.py) in batches of about `batch_tokens` inputs.
 
     `change` maps text [B, T+1] and the offsets of its first tokens [B] to the text that the model reads; targets are
     not changed. `bos` replaces the first token of each input. `progress` is called with the inputs of each batch.
@@ -72,36 +59,37 @@ class Scorer:
         self.progress = progress
 
     @torch.no_grad()
-    def __call__(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
-        """Return scores for every read, in order; reads of equal shape are batched."""
+    def __call__(self, ids: np.ndarray, windows_W3: np.ndarray) -> Scores:
+        """Return the scores of the targets of all spans, in order; spans of equal shape are batched."""
         was_training = self.model.training
         self.model.eval()
-        members: dict[tuple[int, int], list[int]] = {}
-        for index, read in enumerate(reads):
-            members.setdefault((read.inputs, len(read.targets)), []).append(index)
+        start_W, first_W, stop_W = windows_W3.T
+        shapes, shape_W = np.unique(np.stack((stop_W - 1 - start_W, stop_W - first_W)), axis=1, return_inverse=True)
         found: dict[int, Scores] = {}
-        for (T, _), indices in sorted(members.items()):
+        for shape, (T, _) in enumerate(shapes.T.tolist()):
+            indices = np.flatnonzero(shape_W.ravel() == shape)
             for some in np.array_split(indices, -(-len(indices) // max(1, self.batch_tokens // T))):
-                found |= zip(some.tolist(), self.fitting(ids, [reads[index] for index in some]), strict=True)
+                found |= zip(some.tolist(), self.fitting(ids, windows_W3[some]), strict=True)
         self.model.train(was_training)
-        return [found[index] for index in range(len(reads))]
+        ordered = [found[index] for index in range(len(windows_W3))]
+        return Scores(*(np.concatenate([getattr(one, name) for one in ordered]) for name in ("nll", "hit")))
 
-    def fitting(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
-        """Score reads of one shape, in halves if the batch does not fit into memory."""
+    def fitting(self, ids: np.ndarray, windows_B3: np.ndarray) -> list[Scores]:
+        """Score spans of one shape, in halves if the batch does not fit into memory."""
         try:
-            return self.batch(ids, reads)
+            return self.batch(ids, windows_B3)
         except Exception as error:
-            if not is_out_of_memory(error) or len(reads) == 1:
+            if not is_out_of_memory(error) or len(windows_B3) == 1:
                 raise
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        half = len(reads) // 2
-        return self.fitting(ids, reads[:half]) + self.fitting(ids, reads[half:])
+        half = len(windows_B3) // 2
+        return self.fitting(ids, windows_B3[:half]) + self.fitting(ids, windows_B3[half:])
 
-    def batch(self, ids: np.ndarray, reads: list[Read]) -> list[Scores]:
-        start_B = np.array([read.start for read in reads])
-        target_BS = np.stack([read.targets for read in reads]) - start_B[:, None]
-        text_BT1 = np.stack([ids[read.start : read.stop] for read in reads]).astype(np.int64)
+    def batch(self, ids: np.ndarray, windows_B3: np.ndarray) -> list[Scores]:
+        start_B, first_B, stop_B = windows_B3.T
+        target_BS = (first_B - start_B)[:, None] + np.arange(stop_B[0] - first_B[0])
+        text_BT1 = np.asarray(ids[start_B[:, None] + np.arange(stop_B[0] - start_B[0])]).astype(np.int64)
         right_BS = torch.from_numpy(np.take_along_axis(text_BT1, target_BS, axis=1)).to(self.device)
         if self.change is not None:
             text_BT1 = self.change(text_BT1, start_B)
@@ -112,7 +100,7 @@ class Scorer:
         with autocast(self.precision, self.device):
             hidden_BTD = self.model(torch.from_numpy(text_BT1[:, :-1]).to(self.device), None if last == T else last)
             at_BS = torch.from_numpy(target_BS - 1 - (T - last)).to(self.device)
-            hidden_ND = hidden_BTD[torch.arange(len(reads), device=self.device)[:, None], at_BS].flatten(0, 1)
+            hidden_ND = hidden_BTD[torch.arange(len(windows_B3), device=self.device)[:, None], at_BS].flatten(0, 1)
             nlls, hits = [], []
             size = HEAD_TOKENS.get(self.device.type, HEAD_TOKENS["cpu"])
             for hidden, right in zip(hidden_ND.split(size), right_BS.flatten().split(size), strict=True):
@@ -121,7 +109,7 @@ class Scorer:
                 hits.append(logits.argmax(-1) == right)
         nll_BS = torch.cat(nlls).view(right_BS.shape).float().cpu().numpy()
         hit_BS = torch.cat(hits).view(right_BS.shape).cpu().numpy()
-        self.progress(T * len(reads))
+        self.progress(T * len(windows_B3))
         return [Scores(nll, hit) for nll, hit in zip(nll_BS, hit_BS, strict=True)]
 
 
@@ -141,8 +129,7 @@ def token_losses(
     precision: Precision,
 ) -> np.ndarray:
     """Return the loss of each target in nats, float32 [N], in the order of the spans (posexp/evaluation/targets.py)."""
-    reads = [Read(start, stop, np.arange(first, stop)) for start, first, stop in windows_W3.tolist()]
-    return np.concatenate([scores.nll for scores in Scorer(model, batch_tokens, device, precision)(ids, reads)])
+    return Scorer(model, batch_tokens, device, precision)(ids, windows_W3).nll
 
 
 @dataclass

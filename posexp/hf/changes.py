@@ -23,7 +23,6 @@ LOCAL = {
     "local": ("sliding", "window_size"),
     "chunked_attention": ("chunked", "attention_chunk_size"),
 }
-READS_LENGTH = {"dynamic", "longrope"}  # rope types whose frequencies depend on the length of the input
 SMALL = 4  # tokens: window and training length of a trial
 STRETCH = 64  # input length over training length in the trial of a transform
 
@@ -169,12 +168,6 @@ def trying(model: Pretrained, work: Callable[[], T]) -> T:
         if is_out_of_memory(error):
             raise
         raise NotApplicable(f"transformers rejects it for {type(model).__name__}: {why(error)}") from error
-
-
-def reads_length(config: Any) -> bool:
-    """Return whether the loss of a token depends on the length of the input."""
-    given = getattr(text_config(config), "rope_parameters", None) or {}
-    return any(part.get("rope_type") in READS_LENGTH for part in (given, *given.values()) if isinstance(part, dict))
 
 
 def rebuilt(model: Pretrained, config: Any) -> Pretrained:

@@ -30,7 +30,6 @@ from posexp.hf.changes import (
     OwnWindow,
     check_counts,
     own_window,
-    reads_length,
     rebuilt,
     trying,
     windows_count,
@@ -135,7 +134,6 @@ class Checkpoint:
         return View(
             model=seen,
             max_length=seen.max_length,
-            prefix_stable=not reads_length(config),
             kernel_path=f"transformers {config._attn_implementation}",
             window=self.named(variant.window, length),
             settings=variant.settings(length),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation.rows import COLUMNS, Row
 from posexp.report.cell import Cell
-from posexp.report.metric import PPL, Measure
+from posexp.report.metric import PPL, Metric
 from posexp.report.tables import Table, tables
 from posexp.storage import atomic, untrusted
 from posexp.storage.jsonl import MOST_COLUMNS
@@ -31,7 +31,7 @@ def write_report(
     folder: Path,
     console: "Console | None" = None,
     *,
-    measure: Measure = PPL,
+    measure: Metric = PPL,
     pairs: "Pairs | None" = None,
     say: Callable[[str], None] = lambda line: None,
     all_sets: bool = False,
@@ -112,11 +112,12 @@ def rows_to_csv(rows: list[Row]) -> str:
     Values are not escaped for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many
     columns.
     """
-    extras = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in COLUMNS]
+    lines = [row.values() for row in rows]
+    extras = [key for key in dict.fromkeys(key for line in lines for key in line) if key not in COLUMNS]
     if len(extras) > MOST_COLUMNS:
         raise Misuse(f"the rows have {len(extras):,} unknown columns: choose runs with --runs")
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *extras], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(lines)
     return text.getvalue()

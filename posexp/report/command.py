@@ -7,13 +7,12 @@ from typing import Any
 from posexp import __version__
 from posexp.config.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
-from posexp.evaluation import losses
-from posexp.evaluation.losses import Losses
-from posexp.evaluation.rows import Row, read_rows, variant_of
+from posexp.evaluation.losses import Losses, LossReader
+from posexp.evaluation.rows import Row, read_rows
 from posexp.evaluation.verdicts import LossesOf, Pairs
 from posexp.output.console import console, say
 from posexp.report import write_report
-from posexp.report.metric import MEASURES, PPL
+from posexp.report.metric import METRICS, PPL
 from posexp.report.tables import Table
 from posexp.runs.labels import curve_labels
 from posexp.runs.provenance import environment
@@ -33,7 +32,8 @@ ORIGIN = (
 def report(command: ReportCommand) -> None:
     """Write the report into <results>/<group>/<folder>/. Raises Misuse if no run of the group has eval rows."""
     runs = find_runs(command.results, command.group, command.runs)
-    rows = []
+    rows: list[Row] = []
+    measured = []
     for run in runs:
         try:
             of_run = read_rows(run, say)
@@ -42,11 +42,12 @@ def report(command: ReportCommand) -> None:
             continue
         if not of_run:
             say(f"{run.name}: {run.status()['status']}, not measured yet, so it is skipped")
-        rows += [row for row in of_run if command.variants or not variant_of(row)]
+        shown = [row for row in of_run if command.variants or not row.variant]
+        rows += shown
+        measured += [run] * bool(shown)
     if not rows:
         place = f"{command.results}/{command.group}/{command.runs}"
         raise Misuse(f"no measured run in {place}. First: posexp train +scheme=<name>, then posexp eval --lengths …")
-    measured = [run for run in runs if any(row.get("run") == run.name for row in rows)]
     curve_of = curve_labels(measured, say)
     missing: dict[str, None] = {}
     notes: list[str] = []
@@ -55,7 +56,7 @@ def report(command: ReportCommand) -> None:
         curve_of,
         Path(command.results).expanduser() / command.group / command.folder,
         console(),
-        measure=MEASURES[command.measure.value] if command.measure else PPL,
+        measure=METRICS[command.measure.value] if command.measure else PPL,
         pairs=Pairs(rows, curve_of, kept_losses(measured, missing)),
         say=notes.append,
         all_sets=command.all,
@@ -71,12 +72,12 @@ def report(command: ReportCommand) -> None:
 
 def kept_losses(runs: list[Run], missing: dict[str, None]) -> LossesOf:
     """Return a function that reads the losses of a row and adds runs without stored losses to `missing`."""
-    folder_of = {run.name: run.folder for run in runs}
+    reader = LossReader({run.name: run.folder for run in runs})
 
     def losses_of(row: Row) -> Losses | None:
-        kept = losses.read_losses(folder_of[row["run"]], row) if row["run"] in folder_of else None
+        kept = reader(row)
         if kept is None:
-            missing[row["run"]] = None
+            missing[row.run] = None
         return kept
 
     return losses_of
@@ -94,7 +95,7 @@ def page_of(
 
     from posexp.report.page import RunCard, page
 
-    seed_of = {row["run"]: row["seed"] for row in rows}
+    seed_of = {row.run: row.seed for row in rows}
     cards = [RunCard(run.name, curve_of.get(run.name, run.name), seed_of[run.name], *described(run)) for run in runs]
     code = environment()
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []

@@ -19,7 +19,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """A metric, how it is formatted and how its axis is drawn.
 
     `meaning` completes "Each cell is …". `over` and `by` are the sample and method of a single seed's 95 % interval.
@@ -113,7 +113,7 @@ def digits(value: float) -> str:
     return f"{value:.{max(0, 3 - math.floor(math.log10(value)))}f}"
 
 
-PPL = Measure(
+PPL = Metric(
     "ppl",
     "Perplexity",
     "perplexity",
@@ -122,10 +122,10 @@ PPL = Measure(
     digits,
     log=True,
 )
-NLL = Measure(
+NLL = Metric(
     "nll", "Loss", "loss in nats per token", "a mean loss in nats per token; lower is better", loss, "{:.3f}".format
 )
-BITS_PER_BYTE = Measure(
+BITS_PER_BYTE = Metric(
     "bits_per_byte",
     "Bits per byte",
     "bits per byte",
@@ -133,7 +133,7 @@ BITS_PER_BYTE = Measure(
     bits_per_byte,
     "{:.3f}".format,
 )
-EXACT_MATCH = Measure(
+EXACT_MATCH = Metric(
     "exact_match",
     "Exact match",
     "exact match in percent",
@@ -145,7 +145,7 @@ EXACT_MATCH = Measure(
     whole=(0, 100),
     high_is_good=True,
 )
-CHANGE = Measure(
+CHANGE = Metric(
     "change",
     "Change of perplexity",
     "change against its own training length in percent",
@@ -156,4 +156,4 @@ CHANGE = Measure(
     by="a jackknife",
     linear=1,
 )
-MEASURES = {measure.name: measure for measure in (PPL, NLL, BITS_PER_BYTE, EXACT_MATCH)}
+METRICS = {measure.name: measure for measure in (PPL, NLL, BITS_PER_BYTE, EXACT_MATCH)}

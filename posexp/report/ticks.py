@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from posexp.output.ticks import both_sides, log_ticks, tick_text, y_ticks
-from posexp.report.metric import Measure
+from posexp.report.metric import Metric
 from posexp.report.tables import Table
 
 DENSE = 16  # more lengths than this are drawn without markers, and only some are labelled
@@ -23,7 +23,7 @@ def y_range(table: Table, banded: Iterable[tuple[str, int]]) -> tuple[float, flo
     return min(found) - air, max(found) + air
 
 
-def ticks_of(measure: Measure, least: float, most: float, count: int) -> list[float]:
+def ticks_of(measure: Metric, least: float, most: float, count: int) -> list[float]:
     """Return up to `count` ticks for the axis of a metric."""
     if measure.log:
         return log_ticks(least, most, count)
@@ -53,7 +53,7 @@ def x_ticks(table: Table, inches: float, em: float) -> list[int]:
     return sorted(kept)
 
 
-def tick_labels(ticks: list[float], measure: Measure) -> list[str]:
+def tick_labels(ticks: list[float], measure: Metric) -> list[str]:
     """Format the ticks, with equal decimals on a linear axis and with signs for changes."""
     if measure.linear:
         return [("−" if tick < 0 else "+" if tick > 0 else "") + tick_text(abs(tick)) for tick in ticks]

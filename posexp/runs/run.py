@@ -27,6 +27,7 @@ from posexp.config.commands import TrainCommand
 from posexp.config.components import targets
 from posexp.config.digest import digest, identity
 from posexp.config.sections import Split, TrainConfig
+from posexp.config.typed_values import typed_config
 from posexp.config.values import flat, plain_value
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.storage import atomic, checksum, jsonl, locks, untrusted
@@ -105,7 +106,9 @@ class Run:
             values = stored if key is None else stored.get(key)
             if not isinstance(values, dict):
                 raise ValueError(f"{key} must hold keys and values")
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+            config: Any = typed_config(kind, values)
+            if config is None:
+                config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
         except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
             said = str(error).strip() or type(error).__name__
             raise RunFailed(f"{path} cannot be read: {said.splitlines()[0][:300]}: {remedy}") from error

@@ -14,7 +14,6 @@ from support.spans import planned, text
 
 from posexp.config.sections import Precision
 from posexp.evaluation.scoring import Scorer
-from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.targets import documents_of, targets_of
 
@@ -37,7 +36,7 @@ def measured(model, protocol: str, length: int) -> float:
     tokens = text(*[8000] * 10)
     (row,) = planned(tokens, protocol, [length], stride=256)
     scorer = Scorer(Counter(model), 1 << 16, CPU, Precision.float32)
-    scores = Passes(lambda reads: scorer(tokens.ids, reads), [row.windows], stable=True)(row.windows)
+    scores = scorer(tokens.ids, row.windows)
     target_N, _ = targets_of(row.windows)
     return summarize(scores.nll, documents_of(tokens, target_N), None, row.weights()).ppl
 
@@ -85,7 +84,7 @@ def test_by_position_the_model_is_seen_as_it_is(model):
     loss = model(torch.arange(1, 4097, dtype=torch.float64)).numpy()
     scorer = Scorer(Counter(model), 1 << 16, CPU, Precision.float32)
     rows = planned(tokens, "per_position", [4096])
-    nll_N = Passes(lambda reads: scorer(tokens.ids, reads), [rows[0].windows], stable=True)(rows[0].windows).nll
+    nll_N = scorer(tokens.ids, rows[0].windows).nll
     for row in rows:
         low, high = row.within
         assert high == row.length
