@@ -121,7 +121,7 @@ def page_of(
 
 
 def training_losses(run: Run) -> tuple[tuple[int, float], ...]:
-    """Return (tokens, loss) of the training rows of a run, () for an external checkpoint. Log and skip damaged files."""
+    """Return (tokens, loss) of the training rows of a run, () without any. Log and skip a damaged file."""
     try:
         rows = [] if run.foreign else run.history(say)
     except RunFailed as error:

@@ -39,7 +39,7 @@ function sort(head) {
   head.ariaSort = up ? "ascending" : "descending";
   const value = ({cells}) => parseFloat(cells[at].dataset.order ?? cells[at].textContent);
   const lost = (row) => isNaN(value(row)); // last in both directions
-  const compare = (a, b) => (at ? value(a) - value(b) : a.cells[0].textContent.localeCompare(b.cells[0].textContent));
+  const compare = (a, b) => (at ? value(a) - value(b) : a.cells[0].lastChild.data.localeCompare(b.cells[0].lastChild.data));
   body.append(...[...body.rows].sort((a, b) => (at && (lost(a) || lost(b)) ? lost(a) - lost(b) : up ? compare(a, b) : compare(b, a))));
 }
 
