@@ -10,10 +10,9 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from posexp.output.style import Look
+from posexp.output.style import INK, QUIET, Look
 from posexp.output.text import one_line
 from posexp.report.curves import bounds_of
-from posexp.report.failure_marks import failing
 from posexp.report.metric import Measure
 from posexp.report.table import failure, interval, shown_value
 from posexp.report.tables import Table
@@ -21,24 +20,22 @@ from posexp.report.verdict_table import cell_lines
 
 Figure = dict[str, Any]
 TrainedRun = tuple[str, str, Sequence[tuple[int, float]], float | None]  # curve, name, losses by tokens, validation
-# of plotly.js, and a letter for text, by matplotlib's name
+# by matplotlib's name: that of plotly.js, and a letter for text
 SYMBOLS = {
     **{"o": ("circle", "●"), "s": ("square", "■"), "^": ("triangle-up", "▲"), "v": ("triangle-down", "▼")},
     **{"<": ("triangle-left", "◀"), ">": ("triangle-right", "▶"), "D": ("diamond", "◆"), "*": ("star", "★")},
-    **{"p": ("pentagon", "⬟"), "h": ("hexagon", "⬢"), "P": ("cross", "✚"), "X": ("x", "✖")},
+    **{"p": ("pentagon", "⬟"), "h": ("hexagon", "⬢")},
 }
 MOST_POINTS, ALL_POINTS = 300, 30_000  # of the losses of a run and of all runs
 HOVER = "<b>%{text}</b><br>%{x:,} tokens<br>loss %{y:.3f}<extra></extra>"
 HEIGHT, ROW = 430, 20  # of a panel and of a row of failures above it, in pixels
 LETTERS = 32  # of a curve's name in the legend
 DENSE = 16  # more lengths than this are drawn without markers, and only powers of two are labelled
-INK, GREY, PALE = "#222222", "#8a8a8a", "#e8e8e8"
-AXIS = {"gridcolor": PALE, "linecolor": GREY, "zeroline": False, "automargin": True, "title": {"standoff": 8}}
+AXIS = {"gridcolor": "#e8e8e8", "linecolor": QUIET, "zeroline": False, "automargin": True, "title": {"standoff": 8}}
 DEFAULTS: Figure = {  # of every layout, for print and downloaded images; page.css has the colours of a dark screen
-    **{"xaxis": AXIS, "yaxis": AXIS, "margin": {"l": 8, "r": 8, "t": 32, "b": 8}, "hovermode": "closest"},
-    **{"paper_bgcolor": "white", "plot_bgcolor": "white"},
-    "font": {"family": "system-ui, 'DejaVu Sans', sans-serif", "size": 13, "color": INK},
-    "hoverlabel": {"align": "left", "bgcolor": "white", "bordercolor": GREY, "font": {"color": INK}},
+    **{"xaxis": AXIS, "yaxis": AXIS, "margin": {"l": 8, "r": 8, "t": 36, "b": 8}, "hovermode": "closest"},
+    "font": {"family": "system-ui, 'DejaVu Sans', sans-serif", "color": INK},
+    "hoverlabel": {"align": "left", "bgcolor": "white", "bordercolor": QUIET, "font": {"color": INK}},
     "legend": {"tracegroupgap": 0, "bgcolor": "rgba(0,0,0,0)"},
 }
 
@@ -59,12 +56,12 @@ class Pen:
 
 
 def pens_of(look_of: dict[str, Look]) -> dict[str, Pen]:
-    def pen(number: int, curve: str, look: Look) -> Pen:
+    found = {}
+    for number, (curve, look) in enumerate(look_of.items()):
         short = curve if len(curve) <= LETTERS else f"{curve[: LETTERS - 9]}…{curve[-8:]}"
         dash = "solid" if look.dash == "-" else ",".join(f"{2 * part:g}px" for part in look.dash[1])
-        return Pen(str(number), plain(short), look.colour, *SYMBOLS.get(look.marker, SYMBOLS["o"]), dash)
-
-    return {curve: pen(number, curve, look) for number, (curve, look) in enumerate(look_of.items())}
+        found[curve] = Pen(str(number), plain(short), look.colour, *SYMBOLS.get(look.marker, SYMBOLS["o"]), dash)
+    return found
 
 
 def plain(text: str) -> str:
@@ -74,7 +71,7 @@ def plain(text: str) -> str:
 
 def curves_figure(table: Table, pen_of: dict[str, Pen]) -> Figure:
     """Return the metric of a table by length. Missing values are crosses in a strip above, a row per curve."""
-    failed, last = failing(table), max(table.lengths)
+    failed, last = [curve for curve in table.curves if lost(table, curve)], max(table.lengths)
     end_of = {curve: table.values[curve, last].value for curve in table.curves if (curve, last) in table.values}
     traces: list[Figure] = []
     for curve in sorted(table.curves, key=lambda curve: -end_of.get(curve, math.inf)):
@@ -98,34 +95,35 @@ def curves_figure(table: Table, pen_of: dict[str, Pen]) -> Figure:
     return {"data": traces, "layout": layout}
 
 
+def lost(table: Table, curve: str) -> list[int]:
+    """Return the lengths at which seeds of a curve have no value."""
+    return [length for length in table.lengths if failure(table, (curve, length))]
+
+
 def at(table: Table, length: int) -> int:
     """Return the place of a length on the logarithmic axis. A context of 0 has no logarithm, so all are one longer."""
     return length + (min(*table.lengths, *table.train_lengths) <= 0)
 
 
 def drawn(measure: Measure, value: float | None) -> float | None:
-    """Return a value as the axis has it: its level if the axis is linear around 0 and logarithmic beyond."""
-    if value is None or math.isnan(measure.level(value)):
+    """Return a value as the axis has it. Plotly has no axis that is linear around 0 and logarithmic beyond."""
+    if value is None or not math.isfinite(value):
         return None
-    return measure.level(value) if measure.linear else value
+    far = measure.linear is not None and abs(value) > measure.linear
+    return math.copysign(1 + math.log10(abs(value)), value) if far else value
 
 
 def line(table: Table, curve: str, pen: Pen) -> Figure:
     lengths = [length for length in table.lengths if (curve, length) in table.cells]
     values = [table.values.get((curve, length)) for length in lengths]
-    breaks = [table.words.get((curve, length)) == "breaks" for length in lengths]
+    fill = ["white" if table.words.get((curve, length)) == "breaks" else pen.colour for length in lengths]
     return pen.trace(
         "line",
         x=[at(table, length) for length in lengths],
         y=[drawn(table.measure, value.value) if value else None for value in values],
         mode="lines+markers" if len(lengths) <= DENSE else "lines",
         line={"color": pen.colour, "width": 2, "dash": pen.dash},
-        marker={
-            "symbol": pen.symbol,
-            "size": 9,
-            "color": ["white" if hollow else pen.colour for hollow in breaks] if any(breaks) else pen.colour,
-            "line": {"color": pen.colour, "width": 1.5},
-        },
+        marker={"symbol": pen.symbol, "size": 9, "color": fill, "line": {"color": pen.colour, "width": 1.5}},
         hoverinfo="text",
         hovertext=[description(table, curve, length) for length in lengths],
     )
@@ -148,7 +146,7 @@ def bands(table: Table, curve: str, pen: Pen) -> list[Figure]:
 
 
 def crosses(table: Table, curve: str, row: int, pen: Pen) -> Figure:
-    lengths = [length for length in table.lengths if failure(table, (curve, length))]
+    lengths = lost(table, curve)
     look = {"symbol": "x", "size": 8, "color": pen.colour}
     points: Figure = {"x": [at(table, length) for length in lengths], "y": [row] * len(lengths), "yaxis": "y2"}
     points |= {"hoverinfo": "text", "hovertext": [description(table, curve, length) for length in lengths]}
@@ -157,8 +155,8 @@ def crosses(table: Table, curve: str, row: int, pen: Pen) -> Figure:
 
 def marks(table: Table) -> list[Figure]:
     """Return lines at the training lengths, and for changes the range that is too small to matter."""
-    rule = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dash"}}
-    label: Figure = {"textposition": "end", "textangle": 0, "yanchor": "bottom", "font": {"size": 12, "color": GREY}}
+    rule = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": QUIET, "width": 1, "dash": "dash"}}
+    label: Figure = {"textposition": "end", "textangle": 0, "yanchor": "bottom", "font": {"size": 12, "color": QUIET}}
     found: list[Figure] = []
     for length in table.train_lengths:
         text = f"trained at {length}" if len(table.train_lengths) == 1 else "trained"
@@ -166,7 +164,7 @@ def marks(table: Table) -> list[Figure]:
         found.append({**rule, "x0": at(table, length), "x1": at(table, length), "label": {**label}})
     if table.measure.linear:
         small = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": -1, "y1": 1, "layer": "below"}
-        found.append({**small, "fillcolor": GREY, "opacity": 0.15, "line": {"width": 0}})
+        found.append({**small, "fillcolor": QUIET, "opacity": 0.15, "line": {"width": 0}})
     return found
 
 
@@ -178,12 +176,12 @@ def scale(measure: Measure, levels: list[float | None]) -> Figure:
         return {"range": [measure.whole[0] - 3, measure.whole[1] + 3]}
     if not measure.linear:
         return {}
-    far = int(max([abs(level) for level in levels if level is not None], default=1.0))
+    far = int(max((abs(level) for level in levels if level is not None), default=1.0))
     steps = (1, 2, 5) if far <= 3 else (1,)
     sizes = [step * 10.0**power for power in range(0, far + 1, 1 + far // 8) for step in steps]
     ticks = sorted({0.0, *sizes, *(-size for size in sizes if size <= 100)})
     return {
-        "tickvals": [measure.level(tick) for tick in ticks],
+        "tickvals": [drawn(measure, tick) for tick in ticks],
         "ticktext": [("−" if tick < 0 else "+" if tick > 0 else "") + f"{abs(tick):,.6g}" for tick in ticks],
     }
 

@@ -39,11 +39,13 @@ class RunCard:
     @property
     def parts(self) -> dict[str, list[str]]:
         """The lines that the page shows, by their title."""
-        about = flat(self.provenance).items()
-        texts = [
-            f"{key}: {value if isinstance(value, str) else json.dumps(value, default=str)}" for key, value in about
-        ]
-        return {"Configuration": self.config.splitlines(), "Provenance": texts}
+        about = {
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in flat(self.provenance).items()
+        }
+        return {
+            "Configuration": self.config.splitlines(),
+            "Provenance": [f"{key}: {value}" for key, value in about.items()],
+        }
 
 
 def page(title: str, shown: list[Table], runs: list[RunCard], made: dict[str, Any], rows: str = "") -> str:
