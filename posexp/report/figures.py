@@ -71,33 +71,29 @@ def plain(text: str) -> str:
 
 def curves_figure(table: Table, pen_of: dict[str, Pen]) -> Figure:
     """Return the metric of a table by length. Missing values are crosses in a strip above, a row per curve."""
-    failed, last = [curve for curve in table.curves if lost(table, curve)], max(table.lengths)
+    failed = {curve: [n for n in table.lengths if failure(table, (curve, n))] for curve in table.curves}
+    rows, last = [curve for curve, lengths in failed.items() if lengths], max(table.lengths)
     end_of = {curve: table.values[curve, last].value for curve in table.curves if (curve, last) in table.values}
     traces: list[Figure] = []
     for curve in sorted(table.curves, key=lambda curve: -end_of.get(curve, math.inf)):
         traces += [*bands(table, curve, pen_of[curve]), line(table, curve, pen_of[curve])]
-        if curve in failed:
-            traces.append(crosses(table, curve, failed.index(curve), pen_of[curve]))
-    high = ROW * len(failed)
+        if curve in rows:
+            traces.append(crosses(table, curve, failed[curve], rows.index(curve), pen_of[curve]))
+    high = ROW * len(rows)
     edge = HEIGHT / (HEIGHT + high)
     labelled = [n for n in table.lengths if len(table.lengths) <= DENSE or n & (n - 1) == 0]
     ticks = sorted({*labelled, *table.train_lengths})
     x = {"type": "log", "tickvals": [at(table, n) for n in ticks], "ticktext": [str(n) for n in ticks]}
     y = {"domain": [0, edge], **scale(table.measure, [value for trace in traces for value in trace["y"]])}
-    rows = {"range": [-0.5, max(1, len(failed)) - 0.5], "visible": False, "fixedrange": True}
+    strip = {"range": [-0.5, max(1, len(rows)) - 0.5], "visible": False, "fixedrange": True}
     layout = {
         "height": HEIGHT + high + 60,
         "xaxis": {"title": {"text": f"{table.axis} (log scale)"}, **x},
         "yaxis": {"title": {"text": table.measure.label}, **y},
-        "yaxis2": {"domain": [min(edge + 0.01, 1), 1], **rows},
+        "yaxis2": {"domain": [min(edge + 0.01, 1), 1], **strip},
         "shapes": marks(table),
     }
     return {"data": traces, "layout": layout}
-
-
-def lost(table: Table, curve: str) -> list[int]:
-    """Return the lengths at which seeds of a curve have no value."""
-    return [length for length in table.lengths if failure(table, (curve, length))]
 
 
 def at(table: Table, length: int) -> int:
@@ -131,13 +127,11 @@ def line(table: Table, curve: str, pen: Pen) -> Figure:
 
 def bands(table: Table, curve: str, pen: Pen) -> list[Figure]:
     """Return the intervals of a curve, a band for each sequence of lengths that have one."""
-    points = [
-        (at(table, n), *(drawn(table.measure, side) for side in bounds_of(table, curve, n))) for n in table.lengths
-    ]
+    bounds = {n: [drawn(table.measure, side) for side in bounds_of(table, curve, n)] for n in table.lengths}
     found: list[Figure] = []
-    for bounded, group in groupby(points, lambda point: None not in point):
+    for bounded, group in groupby(bounds, lambda length: None not in bounds[length]):
         if bounded:
-            xs, lows, highs = map(list, zip(*group, strict=True))
+            xs, lows, highs = map(list, zip(*((at(table, n), *bounds[n]) for n in group), strict=True))
             outline = {"color": pen.colour, "width": 4 if len(xs) == 1 else 0}
             points_of: Figure = {"x": xs + xs[::-1], "y": lows + highs[::-1], "mode": "lines", "line": outline}
             look = {"fill": "toself", "fillcolor": pen.colour, "opacity": 0.2, "hoverinfo": "skip", "showlegend": False}
@@ -145,8 +139,7 @@ def bands(table: Table, curve: str, pen: Pen) -> list[Figure]:
     return found
 
 
-def crosses(table: Table, curve: str, row: int, pen: Pen) -> Figure:
-    lengths = lost(table, curve)
+def crosses(table: Table, curve: str, lengths: list[int], row: int, pen: Pen) -> Figure:
     look = {"symbol": "x", "size": 8, "color": pen.colour}
     points: Figure = {"x": [at(table, length) for length in lengths], "y": [row] * len(lengths), "yaxis": "y2"}
     points |= {"hoverinfo": "text", "hovertext": [description(table, curve, length) for length in lengths]}
@@ -203,7 +196,7 @@ def description(table: Table, curve: str, length: int) -> str:
 
 
 def training_figure(runs: list[TrainedRun], pen_of: dict[str, Pen]) -> Figure:
-    """Return the losses of runs by tokens. A diamond is the loss on validation text."""
+    """Return the losses of runs by tokens. A diamond is the loss on held-out text."""
     traces: list[Figure] = []
     most = max(30, min(MOST_POINTS, ALL_POINTS // max(1, len(runs))))
     named: set[str] = set()

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -54,11 +53,12 @@ def page(title: str, shown: list[Table], runs: list[RunCard], made: dict[str, An
     `made` is the page's provenance: version, commit, command. `rows` are the rows as CSV, for download.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
 
     environment = Environment(loader=PackageLoader("posexp.report", "web"), autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    looks = looks_of([*(run.curve for run in runs), *(curve for table in shown for curve in table.curves)])
-    pens = figures.pens_of(looks)
+    curves = [*(run.curve for run in runs), *(curve for table in shown for curve in table.curves)]
+    pens = figures.pens_of(looks_of(curves))
     views = [(str(number), table) for number, whole in enumerate(shown) for table in views_of(whole)]
     lines = [{line for part in run.parts.values() for line in part} for run in runs]
     data = {
@@ -70,7 +70,7 @@ def page(title: str, shown: list[Table], runs: list[RunCard], made: dict[str, An
         "defaults": figures.DEFAULTS,
         "rows": rows,
     }
-    script, plotly = source("page.js"), plotly_js()
+    script, plotly = source("page.js"), get_plotlyjs()
     policy = (
         f"default-src 'none'; script-src '{hash_of(plotly)}' '{hash_of(script)}'; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -100,14 +100,6 @@ def source(name: str) -> str:
     return (files("posexp.report") / "web" / name).read_text(encoding="utf-8")
 
 
-@cache
-def plotly_js() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-@cache
 def hash_of(script: str) -> str:
     """Return the hash of an inline script for a Content-Security-Policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from posexp.evaluation.rows import COLUMNS, Row
 from posexp.evaluation.statistics import Estimate
@@ -21,7 +22,7 @@ from posexp.evaluation.verdicts import Place, Verdict
 from posexp.report.answer import answer
 from posexp.report.figures import HEIGHT
 from posexp.report.metric import CHANGE, PPL
-from posexp.report.page import RunCard, page, plotly_js
+from posexp.report.page import RunCard, page
 from posexp.report.tables import Table, tables
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -311,10 +312,10 @@ def test_the_policy_allows_no_request_and_only_the_pages_own_scripts(text: str) 
     rules = dict(rule.strip().split(" ", 1) for rule in html.unescape(policy[1]).split(";"))
     assert rules["default-src"] == "'none'" and rules["img-src"] == "data: blob:" and "connect-src" not in rules
     inline = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-    assert inline[0] == plotly_js() and len(inline) == 2
+    assert inline[0] == get_plotlyjs() and len(inline) == 2
     hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in inline]
     assert rules["script-src"] == " ".join(f"'sha256-{one}'" for one in hashes)
-    assert re.findall(r"https?:|url\((?!#)|@import|src=", text.replace(plotly_js(), "")) == []
+    assert re.findall(r"https?:|url\((?!#)|@import|src=", text.replace(get_plotlyjs(), "")) == []
 
 
 def test_the_same_results_make_the_same_page_and_thirty_runs_a_small_one(text: str) -> None:
@@ -322,7 +323,7 @@ def test_the_same_results_make_the_same_page_and_thirty_runs_a_small_one(text: s
     many = [row(f"scheme{i:02}", 0, 2**e, 50.0 + e / 3) for i in range(30) for e in range(25)]
     config = "".join(f"key{i}: value of the key {i}\n" for i in range(80))
     runs = [RunCard(f"scheme{i:02}-s0", f"scheme{i:02}", 0, config, {"packages": {"torch": "2.9"}}) for i in range(30)]
-    assert len(page("many", tables(many, {}), runs, MADE).replace(plotly_js(), "").encode()) < 1_400_000
+    assert len(page("many", tables(many, {}), runs, MADE).replace(get_plotlyjs(), "").encode()) < 1_400_000
 
 
 def test_a_group_of_one_failed_run_still_makes_a_page() -> None:

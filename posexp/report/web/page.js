@@ -26,10 +26,6 @@ function show(width) {
     node.hidden = node.dataset.table !== table.value || (node.dataset.metric || chosen.metric) !== chosen.metric;
   }
   draw("chart", chosen.figure, width);
-}
-
-function drawAll(width) {
-  show(width);
   if (data.training.data.length) draw("training", data.training, width);
 }
 
@@ -50,12 +46,9 @@ find?.addEventListener("input", () => {
   for (const run of document.querySelectorAll("details")) run.hidden = !run.textContent.toLowerCase().includes(find.value.toLowerCase());
 });
 document.getElementById("csv").addEventListener("click", () => {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([data.rows], {type: "text/csv"}));
-  link.download = "rows.csv";
-  link.click();
+  const href = URL.createObjectURL(new Blob([data.rows], {type: "text/csv"}));
+  Object.assign(document.createElement("a"), {href, download: "rows.csv"}).click();
 });
-drawAll(width());
-addEventListener("resize", () => drawAll(width()));
-addEventListener("beforeprint", () => drawAll(paper));
-addEventListener("afterprint", () => drawAll(width()));
+for (const event of ["resize", "afterprint"]) addEventListener(event, () => show(width()));
+addEventListener("beforeprint", () => show(paper));
+show(width());
