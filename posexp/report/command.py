@@ -1,6 +1,7 @@
 """The posexp report command, which loads rows and verdicts of a group and writes its report."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from posexp.config.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation.losses import Losses, LossReader
 from posexp.evaluation.rows import Row, read_rows
-from posexp.evaluation.verdicts import LossesOf, Pairs
+from posexp.evaluation.verdicts import PROTOCOL, LossesOf, Pairs
 from posexp.output.console import console, say
 from posexp.report import write_report
 from posexp.report.metric import METRICS, PPL
@@ -93,10 +94,23 @@ def page_of(
     """Return the report as HTML, with the provenance of the runs and of the report."""
     from hydra.core.hydra_config import HydraConfig
 
+    from posexp.report import rows_to_csv
     from posexp.report.page import RunCard, page
 
     seed_of = {row.run: row.seed for row in rows}
-    cards = [RunCard(run.name, curve_of.get(run.name, run.name), seed_of[run.name], *described(run)) for run in runs]
+    own = [row for row in rows if row.protocol == PROTOCOL and not row.control and not row.variant]
+    validation = {row.run: row.nll for row in own if row.length == row.train_length}
+    cards = [
+        RunCard(
+            run.name,
+            curve_of.get(run.name, run.name),
+            seed_of[run.name],
+            *described(run),
+            training_losses(run),
+            validation.get(run.name),
+        )
+        for run in runs
+    ]
     code = environment()
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     made = {
@@ -104,7 +118,18 @@ def page_of(
         "commit": code["commit"] and code["commit"] + (" with changes" if code["dirty"] else ""),
         "command": " ".join(["posexp report", *words]),
     }
-    return page(command.group, shown, cards, made)
+    return page(command.group, shown, cards, made, rows_to_csv(rows))
+
+
+def training_losses(run: Run) -> tuple[tuple[int, float], ...]:
+    """Return (tokens, loss) of the training rows of a run, () without any. Log and skip a damaged file."""
+    try:
+        rows = [] if run.foreign else run.history(say)
+    except RunFailed as error:
+        say(untrusted.visible(str(error)))
+        return ()
+    found = [(row.get("tokens"), row.get("loss")) for row in rows]
+    return tuple((tokens, loss) for tokens, loss in found if tokens and loss is not None and math.isfinite(loss))
 
 
 def described(run: Run) -> tuple[str, dict[str, Any]]:
