@@ -1,11 +1,10 @@
 """The rows of a bench as tables for the terminal, Markdown and CSV."""
 
-import csv
-import io
 from dataclasses import dataclass
 
 from posexp.bench.interleave import OK
-from posexp.bench.rows import COLUMNS, Row
+from posexp.bench.rows import Row
+from posexp.output.text import markdown_line
 
 NOTHING = "–"
 LEGEND = (
@@ -56,19 +55,9 @@ def tables(rows: list[Row], with_peers: bool) -> list[Table]:
 def bench_markdown(shown: list[Table]) -> str:
     parts = []
     for table in shown:
-        rule = [" --- " if index < 2 else " ---: " for index in range(len(table.headings))]
-        lines = [" | ".join(line) for line in (table.headings, *table.lines)]
-        body = "\n".join(f"| {line} |" for line in lines[1:])
-        parts.append(f"{table.title}\n\n| {lines[0]} |\n|{'|'.join(rule)}|\n{body}\n")
-    return "\n".join([*parts, LEGEND]) + "\n"
-
-
-def bench_to_csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        rule = ["---" if index < 2 else "---:" for index in range(len(table.headings))]
+        parts.append("\n".join([f"{table.title}\n", *map(markdown_line, (table.headings, rule, *table.lines))]))
+    return "\n\n".join([*parts, LEGEND]) + "\n"
 
 
 def speed(row: Row) -> str:
