@@ -100,9 +100,7 @@ def load_rows(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"
     folders = {run.name: run.folder for run in measured}
     rows = [row for run in measured for row in rows_of[run]]
     label_of = curve_labels(measured, say)
-    return curves(rows, partial(curve_name, curve_of=label_of)), lambda row: losses.read_losses(
-        folders[row["run"]], row
-    )
+    return curves(rows, partial(curve_name, curve_of=label_of)), lambda row: losses.read_losses(folders[row.run], row)
 
 
 def readable(run: Run) -> list["Row"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,15 +10,17 @@ from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.plan import is_moving
-from posexp.evaluation.rows import status_of
+from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
 
-Row = dict[str, Any]
 LossesOf = Callable[[Row], Losses | None]
 NOT_KEPT = "losses not kept"
 CANNOT_TELL = "cannot tell"
 EQUAL = "equal"
 ROUNDING = 1e-5  # nats: float32 rounding in another batch or library is smaller
+
+
+Family = tuple[str, bool, str, int, str]
 
 
 class Key(NamedTuple):
@@ -31,7 +33,7 @@ class Key(NamedTuple):
     corpus: str = ""  # "" for the text of the runs
 
     @property
-    def family(self) -> tuple[str, bool, str, int, str]:
+    def family(self) -> Family:
         """The table of a row: one text, protocol and set of targets.
 
         A protocol whose lengths have targets of their own is one family. Families sort like their tables: the runs'
@@ -59,7 +61,7 @@ class Pair:
         """Return one text per curve and status other than ok, such as `learned undefined (seeds 0, 1)`."""
         found = []
         for name, rows in ((self.base, self.base_rows), (self.other, self.other_rows)):
-            statuses = [status_of(row).split(":")[0] for row in rows]
+            statuses = [row.outcome.split(":")[0] for row in rows]
             for status in dict.fromkeys(statuses):
                 if status != "ok":
                     failed = [seed for seed, of_seed in zip(self.seeds, statuses, strict=True) if of_seed == status]
@@ -105,14 +107,14 @@ def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
     """Return the comparable rows by curve; the last row of a curve, seed and key counts."""
     found: dict[str, Curve] = {}
     # a text can be external for one run and the training text of another: the hash identifies the text
-    own = {row["targets_hash"] for row in rows if not row.get("corpus")}
+    own = {row.targets_hash for row in rows if not row.corpus}
     for row in rows:
-        if not row.get("control"):
+        if not row.control:
             curve = found.setdefault(name_of(row), {})
-            place = (row["protocol"], row.get("stride"), row["length"])
-            key = Key(*place, row["targets_hash"], "" if row["targets_hash"] in own else row["corpus"])
+            corpus = "" if row.targets_hash in own else row.corpus or ""
+            key = Key(row.protocol, row.stride, row.length, row.targets_hash, corpus)
             curve[key] = curve.pop(key, {})
-            curve[key][row["seed"]] = row
+            curve[key][row.seed] = row
     return found
 
 
@@ -128,7 +130,7 @@ def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[s
     shared = [key for key in reversed(two) if key in one and one[key].keys() & two[key].keys()]
     if not shared:
         raise Misuse(why_nothing(base, other, one, two))
-    weight: dict[tuple, int] = {}
+    weight: dict[tuple[Family, str], int] = {}
     for key in shared:
         targets = (key.family, key.targets_hash)
         weight[targets] = weight.get(targets, 0) + len(one[key].keys() & two[key].keys())
@@ -142,7 +144,7 @@ def pairs_of(base: str, other: str, of_curve: dict[str, Curve], protocols: set[s
     return found, notes_of(base, other, one, two, chosen)
 
 
-def notes_of(base: str, other: str, one: Curve, two: Curve, chosen: dict[tuple, Key]) -> list[str]:
+def notes_of(base: str, other: str, one: Curve, two: Curve, chosen: dict[tuple[Family, int], Key]) -> list[str]:
     """Return a note for everything that both curves have and that is not compared."""
     notes = []
     for name, own, partner, theirs in ((base, one, other, two), (other, two, base, one)):
@@ -186,7 +188,7 @@ def compared(pairs: list[Pair], losses_of: LossesOf) -> list[Comparison]:
 
 def one_by_one(pair: Pair, losses_of: LossesOf) -> Comparison:
     """Compare one pair; p is not adjusted yet, and `word` is "" unless the pair cannot be compared."""
-    targets = pair.other_rows[0].get("targets") or 0
+    targets = pair.other_rows[0].targets or 0
     nothing = Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, "")
     if failures := pair.failures():
         return replace(nothing, word="; ".join(failures))
@@ -197,7 +199,7 @@ def one_by_one(pair: Pair, losses_of: LossesOf) -> Comparison:
         difference = estimate(*differences(losses))
     except Misuse as error:
         return replace(nothing, word=str(error))
-    nlls = [float(np.mean([row["nll"] for row in rows])) for rows in (pair.base_rows, pair.other_rows)]
+    nlls = [float(np.mean([row.loss for row in rows])) for rows in (pair.base_rows, pair.other_rows)]
     return replace(nothing, base_nll=nlls[0], other_nll=nlls[1], difference=difference)
 
 
@@ -206,8 +208,8 @@ def kept(row: Row, losses_of: LossesOf) -> Losses | str:
     losses = losses_of(row)
     if losses is None:
         return NOT_KEPT
-    if not np.isclose(losses.nll.mean(dtype=np.float64), row["nll"], rtol=1e-4):
-        return f"{row['protocol']} is no mean over tokens"
+    if not np.isclose(losses.nll.mean(dtype=np.float64), row.loss, rtol=1e-4):
+        return f"{row.protocol} is no mean over tokens"
     return losses
 
 

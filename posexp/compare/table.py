@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from posexp.compare.pairs import Comparison, Key
+from posexp.compare.pairs import Comparison, Family, Key
 from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
 from posexp.output.grid import print_grid
@@ -33,7 +33,7 @@ def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
 
 def by_family(found: list[Any]) -> list[list[Any]]:
     """Return objects with a `key`, grouped by family; of several sets of targets, shorter lengths come first."""
-    families: dict[tuple, list[Any]] = {}
+    families: dict[Family, list[Any]] = {}
     for one in found:
         families.setdefault(one.key.family, []).append(one)
     return sorted(

@@ -1,7 +1,7 @@
 """The command posexp eval: one row per run, protocol and length."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import AttentionPath
 from posexp.evaluation import losses
-from posexp.evaluation.done import KEY, key_of, stands
+from posexp.evaluation.done import stands
 from posexp.evaluation.interfaces import Subject, View
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.plan import (
@@ -19,16 +19,16 @@ from posexp.evaluation.plan import (
     check_protocols,
     own_lengths,
     plan,
-    set_name,
     shuffled_beyond,
 )
-from posexp.evaluation.rows import read_rows, row_line
+from posexp.evaluation.rows import KEY, Row, read_rows
 from posexp.evaluation.run_model import Trained
 from posexp.evaluation.scoring import Cost, Read, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.shared_passes import Passes
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
 from posexp.evaluation.variants import Variant, without_effect
+from posexp.evaluation.wandb_copy import log_rows
 from posexp.model import cpu
 from posexp.model.device import choose_device, choose_precision, describe
 from posexp.output.console import progress, say
@@ -95,7 +95,7 @@ def evaluate_subject(
     requested = subject.variants(command)
     key = (*KEY, "kernel_path") if subject.eval.attention is not AttentionPath.auto else KEY
     known = read_rows(run, say)
-    done = {key_of(row, key) for row in known if stands(run, row)}
+    done = {row.key(key) for row in known if stands(run, row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
     for variant in requested:
@@ -104,20 +104,20 @@ def evaluate_subject(
         except NotApplicable as error:
             refused.append(NotApplicable(f"transform {variant.name} does not apply: {error}"))
             continue
-        todo += [job for job in jobs if key_of(job.row, key) not in done]
+        todo += [job for job in jobs if job.row.key(key) not in done]
     new = []
     for row in evaluator.rows(todo):
-        jsonl.append(run.rows, row)
+        jsonl.append(run.rows, row.values())
         new.append(row)
-        if not PROTOCOLS[row["protocol"]].drawn_only:
-            say(row_line(row))
+        if not PROTOCOLS[row.protocol].drawn_only:
+            say(row.line())
     if new:
         if evaluator.asked > evaluator.read:
             say(f"{run.name}: {evaluator.read:,} tokens read, {evaluator.asked:,} without shared passes")
         for line in without_effect([*known, *new], new):
             say(f"{run.name}: {line}")
         copy_ = Wandb(run, command.wandb, {}, run.folder.parent.name, subject.about["scheme"])
-        copy_.curve(new, lambda row: set_name(row, subject.eval))
+        log_rows(copy_, new, subject.eval)
         copy_.finish()
     elif len(refused) < len(requested) - 1 or len(requested) == 1:
         say(f"{run.name}: all {', '.join(map(str, evaluator.lengths))} measured already")
@@ -134,7 +134,7 @@ class Job:
     measurement: Measurement
     variant: Variant  # the variant that the row reports
     seen: Variant  # the variant that runs: for the control "window", with its window cut
-    row: dict[str, Any]
+    row: Row
 
 
 class Evaluator:
@@ -146,7 +146,7 @@ class Evaluator:
         self.tokens = subject.tokens
         self.token_bytes, self.byte_count = self.tokens.token_bytes()
         self.lengths = own_lengths(self.tokens, subject.train_length, self.config)
-        self.passes: dict[tuple, Passes] = {}
+        self.passes: dict[tuple[object, ...], Passes] = {}
         self.spent = Cost()  # of the latest pass
 
     def warnings(self) -> list[str]:
@@ -177,49 +177,44 @@ class Evaluator:
             if seen is not None:
                 row = self.describe(measurement, variant, self.subject.view(seen, measurement.inputs))
                 if measurement.control:
-                    row["control_of"] = self.subject.view(variant, measurement.inputs).window
+                    row = replace(row, control_of=self.subject.view(variant, measurement.inputs).window)
                 found.append(Job(measurement, variant, seen, row))
         return found
 
-    def describe(self, measurement: Measurement, variant: Variant, view: View) -> dict[str, Any]:
-        """Return the columns that are known before the model runs; losses and intervals are None."""
+    def describe(self, measurement: Measurement, variant: Variant, view: View) -> Row:
+        """Return the row before the model runs, without losses and intervals."""
         tokens = measurement.tokens or self.tokens
         target_N, context_N = targets_of(measurement.windows)
         hash_ = targets_hash(tokens, target_N, measurement.by)
         target_N, context_N = target_N[measurement.chosen], context_N[measurement.chosen]
         document_N = documents_of(tokens, target_N)
         begin_N = target_N - context_N + (tokens.bos is not None)  # first text token that the model reads
-        row = {
-            **self.subject.about,
-            "length": measurement.length,
-            "protocol": measurement.protocol,
-            "stride": measurement.stride,
-            "window": view.window,
-            "transform": variant.name,
-            "control": measurement.control,
-            "targets": len(target_N),
-            "targets_hash": hash_,
-            **dict.fromkeys(("nll", "ppl", "bits_per_byte", "accuracy", "exact_match", "ci_low", "ci_high")),
-            "crossing_share": float((begin_N < tokens.starts[document_N]).mean()),
-            "tokens_per_second": None,
-            "peak_memory": None,
-            "kernel_path": view.kernel_path,
-            "status": "undefined",
-            "transform_settings": view.settings,
-            "split": self.config.split.value if len(self.subject.store.meta["splits"]) > 1 else "all",
-            "documents": len(np.unique(document_N)),
-            "documents_in_split": len(tokens.starts) - 1,
-            "precision": self.precision.value,
-            "device": describe(self.device),
-            "matmul": cpu.matmul(),
-        }
-        if measurement.trained is not None:
-            row["train_length"] = measurement.trained
-        return row
+        trained = {} if measurement.trained is None else {"train_length": measurement.trained}
+        return Row(
+            **self.subject.about | trained,
+            length=measurement.length,
+            protocol=measurement.protocol,
+            stride=measurement.stride,
+            window=view.window,
+            transform=variant.name,
+            control=measurement.control,
+            targets=len(target_N),
+            targets_hash=hash_,
+            crossing_share=float((begin_N < tokens.starts[document_N]).mean()),
+            kernel_path=view.kernel_path,
+            status="undefined",
+            transform_settings=view.settings,
+            split=self.config.split.value if len(self.subject.store.meta["splits"]) > 1 else "all",
+            documents=len(np.unique(document_N)),
+            documents_in_split=len(tokens.starts) - 1,
+            precision=self.precision.value,
+            device=describe(self.device),
+            matmul=cpu.matmul(),
+        )
 
-    def rows(self, jobs: list[Job]) -> Iterator[dict[str, Any]]:
+    def rows(self, jobs: list[Job]) -> Iterator[Row]:
         """Yield the row of each job as soon as it is computed; jobs that read the same text share a pass."""
-        wanted: dict[tuple, list[np.ndarray]] = {}
+        wanted: dict[tuple[object, ...], list[np.ndarray]] = {}
         for job in jobs:
             wanted.setdefault(self.key(job), []).append(job.measurement.windows)
         for job in jobs:
@@ -229,16 +224,16 @@ class Evaluator:
                 # shuffled text depends on where the input ends, so these passes cannot be shared
                 stable = view.prefix_stable and job.measurement.control != "shuffled"
                 self.passes[key] = Passes(self.scorer(job, view), wanted[key], stable)
-            yield job.row | self.measure(job, view, self.passes[key])
+            yield replace(job.row, **self.measure(job, view, self.passes[key]))
 
-    def key(self, job: Job) -> tuple:
+    def key(self, job: Job) -> tuple[object, ...]:
         """Return a key that is equal for jobs with the same model and text."""
         return (
             job.seen.name,
-            job.row["window"],
-            job.row["transform_settings"],
-            job.row["control"],
-            (id(job.measurement.tokens)),
+            job.row.window,
+            job.row.transform_settings,
+            job.row.control,
+            id(job.measurement.tokens),
         )
 
     def scorer(self, job: Job, view: View) -> Callable[[list[Read]], list[Scores]]:

@@ -7,11 +7,11 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
 
+from posexp.evaluation.rows import Row
 from posexp.storage import atomic, untrusted
 from posexp.storage.names import LONGEST_NAME, plain_name
 
@@ -42,20 +42,20 @@ class Losses:
         return document_D.astype(np.int64), sum_D, np.bincount(index_N).astype(np.float64)
 
 
-def path_of(folder: Path, row: dict[str, Any]) -> Path:
+def path_of(folder: Path, row: Row) -> Path:
     """Return the file of the losses of `row` of the run in `folder`. Different measurements have different names."""
-    parts = [row["protocol"], str(row["length"])]
-    parts += [f"by{row['stride']}"] if row.get("stride") else []
-    parts.append(row["targets_hash"])
-    window = row["window"] if row["window"] != row.get("trained_window") else ""
-    parts += [part for part in (window, row.get("transform"), row.get("control")) if part]
+    parts = [row.protocol, str(row.length)]
+    parts += [f"by{row.stride}"] if row.stride else []
+    parts.append(row.targets_hash)
+    window = row.window if row.window != row.trained_window else ""
+    parts += [part for part in (window, row.transform, row.control) if part]
     name = "-".join(map(plain_name, parts))
     if len(name.encode()) > LONGEST_NAME:
         name = f"{name[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return folder / "losses" / f"{name}.npz"
 
 
-def keep(folder: Path, row: dict[str, Any], losses: Losses) -> None:
+def keep(folder: Path, row: Row, losses: Losses) -> None:
     """Write the losses of `row`. Raises OSError if the file cannot be written."""
     path = path_of(folder, row)
     path.parent.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def keep(folder: Path, row: dict[str, Any], losses: Losses) -> None:
     atomic.write_file(path, content.getvalue())
 
 
-def read_losses(folder: Path, row: dict[str, Any]) -> Losses | None:
+def read_losses(folder: Path, row: Row) -> Losses | None:
     """Return the losses of `row`; None if the file is missing or damaged."""
     try:
         content = untrusted.read_bytes(path_of(folder, row), MOST_BYTES)

@@ -144,14 +144,6 @@ def is_moving(protocol: str) -> bool:
     return protocol in PROTOCOLS and PROTOCOLS[protocol].moving
 
 
-def set_name(row: dict[str, Any], config: EvalConfig) -> str:
-    """Return the name of a row's set of targets: the hash or, for moving protocols, how the targets were chosen."""
-    if not is_moving(row["protocol"]):
-        return str(row["targets_hash"][:8])
-    stride = f", stride {row['stride']}" if row["stride"] else ""
-    return f"{'all' if config.targets is None else config.targets} {row['split']} targets{stride}"
-
-
 def shuffled_beyond(train_length: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return a function that shuffles text [B, T+1] except the last `train_length` inputs and the last target.
 

@@ -158,4 +158,4 @@ def counts_in_training(store: Store) -> np.ndarray:
     """Return the count of each token in the training split, int64 [V]."""
     ids = store.split(Split.train).ids
     pieces = (ids[first : first + COUNTED] for first in range(0, len(ids), COUNTED))
-    return np.sum([np.bincount(piece, minlength=store.vocab_size) for piece in pieces], axis=0)
+    return np.asarray(sum(np.bincount(piece, minlength=store.vocab_size) for piece in pieces))

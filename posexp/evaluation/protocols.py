@@ -68,7 +68,7 @@ def scored(length: int) -> int:
 
 def blocks(tokens: Tokens, longest: int, block: int) -> np.ndarray:
     """How many blocks of targets each document holds behind its first `longest` tokens, int64 [D]."""
-    return np.maximum(0, (np.diff(tokens.starts) - longest) // block)
+    return np.asarray(np.maximum(0, (np.diff(tokens.starts) - longest) // block))
 
 
 def power_below(number: int) -> int:

@@ -1,58 +1,147 @@
-"""The rows of rows.jsonl and rows.csv: one run under one protocol at one length each."""
+"""The row of rows.jsonl and rows.csv: one run under one protocol at one length."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Annotated, Any, get_args, get_type_hints
 
 from posexp.runs.run import Run
 from posexp.storage import jsonl
 from posexp.storage.untrusted import is_count, is_loss, is_perplexity, is_share, is_text
 
-Row = dict[str, Any]
+# The types of columns, with the check of a stored value.
+Text = Annotated[str, is_text]
+Count = Annotated[int, is_count]
+Loss = Annotated[float, is_loss]
+Perplexity = Annotated[float, is_perplexity]
+Share = Annotated[float, is_share]
+Copied = object  # of any type: posexp computes nothing with it
 
-# The checks of the columns that posexp computes with; other columns are copied only.
-NEEDED = {
-    **dict.fromkeys(("protocol", "targets_hash", "window"), is_text),
-    **dict.fromkeys(("seed", "train_length", "length"), is_count),
-}
-KNOWN = {
-    **dict.fromkeys(
-        ("scheme", "status", "transform", "control", "control_of", "trained_window", "corpus", "weights"), is_text
-    ),
-    **dict.fromkeys(("transform_settings", "precision", "kernel_path", "bos", "byte_count"), is_text),
-    **dict.fromkeys(("stride", "targets", "documents"), is_count),
-    **dict.fromkeys(("nll", "bits_per_byte"), is_loss),
-    **dict.fromkeys(("ppl", "ci_low", "ci_high"), is_perplexity),
-    **dict.fromkeys(("accuracy", "exact_match", "crossing_share"), is_share),
-}
 
-COLUMNS: tuple[str, ...] = (
-    "run",
-    "scheme",
-    "seed",
-    "train_length",
-    "length",
-    "protocol",
-    "stride",
-    "window",
-    "transform",
-    "control",
-    "targets",
-    "targets_hash",
-    "documents",
-    "nll",
-    "ppl",
-    "bits_per_byte",
-    "accuracy",
-    "exact_match",
-    "ci_low",
-    "ci_high",
-    "crossing_share",
-    "tokens_per_second",
-    "peak_memory",
-    "kernel_path",
-    "status",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row, with its columns in the order of rows.jsonl.
+
+    Columns with a default may be missing in rows of older versions. `extra` holds the columns of other versions.
+    """
+
+    run: str
+    scheme: Text | None = None
+    seed: Count
+    train_length: Count
+    trained_window: Text | None = None
+    weights: Text | None = None
+    bos: Text | None = None
+    corpus: Text | None = None
+    length: Count
+    protocol: Text
+    stride: Count | None = None
+    window: Text
+    transform: Text | None = None
+    control: Text | None = None
+    targets: Count | None = None
+    targets_hash: Text
+    nll: Loss | None = None
+    ppl: Perplexity | None = None
+    bits_per_byte: Loss | None = None
+    accuracy: Share | None = None
+    exact_match: Share | None = None
+    ci_low: Perplexity | None = None
+    ci_high: Perplexity | None = None
+    crossing_share: Share | None = None
+    tokens_per_second: Copied = None
+    peak_memory: Copied = None
+    kernel_path: Text | None = None
+    status: Text | None = None
+    transform_settings: Text | None = None
+    split: Copied = None
+    documents: Count | None = None
+    documents_in_split: Copied = None
+    precision: Text | None = None
+    device: Copied = None
+    matmul: Copied = None
+    control_of: Text | None = None
+    byte_count: Text | None = None
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @staticmethod
+    def of(values: dict[str, Any]) -> "Row":
+        """Return the row of a JSON object, whose columns must be checked."""
+        known = {name: value for name, value in values.items() if name in NAMES}
+        return Row(**known, extra={name: value for name, value in values.items() if name not in NAMES})
+
+    def values(self) -> dict[str, Any]:
+        """Return the columns as they are stored: COLUMNS, and others unless they are None."""
+        named = {name: getattr(self, name) for name in NAMES}
+        return {name: value for name, value in named.items() if value is not None or name in COLUMNS} | self.extra
+
+    def key(self, columns: tuple[str, ...]) -> tuple[object, ...]:
+        """Return the values of columns, with None for the empty ones that rows of older versions lack."""
+        return tuple(getattr(self, column) or None for column in columns)
+
+    @property
+    def outcome(self) -> str:
+        """The status; "non-finite" for an ok row without a finite perplexity."""
+        status = self.status or "ok"
+        if status != "ok":
+            return status
+        return "ok" if self.nll is not None and self.nll < 700 else "non-finite"  # exp(710) overflows
+
+    @property
+    def loss(self) -> float:
+        """The loss in nats, NaN without one."""
+        return math.nan if self.nll is None else self.nll
+
+    @property
+    def variant(self) -> str:
+        """How the evaluation differs from training: "", or " · window bca 64 · yarn".
+
+        A control has the variant of the row that it belongs to.
+        """
+        window, trained = self.control_of or self.window or "full", self.trained_window or "full"
+        parts = [f"window {window}" if window != trained else "", self.transform or ""]
+        return "".join(f" · {part}" for part in parts if part)
+
+    def line(self) -> str:
+        """Return the row as one line for the terminal."""
+        value = f"ppl {self.ppl:.2f}" if self.ppl is not None else self.status
+        if self.exact_match is not None:
+            value = f"{100 * self.exact_match:.1f} % exactly right"
+        elif self.ci_low is not None:
+            value = f"{value} [{self.ci_low:.2f}, {self.ci_high:.2f}]"
+        window = f"window {self.window}" if self.window != self.trained_window and not self.control else ""
+        control = {"window": "window cut", "shuffled": "far text shuffled"}.get(self.control or "", "")
+        how = "".join(f", {part}" for part in (window, self.transform, control) if part)
+        return f"{self.run}: {self.protocol} {self.length}{how}: {value}"
+
+
+# The first columns of rows.csv, in its order. They are stored even if they are None.
+COLUMNS = (
+    *("run", "scheme", "seed", "train_length", "length", "protocol", "stride", "window", "transform", "control"),
+    *("targets", "targets_hash", "documents", "nll", "ppl", "bits_per_byte", "accuracy", "exact_match"),
+    *("ci_low", "ci_high", "crossing_share", "tokens_per_second", "peak_memory", "kernel_path", "status"),
 )
+# The columns that two rows of the same measurement share.
+KEY = (
+    *("protocol", "length", "stride", "window", "transform", "transform_settings", "control"),
+    *("targets_hash", "weights", "precision"),
+)
+NAMES = tuple(column.name for column in fields(Row) if column.name != "extra")
+
+
+def checks() -> tuple[jsonl.Columns, jsonl.Columns]:
+    """Return the checks of the columns that every row must have, and of those that it may have."""
+    needed: dict[str, Callable[[Any], bool]] = {}
+    known: dict[str, Callable[[Any], bool]] = {}
+    hints = get_type_hints(Row, include_extras=True)
+    for column in fields(Row):
+        for kind in (hints[column.name], *get_args(hints[column.name])):
+            for check in getattr(kind, "__metadata__", ()):
+                (needed if column.default is MISSING else known)[column.name] = check
+    return needed, known
+
+
+NEEDED, KNOWN = checks()
 
 
 def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
@@ -60,36 +149,9 @@ def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
 
     Raises RunFailed if rows.jsonl cannot be read.
     """
-    return [{**row, "run": run.name} for row in jsonl.read_lines(run.rows, say, NEEDED, KNOWN)]
+    return [Row.of(values) for values in read_columns(run, say)]
 
 
-def status_of(row: Row) -> str:
-    """Return the row's status; "non-finite" for an ok row without a finite perplexity."""
-    status = row.get("status") or "ok"
-    if status != "ok":
-        return status
-    nll = row.get("nll")
-    return "ok" if nll is not None and math.isfinite(nll) and nll < 700 else "non-finite"  # exp(710) overflows
-
-
-def variant_of(row: Row) -> str:
-    """Return how the evaluation differs from training: "", or " · window bca 64 · yarn".
-
-    A control has the variant of the row that it belongs to.
-    """
-    window, trained = row.get("control_of") or row.get("window") or "full", row.get("trained_window") or "full"
-    parts = [f"window {window}" if window != trained else "", row.get("transform") or ""]
-    return "".join(f" · {part}" for part in parts if part)
-
-
-def row_line(row: Row) -> str:
-    """Return the row as one line for the terminal."""
-    value = f"ppl {row['ppl']:.2f}" if row["ppl"] is not None else row["status"]
-    if row["exact_match"] is not None:
-        value = f"{100 * row['exact_match']:.1f} % exactly right"
-    elif row["ci_low"] is not None:
-        value += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
-    window = f"window {row['window']}" if row["window"] != row["trained_window"] and not row["control"] else ""
-    control = {"": "", "window": "window cut", "shuffled": "far text shuffled"}[row["control"]]
-    how = "".join(f", {part}" for part in (window, row["transform"], control) if part)
-    return f"{row['run']}: {row['protocol']} {row['length']}{how}: {value}"
+def read_columns(run: Run, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Return the rows as `read_rows` does, but each as the columns that its line has."""
+    return [{**values, "run": run.name} for values in jsonl.read_lines(run.rows, say, NEEDED, KNOWN)]

@@ -72,5 +72,5 @@ def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: Eva
 
 def named(store: Store, split: Split) -> str:
     """Return the name of a split's text: its files, or the corpus."""
-    corpus = store.meta["corpus"]
+    corpus: str = store.meta["corpus"]
     return dict(part.partition(": ")[::2] for part in corpus.split(", ")).get(split.value) or corpus

@@ -8,8 +8,7 @@ from posexp import transforms, windows
 from posexp.config.components import read_options
 from posexp.config.sections import config_dir
 from posexp.dims import Dims
-from posexp.evaluation.done import KEY, key_of
-from posexp.evaluation.rows import Row
+from posexp.evaluation.rows import KEY, Row
 from posexp.schemes import Scheme
 from posexp.transforms import Transform
 from posexp.windows import Window
@@ -59,12 +58,12 @@ def without_effect(rows: list[Row], new: list[Row]) -> list[str]:
     An example is a factor of 1. The rows without a transform are taken from `rows`.
     """
     columns = tuple(column for column in KEY if not column.startswith("transform"))
-    plain = {key_of(row, columns): row.get("nll") for row in rows if not row.get("transform")}
-    lengths: dict[tuple[str, str], list[int]] = {}
+    plain = {row.key(columns): row.nll for row in rows if not row.transform}
+    lengths: dict[tuple[str, str | None], list[int]] = {}
     for row in new:
-        before, after = plain.get(key_of(row, columns)), row["nll"]
-        if row["transform"] and before and after and isclose(before, after, rel_tol=UNCHANGED):
-            lengths.setdefault((row["protocol"], row["transform_settings"]), []).append(row["length"])
+        before, after = plain.get(row.key(columns)), row.nll
+        if row.transform and before and after and isclose(before, after, rel_tol=UNCHANGED):
+            lengths.setdefault((row.protocol, row.transform_settings), []).append(row.length)
     return [
         f"{protocol} {', '.join(map(str, sorted(at)))}: {settings} changes nothing: losses equal those without it"
         for (protocol, settings), at in lengths.items()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
-from posexp.evaluation.rows import Row, status_of, variant_of
+from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate, estimate
 
 MARGIN = 0.01  # nats per token, 1 % in perplexity: the smallest change that matters
@@ -73,17 +73,18 @@ class Pairs:
 
     def __init__(self, rows: list[Row], curve_of: dict[str, str], losses_of: LossesOf):
         self.losses_of = losses_of
-        self.known: dict[tuple, Estimate] = {}
+        self.known: dict[tuple[tuple[int, int], ...], Estimate] = {}
         self.plain: dict[Place, Rows] = {}
         self.controls: dict[tuple[Place, str], Rows] = {}
         for row in rows:
-            if row["protocol"] == PROTOCOL:
-                place = Place(curve_name(row, curve_of), row["length"], row["targets_hash"], row.get("stride"))
-                control = row.get("control")
+            if row.protocol == PROTOCOL:
+                place = Place(curve_name(row, curve_of), row.length, row.targets_hash, row.stride)
                 of_place = (
-                    self.controls.setdefault((place, control), {}) if control else self.plain.setdefault(place, {})
+                    self.controls.setdefault((place, row.control), {})
+                    if row.control
+                    else self.plain.setdefault(place, {})
                 )
-                of_place[row["run"]] = row
+                of_place[row.run] = row
 
     def controls_of(self, place: Place) -> dict[str, Rows]:
         """Return the rows of each control ("window", "shuffled", "cropped") that every run of the place has."""
@@ -146,14 +147,14 @@ class Pairs:
     def judge(self, place: Place) -> Verdict | None:
         """Return the verdict; None unless every run has a control. Raises Misuse if the runs cannot be paired."""
         plain, controls = self.plain[place], self.controls_of(place)
-        documents = next((row["documents"] for row in plain.values() if row.get("documents")), None)
-        failures = [status_of(row) for row in sorted(plain.values(), key=by_seed) if status_of(row) != "ok"]
+        documents = next((row.documents for row in plain.values() if row.documents), None)
+        failures = [row.outcome for row in sorted(plain.values(), key=by_seed) if row.outcome != "ok"]
         if failures:
             return Verdict(place, failures[0].split(":")[0], "", None, None, documents)
         candidates = [name for name in ("cropped", "window") if name in controls]
         if not candidates:
             return None
-        control = min(candidates, key=lambda name: sum(controls[name][run]["nll"] for run in plain))
+        control = min(candidates, key=lambda name: sum(controls[name][run].loss for run in plain))
         difference = self.difference(plain, {run: controls[control][run] for run in plain})
         shuffled = None
         if "shuffled" in controls:
@@ -172,23 +173,21 @@ def word_of(difference: Estimate) -> str:
 
 def covers(of_runs: Rows, plain: Rows) -> bool:
     """Return whether every run of `plain` has a row with status ok in `of_runs`."""
-    return all(run in of_runs and status_of(of_runs[run]) == "ok" for run in plain)
+    return all(run in of_runs and of_runs[run].outcome == "ok" for run in plain)
 
 
 def trained_length(plain: Rows) -> int:
     """Return the training length in tokens, which all runs of a curve share."""
-    length: int = next(iter(plain.values()))["train_length"]
-    return length
+    return next(iter(plain.values())).train_length
 
 
-def by_seed(row: Row) -> tuple:
-    return row["seed"], row["run"]
+def by_seed(row: Row) -> tuple[int, str]:
+    return row.seed, row.run
 
 
 def curve_name(row: Row, curve_of: dict[str, str]) -> str:
     """Return the name of the row's curve: the label of its run, then the variant."""
-    run: str = row["run"]
-    return curve_of.get(run, run) + variant_of(row)
+    return curve_of.get(row.run, row.run) + row.variant
 
 
 def usable(verdicts: Sequence[Verdict], trained: dict[str, int]) -> list[Usable]:

@@ -119,11 +119,12 @@ def rows_to_csv(rows: list[Row]) -> str:
     Values are not escaped for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many
     columns.
     """
-    extras = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in COLUMNS]
+    lines = [row.values() for row in rows]
+    extras = [key for key in dict.fromkeys(key for line in lines for key in line) if key not in COLUMNS]
     if len(extras) > MOST_COLUMNS:
         raise Misuse(f"the rows have {len(extras):,} unknown columns: choose runs with --runs")
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *extras], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(lines)
     return text.getvalue()

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from posexp.evaluation.rows import Row, status_of
+from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate
 
 
@@ -37,14 +37,14 @@ class Cell:
 
 def cell_of(rows: list[Row]) -> Cell:
     """Return the cell of one curve at one length. `rows` has one row per seed."""
-    rows = sorted(rows, key=lambda row: (row["seed"], row["run"]))
-    good = [row for row in rows if status_of(row) == "ok"]
-    failures = tuple(status_of(row) for row in rows if status_of(row) != "ok")
+    rows = sorted(rows, key=lambda row: (row.seed, row.run))
+    good = [row for row in rows if row.outcome == "ok"]
+    failures = tuple(row.outcome for row in rows if row.outcome != "ok")
     if not good:
         return Cell(len(rows), None, None, None, None, False, failures)
-    nll = math.fsum(row["nll"] for row in good) / len(good)
-    ppls = [math.exp(row["nll"]) for row in good]
-    low, high = (min(ppls), max(ppls)) if len(good) > 1 else (good[0].get("ci_low"), good[0].get("ci_high"))
+    nll = math.fsum(row.loss for row in good) / len(good)
+    ppls = [math.exp(row.loss) for row in good]
+    low, high = (min(ppls), max(ppls)) if len(good) > 1 else (good[0].ci_low, good[0].ci_high)
     if low is None or high is None or math.isnan(low + high):
         low = high = None
     return Cell(
@@ -55,10 +55,10 @@ def cell_of(rows: list[Row]) -> Cell:
         high,
         len(good) > 1,
         failures,
-        bits_per_byte=mean_of(good, "bits_per_byte"),
-        accuracy=mean_of(good, "accuracy"),
-        exact_match=mean_of(good, "exact_match"),
-        exact_match_bounds=bounds_of([(row.get("exact_match"), row.get("documents")) for row in good]),
+        bits_per_byte=mean_of([row.bits_per_byte for row in good]),
+        accuracy=mean_of([row.accuracy for row in good]),
+        exact_match=mean_of([row.exact_match for row in good]),
+        exact_match_bounds=bounds_of([(row.exact_match, row.documents) for row in good]),
     )
 
 
@@ -80,7 +80,7 @@ def bounds_of(shares: list[tuple[float | None, int | None]]) -> tuple[float, flo
     return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
 
 
-def mean_of(rows: list[Row], column: str) -> float | None:
+def mean_of(values: list[float | None]) -> float | None:
     """Return the mean of a column, or None if a row lacks it, so that all means are over the same seeds."""
-    values = [row.get(column) for row in rows]
-    return None if None in values else math.fsum(values) / len(values)  # type: ignore[arg-type]
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None

@@ -9,7 +9,7 @@ from posexp.config.commands import ReportCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.rows import Row, read_rows, variant_of
+from posexp.evaluation.rows import Row, read_rows
 from posexp.evaluation.verdicts import LossesOf, Pairs
 from posexp.output.console import console, say
 from posexp.report import write_report
@@ -42,11 +42,11 @@ def report(command: ReportCommand) -> None:
             continue
         if not of_run:
             say(f"{run.name}: {run.status()['status']}, not measured yet, so it is skipped")
-        rows += [row for row in of_run if command.variants or not variant_of(row)]
+        rows += [row for row in of_run if command.variants or not row.variant]
     if not rows:
         place = f"{command.results}/{command.group}/{command.runs}"
         raise Misuse(f"no measured run in {place}. First: posexp train +scheme=<name>, then posexp eval --lengths …")
-    measured = [run for run in runs if any(row.get("run") == run.name for row in rows)]
+    measured = [run for run in runs if any(row.run == run.name for row in rows)]
     curve_of = curve_labels(measured, say)
     missing: dict[str, None] = {}
     notes: list[str] = []
@@ -74,9 +74,9 @@ def kept_losses(runs: list[Run], missing: dict[str, None]) -> LossesOf:
     folder_of = {run.name: run.folder for run in runs}
 
     def losses_of(row: Row) -> Losses | None:
-        kept = losses.read_losses(folder_of[row["run"]], row) if row["run"] in folder_of else None
+        kept = losses.read_losses(folder_of[row.run], row) if row.run in folder_of else None
         if kept is None:
-            missing[row["run"]] = None
+            missing[row.run] = None
         return kept
 
     return losses_of
@@ -94,7 +94,7 @@ def page_of(
 
     from posexp.report.page import RunCard, page
 
-    seed_of = {row["run"]: row["seed"] for row in rows}
+    seed_of = {row.run: row.seed for row in rows}
     cards = [RunCard(run.name, curve_of.get(run.name, run.name), seed_of[run.name], *described(run)) for run in runs]
     code = environment()
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []

@@ -68,8 +68,8 @@ def height_of(table: Table) -> float:
 
 def draw_table(
     part: "FigureBase", table: Table, look_of: dict[str, Look], *, big: bool = True, title: str = "", named: bool = True
-) -> "Axes":
-    """Draw one table under its title or `title`, with the names of its curves if `named`. Return the panel."""
+) -> None:
+    """Draw one table under its title or `title`, with the names of its curves if `named`."""
     failed = failing(table)
     if failed:
         high = 0.5 * height_of(table)
@@ -96,7 +96,6 @@ def draw_table(
             ends[curve] = (lengths[-1], drawn(table.values[curve, lengths[-1]].value))
     if named:
         name_ends(axes, ends, look_of)
-    return axes
 
 
 def set_scales(axes: "Axes", table: Table) -> None:

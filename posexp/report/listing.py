@@ -159,7 +159,7 @@ def row_of(cell: Cell) -> dict[str, str]:
     """Return the columns of a run, the most important first."""
     from posexp.evaluation.rows import read_rows
 
-    lengths = sorted({row["length"] for row in read_rows(cell.run, say) if row["protocol"] != "per_position"})
+    lengths = sorted({row.length for row in read_rows(cell.run, say) if row.protocol != "per_position"})
     return {
         "run": cell.run.name,
         "state": cell.state,

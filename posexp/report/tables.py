@@ -1,12 +1,11 @@
 """The tables of a report, which group comparable eval rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from posexp.evaluation.plan import PROTOCOLS, is_moving
-from posexp.evaluation.rows import Row, status_of, variant_of
+from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
 from posexp.output.text import one_line
@@ -14,6 +13,10 @@ from posexp.report.cell import Cell, cell_of
 from posexp.report.metric import EXACT_MATCH, PPL, Measure, Value
 
 MAX_LENGTHS = 200  # in a table
+
+Family = tuple[str, int | None, int | str, str]  # protocol, stride, and a node of its component
+Targets = str | tuple[Family, int]
+TableKey = tuple[str, int | None, Targets]
 
 
 @dataclass(frozen=True)
@@ -102,23 +105,23 @@ def tables(
     with a transform or another window. If a curve, run and length has several rows, the last one counts. Tasks show
     exact match, all other tables `measure`. Verdicts and changes are added only to the table with their targets.
     """
-    rows = [row for row in rows if not row.get("control")]
+    rows = [row for row in rows if not row.control]
     sets = target_sets(rows)
-    parts: dict[tuple, list[Row]] = {}
-    latest: dict[tuple, int] = {}
+    parts: dict[TableKey, list[Row]] = {}
+    latest: dict[TableKey, int] = {}
     for index, (row, targets) in enumerate(zip(rows, sets, strict=True)):
-        key = (row["protocol"], row.get("stride"), targets)
+        key = (row.protocol, row.stride, targets)
         parts.setdefault(key, []).append(row)
         latest[key] = index
 
-    def order(key: tuple) -> tuple:
+    def order(key: TableKey) -> tuple[bool | int | str, ...]:
         """Return the sort key of a table. Within a protocol, more runs come first, then more documents and targets."""
         known, members = list(PROTOCOLS), parts[key]
         rank = known.index(key[0]) if key[0] in known else len(known)
-        elsewhere = all(row.get("corpus") for row in members)
-        sizes = [-max(row.get(name) or 0 for row in members) for name in ("documents", "targets")]
-        longest = max(row["length"] for row in members)
-        return elsewhere, rank, key[0], -len({row["run"] for row in members}), *sizes, longest, -latest[key]
+        elsewhere = all(row.corpus for row in members)
+        sizes = -max(row.documents or 0 for row in members), -max(row.targets or 0 for row in members)
+        longest = max(row.length for row in members)
+        return elsewhere, rank, key[0], -len({row.run for row in members}), *sizes, longest, -latest[key]
 
     found = [table_of(parts[key], curve_of, measure) for key in sorted(parts, key=order)]
     return [judged(table, verdicts, changes or {}) for table in found]
@@ -145,47 +148,45 @@ def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estima
     return Estimate(own.nll - trained.nll, None, None, None, None, own.seeds, 0) if same_seeds else None
 
 
-def target_sets(rows: list[Row]) -> list[Any]:
+def target_sets(rows: list[Row]) -> list[Targets]:
     """Return a key for the targets of each row. Rows with different keys cannot share a table.
 
     The key is the hash of the targets. For protocols in which each length scores its own targets, it is (family, rank),
     where rank 0 is for the targets that most runs of the family share at the row's length.
     """
     family_of = families(rows)
-    runs: dict[tuple, dict[Any, dict[str, int]]] = {}
+    runs: dict[tuple[Family, int], dict[str, dict[str, int]]] = {}
     for index, (row, family) in enumerate(zip(rows, family_of, strict=True)):
-        at = runs.setdefault((family, row["length"]), {})
-        at.setdefault(row.get("targets_hash"), {})[row["run"]] = index
-    rank_of: dict[tuple, dict[Any, int]] = {}
+        at = runs.setdefault((family, row.length), {})
+        at.setdefault(row.targets_hash, {})[row.run] = index
+    rank_of: dict[tuple[Family, int], dict[str, int]] = {}
     for place, at in runs.items():
         common = sorted(at, key=lambda hash_: (-len(at[hash_]), -max(at[hash_].values())))
         rank_of[place] = {hash_: rank for rank, hash_ in enumerate(common)}
     return [
-        (family, rank_of[family, row["length"]][row.get("targets_hash")])
-        if is_moving(row["protocol"])
-        else row.get("targets_hash")
+        (family, rank_of[family, row.length][row.targets_hash]) if is_moving(row.protocol) else row.targets_hash
         for row, family in zip(rows, family_of, strict=True)
     ]
 
 
-def families(rows: list[Row]) -> list[tuple]:
+def families(rows: list[Row]) -> list[Family]:
     """Return each row's family: the component of runs that share targets under one protocol and stride."""
-    above: dict[tuple, tuple] = {}
+    above: dict[Family, Family] = {}
 
-    def top(node: tuple) -> tuple:
+    def top(node: Family) -> Family:
         while above.setdefault(node, node) != node:
             node = above[node]
         return node
 
-    run_nodes = [(row["protocol"], row.get("stride"), "run", row["run"]) for row in rows]
+    run_nodes: list[Family] = [(row.protocol, row.stride, "run", row.run) for row in rows]
     for row, node in zip(rows, run_nodes, strict=True):
-        above[top((*node[:2], row["length"], row.get("targets_hash")))] = top(node)
+        above[top((row.protocol, row.stride, row.length, row.targets_hash))] = top(node)
     return [top(node) for node in run_nodes]
 
 
 def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Table:
     """Return the table of `rows`, which must share their protocol and stride."""
-    kept: dict[tuple[str, str, int], Row] = {(row["run"], variant_of(row), row["length"]): row for row in rows}
+    kept: dict[tuple[str, str, int], Row] = {(row.run, row.variant, row.length): row for row in rows}
     members: dict[tuple[str, int], list[Row]] = {}
     runs: dict[str, set[str]] = {}
     trained: dict[str, set[int]] = {}
@@ -193,31 +194,29 @@ def table_of(rows: list[Row], curve_of: dict[str, str], measure: Measure) -> Tab
         curve = curve_of.get(run, run) + variant
         members.setdefault((curve, length), []).append(row)
         runs.setdefault(curve, set()).add(run)
-        trained.setdefault(curve, set()).add(row["train_length"])
-    notes = [
-        f"{row['run']} at {row['length']}: {one_line(status_of(row))}" for row in kept.values() if ":" in status_of(row)
-    ]
+        trained.setdefault(curve, set()).add(row.train_length)
+    notes = [f"{row.run} at {row.length}: {one_line(row.outcome)}" for row in kept.values() if ":" in row.outcome]
     first = rows[0]
     return Table(
-        protocol=first["protocol"],
-        stride=first.get("stride"),
-        targets_hashes=tuple(dict.fromkeys(str(row.get("targets_hash") or "") for row in kept.values())),
-        targets=counts_of(kept, "targets"),
-        documents=counts_of(kept, "documents"),
-        lengths=tuple(sorted({row["length"] for row in kept.values()})),
+        protocol=first.protocol,
+        stride=first.stride,
+        targets_hashes=tuple(dict.fromkeys(row.targets_hash for row in kept.values())),
+        targets=counts_of(row.targets for row in kept.values()),
+        documents=counts_of(row.documents for row in kept.values()),
+        lengths=tuple(sorted({row.length for row in kept.values()})),
         curves=tuple(sorted(runs)),
         seeds={curve: len(names) for curve, names in runs.items()},
         trained={curve: tuple(sorted(lengths)) for curve, lengths in trained.items()},
         cells={key: cell_of(seeds) for key, seeds in members.items()},
         notes=tuple(dict.fromkeys(notes)),
-        crossing=max(row.get("crossing_share") or 0.0 for row in kept.values()),
-        corpus=", ".join(dict.fromkeys(row["corpus"] for row in kept.values() if row.get("corpus"))),
-        measure=EXACT_MATCH if first["protocol"] == EXACT_MATCH.name else measure,
+        crossing=max(row.crossing_share or 0.0 for row in kept.values()),
+        corpus=", ".join(dict.fromkeys(row.corpus for row in kept.values() if row.corpus)),
+        measure=EXACT_MATCH if first.protocol == EXACT_MATCH.name else measure,
     )
 
 
-def counts_of(rows: dict[Any, Row], column: str) -> tuple[int, ...]:
-    return tuple(sorted({row[column] for row in rows.values() if row.get(column) is not None}))
+def counts_of(counts: Iterable[int | None]) -> tuple[int, ...]:
+    return tuple(sorted({count for count in counts if count is not None}))
 
 
 def facts(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +10,6 @@ from posexp.config.sections import WandbConfig, WandbMode
 from posexp.output.console import say
 from posexp.runs.run import Run
 from posexp.storage.network import reachable
-
-NUMBERS = ("ppl", "nll", "bits_per_byte", "accuracy", "exact_match")  # columns of a row that wandb plots
 
 
 class Wandb:
@@ -78,17 +76,6 @@ class Wandb:
             with self.errors_logged():
                 self.run.log(values)
 
-    def curve(self, rows: list[dict[str, Any]], targets_of: Callable[[dict[str, Any]], str]) -> None:
-        """Log the metrics of each row at its length, under a name that is equal for the same measurement of any run.
-
-        `targets_of` returns the name of a row's set of targets.
-        """
-        for row in sorted(rows, key=lambda row: row["length"]):
-            curve = curve_name(row, targets_of(row))
-            known = {f"{curve}/{name}": row[name] for name in NUMBERS if row.get(name) is not None}
-            if known:
-                self.log({"eval/length": row["length"], **known})
-
     def finish(self) -> None:
         if self.run is not None:
             with self.errors_logged():
@@ -116,18 +103,6 @@ def disconnect() -> None:
 
     with suppress(Exception, SystemExit):
         wandb.teardown()
-
-
-def curve_name(row: dict[str, Any], targets: str) -> str:
-    """Return a name such as eval/same_targets 1a2b3c4d/sliding 64/yarn or eval/…/control window.
-
-    `targets` names the set of targets, of which a curve has one.
-    """
-    seen = row.get("control_of") or row["window"]
-    window = seen if seen != row["trained_window"] else ""
-    control = f"control {row['control']}" if row.get("control") else ""
-    parts = ("eval", f"{row['protocol']} {targets}", row.get("corpus"), window, row["transform"], control)
-    return "/".join(part for part in parts if part)
 
 
 def wandb_id(run: Run) -> str:

@@ -58,7 +58,7 @@ def loss(run: Run, targets: str) -> float | None:
     """Return the loss of the trained model on these targets, or None if the run has no row of it."""
     found = None
     for row in read_rows(run, say):
-        as_trained = row["window"] == row["trained_window"] and not row["transform"] and not row["control"]
-        if row["targets_hash"] == targets and row["protocol"] == same_targets.__name__ and as_trained:
-            found = math.inf if row["nll"] is None else float(row["nll"])
+        as_trained = row.window == row.trained_window and not row.transform and not row.control
+        if row.targets_hash == targets and row.protocol == same_targets.__name__ and as_trained:
+            found = math.inf if row.nll is None else row.nll
     return found

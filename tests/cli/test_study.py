@@ -18,7 +18,7 @@ from support import hostile
 from support.command import here, publish
 
 from posexp.config.digest import digest
-from posexp.evaluation.rows import read_rows
+from posexp.evaluation.rows import read_columns
 from posexp.runs.run import Run, find_runs
 
 pytestmark = pytest.mark.slow
@@ -114,7 +114,7 @@ def test_published_runs_load_for_ever(tmp_path: Path):
             assert run.name == f"{config.label}-s0-{digest(config)}" and run.status()["status"] == "done"
             fields = [
                 {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
-                for row in read_rows(run, fail)
+                for row in read_columns(run, fail)
             ]
             assert fields == [row for row in rows if row["run"] == run.name] != []
             seen.add(config.label)

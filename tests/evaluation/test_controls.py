@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from support.command import here, run_of, world
+from support.rows import path_of_losses, stored_losses
 
 from posexp.config.sections import DataConfig, Source, Split
 from posexp.data.load import load_store
-from posexp.evaluation import losses
 from posexp.runs.load import restore
 from posexp.runs.run import Run
 
@@ -45,8 +45,8 @@ def test_the_shuffled_control_reads_far_text_in_another_order(finished: Path, mo
     monkeypatch.chdir(finished)
     rows = [row for row in rows_of(finished) if row["protocol"] == "same_targets" and row["length"] == 64]
     run = Run(run_of(finished))
-    kept = losses.read_losses(run.folder, the(rows, control="shuffled"))
-    plain = losses.read_losses(run.folder, the(rows, control=""))
+    kept = stored_losses(run.folder, the(rows, control="shuffled"))
+    plain = stored_losses(run.folder, the(rows, control=""))
     assert kept is not None and plain is not None and (kept.target == plain.target).all()
     restored = restore(run, None, False, torch.device("cpu"))
     ids = restored.store.split(Split.valid).ids
@@ -70,7 +70,7 @@ def test_shuffled_inputs_of_several_lengths_that_start_at_one_token_are_read_apa
     assert here(*words, cwd=finished).code == 0
     run = Run(run_of(finished))
     rows = [row for row in rows_of(finished) if row["control"] == "shuffled"]
-    short, long = (losses.read_losses(run.folder, the(rows, length=length)) for length in (32, 48))
+    short, long = (stored_losses(run.folder, the(rows, length=length)) for length in (32, 48))
     assert short is not None and long is not None
     start_N, long_N = (kept.target - kept.context for kept in (short, long))
     shared = np.flatnonzero(np.isin(start_N, long_N))[::2]  # the first of each block
@@ -105,21 +105,21 @@ def test_past_its_end_a_table_has_no_controls_either(finished: Path) -> None:
 def test_a_row_whose_losses_are_gone_is_measured_again(finished: Path) -> None:
     rows = rows_of(finished)
     gone = the(rows, protocol="same_targets", length=64, control="")
-    losses.path_of(run_of(finished), gone).unlink()
+    path_of_losses(run_of(finished), gone).unlink()
     answer = here("eval", "--lengths", "8,16,64", *MEASURE[2:], "--runs", "rope*", cwd=finished)
     assert answer.code == 0, answer.err
     (again,) = rows_of(finished)[len(rows) :]
     assert again["nll"] == pytest.approx(gone["nll"], abs=1e-6) and again["targets_hash"] == gone["targets_hash"]
-    assert losses.read_losses(run_of(finished), gone) is not None
+    assert stored_losses(run_of(finished), gone) is not None
 
 
 def test_damaged_losses_are_no_losses(finished: Path) -> None:
     row = the(rows_of(finished), protocol="same_targets", length=64, control="")
-    path = losses.path_of(run_of(finished), row)
+    path = path_of_losses(run_of(finished), row)
     whole = path.read_bytes()
     for damaged in (b"", whole[:100], b"PK" + bytes(50), whole[: len(whole) // 2] + b"\0" * (len(whole) // 2)):
         path.write_bytes(damaged)
-        assert losses.read_losses(run_of(finished), row) is None
+        assert stored_losses(run_of(finished), row) is None
 
 
 def test_the_saving_is_told(finished: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.command import run_of, world, write_texts
 from support.counter import CPU, ROPE, Counter, decoder
+from support.rows import stored_losses
 from support.spans import V, planned, text
 from torch import nn
 
@@ -26,7 +27,6 @@ from posexp.config.sections import (
 )
 from posexp.data import tokenizer
 from posexp.data.load import load_store
-from posexp.evaluation import losses
 from posexp.evaluation.evaluate import evaluate
 from posexp.evaluation.scoring import is_out_of_memory, token_losses
 from posexp.evaluation.statistics import summarize
@@ -195,7 +195,7 @@ def test_a_row_has_every_column_as_strict_json(tmp_path):
         assert 0 <= row["accuracy"] <= 1 and row["exact_match"] is None
         assert row["tokens_per_second"] > 0 and row["peak_memory"] > 10 * 2**20
         assert (row["train_length"], row["seed"], row["window"]) == (16, 0, "full")
-    kept = losses.read_losses(run.folder, rows[1])
+    kept = stored_losses(run.folder, rows[1])
     assert kept is not None and len(kept.nll) == rows[1]["targets"]
     assert kept.nll.mean(dtype=float) == pytest.approx(rows[1]["nll"]) and kept.hit.mean() == rows[1]["accuracy"]
     _, sum_D, count_D = kept.by_document()
@@ -205,7 +205,7 @@ def test_a_row_has_every_column_as_strict_json(tmp_path):
 def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
     run = finished_run(tmp_path, ROPE, [16], tokenizer="bpe", vocab_size=280)
     row = plain_rows_of(run)[0]
-    kept = losses.read_losses(run.folder, row)
+    kept = stored_losses(run.folder, row)
     store = load_store(run.config().data, print)
     ids = store.split(run.config().eval.split).ids
     assert kept is not None

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from support.command import here, run_of, world
+from support.rows import stored_losses
 
 from posexp.config.components import options_of
 from posexp.config.sections import config_dir
-from posexp.evaluation import losses
 from posexp.evaluation.variants import label_of
 
 MEASURE = ("--lengths", "8,16,64", "eval.protocols=[same_targets]", "wandb.mode=disabled", "cache=cache")
@@ -45,7 +45,7 @@ def test_each_transform_gives_a_row_set_of_its_own_on_the_same_targets(finished:
     assert {row["kernel_path"] for row in rows if row["transform"] == "rerope"} == {"two positions"}
     settings = {row["length"]: row["transform_settings"] for row in rows if row["transform"] == "rerope"}
     assert settings == {length: "rerope(reach=4)" for length in (8, 16, 64)}
-    kept = {row["transform"]: losses.read_losses(run_of(finished), row) for row in rows if row["length"] == 64}
+    kept = {row["transform"]: stored_losses(run_of(finished), row) for row in rows if row["length"] == 64}
     assert len({found.nll.mean(dtype=float) for found in kept.values()}) == 3
     assert kept["yarn(factor=8)"].nll.mean(dtype=float) == pytest.approx(yarn[2])
     report = here("report", cwd=finished)

@@ -1,5 +1,6 @@
 """Rows and losses with known differences get the verdicts they deserve, and failures are never averaged away."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
+from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import estimate
 from posexp.evaluation.verdicts import MARGIN, Pairs, Place, Usable, Verdict, usable
 
@@ -19,30 +21,28 @@ class World:
     """Rows, and the losses of each by the row's identity."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
         self.kept: Kept = {}
         self.said: list[str] = []
 
-    def add(
-        self, length: int, loss: float | np.ndarray, seed: int = 0, control: str = "", **other: Any
-    ) -> dict[str, Any]:
+    def add(self, length: int, loss: float | np.ndarray, seed: int = 0, control: str = "", **other: Any) -> Row:
         """A row at a training length of 128 whose targets all have `loss`, or one each."""
         nll_N = (np.zeros(TARGETS) + loss).astype(np.float32)
-        row: dict[str, Any] = {"run": f"rope-s{seed}-aa", "seed": seed, "train_length": 128, "length": length}
-        row |= {
+        made: dict[str, Any] = {"run": f"rope-s{seed}-aa", "seed": seed, "train_length": 128, "length": length}
+        made |= {
             "protocol": "same_targets",
             "stride": 5,
             "targets_hash": "abc",
             "status": "ok",
             "nll": float(nll_N.mean()),
         }
-        row |= {
+        made |= {
             "window": "sliding 128" if control == "window" else "full",
             "trained_window": "full",
             "control": control,
         }
-        row |= {"control_of": "full"} if control else {}
-        row |= other
+        made |= {"control_of": "full"} if control else {}
+        row = Row.of(made | other)
         self.rows.append(row)
         document_N = np.repeat(np.arange(DOCUMENTS), TARGETS // DOCUMENTS)
         self.kept[id(row)] = losses(nll_N, document_N)
@@ -158,7 +158,7 @@ def test_a_control_that_one_seed_lacks_is_no_control() -> None:
     label = {f"rope-s{seed}-aa": "rope" for seed in range(2)}
     (verdict,) = world.pairs(label).verdicts()
     assert verdict.control == "cropped"
-    world.rows[1] |= {"status": "non-finite", "nll": None}
+    world.rows[1] = replace(world.rows[1], status="non-finite", nll=None)
     assert world.pairs(label).verdicts() == []
 
 
@@ -179,7 +179,7 @@ def test_a_seed_that_fails_makes_the_word_its_status(status: str) -> None:
     for seed in range(3):
         world.add(128, 3.0 + noise(seed), seed)
         world.add(256, 2.0 + noise(seed), seed)
-    world.rows[3] |= {"status": status, "nll": None}
+    world.rows[3] = replace(world.rows[3], status=status, nll=None)
     label = {f"rope-s{seed}-aa": "rope" for seed in range(3)}
     (verdict,) = world.pairs(label).verdicts()
     assert verdict == Verdict(Place("rope", 256, "abc", 5), status, "", None, None)

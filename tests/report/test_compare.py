@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from support.command import Answer, here, run_of, world
+from support.rows import row_of
 
 from posexp.compare import file_name
 from posexp.compare.pairs import curves, pairs_of
@@ -16,6 +17,7 @@ from posexp.compare.table import by_family
 from posexp.config.commands import TrainCommand
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
+from posexp.evaluation.rows import Row, read_rows
 from posexp.evaluation.statistics import holm
 from posexp.evaluation.verdicts import Pairs
 from posexp.runs.run import Run
@@ -47,7 +49,7 @@ def measure(run: Run, length: int, loss_D: Any, keep: bool = True, **other: Any)
         count = np.arange(len(nll_N))
         document_N = np.repeat(np.arange(DOCUMENTS, dtype=np.int32), EACH)
         kept = Losses(nll_N, 9 * count, np.full(len(count), 9, np.int32), document_N, np.zeros(len(count), bool))
-        losses.keep(run.folder, row, kept)
+        losses.keep(run.folder, Row.of(row), kept)
 
 
 def hard(seed: int) -> np.ndarray:
@@ -318,24 +320,24 @@ def test_runs_that_were_trained_and_evaluated_are_compared_and_judged(
     found = {(line["protocol"], line["length"]): line for line in lines_of(folder, "rope-vs-learned")}
     assert {protocol for protocol, _ in found} == {"same_targets", "nonoverlapping"}
     runs = [Run(run_of(folder, label)) for label in ("rope", "learned")]
-    rows = [row for run in runs for row in jsonl.read_lines(run.rows, print)]
+    rows = [row for run in runs for row in read_rows(run, print)]
     for row in rows:
-        line = found[row["protocol"], str(row["length"])]
-        column = "base_nll" if row["scheme"] == "rope" else "other_nll"
-        if not row["control"] and line["difference"]:
-            assert float(line[column]) == pytest.approx(row["nll"])
+        line = found[row.protocol, str(row.length)]
+        column = "base_nll" if row.scheme == "rope" else "other_nll"
+        if not row.control and line["difference"]:
+            assert float(line[column]) == pytest.approx(row.nll)
     assert found["same_targets", "64"]["verdict"] == "learned undefined (seed 0)"
     assert float(found["same_targets", "16"]["p"]) <= 1 and "One seed: says nothing" in shown
     of_run = {run.name: run.folder for run in runs}
     said: list[str] = []
-    judged = Pairs(rows, {}, lambda row: losses.read_losses(of_run[row["run"]], row)).verdicts(said.append)
+    judged = Pairs(rows, {}, lambda row: losses.read_losses(of_run[row.run], row)).verdicts(said.append)
     assert [one.place[:2] for one in judged] == [(run.name, 64) for run in sorted(runs, key=lambda r: r.name)]
     learned, rope = judged
     assert learned.word == "undefined" and rope.word in ("uses", "ignores", "breaks", "unclear") and said == []
     assert rope.difference is not None and rope.shuffled is not None and rope.control in ("cropped", "window")
     here_ = (rope.place.curve, "same_targets", 64)
-    at_64 = [row for row in rows if (row["run"], row["protocol"], row["length"]) == here_]
-    nll = {row["control"]: row["nll"] for row in at_64}
+    at_64 = [row for row in rows if (row.run, row.protocol, row.length) == here_]
+    nll = {row.control: row.loss for row in at_64}
     assert rope.shuffled.value == pytest.approx(nll["shuffled"] - nll[""], abs=1e-5)
 
 
@@ -347,13 +349,12 @@ def test_file_names_are_plain_and_short() -> None:
 
 
 def test_every_set_of_targets_is_compared_by_itself() -> None:
-    def row(curve: str, length: int, name: str, seed: int = 0, **other: Any) -> dict:
-        made = {"curve": curve, "protocol": "same_targets", "stride": None, "length": length, "targets_hash": name}
-        return made | {"seed": seed} | other
+    def row(curve: str, length: int, name: str, seed: int = 0) -> Row:
+        return row_of(scheme=curve, length=length, targets_hash=name, seed=seed)
 
     rows = [row(curve, length, "near", seed) for curve in "ab" for length in (1, 2) for seed in (0, 1)]
     rows += [row(curve, length, "far") for curve in "ab" for length in (2, 4)] + [row("a", 3, "late")]
-    found, notes = pairs_of("a", "b", curves(rows, lambda row: row["curve"]), {"same_targets"})
+    found, notes = pairs_of("a", "b", curves(rows, lambda row: row.scheme or ""), {"same_targets"})
     assert [(pair.key.targets_hash, pair.key.length, pair.seeds) for pair in found] == [
         ("far", 2, (0,)),
         ("far", 4, (0,)),
@@ -367,13 +368,13 @@ def test_every_set_of_targets_is_compared_by_itself() -> None:
 
 
 def test_where_each_length_has_targets_of_its_own_those_that_most_have_in_common_count() -> None:
-    def row(curve: str, length: int, name: str, seed: int = 0) -> dict:
-        made = {"curve": curve, "protocol": "last_k", "stride": 1, "length": length, "targets_hash": f"{name}{length}"}
-        return made | {"seed": seed}
+    def row(curve: str, length: int, name: str, seed: int = 0) -> Row:
+        columns = {"stride": 1, "length": length, "targets_hash": f"{name}{length}"}
+        return row_of(scheme=curve, protocol="last_k", seed=seed, **columns)
 
     rows = [row(curve, length, "wide", seed) for curve in "ab" for length in (1, 2) for seed in (0, 1)]
     rows += [row(curve, 2, "late") for curve in "ab"]
-    found, notes = pairs_of("a", "b", curves(rows, lambda row: row["curve"]), {"last_k"})
+    found, notes = pairs_of("a", "b", curves(rows, lambda row: row.scheme or ""), {"last_k"})
     assert [(pair.key.targets_hash, pair.seeds) for pair in found] == [("wide1", (0, 1)), ("wide2", (0, 1))]
     assert notes == [] and len(by_family(found)) == 1
 

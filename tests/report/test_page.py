@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from posexp.evaluation.rows import COLUMNS
+from posexp.evaluation.rows import COLUMNS, Row
 from posexp.evaluation.statistics import Estimate
 from posexp.evaluation.verdicts import Place, Verdict
 from posexp.report.answer import answer
@@ -62,7 +62,7 @@ const key = (name) => one("#chart").dispatchEvent(new KeyboardEvent("keydown", {
 """
 
 
-def row(curve: str, seed: int, length: int, ppl: float | None, **other: Any) -> dict[str, Any]:
+def row(curve: str, seed: int, length: int, ppl: float | None, **other: Any) -> Row:
     made: dict[str, Any] = dict.fromkeys(COLUMNS)
     made |= {"run": f"{curve}-s{seed}-00", "scheme": curve, "seed": seed, "train_length": 128, "length": length}
     made |= {
@@ -76,10 +76,10 @@ def row(curve: str, seed: int, length: int, ppl: float | None, **other: Any) -> 
     if ppl:
         nll = math.log(ppl)
         made |= {"nll": nll, "ppl": ppl, "bits_per_byte": 0.4 * nll, "ci_low": ppl * 0.9, "ci_high": ppl * 1.1}
-    return made | other
+    return Row.of(made | other)
 
 
-def rows() -> list[dict[str, Any]]:
+def rows() -> list[Row]:
     """Two seeds of three curves: on the same targets, by position, and of a task; of two of them on far targets too."""
     found = [
         row(curve, 0, length, ppl, targets_hash=FAR[0], targets=100)
@@ -114,7 +114,7 @@ VERDICTS = [
 
 def shown() -> list[Table]:
     made = rows()
-    return tables(made, {r["run"]: r["scheme"] for r in made}, PPL, VERDICTS)
+    return tables(made, {r.run: r.scheme or "" for r in made}, PPL, VERDICTS)
 
 
 def cards() -> list[RunCard]:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
@@ -29,6 +29,7 @@ from posexp.errors import Misuse, RunFailed
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
+from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate, estimate
 from posexp.evaluation.verdicts import Pairs, Place, Verdict
 from posexp.output.figure import new_figure, set_log_scale, spread, wrapped
@@ -47,34 +48,34 @@ def looks(shown: list[Table]) -> dict[str, Look]:
     return looks_of(curve for table in shown for curve in table.curves)
 
 
-def row(run: str, length: int, ppl: float | None, status: str = "ok", **other: Any) -> dict[str, Any]:
+def row(run: str, length: int, ppl: float | None, status: str = "ok", **other: Any) -> Row:
     made: dict[str, Any] = dict.fromkeys(COLUMNS)
     made |= {"run": run, "scheme": run.split("-")[0], "seed": int(run.split("-s")[1][0]), "train_length": 128}
     made |= {"length": length, "protocol": "same_targets", "window": "full", "targets": 2048}
     made |= {"targets_hash": "ab12cd34ef56", "kernel_path": "sdpa", "crossing_share": 0.0, "status": status}
     if ppl is not None:
         made |= {"nll": math.log(ppl), "ppl": ppl, "ci_low": ppl * 0.9, "ci_high": ppl * 1.1}
-    return made | other
+    return Row.of(made | other)
 
 
-def labels(rows: list[dict]) -> dict[str, str]:
-    return {r["run"]: r["scheme"] for r in rows}
+def labels(rows: list[Row]) -> dict[str, str]:
+    return {r.run: r.scheme or "" for r in rows}
 
 
-def kept(row: dict[str, Any], noise: float = 0.001) -> Losses | None:
+def kept(row: Row, noise: float = 0.001) -> Losses | None:
     """Losses of 40 targets in 8 documents that have the row's mean: documents differ by far more than `noise`, which is
     how much each of them differs between rows. Other sets have other targets."""
-    if row["status"] != "ok":
+    if row.status != "ok":
         return None
     document_N = np.repeat(np.arange(8), 5)
-    draws = np.random.default_rng(crc32(f"{row['run']} {row['length']} {row['control']}".encode()))
+    draws = np.random.default_rng(crc32(f"{row.run} {row.length} {row.control}".encode()))
     level_D = np.linspace(-1, 1, 8) + noise * draws.normal(size=8)
-    nll_N = (row["nll"] + (level_D - level_D.mean())[document_N]).astype(np.float32)
-    target_N = 40 * crc32(row["targets_hash"].encode()) + np.arange(40)
-    return Losses(nll_N, target_N, np.full(40, row["length"], np.int32), document_N.astype(np.int32), nll_N > 0)
+    nll_N = (row.loss + (level_D - level_D.mean())[document_N]).astype(np.float32)
+    target_N = 40 * crc32(row.targets_hash.encode()) + np.arange(40)
+    return Losses(nll_N, target_N, np.full(40, row.length, np.int32), document_N.astype(np.int32), nll_N > 0)
 
 
-def paired(rows: list[dict], curve_of: dict[str, str] | None = None) -> Pairs:
+def paired(rows: list[Row], curve_of: dict[str, str] | None = None) -> Pairs:
     return Pairs(rows, labels(rows) if curve_of is None else curve_of, kept)
 
 
@@ -92,7 +93,7 @@ def on_screen(shown: list[Table], width: int = 200, all_sets: bool = False) -> s
     return seen(console)
 
 
-def written(rows: list[dict], folder: Path, **options: Any) -> tuple[str, str, str]:
+def written(rows: list[Row], folder: Path, **options: Any) -> tuple[str, str, str]:
     """What was printed, table.md and curves.svg."""
     console = screen()
     write_report(rows, options.pop("curve_of", labels(rows)), folder, console=console, **options)
@@ -180,22 +181,22 @@ def test_different_targets_never_share_a_table() -> None:
 
 
 ONE = row("rope-s0-aa", 128, 20.0, documents=16, targets=8192)
-OTHER: dict[str, Any] = {**ONE, "targets_hash": "ffff0000"}
+OTHER = replace(ONE, targets_hash="ffff0000")
 
 
 @pytest.mark.parametrize(
     ("others", "first"),
     [
-        ([{**OTHER, "documents": 90, "targets": 9999, "length": 64}, row("rope-s1-aa", 128, 20.0)], "ab12cd34ef56"),
-        ([{**OTHER, "documents": 17, "targets": 100, "length": 512}], "ffff0000"),
-        ([{**OTHER, "documents": 15, "targets": 9999, "length": 64}], "ab12cd34ef56"),
-        ([{**OTHER, "documents": None, "targets": 9999, "length": 64}], "ab12cd34ef56"),
-        ([{**OTHER, "targets": 8193, "length": 512}], "ffff0000"),
-        ([{**OTHER, "targets": 8191, "length": 64}], "ab12cd34ef56"),
-        ([{**OTHER, "length": 64}], "ffff0000"),
-        ([{**OTHER, "length": 256}], "ab12cd34ef56"),
+        ([replace(OTHER, documents=90, targets=9999, length=64), row("rope-s1-aa", 128, 20.0)], "ab12cd34ef56"),
+        ([replace(OTHER, documents=17, targets=100, length=512)], "ffff0000"),
+        ([replace(OTHER, documents=15, targets=9999, length=64)], "ab12cd34ef56"),
+        ([replace(OTHER, documents=None, targets=9999, length=64)], "ab12cd34ef56"),
+        ([replace(OTHER, targets=8193, length=512)], "ffff0000"),
+        ([replace(OTHER, targets=8191, length=64)], "ab12cd34ef56"),
+        ([replace(OTHER, length=64)], "ffff0000"),
+        ([replace(OTHER, length=256)], "ab12cd34ef56"),
         ([OTHER], "ffff0000"),
-        ([OTHER, {**ONE}], "ab12cd34ef56"),
+        ([OTHER, replace(ONE)], "ab12cd34ef56"),
     ],
     ids=[
         *("runs", "documents", "fewer documents", "documents unknown", "targets", "fewer targets", "shorter", "longer"),
@@ -315,7 +316,7 @@ def test_the_csv_parses_back_with_columns_then_extras_and_empty_for_none(tmp_pat
         reader = csv.DictReader(file)
         back = list(reader)
     assert reader.fieldnames == [*COLUMNS, "note", "cards"] and "documents" in COLUMNS
-    assert float(back[0]["nll"]) == rows[0]["nll"] and back[0]["note"] == 'a "quoted", one'
+    assert float(back[0]["nll"]) == rows[0].nll and back[0]["note"] == 'a "quoted", one'
     assert back[1]["ppl"] == "" and back[1]["status"] == "undefined" and back[1]["documents"] == "3"
     assert back[0]["documents"] == "" and back[1]["cards"] == "2"
 
@@ -377,7 +378,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_odd_shapes_are_reported_without_a_warning(rows: list[dict], tmp_path: Path) -> None:
-    curve_of = {r["run"]: r["run"] for r in rows}
+    curve_of = {r.run: r.run for r in rows}
     _, page, svg = written(rows, tmp_path, curve_of=curve_of, pairs=paired(rows, curve_of))
     assert set(curve_of) <= {word.partition(": ")[0] for word in picture_words(svg)}
     assert page.startswith("# ") and (tmp_path / "others.svg").exists() == (len(tables(rows, curve_of)) > 1)
@@ -578,7 +579,7 @@ def test_a_seed_without_bytes_leaves_a_cell_without_bits_per_byte() -> None:
     assert shown_by(BITS_PER_BYTE, *rows) == {}
 
 
-def task(run: str, size: int, share: float | None, **other: Any) -> dict[str, Any]:
+def task(run: str, size: int, share: float | None, **other: Any) -> Row:
     made = {"protocol": "exact_match", "stride": None, "train_length": 16, "exact_match": share, "documents": 10}
     return row(run, size, None if share is None else 1.5, "ok" if share is not None else "undefined", **made | other)
 
@@ -647,7 +648,7 @@ def test_the_choices_of_the_command_line_are_the_measures_there_are() -> None:
     assert [choice.value for choice in Choice] == list(MEASURES)
 
 
-def swept(*values: float, key: str = "train.lr") -> tuple[list[dict[str, Any]], dict[str, str]]:
+def swept(*values: float, key: str = "train.lr") -> tuple[list[Row], dict[str, str]]:
     """Rows of two schemes with two seeds at each value of an option, and their labels: alibi is best at 0.01, rope at
     the largest value, and one seed of rope has no loss at the smallest."""
     rows, curve_of = [], {}
@@ -914,7 +915,7 @@ def test_curves_that_are_too_many_to_follow_are_ranked_too(tmp_path: Path) -> No
     again = (tmp_path / "ranking.svg").read_bytes()
     written(MANY, tmp_path, pairs=paired(MANY))
     assert (tmp_path / "ranking.svg").read_bytes() == again
-    written([r for r in MANY if r["scheme"] != "c0"], tmp_path)
+    written([r for r in MANY if r.scheme != "c0"], tmp_path)
     assert not list(tmp_path.glob("ranking.*"))
 
 
@@ -1038,7 +1039,7 @@ def measured_run(folder: Path, losses_at: dict[int, float]) -> None:
         nll_N = (nll + 0.001 * np.sin(target_N)).astype(np.float32)
         kept = Losses(nll_N, target_N, np.full(40, length, np.int32), (target_N // 10).astype(np.int32), nll_N > 0)
         losses.keep(run.folder, made, kept)
-        jsonl.append(run.rows, made)
+        jsonl.append(run.rows, made.values())
 
 
 def test_the_command_judges_by_the_kept_losses_and_writes_the_page(tmp_path: Path, capsys: Any) -> None:
@@ -1068,7 +1069,7 @@ def test_all_of_the_command_prints_every_table(tmp_path: Path, capsys: Any) -> N
 
     measured_run(tmp_path, {128: 3.0, 256: 3.0})
     (folder,) = (tmp_path / "g").glob("rope-*")
-    jsonl.append(folder / "rows.jsonl", row(folder.name, 128, 321.0, seed=0, protocol="sliding", stride=32))
+    jsonl.append(folder / "rows.jsonl", row(folder.name, 128, 321.0, seed=0, protocol="sliding", stride=32).values())
     for everything in (False, True):
         report(ReportCommand(results=str(tmp_path), group="g", all=everything))
         shown = capsys.readouterr().out
@@ -1314,7 +1315,7 @@ def test_whatever_was_measured_a_column_and_a_difference_are_of_one_set(seed: in
             assert one.difference and one.difference.value == pytest.approx(0, abs=1e-6)
         assert all(cell.change.value == pytest.approx(0, abs=1e-6) for cell in table.cells.values() if cell.change)
     assert verdicts and sum(len(table.verdicts) for table in found) == len(verdicts)
-    cells = {(r["protocol"], r["stride"], r["targets_hash"], r["scheme"], r["length"]) for r in rows}
+    cells = {(r.protocol, r.stride, r.targets_hash, r.scheme, r.length) for r in rows}
     assert sum(len(table.cells) for table in found) == len(cells)
 
 
@@ -1367,7 +1368,7 @@ def told(*verdicts: Verdict, rows: list[dict] | None = None) -> str:
     if rows is None:
         places = {(verdict.place.curve, n) for verdict in verdicts for n in (128, verdict.place.length)}
         rows = [row(f"{curve}-s0-aa", n, 20.0, documents=8) for curve, n in sorted(places)]
-    (table,) = tables(rows, {r["run"]: r["run"].split("-s0")[0] for r in rows}, PPL, verdicts)
+    (table,) = tables(rows, {r.run: r.run.split("-s0")[0] for r in rows}, PPL, verdicts)
     return answer(table)
 
 
@@ -1464,7 +1465,7 @@ def test_without_verdicts_there_is_no_answer(tmp_path: Path) -> None:
 
 def test_the_answers_interval_is_that_of_the_paired_losses(tmp_path: Path) -> None:
     rows = [row(f"rope-s{s}-aa", n, 20.0 * 1.5 ** (n > 128) + s, documents=8) for s in (0, 1, 2) for n in (128, 512)]
-    by_length = [[kept(made) for made in rows if made["length"] == n] for n in (512, 128)]
+    by_length = [[kept(made) for made in rows if made.length == n] for n in (512, 128)]
     one = estimate(*differences(list(zip(*by_length, strict=True))))  # type: ignore[arg-type]
     assert one.low is not None and one.high is not None and one.low < one.value < one.high
     shown, page, _ = written(rows, tmp_path, pairs=paired(rows))
@@ -1602,7 +1603,7 @@ def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_tra
 
 
 def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_room() -> None:
-    single = [r | {"ci_low": 1.0, "ci_high": 9e5} for r in CHANGING if r["seed"] == 0]
+    single = [replace(r, ci_low=1.0, ci_high=9e5) for r in CHANGING if r.seed == 0]
     _, _, figure = panels(single)
     assert bands(figure.axes[1]) == {} and bands(figure.axes[0])
     bottom, top = figure.axes[1].get_ylim()

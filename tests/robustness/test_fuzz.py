@@ -34,9 +34,9 @@ from posexp.data.sampler import Windows
 from posexp.data.store import DamageError, Store
 from posexp.errors import PosexpError
 from posexp.evaluation import losses
-from posexp.evaluation.done import KEY, key_of, stands
+from posexp.evaluation.done import stands
 from posexp.evaluation.plan import own_lengths, plan
-from posexp.evaluation.rows import read_rows as read_rows
+from posexp.evaluation.rows import KEY, read_rows
 from posexp.evaluation.verdicts import Pairs, curve_name
 from posexp.output.console import say
 from posexp.output.style import looks_of
@@ -142,9 +142,9 @@ def use_rows(world: World, draw: random.Random) -> None:
     of_run = read_rows(world.run, say)
     for row in of_run:
         stands(world.run, row)
-        hash(key_of(row, KEY))
+        hash(row.key(KEY))
     rows = [*of_run, *read_rows(world.runs[-1], say)]
-    read_losses = lambda row: losses.read_losses(kept[row["run"]].folder, row)  # noqa: E731
+    read_losses = lambda row: losses.read_losses(kept[row.run].folder, row)  # noqa: E731
     pairs = Pairs(rows, world.labels, read_losses)
     verdicts = pairs.verdicts(say)
     verdict_table.verdicts_to_csv(verdicts)

@@ -21,6 +21,7 @@ import pytest
 from omegaconf import OmegaConf
 from support import hostile
 from support.command import Answer, here, posexp, publish
+from support.rows import path_of_losses, row_of, stored_losses
 
 from posexp.config import stored_yaml
 from posexp.config.commands import TrainCommand
@@ -349,9 +350,8 @@ def test_what_is_a_plain_name():
 @pytest.mark.parametrize("name", hostile.NAMES)
 def test_losses_are_kept_in_the_runs_folder_whatever_a_row_says(tmp_path, name):
     name = untrusted.visible(name)
-    row = {"protocol": "same_targets", "length": 8, "stride": 4, "targets_hash": "ab", "window": "full"}
     for column in ("protocol", "targets_hash", "window", "transform", "control"):
-        path = losses.path_of(tmp_path, row | {column: name})
+        path = losses.path_of(tmp_path, row_of(**{column: name}))
         assert path.resolve().parent == (tmp_path / "losses").resolve()
         assert len(path.name.encode()) < 255 and path.name.isprintable()
 
@@ -727,15 +727,15 @@ def test_a_pipe_in_place_of_a_file_is_no_hang(alone):
 def test_losses_that_unpack_to_far_more_are_not_kept(group):
     run = Run(run_of(group))
     row = json.loads(run.rows.read_text().splitlines()[0])
-    path = losses.path_of(run.folder, row)
-    assert losses.read_losses(run.folder, row) is not None
+    path = path_of_losses(run.folder, row)
+    assert stored_losses(run.folder, row) is not None
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("nll.npy", "w") as member:
         out = io.BytesIO()
         np.save(out, np.zeros(1, np.float32))
         member.write(out.getvalue().replace(b"(1,)", b"(50000000,)")[:128])
         for _ in range(20):
             member.write(bytes(10 << 20))
-    assert losses.read_losses(run.folder, row) is None
+    assert stored_losses(run.folder, row) is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])

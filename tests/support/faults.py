@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import TINY, WORDS
+from support.rows import stored_losses
 
-from posexp.evaluation import losses
 from posexp.storage import jsonl
 
 FULL = os.environ.get("POSEXP_FAULTS") == "full"
@@ -176,7 +176,7 @@ def assert_same_rows(run: Path, calm: Path) -> None:
     assert len(ones) == len(others), (len(ones), len(others))
     for one, other in zip(ones, others, strict=True):
         assert differing(one, other) == {}
-        mine, wanted = losses.read_losses(run, one), losses.read_losses(calm, other)
+        mine, wanted = stored_losses(run, one), stored_losses(calm, other)
         assert (mine is None) == (wanted is None)
         if mine is not None and wanted is not None:
             assert np.abs(mine.nll - wanted.nll).max() < 1e-4

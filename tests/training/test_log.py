@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from support.command import here
+from support.rows import row_of
 
 from posexp.config.sections import EvalConfig, WandbConfig, WandbMode
-from posexp.evaluation.plan import set_name
+from posexp.evaluation.rows import Row
+from posexp.evaluation.wandb_copy import log_rows
 from posexp.output.console import progress, say, silence
 from posexp.runs.run import Run
 from posexp.runs.wandb import Wandb
@@ -40,11 +42,11 @@ def kind(record: Any) -> str:
     return record.WhichOneof("record_type")
 
 
-def copied(folder: Path, rows: list[dict[str, Any]], label: str = "rope") -> tuple[Any, list[dict[str, Any]]]:
+def copied(folder: Path, rows: list[Row], label: str = "rope") -> tuple[Any, list[dict[str, Any]]]:
     """(the run as wandb knows it, what was logged) of one offline run."""
     folder.mkdir(parents=True)
     copy = Wandb(Run(folder), WandbConfig(mode=WandbMode.offline), {"seed": 1}, "books", label)
-    copy.curve(rows, lambda row: set_name(row, EvalConfig(targets=500)))
+    log_rows(copy, rows, EvalConfig(targets=500))
     copy.finish()
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     found: list[Any] = []
@@ -62,11 +64,11 @@ def copied(folder: Path, rows: list[dict[str, Any]], label: str = "rope") -> tup
     return about, [{key: value for key, value in one.items() if key.startswith("eval/")} for one in logged]
 
 
-def row(length: int, **other: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {"targets_hash": "1a2b3c4d5e6f", "stride": None, "split": "valid"}
-    made |= {"protocol": "same_targets", "length": length, "window": "full", "trained_window": "full", "transform": ""}
+def row(length: int, **other: Any) -> Row:
+    made: dict[str, Any] = {"targets_hash": "1a2b3c4d5e6f", "split": "valid", "length": length}
+    made |= {"trained_window": "full", "transform": ""}
     numbers = {"ppl": 20.0, "nll": 3.0, "bits_per_byte": 1.5, "accuracy": 0.25, "exact_match": None}
-    return made | numbers | other
+    return row_of(**made | numbers | other)
 
 
 def test_the_seeds_of_a_scheme_are_one_group_and_posexps_group_is_a_tag(tmp_path: Path) -> None:
