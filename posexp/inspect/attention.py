@@ -5,10 +5,10 @@ D width of the residual stream, L layers.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -101,7 +101,10 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     n_layer = model.scheme.dims.n_layer
     seen: list[list[Tensor]] = [[] for _ in range(n_layer)]  # [3, B, H, T] per layer and batch
     torch.manual_seed(0)  # schemes with random positions draw the same ones every time
-    with watched(model, seen):
+    parts = [part for part in model.modules() if isinstance(part, SelfAttention)]
+    with ExitStack() as hooks:
+        for part, into in zip(parts, seen, strict=True):
+            hooks.callback(part.register_forward_pre_hook(partial(watch, into)).remove)
         for piece_BT in text_BT.split(max(1, BATCH // length)):
             model(piece_BT.to(model.embedding.weight.device))
     mean_3LHT = torch.stack([torch.cat(pieces, dim=1).nanmean(dim=1) for pieces in seen], dim=1)
@@ -111,25 +114,11 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     return Reading(distance_LHT, entropy_LHT, left_LHT, even_distance_LT, even_entropy_LT, count)
 
 
-@contextmanager
-def watched(model: Decoder, seen: list[list[Tensor]]) -> Iterator[None]:
-    """Append the statistics of every layer's attention to `seen` in each forward pass within the block."""
-
-    def watch(into: list[Tensor]) -> Any:
-        def see(part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
-            x_BTD, attend = inputs
-            q_BHTC, k_BHTC, _ = part.project(x_BTD)
-            into.append(torch.stack(statistics(attend, q_BHTC, k_BHTC, x_BTD)).cpu())
-
-        return see
-
-    parts = [part for part in model.modules() if isinstance(part, SelfAttention)]
-    hooks = [part.register_forward_pre_hook(watch(into)) for part, into in zip(parts, seen, strict=True)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def watch(into: list[Tensor], part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
+    """Append the statistics of a layer's attention to `into`, before a forward pass with `inputs`."""
+    x_BTD, attend = inputs
+    q_BHTC, k_BHTC, _ = part.project(x_BTD)
+    into.append(torch.stack(statistics(attend, q_BHTC, k_BHTC, x_BTD)).cpu())
 
 
 def span(values_HT: Tensor) -> tuple[Tensor, Tensor, Tensor]:

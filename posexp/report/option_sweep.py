@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # Curves that differ in their options have them in their labels: rope (train.lr=0.001).
-LABEL = re.compile(r"(?P<scheme>.+) \((?P<option>[\w.]+)=(?P<value>-?\d[\d.]*(?:e[+-]?\d+)?)\)")
+LABEL = re.compile(r"(?P<scheme>.+) \((?P<option>[\w.]+)=(?P<value>-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\)")
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,21 @@ class Sweep:
 
 def find_sweep(table: Table) -> Sweep | None:
     """Return the sweep if the curves of the table as trained differ in one numeric option beside their schemes."""
-    found = {curve: LABEL.fullmatch(curve) for curve in table.curves if " · " not in curve}
-    matches = {curve: match for curve, match in found.items() if match}
-    if not matches or len(matches) < len(found) or len({match["option"] for match in matches.values()}) > 1:
-        return None
+    options: set[str] = set()
     cells: dict[str, dict[float, Cell]] = {}
-    for curve, match in matches.items():
+    for curve in table.curves:
+        match = LABEL.fullmatch(curve)
+        if " · " in curve:  # another window or a transform
+            continue
+        if not match or not math.isfinite(value := float(match["value"])):
+            return None
+        options.add(match["option"])
         if cell := table.cells.get((curve, min(table.trained[curve]))):
-            cells.setdefault(match["scheme"], {})[float(match["value"])] = cell
-    sweep = Sweep(next(iter(matches.values()))["option"], cells, facts(table))
+            cells.setdefault(match["scheme"], {})[value] = cell
+    if len(options) != 1:
+        return None
+    sweep = Sweep(options.pop(), cells, facts(table))
     return sweep if len(sweep.values) > 1 else None
-
-
-def title(sweep: Sweep) -> str:
-    return f"Loss at the training length by {sweep.option}"
-
-
-def note(sweep: Sweep) -> str:
-    spread = any(cell.spread for cells in sweep.cells.values() for cell in cells.values())
-    ranges = " Ranges are the lowest and the highest seed." if spread else ""
-    return (
-        f"Mean loss in nats per token over seeds, {sweep.facts}.{ranges} An edge is the first or last value of a sweep."
-    )
 
 
 def rows_of(sweep: Sweep) -> list[list[str]]:
@@ -143,6 +136,8 @@ def draw_sweep(sweep: Sweep, look_of: dict[str, Look]) -> "Figure":
             ends[scheme] = (max(losses), losses[max(losses)])
     if sweep.log:
         set_log_scale(axes, "x")
+    if len(sweep.values) <= 8:
+        axes.set_xticks(sweep.values, [f"{value:g}" for value in sweep.values])
     axes.set_xlabel(f"{one_line(sweep.option)}{' (log scale)' * sweep.log}")
     axes.set_ylabel("loss, nats per token")
     name_ends(axes, ends, look_of)

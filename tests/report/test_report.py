@@ -701,6 +701,7 @@ def test_an_axis_of_a_sweep_within_a_decade_is_linear() -> None:
         {"a": "rope (train.lr=0.1, base=2)", "b": "rope (train.lr=0.2, base=2)"},
         {"a": "rope (layout=half)", "b": "rope (layout=interleaved)"},
         {"a": "rope (train.lr=0.1)", "b": "alibi (train.lr=0.1)"},
+        {"a": "rope (train.lr=0.1.2)", "b": "rope (train.lr=1e999)"},
     ],
 )
 def test_runs_that_differ_otherwise_are_no_sweep(curve_of: dict[str, str]) -> None:
