@@ -86,6 +86,8 @@ def draw_table(
     set_scales(axes, table)
     if failed:
         draw_failures(strip, table, failed, look_of, named)
+    if not big:
+        axes.tick_params(labelsize=NOTE)
     axes.set_xlabel(table.axis)
     axes.set_ylabel(table.measure.label)
     write_heading(part, title or table.title, notes(table) if named else [" "], TITLE if big else 0.8 * TITLE)
