@@ -12,7 +12,8 @@ PACKAGE = ROOT / "posexp"
 FLOORS = (
     {"errors", "dims", "ops"},
     {"storage"},
-    {"config", "output"},
+    {"config"},
+    {"output"},
     {"data", "windows", "jobs"},
     {"schemes"},
     {"attention"},

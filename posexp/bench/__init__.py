@@ -136,7 +136,9 @@ def write_bench(
 ) -> "tuple[Path, list[Grid]]":
     """Write all files. Return the folder and the tables. Raises RunFailed if the folder cannot be written."""
     from posexp.bench.picture import pictures
-    from posexp.bench.table import bench_markdown, bench_to_csv, tables
+    from posexp.bench.rows import COLUMNS
+    from posexp.bench.table import bench_markdown, tables
+    from posexp.output.text import csv_text
     from posexp.storage import atomic
 
     shown = tables(rows, with_peers)
@@ -155,7 +157,7 @@ def write_bench(
     )
     folder = Path(command.folder).expanduser() / (command.name or name_of(command))
     contents = {
-        "bench.csv": bench_to_csv(rows).encode(),
+        "bench.csv": csv_text(COLUMNS, rows).encode(),
         "table.md": bench_markdown(shown).encode(),
         "bench.png": png,
         "bench.svg": svg,

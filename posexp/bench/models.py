@@ -4,10 +4,11 @@ Shape suffixes: B batch, T tokens, S tokens and their successor, V vocabulary, D
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from posexp.config.sections import AttentionPath, Device, Mlp, ModelConfig, Precision
+from posexp.config.sections import AttentionPath, Device, ModelConfig, Precision
+from posexp.config.values import plain_value
 
 if TYPE_CHECKING:
     import torch
@@ -47,14 +48,16 @@ class Settings:
 
     def message(self) -> dict[str, Any]:
         """Return the settings as JSON values, which `heard` reads."""
-        enums = {name: getattr(self, name).value for name in ("precision", "attention", "device")}
-        return {**asdict(self), **enums, "model": {**asdict(self.model), "mlp": self.model.mlp.value}}
+        values: dict[str, Any] = plain_value(self)
+        return values
 
 
 def heard(message: dict[str, Any]) -> Settings:
-    model = ModelConfig(**{**message["model"], "mlp": Mlp(message["model"]["mlp"])})
-    kinds = {"precision": Precision, "attention": AttentionPath, "device": Device}
-    return Settings(**{**message, **{name: kind(message[name]) for name, kind in kinds.items()}, "model": model})
+    from omegaconf import OmegaConf
+
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), message))
+    assert isinstance(settings, Settings)
+    return settings
 
 
 @dataclass

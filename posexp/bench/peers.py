@@ -71,59 +71,28 @@ def head_of(model: nn.Module) -> Tensor:
     raise ValueError(f"{type(model).__name__} has no output layer of a known name")
 
 
-def from_transformers(kind: str, options: Callable[[Settings], dict[str, Any]]) -> Make:
-    """Import the architecture `kind` of transformers and return its builder. `options` returns its config options."""
+def sizes(settings: Settings, *names: str) -> dict[str, Any]:
+    """Return d_model, n_layer, n_head and the longest length under a library's names."""
+    m = settings.model
+    return dict(zip(names, (m.d_model, m.n_layer, m.n_head, settings.longest), strict=True))
+
+
+def from_transformers(kind: str, names: tuple[str, ...], swiglu: bool = False, **options: Any) -> Make:
+    """Import the architecture `kind` of transformers and return its builder. `names` are those of `sizes`."""
     import transformers
 
-    config_class, model_class = (
-        getattr(transformers, f"{kind}Config"),
-        getattr(transformers, f"{kind}ForCausalLM", None),
-    )
-    model_class = model_class or getattr(transformers, f"{kind}LMHeadModel")
+    causal, head = (getattr(transformers, f"{kind}{ending}", None) for ending in ("ForCausalLM", "LMHeadModel"))
+    model_class: Any = causal or head
+    # the default ids exceed small vocabularies
+    options |= {"use_cache": False, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
     def make(settings: Settings) -> tuple[nn.Module, str]:
-        ends = {
-            "bos_token_id": None,
-            "eos_token_id": None,
-            "pad_token_id": None,
-        }  # the default ids exceed small vocabularies
-        config = config_class(vocab_size=settings.vocab_size, use_cache=False, **ends, **options(settings))
-        model = model_class(config)
+        width = {"intermediate_size": SwiGLU(settings.model.d_model).out.in_features} if swiglu else {}
+        named = {"vocab_size": settings.vocab_size, **sizes(settings, *names), **width, **options}
+        model = model_class(getattr(transformers, f"{kind}Config")(**named))
         return model, str(model.config._attn_implementation)
 
     return make
-
-
-def llama(settings: Settings) -> dict[str, Any]:
-    m = settings.model
-    return {
-        **{"hidden_size": m.d_model, "num_hidden_layers": m.n_layer, "num_attention_heads": m.n_head},
-        "intermediate_size": SwiGLU(m.d_model).out.in_features,
-        "max_position_embeddings": settings.longest,
-    }
-
-
-def gpt2(settings: Settings) -> dict[str, Any]:
-    m = settings.model
-    return {
-        **{"n_embd": m.d_model, "n_layer": m.n_layer, "n_head": m.n_head, "n_positions": settings.longest},
-        **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    }
-
-
-def falcon(settings: Settings) -> dict[str, Any]:
-    """Return the options of falcon-rw-1b, the only Falcon with ALiBi."""
-    m = settings.model
-    return {
-        **{"hidden_size": m.d_model, "num_hidden_layers": m.n_layer, "num_attention_heads": m.n_head},
-        **{"alibi": True, "multi_query": False, "parallel_attn": False},
-        "max_position_embeddings": settings.longest,
-    }
-
-
-def mpt(settings: Settings) -> dict[str, Any]:
-    m = settings.model
-    return {"d_model": m.d_model, "n_layers": m.n_layer, "n_heads": m.n_head, "max_seq_len": settings.longest}
 
 
 def from_x_transformers(**options: Any) -> Make:
@@ -157,20 +126,25 @@ def nanogpt(folder: Path) -> Make:
     spec.loader.exec_module(module)
 
     def make(settings: Settings) -> tuple[nn.Module, str]:
-        m = settings.model
-        sizes = {"n_embd": m.d_model, "n_layer": m.n_layer, "n_head": m.n_head, "block_size": settings.longest}
-        model = module.GPT(module.GPTConfig(vocab_size=settings.vocab_size, dropout=0.0, bias=False, **sizes))
+        named = sizes(settings, "n_embd", "n_layer", "n_head", "block_size")
+        model = module.GPT(module.GPTConfig(vocab_size=settings.vocab_size, dropout=0.0, bias=False, **named))
         flash = any(getattr(part, "flash", False) for part in model.modules())
         return model, "sdpa" if flash else "matmul"
 
     return make
 
 
+HIDDEN = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+GPT2 = ("n_embd", "n_layer", "n_head", "n_positions")
+MPT = ("d_model", "n_layers", "n_heads", "max_seq_len")
+DROPOUT: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
 LIBRARIES: dict[str, Callable[[], Make]] = {
-    "transformers Llama (rope)": lambda: from_transformers("Llama", llama),
-    "transformers GPT-2 (learned)": lambda: from_transformers("GPT2", gpt2),
-    "transformers Falcon (alibi)": lambda: from_transformers("Falcon", falcon),
-    "transformers MPT (alibi)": lambda: from_transformers("Mpt", mpt),
+    "transformers Llama (rope)": lambda: from_transformers("Llama", HIDDEN, swiglu=True),
+    "transformers GPT-2 (learned)": lambda: from_transformers("GPT2", GPT2, **DROPOUT),
+    "transformers Falcon (alibi)": lambda: from_transformers(  # as falcon-rw-1b, the only Falcon with ALiBi
+        "Falcon", HIDDEN, alibi=True, multi_query=False, parallel_attn=False
+    ),
+    "transformers MPT (alibi)": lambda: from_transformers("Mpt", MPT),
     "x-transformers absolute": lambda: from_x_transformers(attn_flash=True),
     "x-transformers rotary": lambda: from_x_transformers(attn_flash=True, rotary_pos_emb=True),
     "x-transformers rotary, no flash": lambda: from_x_transformers(rotary_pos_emb=True),

@@ -1,10 +1,7 @@
 """The rows of a bench as tables for the terminal, Markdown and CSV."""
 
-import csv
-import io
-
 from posexp.bench.interleave import OK
-from posexp.bench.rows import COLUMNS, Row
+from posexp.bench.rows import Row
 from posexp.output.grid import Grid
 
 NOTHING = "–"
@@ -47,14 +44,6 @@ def tables(rows: list[Row], with_peers: bool) -> list[Grid]:
 
 def bench_markdown(shown: list[Grid]) -> str:
     return "\n\n".join([*(f"{table.title}\n\n{table.markdown()}" for table in shown), LEGEND]) + "\n"
-
-
-def bench_to_csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def speed(row: Row) -> str:

@@ -7,10 +7,7 @@
     *.svg, *.csv     each picture as a vector graphic, and its numbers
 """
 
-import csv
-import io
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +15,9 @@ from posexp.config.commands import InspectCommand
 from posexp.inspect import attention, bias, frequencies
 from posexp.model.device import choose_device
 from posexp.output.console import say
-from posexp.output.sheet import Picture
+from posexp.output.figure import Picture
+from posexp.output.style import looks_of
+from posexp.output.text import csv_text
 from posexp.runs.load import finished_runs, for_each, restore
 from posexp.runs.run import Run
 from posexp.storage import atomic
@@ -49,11 +48,12 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
         )
         length = scheme.max_length
     about = f"{run.name} · {scheme.fingerprint()}"
+    colour = looks_of([run.name])[run.name].colour
     reading = attention.read_attention(model, tokens, length)
     found: dict[str, Picture | None] = {
         "bias": bias.picture(scheme, about),
-        "frequencies": frequencies.picture(scheme, about),
-        "attention": attention.picture(reading, about, scheme.dims.train_length, command.split.value),
+        "frequencies": frequencies.picture(scheme, about, colour),
+        "attention": attention.picture(reading, about, scheme.dims.train_length, command.split.value, colour),
     }
     lacks = {"bias": "no bias by position", "frequencies": "no rotations"}
     if missing := [lacks[name] for name in found if found[name] is None]:
@@ -63,23 +63,11 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
     folder.mkdir(exist_ok=True)
     for name, picture in found.items():
         if picture is not None:
-            contents: dict[str, str | bytes] = {
-                "png": picture.png,
-                "svg": picture.svg,
-                "csv": points_to_csv(picture.rows),
-            }
+            table = csv_text(list(picture.rows[0]), picture.rows)
+            contents: dict[str, str | bytes] = {"png": picture.png, "svg": picture.svg, "csv": table}
             for kind, content in contents.items():
                 paths.append(folder / f"{name}.{kind}")
                 atomic.write_file(paths[-1], content)
     for path in paths:
         print(path)
     return paths
-
-
-def points_to_csv(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as CSV. None becomes an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

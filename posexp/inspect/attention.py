@@ -4,10 +4,11 @@ Shape suffixes: B sequences, T tokens, K keys of a block, H heads, C channels of
 D width of the residual stream, L layers.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,9 +16,8 @@ from torch import Tensor
 from posexp.data import Tokens
 from posexp.data.sampler import Windows
 from posexp.model.decoder import Attend, Decoder, SelfAttention
-from posexp.output import sheet
-from posexp.output.sheet import NOTE, Picture, trained_at
-from posexp.output.style import COLOURS, QUIET
+from posexp.output.figure import Picture, new_figure, rendered, write_heading
+from posexp.output.style import QUIET, REFERENCE
 from posexp.windows import Window
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     n_layer = model.scheme.dims.n_layer
     seen: list[list[Tensor]] = [[] for _ in range(n_layer)]  # [3, B, H, T] per layer and batch
     torch.manual_seed(0)  # schemes with random positions draw the same ones every time
-    with watched(model, seen):
+    parts = [part for part in model.modules() if isinstance(part, SelfAttention)]
+    with ExitStack() as hooks:
+        for part, into in zip(parts, seen, strict=True):
+            hooks.callback(part.register_forward_pre_hook(partial(watch, into)).remove)
         for piece_BT in text_BT.split(max(1, BATCH // length)):
             model(piece_BT.to(model.embedding.weight.device))
     mean_3LHT = torch.stack([torch.cat(pieces, dim=1).nanmean(dim=1) for pieces in seen], dim=1)
@@ -111,25 +114,11 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     return Reading(distance_LHT, entropy_LHT, left_LHT, even_distance_LT, even_entropy_LT, count)
 
 
-@contextmanager
-def watched(model: Decoder, seen: list[list[Tensor]]) -> Iterator[None]:
-    """Append the statistics of every layer's attention to `seen` in each forward pass within the block."""
-
-    def watch(into: list[Tensor]) -> Any:
-        def see(part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
-            x_BTD, attend = inputs
-            q_BHTC, k_BHTC, _ = part.project(x_BTD)
-            into.append(torch.stack(statistics(attend, q_BHTC, k_BHTC, x_BTD)).cpu())
-
-        return see
-
-    parts = [part for part in model.modules() if isinstance(part, SelfAttention)]
-    hooks = [part.register_forward_pre_hook(watch(into)) for part, into in zip(parts, seen, strict=True)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def watch(into: list[Tensor], part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
+    """Append the statistics of a layer's attention to `into`, before a forward pass with `inputs`."""
+    x_BTD, attend = inputs
+    q_BHTC, k_BHTC, _ = part.project(x_BTD)
+    into.append(torch.stack(statistics(attend, q_BHTC, k_BHTC, x_BTD)).cpu())
 
 
 def span(values_HT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,21 +130,20 @@ def span(values_HT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return values_HT.nanmean(0), low_T.masked_fill(nowhere_T, torch.nan), high_T.masked_fill(nowhere_T, torch.nan)
 
 
-def picture(reading: Reading, about: str, train_length: int, split: str) -> Picture:
-    L, _, T = reading.distance.shape
+def picture(reading: Reading, about: str, train_length: int, split: str, colour: str) -> Picture:
     rows = []
-    for layer in range(L):
+    for layer in range(len(reading.distance)):
         columns: dict[str, Tensor] = {}
         for name, values in (("distance", reading.distance), ("entropy", reading.entropy)):
             columns |= dict(zip((name, f"{name}_low", f"{name}_high"), span(values[layer]), strict=True))
         columns |= {"even_distance": reading.even_distance[layer], "even_entropy": reading.even_entropy[layer]}
         columns["left"] = reading.left[layer].mean(0)
-        lists = {name: [None if v != v else v for v in values.tolist()] for name, values in columns.items()}
-        rows += [
-            {"layer": layer + 1, "position": t} | {name: values[t] for name, values in lists.items()} for t in range(T)
-        ]
+        for position, numbers in enumerate(zip(*(values.tolist() for values in columns.values()), strict=True)):
+            known = (None if math.isnan(number) else number for number in numbers)
+            rows.append({"layer": layer + 1, "position": position, **dict(zip(columns, known, strict=True))})
     title = title_of(reading, train_length)
-    return sheet.picture(lambda: draw_attention(reading, title, about, train_length, split), title, rows)
+    drawing = rendered(lambda: draw_attention(reading, title, about, train_length, split, colour), title)
+    return Picture(*drawing, rows)
 
 
 def title_of(reading: Reading, train_length: int) -> str:
@@ -172,7 +160,7 @@ def title_of(reading: Reading, train_length: int) -> str:
     return f"Attention looks {' and '.join(back)}; entropy {' and '.join(nats)} nats"
 
 
-def draw_attention(reading: Reading, title: str, about: str, train_length: int, split: str) -> "Figure":
+def draw_attention(reading: Reading, title: str, about: str, train_length: int, split: str, colour: str) -> "Figure":
     L, H, T = reading.distance.shape
     columns = min(L, MAX_COLUMNS)
     rows = -(-L // columns)
@@ -186,39 +174,32 @@ def draw_attention(reading: Reading, title: str, about: str, train_length: int, 
         notes.append(
             f"{100 * left:.0f} % of the attention goes to no token. Distance and entropy are those of the rest."
         )
+    figure = new_figure(max(7.0, 2.2 * columns), 1.7 + 4.6 * rows)
+    write_heading(figure, title, notes)
     kinds = (
-        ("mean distance, tokens", reading.distance, reading.even_distance, COLOURS[0]),
-        ("entropy, nats", reading.entropy, reading.even_entropy, COLOURS[1]),
+        ("mean distance, tokens", reading.distance, reading.even_distance),
+        ("entropy, nats", reading.entropy, reading.even_entropy),
     )
-    size = (max(1.7, 9.0 / columns), 2.1)
-    figure, panels = sheet.sheet(title, notes, (2 * rows, columns), size)
-    for k, (what, values, reference, colour) in enumerate(kinds):
-        top = 1.05 * max(float(v[~v.isnan()].max()) for v in (values, reference))
-        for cell in range(rows * columns):
-            axes = panels[k * rows + cell // columns][cell % columns]
-            if cell >= L:
-                axes.remove()
-                continue
-            draw_panel(axes, values[cell], reference[cell], colour, train_length)
-            axes.set_ylim(0, max(top, 0.1))
-            axes.set_title(f"layer {cell + 1}", size=NOTE + 0.5, loc="left", pad=4)
-            if cell % columns == 0:
-                axes.set_ylabel(what, size=NOTE + 1)
-            if k == 1 and cell + columns >= L:
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel("query position", size=NOTE + 1)
+    for part, (what, values, reference) in zip(figure.subfigures(2, 1), kinds, strict=True):  # type: ignore[arg-type]
+        panels = part.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+        for layer in range(L):
+            draw_panel(panels[layer], values[layer], reference[layer], colour, train_length)
+            panels[layer].set_title(f"layer {layer + 1}")
+        for axes in panels[L:]:
+            axes.remove()
+        part.supylabel(what, size="medium")
+        part.supxlabel("query position", size="medium")
     return figure
 
 
 def draw_panel(axes: "Axes", values_HT: Tensor, even_T: Tensor, colour: str, train_length: int) -> None:
-    from matplotlib.ticker import FixedLocator
-
     T = values_HT.shape[1]
     position_T = torch.arange(T)
     mean_T, low_T, high_T = span(values_HT)
-    axes.set_xlim(0, T)
-    axes.xaxis.set_major_locator(FixedLocator(sorted({0, T // 2, T})))
     axes.fill_between(position_T, low_T, high_T, color=colour, alpha=0.2, linewidth=0, zorder=2)
     axes.plot(position_T, even_T, color=QUIET, linewidth=1.2, linestyle=(0, (5, 2)), zorder=2.5)
     axes.plot(position_T, mean_T, color=colour, linewidth=1.6, zorder=3)
-    trained_at(axes, train_length)
+    axes.axvline(train_length, **REFERENCE)
+    axes.set_xlim(0, T)
+    axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", nbins=4)

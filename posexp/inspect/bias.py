@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from posexp.output import sheet
-from posexp.output.sheet import NOTE, Picture, look, ranges, short, trained_at
+from posexp.output.figure import Picture, new_figure, ranges, rendered, set_log_scale, short, write_heading
+from posexp.output.style import REFERENCE
 from posexp.schemes import Scheme
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def picture(scheme: Scheme, about: str) -> Picture | None:
         for gap, value in zip(panel.gap.tolist(), bias_N, strict=True)
     ]
     title = title_of(found, scheme.dims.train_length)
-    return sheet.picture(lambda: draw_bias(found, title, about, scheme), title, rows)
+    return Picture(*rendered(lambda: draw_bias(found, title, about, scheme), title), rows)
 
 
 def title_of(found: list[Curves], length: int) -> str:
@@ -127,48 +127,40 @@ def title_of(found: list[Curves], length: int) -> str:
 
 
 def draw_bias(found: list[Curves], title: str, about: str, scheme: Scheme) -> "Figure":
-    length, n_layer = scheme.dims.train_length, scheme.dims.n_layer
     queries = len({panel.query for panel in found})
     columns = queries if queries > 1 else min(len(found), MAX_COLUMNS)
-    everywhere = all(len(panel.layers) == n_layer for panel in found)
-    alone = everywhere and len(found) == 1
-    size = (7.6, 4.1) if columns == 1 else (max(2.2, 8.4 / columns), 2.4)
-    notes = [about, f"One line per head; {'the same in every layer' if everywhere else 'layers count from 1'}."]
+    rows = -(-len(found) // columns)
+    everywhere = all(len(panel.layers) == scheme.dims.n_layer for panel in found)
+    notes = [
+        f"{about} · vertical: trained at {scheme.dims.train_length:,}",
+        f"One line per head; {'the same in every layer' if everywhere else 'layers count from 1'}.",
+    ]
     low = min(float(panel.bias.min()) for panel in found)
-    high = max(float(panel.bias.max()) for panel in found)
     if low < MIN_BIAS:
         notes[1] += f" Cut at {short(MIN_BIAS)}, where a key keeps a ten-millionth of its weight."
-    rows = -(-len(found) // columns)
-    figure, panels = sheet.sheet(title, notes, (rows, columns), size, over=0.25 if alone else 0.45)
-    every = [axes for row in panels for axes in row]
-    air = 0.04 * max(high - max(low, MIN_BIAS), 0.5)
-    for i, (axes, panel) in enumerate(zip(every, found, strict=False)):
-        draw_panel(axes, panel, length, int(max(p.gap[-1] for p in found)))
-        axes.set_ylim(max(low, MIN_BIAS) - air, high + air)
-        if not alone:
-            axes.set_title(panel.name(everywhere), size=NOTE + 0.5, loc="left", pad=14)
-        if i % columns == 0:
-            axes.set_ylabel("bias, added to the logit", size=NOTE + 1)
-        if i + columns >= len(found):
-            axes.tick_params(labelbottom=True)
-            axes.set_xlabel("distance, tokens" + " (log scale from 1)" * (columns < 3), size=NOTE + 1)
-    for axes in every[len(found) :]:
+    figure = new_figure(8.2 if columns == 1 else 2 + 2.4 * columns, 1.6 + (4 if rows == 1 else 2.6 * rows))
+    write_heading(figure, title, notes)
+    (part,) = figure.subfigures(1, 1, squeeze=False).flat
+    panels = part.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for axes, panel in zip(panels, found, strict=False):
+        draw_panel(axes, panel, scheme.dims.train_length)
+        axes.set_title(panel.name(everywhere))
+    for axes in panels[len(found) :]:
         axes.remove()
-    every[min(columns, len(found)) - 1].legend(
-        loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=NOTE + 0.5, borderaxespad=0
-    )
+    set_log_scale(panels[0], "x", linear=1)
+    high = max(float(panel.bias.max()) for panel in found)
+    air = 0.04 * max(high - max(low, MIN_BIAS), 0.5)
+    panels[0].set_ylim(max(low, MIN_BIAS) - air, high + air)
+    part.supylabel("bias, added to the logit", size="medium")
+    part.supxlabel("distance, tokens (log scale from 1)", size="medium")
+    part.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
-def draw_panel(axes: "Axes", panel: Curves, length: int, furthest: int) -> None:
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+def draw_panel(axes: "Axes", panel: Curves, length: int) -> None:
+    from matplotlib import colormaps
 
-    axes.set_xscale("symlog", base=10, linthresh=1, linscale=0.3)
-    axes.set_xlim(0, furthest * 1.12)
-    ticks = [0, *(10**power for power in range(9) if 10**power <= furthest)]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,}" for tick in ticks]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    trained_at(axes, length, f"trained at {length}")
+    axes.axvline(length, **REFERENCE)
     for head, bias_N in enumerate(panel.bias):
-        axes.plot(panel.gap, bias_N, linewidth=1.8, label=f"head {head + 1}", zorder=3, **look(head))
+        colour = colormaps["viridis"](0.88 * head / max(len(panel.bias) - 1, 1))
+        axes.plot(panel.gap, bias_N, color=colour, linewidth=1.8, label=f"head {head + 1}", zorder=3)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from posexp.output import sheet
-from posexp.output.sheet import NOTE, Picture, ranges
-from posexp.output.style import COLOURS, QUIET, above
-from posexp.output.ticks import tick_text
+from posexp.output.figure import NOTE, Picture, new_figure, ranges, rendered, set_log_scale, wrapped, write_heading
+from posexp.output.style import INK, QUIET, REFERENCE, STRIP
 from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
 from posexp.schemes.xpos import XPos, xpos_decay
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_DISTANCE = 16  # in training lengths
-AIR = 1.6  # factor of space above and below on the log axis
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
     return a is b if a is None or b is None else torch.equal(a, b)
 
 
-def picture(scheme: Scheme, about: str) -> Picture | None:
+def picture(scheme: Scheme, about: str, colour: str) -> Picture | None:
     """Return the picture, or None if the scheme has no rotation."""
     found = turns(scheme)
     if not found:
@@ -78,7 +75,7 @@ def picture(scheme: Scheme, about: str) -> Picture | None:
         for i, wave in enumerate(one.wave.tolist())
     ]
     title = title_of(found[0], length)
-    return sheet.picture(lambda: draw_frequencies(found, title, about, length), title, rows)
+    return Picture(*rendered(lambda: draw_frequencies(found, title, about, length, colour), title), rows)
 
 
 def title_of(one: Turns, length: int) -> str:
@@ -93,56 +90,46 @@ def title_of(one: Turns, length: int) -> str:
     return words
 
 
-def draw_frequencies(found: list[Turns], title: str, about: str, length: int) -> "Figure":
-    size = (7.6, 4.1) if len(found) == 1 else (max(3.0, 8.4 / len(found)), 3.2)
-    figure, (panels,) = sheet.sheet(title, [about], (1, len(found)), size, over=0.12 if len(found) == 1 else 0.75)
-    finite = torch.cat([kind[kind.isfinite()] for one in found for kind in (one.wave, one.half) if kind is not None])
-    low = min(float(finite.min()), length) / AIR
-    high = max(float(finite.max()), MAX_DISTANCE * length) * AIR
-    for axes, one in zip(panels, found, strict=True):
-        draw_panel(axes, one, length, low, high)
+def draw_frequencies(found: list[Turns], title: str, about: str, length: int, colour: str) -> "Figure":
+    wide = 8.2 if len(found) == 1 else max(3.6, 8.4 / len(found))
+    figure = new_figure(wide * len(found), 5.2)
+    write_heading(figure, title, [about])
+    for axes, one in zip(figure.subplots(1, len(found), sharey=True, squeeze=False).flat, found, strict=True):
+        draw_panel(axes, one, length, colour)
         if len(found) > 1:
-            for points, words in ((16, title_of(one, length)), (4, one.about)):
-                for line, text in enumerate(reversed(sheet.wrapped(words, size[0], NOTE))):
-                    above(axes, text, points + 11 * line, size=NOTE, color=QUIET)
-    panels[0].set_ylabel("tokens (log scale)", size=NOTE + 1)
+            axes.set_title(wrapped(title_of(one, length), wide, NOTE) + "\n" + one.about, size=NOTE, color=QUIET)
+    figure.axes[0].set_ylabel("tokens (log scale)")
+    set_log_scale(figure.axes[0], "y")
+    top = figure.axes[0].get_ylim()[1]
+    for axes in figure.axes:
+        axes.axhspan(length, top, color=STRIP, zorder=0.4)
+    figure.axes[0].set_ylim(top=top)
     return figure
 
 
-def draw_panel(axes: "Axes", one: Turns, length: int, low: float, high: float) -> None:
-    from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
-
+def draw_panel(axes: "Axes", one: Turns, length: int, colour: str) -> None:
+    far = MAX_DISTANCE * length
+    for place, words in ((length, f"trained at {length:,}"), (far, f"{MAX_DISTANCE} × that, {far:,}")):
+        axes.axhline(place, **REFERENCE)
+        look: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "size": NOTE}
+        axes.annotate(words, (0, place), xytext=(4, 3), color=QUIET, **look)
     pair_I = torch.arange(len(one.wave))
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    ticks = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(FixedFormatter([tick_text(tick) for tick in ticks]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("pair i", size=NOTE + 1)
-    axes.margins(x=0.04)
-    axes.axhspan(length, high, color="#f4f4f4", linewidth=0, zorder=0.4)
-    for place, words in (
-        (length, f"trained at {length:,}"),
-        (MAX_DISTANCE * length, f"{MAX_DISTANCE} × that, {MAX_DISTANCE * length:,}"),
-    ):
-        axes.axhline(place, color="#8a8a8a", linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
-        axes.annotate(
-            words,
-            (0, place),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(4, 3),
-            textcoords="offset points",
-            size=NOTE - 0.5,
-            color=QUIET,
-        )
     dots: dict[str, Any] = {"linewidth": 1, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
-    axes.plot(pair_I, one.wave, "o-", color=COLOURS[0], label="wavelength: one full turn", **dots)
-    if bool((still_I := one.wave.isinf()).any()):
-        label, dots["linewidth"] = "does not rotate", 0
-        axes.plot(pair_I[still_I], [high / AIR**0.4] * int(still_I.sum()), "^", color=COLOURS[0], label=label, **dots)
+    axes.plot(pair_I, one.wave, "o-", color=colour, label="wavelength: one full turn", **dots)
+    still = [i for i, wave in enumerate(one.wave.tolist()) if math.isinf(wave)]
+    if still:
+        axes.plot(
+            still,
+            [1] * len(still),
+            "^",
+            color=colour,
+            clip_on=False,
+            label="does not rotate",
+            transform=axes.get_xaxis_transform(),
+            **dots,
+        )
     if one.half is not None:
-        label, dots["linewidth"] = "half-life: contribution to a logit halves", 1
-        axes.plot(pair_I, one.half, "s-", color=COLOURS[1], label=label, **dots)
-    axes.legend(loc="lower right", fontsize=NOTE + 0.5, edgecolor="none", framealpha=0.9)
+        axes.plot(pair_I, one.half, "s-", color=INK, label="half-life: contribution to a logit halves", **dots)
+    axes.set_xlabel("pair i")
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(loc="lower right")

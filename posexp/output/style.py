@@ -1,46 +1,53 @@
-"""The style of pictures: colours, markers, dashes, and rendering to PNG and SVG."""
+"""The style of figures, and the colour, marker and dash of every curve."""
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-import io
-from collections.abc import Callable, Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from posexp.config.sections import config_dir
 
-
-# Okabe and Ito's palette for colour-blind readers, without yellow, which is invisible on white. The last three colours
-# are from Tol's palette.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5488B", "#E69F00", "#56B4E9", "#4D4D4D", "#332288", "#882255", "#999933")
-MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h")
+# A family of schemes has one hue in three shades. The first shades are told apart by colour-blind readers, and all have
+# a contrast of at least 2.5 on white and on the dark page. `# look: <family> <place>` in a scheme's YAML chooses.
+FAMILIES = {
+    "none": ("#6A6A6A", "#8E8E8E", "#5E6470"),
+    "added": ("#D55E00", "#E08C00", "#C4314B"),
+    "rotary": ("#0072B2", "#4BA3E3", "#5B5BD6"),
+    "bias": ("#009E73", "#7A9A01", "#236B30"),
+    "content": ("#D878C0", "#8E5BD0", "#A03070"),
+    "wrapper": ("#C0A000", "#8C6D31", "#B07A50"),
+}
+COLOURS = tuple(colour for shades in zip(*FAMILIES.values(), strict=True) for colour in shades)
+MARKERS = ("p", "h", "s", "D", "o", "^", "v", "*", "<", ">")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
-# With this salt all schemes in configs/ look different, and the ten most common ones have distinct colours.
-SALT = 10063
-INK, QUIET = "#222222", "#6b6b6b"
+INK, QUIET, STRIP = "#222222", "#6b6b6b", "#f4f4f4"
+EDGE, GRID = "#9a9a9a", "#e8e8e8"
+REFERENCE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 1.5}
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 11,
+    "font.size": 10.5,
     "text.color": INK,
     "text.parse_math": False,  # a "$" in a label is a dollar sign
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#9a9a9a",
+    "axes.edgecolor": EDGE,
     "axes.labelcolor": INK,
-    "xtick.color": "#9a9a9a",
-    "ytick.color": "#9a9a9a",
+    "axes.labelsize": "medium",
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+    "axes.formatter.useoffset": False,
+    "xtick.color": EDGE,
+    "ytick.color": EDGE,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "axes.grid": True,
     "axes.grid.which": "major",
-    "grid.color": "#e8e8e8",
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
+    "legend.frameon": False,
     "svg.fonttype": "none",  # text is stored as text, not as paths
     "svg.hashsalt": "posexp",
 }
@@ -54,53 +61,37 @@ class Look:
 
 
 def looks_of(labels: Iterable[str]) -> dict[str, Look]:
-    """Return the look of each label, derived from a hash of the label so that it is the same in every report.
+    """Return the look of each label.
 
-    Of two labels with the same look, the later one in sorted order takes the next free marker or dash.
+    A label that begins with the name of a scheme has that scheme's colour and marker. Any other label has those of the
+    hash of its part before " (" or " · ". They do not depend on the other labels. Labels that share both differ by
+    dash, and beyond four by marker.
     """
+    known = dict(scheme_looks())
     found: dict[str, Look] = {}
-    taken: set[tuple[int, int]] = set()
-    lines = len(MARKERS) * len(DASHES)
-    for label in sorted(set(labels)):
-        number = int.from_bytes(sha256(f"{SALT}{label}".encode(errors="surrogatepass")).digest()[:8], "big")
-        line, colour = divmod(number, len(COLOURS))
-        wanted = [(colour, (line + step) % lines) for step in range(lines)]
-        colour, line = next((look for look in wanted if look not in taken), wanted[0])
-        taken.add((colour, line))
-        found[label] = Look(COLOURS[colour], MARKERS[line % len(MARKERS)], DASHES[line // len(MARKERS)])
+    count: Counter[tuple[str, int]] = Counter()
+    for label in sorted(set(labels), key=lambda label: (label not in known, label)):
+        name = re.split(r" \(| · ", label)[0]
+        look = known.get(re.split(r"\W", name)[0]) or hashed_look(name)
+        further, dash = divmod(count[look], len(DASHES))
+        count[look] += 1
+        colour, marker = look
+        found[label] = Look(colour, MARKERS[(marker + further) % len(MARKERS)], DASHES[dash])
     return found
 
 
-def size_of(marker: str) -> float:
-    return 10 if marker == "*" else 7
+def scheme_looks() -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield (name, (colour, index of the marker)) of every scheme whose YAML names a known family."""
+    families = list(FAMILIES)
+    for path in sorted((config_dir() / "scheme").glob("*.yaml")):
+        found = re.search(r"^# look: (\w+) (\d+)$", path.read_text(), re.MULTILINE)
+        if found and found[1] in FAMILIES:
+            place = int(found[2]) - 1
+            shades = FAMILIES[found[1]]
+            yield path.stem, (shades[place % len(shades)], (2 * families.index(found[1]) + place) % len(MARKERS))
 
 
-def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes."""
-    import warnings
-
-    from matplotlib import style
-
-    png, svg = io.BytesIO(), io.BytesIO()
-    with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font lacks some scripts
-        figure = draw()
-        tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.2, "facecolor": "white"}
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, **tight)
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title}, **tight)
-    return png.getvalue(), svg.getvalue()
-
-
-def above(axes: "Axes", text: str, points: float, x: float | None = None, **look: Any) -> None:
-    """Write `text` that many points above the panel, at its left edge or above the data coordinate `x`."""
-    at, coordinates = ((0.0, 1.0), axes.transAxes) if x is None else ((x, 1.0), axes.get_xaxis_transform())
-    axes.annotate(text, at, xycoords=coordinates, xytext=(0, points), textcoords="offset points", **look)
-
-
-def wrapped(text: str, letters: float) -> list[str]:
-    """Split `text` into lines of at most `letters` characters, breaking only at " · "."""
-    lines: list[str] = []
-    for part in text.split(" · "):
-        joined = f"{lines[-1]} · {part}" if lines else part
-        lines = [*lines[:-1], joined] if len(joined) <= letters else [*lines, part]
-    return lines
+def hashed_look(label: str) -> tuple[str, int]:
+    number = int.from_bytes(sha256(label.encode(errors="surrogatepass")).digest()[:8], "big")
+    marker, colour = divmod(number, len(COLOURS))
+    return COLOURS[colour], marker % len(MARKERS)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Pairs
 
 MAX_TABLES, MAX_CURVES = 500, 500
-SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking") for kind in ("png", "svg")}
+SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking", "sweep") for kind in ("png", "svg")}
 
 __all__ = ["COLUMNS", "Cell", "Table", "tables", "write_report"]
 
@@ -41,7 +41,8 @@ def write_report(
 
     The files are rows.csv, verdicts.csv, table.md, table.tex, and curves.png and .svg of the headline table. If there
     are more tables, others.png and .svg show them. If the headline has too many curves to follow, ranking.png and .svg
-    rank them. `page` renders the tables as page.html.
+    rank them. If curves differ in one numeric option, sweep.png and .svg show their loss against it. `page` renders
+    the tables as page.html.
     Prints the answer, the headline, and one line for each other table, or with `all_sets` all tables.
 
     `curve_of` maps run folder names to curve labels. `pairs` has the verdicts, and `say` receives the reasons for
@@ -54,7 +55,7 @@ def write_report(
     from rich.text import Text
 
     from posexp.output.style import looks_of
-    from posexp.report import change, ranking, verdict_table
+    from posexp.report import change, option_sweep, ranking, verdict_table
     from posexp.report.curves import pictures
     from posexp.report.table import print_tables, report_latex, report_markdown
 
@@ -77,6 +78,9 @@ def write_report(
         contents["others.png"], contents["others.svg"] = pictures(shown[1:], look_of)
     if len(shown[0].curves) > ranking.FOLLOWED:
         contents["ranking.png"], contents["ranking.svg"] = ranking.pictures(shown[0])
+    if sweep := option_sweep.find_sweep(shown[0]):
+        contents["table.md"] += option_sweep.sweep_markdown(sweep).encode()
+        contents["sweep.png"], contents["sweep.svg"] = option_sweep.pictures(sweep)
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:
@@ -87,6 +91,8 @@ def write_report(
     except (OSError, ValueError) as error:
         raise RunFailed(f"cannot write the report into {folder}: {getattr(error, 'strerror', '') or error}") from error
     print_tables(shown, console, all_sets)
+    if sweep:
+        option_sweep.print_sweep(sweep, console)
     for table in found:
         if table.lacking:
             console.print(Text(f"{table.protocol} is skipped: its rows lack {measure.axis}"), soft_wrap=True)

@@ -7,16 +7,16 @@ wide because of differences between documents, which all curves share. Sizes are
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from posexp.output.style import Look, rendered
-from posexp.report.curves import ABOVE, BELOW, LEFT, PLOT, draw_curves, draw_panel, name_curves
-from posexp.report.failure_marks import ROW, failing
+from posexp.output.figure import new_figure, rendered
+from posexp.output.style import Look
+from posexp.report.curves import PLOT, draw_curves, draw_table, height_of, room_for_names
 from posexp.report.metric import CHANGE
 from posexp.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES, LEVEL = 2.6, 3.1  # widths of the legend and of the panel with levels
+LEVEL = 3.6  # width of the panel with levels
 
 
 def pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
@@ -29,19 +29,10 @@ def pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
 
 
 def draw_both(headline: Table, look_of: dict[str, Look]) -> "Figure":
-    from matplotlib.figure import Figure
-
     table = replace(headline, measure=CHANGE)
-    look_of = {curve: look for curve, look in look_of.items() if curve in headline.curves}
-    names = max(NAMES, 1.5 + 0.1 * max(map(len, look_of)))  # includes the tick labels of the second panel
-    wide, high = LEFT + PLOT + names + LEVEL, max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(table)))
-    height = ABOVE + high + BELOW
-    figure = Figure(figsize=(wide, height))
-    change = figure.add_axes((LEFT / wide, BELOW / height, PLOT / wide, high / height))
-    ends = draw_panel(change, table, look_of, PLOT, high, True)
-    change.axhspan(-CHANGE.level(1), CHANGE.level(1), color="#f0f0f0", zorder=0.3)
-    change.axhline(0, color="#8a8a8a", linewidth=1, zorder=1.4)
-    name_curves(change, look_of, ends, high, bool(failing(table)))
-    level = figure.add_axes(((LEFT + PLOT + names) / wide, BELOW / height, LEVEL / wide, high / height))
-    draw_panel(level, headline, look_of, LEVEL, high, False, beside=True)
+    wide = PLOT + room_for_names([table])
+    figure = new_figure(wide + LEVEL, height_of(table))
+    left, right = figure.subfigures(1, 2, width_ratios=[wide, LEVEL], squeeze=False)[0]
+    draw_table(left, table, look_of)
+    draw_table(right, headline, look_of, big=False, title=headline.measure.title, named=False)
     return figure

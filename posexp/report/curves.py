@@ -1,28 +1,38 @@
 """Pictures of tables: values by length, with a large panel for the first table and a small one for each other.
 
-Sizes are in inches. Positions within a panel are fractions of its height.
+Curves without a value at a length have a row in a strip above the panel, with a × there and the reason beside it.
+Sizes are in inches.
 """
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from posexp.output.style import QUIET, Look, above, rendered, size_of, wrapped
+from posexp.output.figure import (
+    LARGEST,
+    MAX_NAME,
+    NOTE,
+    ROW,
+    TITLE,
+    name_ends,
+    new_figure,
+    rendered,
+    set_log_scale,
+    size_of,
+    write_heading,
+)
+from posexp.output.style import REFERENCE, STRIP, Look
 from posexp.output.text import one_line
-from posexp.report.failure_marks import ROW, STRIP, draw_failures, failing, failures_of
-from posexp.report.metric import CHANGE, Value
+from posexp.report.metric import CHANGE
 from posexp.report.tables import Table, facts, listed
-from posexp.report.ticks import DENSE, tick_labels, ticks_of, x_ticks, y_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 MAX_PANELS = 5
 BANDED = 8  # maximum number of curves in a panel with bands, as more bands would overlap
-WIDTH, PLOT = 8.9, 6.7  # of all panels together; of the headline, whose legend is on the right
-LEFT, ABOVE, BELOW = 0.85, 0.95, 0.65
-NOTHING = Value(math.nan, None, None)
+DENSE = 16  # more lengths than this are drawn without markers, and only powers of two are labelled
+PLOT, HIGH, AROUND = 6.6, 3.8, 1.5  # of the large panel, and the space for titles and axes above and below it
 
 
 def pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
@@ -32,165 +42,123 @@ def pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes
 
 def draw_curves(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
     """Draw the first MAX_PANELS tables. The first one is the headline."""
-    from matplotlib.figure import Figure
-
-    shown_curves = {curve for table in shown[:MAX_PANELS] for curve in table.curves}
-    look_of = {curve: look for curve, look in look_of.items() if curve in shown_curves}
     main, others = shown[0], shown[1:MAX_PANELS]
-    main_height = max(4.3, ROW * (len(look_of) + 3), ROW * 3 * len(failing(main)))
-    row_heights = [
-        max(2.6, ROW * 2.5 * max(len(failing(table)) for table in others[i : i + 2])) for i in range(0, len(others), 2)
-    ]
-    height = ABOVE + main_height + BELOW + sum(ABOVE + h + BELOW for h in row_heights)
-    figure = Figure(figsize=(LEFT + WIDTH, height))
-
-    def panel(table: Table, left: float, top: float, wide: float, high: float, big: bool) -> None:
-        box = (left / (LEFT + WIDTH), 1 - (top + high) / height, wide / (LEFT + WIDTH), high / height)
-        axes = figure.add_axes(box)
-        ends = draw_panel(axes, table, look_of, wide, high, big)
-        if big:
-            name_curves(axes, look_of, ends, high, bool(any(failing(table) for table in shown)))
-
-    panel(main, LEFT, ABOVE, PLOT, main_height, True)
-    top = ABOVE + main_height + BELOW
-    half = (WIDTH - LEFT) / 2
-    for i, high in enumerate(row_heights):
-        pair = others[2 * i : 2 * i + 2]
-        for j, table in enumerate(pair):
-            wide = PLOT if len(others) == 1 else half
-            panel(table, LEFT + j * (half + LEFT), top + ABOVE, wide, high, False)
-        top += ABOVE + high + BELOW
+    pairs = [others[i : i + 2] for i in range(0, len(others), 2)]
+    names = room_for_names(shown[:MAX_PANELS])
+    heights = [height_of(main), *(max(0.7 * height_of(table) for table in pair) for pair in pairs)]
+    figure = new_figure((PLOT + names) * (1.25 if len(others) > 1 else 1), sum(heights))
+    rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    draw_table(rows[0], main, look_of)
+    for row, pair in zip(rows[1:], pairs, strict=True):
+        for part, table in zip(row.subfigures(1, len(pair), squeeze=False)[0], pair, strict=True):
+            draw_table(part, table, look_of, big=False)
     if more := len(shown) - 1 - len(others):
-        figure.text(LEFT / (LEFT + WIDTH), 0, f"{more} more in table.md and rows.csv", color=QUIET, size=9.5)
+        figure.supxlabel(f"{more} more in table.md and rows.csv", size=NOTE)
     return figure
 
 
-def draw_panel(
-    axes: "Axes", table: Table, look_of: dict[str, Look], wide: float, high: float, big: bool, beside: bool = False
-) -> dict[str, tuple[float, bool]]:
-    """Draw one table, without text if `beside`. Return each curve's end: (height fraction, whether at the right)."""
-    from matplotlib.patches import Rectangle
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+def room_for_names(shown: list[Table]) -> float:
+    """Return the width of the longest name at the right of a panel."""
+    return 0.9 + 0.085 * min(MAX_NAME, max(len(one_line(end_name(table, c))) for table in shown for c in table.curves))
 
-    size = 11 if big else 9.5
-    # the context of a first target is 0, which has no logarithm
-    base = 0.0 if min(*table.lengths, *table.train_lengths) > 0 else 1.0
 
-    extent = [math.log2(length + base) for length in (*table.lengths, *table.train_lengths)]
-    pad = max(0.045 * (max(extent) - min(extent)), 0.25)
-    left, right = min(extent) - pad, max(extent) + pad
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(2**left, 2**right)
-    per_octave = wide / (right - left)
-    failed = [
-        failures_of(table, curve, base, size - 1.5, lambda x: (math.log2(x) - left) * per_octave, wide)
-        for curve in failing(table)
-    ]
-    if beside:
-        failed = [replace(failure, words="", place="before") for failure in failed]
-    row = ROW * (1.6 if any(failure.place == "above" for failure in failed) else 1)
-    measure, values = table.measure, table.values
-    strip = (min(row * len(failed) / high, 0.75) + 0.02 if values else 0.97) if failed else 0.0
-    shown = x_ticks(table, per_octave, size / 72)
-    axes.xaxis.set_major_locator(FixedLocator([length + base for length in shown]))
-    axes.xaxis.set_major_formatter(FixedFormatter([str(length) for length in shown]))
-    axes.xaxis.set_minor_locator(NullLocator())
+def height_of(table: Table) -> float:
+    return AROUND + max(HIGH, ROW * (len(table.curves) + len(failing(table)) + 2))
 
-    bottom, top = y_range(table, [key for key in values if banded(table, *key)])
-    ceiling = bottom + (top - bottom) / (1 - strip)
-    axes.set_ylim(bottom, ceiling)
-    least, most = measure.whole or (measure.at(bottom), measure.at(top))
-    ticks = ticks_of(measure, least, most, 9 if big else 7) if values else []
-    axes.yaxis.set_major_locator(FixedLocator([measure.level(tick) for tick in ticks]))
-    axes.yaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.tick_params(labelsize=size, length=3)
 
-    for length in table.train_lengths:
-        axes.axvline(length + base, color="#8a8a8a", linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
-        if beside:
-            continue
-        note = f"trained at {length}" if len(table.train_lengths) == 1 else "trained"
-        near_left = math.log2(length + base) - left < 0.12 * (right - left)
-        above(axes, note, 4, x=length + base, size=size - 1.5, color=QUIET, ha="left" if near_left else "center")
-    ends: dict[str, tuple[float, bool]] = {}
-    for curve in table.curves:
-        draw_curve(axes, table, curve, base, look_of[curve], big)
-        known = [length for length in table.lengths if (curve, length) in values]
-        if known:
-            y = (measure.level(values[curve, known[-1]].value) - bottom) / (ceiling - bottom)
-            ends[curve] = (y, known[-1] == max(table.lengths))
+def draw_table(
+    part: "FigureBase", table: Table, look_of: dict[str, Look], *, big: bool = True, title: str = "", named: bool = True
+) -> None:
+    """Draw one table under its title or `title`, with the names of its curves if `named`."""
+    failed = failing(table)
     if failed:
-        axes.add_patch(
-            Rectangle((0, 1 - strip), 1, strip, transform=axes.transAxes, color=STRIP, linewidth=0, zorder=0.4)
-        )
-    for i, failure in enumerate(failed):
-        y = 1 - (i + 0.5) * (strip - 0.02) / len(failed) - 0.01
-        draw_failures(axes, failure, y, look_of[failure.curve].colour, size - 1.5)
-        last = table.cells.get((failure.curve, max(table.lengths)))
-        if failure.curve not in ends or (last and last.nll is None):
-            ends[failure.curve] = (y, failure.xs[-1] == max(table.lengths) + base)
+        high = 0.5 * height_of(table)
+        strip, axes = part.subplots(2, 1, sharex=True, height_ratios=[ROW * len(failed), high])
+    else:
+        axes = part.subplots()
+    for length in table.train_lengths:
+        axes.axvline(length, **REFERENCE)
+    if table.measure == CHANGE:
+        axes.axhspan(-1, 1, color=STRIP, zorder=0.3)
+        axes.axhline(0, **REFERENCE | {"linestyle": "-", "zorder": 1.4})
+    for curve in table.curves:
+        draw_curve(axes, table, curve, look_of[curve], big)
+    set_scales(axes, table)
+    if failed:
+        draw_failures(strip, table, failed, look_of, named)
+    if not big:
+        axes.tick_params(labelsize=NOTE)
+    axes.set_xlabel(table.axis)
+    axes.set_ylabel(table.measure.label)
+    write_heading(part, title or table.title, notes(table) if named else [" "], TITLE if big else 0.8 * TITLE)
+    ends = {}
+    for curve in table.curves:
+        lengths = [length for length in table.lengths if (curve, length) in table.values]
+        if lengths and not ended(table, curve):
+            ends[curve] = (lengths[-1], drawn(table.values[curve, lengths[-1]].value))
+    if named:
+        name_ends(axes, ends, look_of)
 
-    axes.set_xlabel(table.axis, size=size, labelpad=6)
-    axes.set_ylabel(measure.label, size=size, labelpad=6)
-    if beside:
-        above(axes, measure.title, 8, size=11.5, weight="bold")
-        return ends
-    words = 10.5 if big else 9
-    lines = wrapped(subtitle(table, big), (WIDTH if big else wide) / (0.56 * words / 72))
-    taller = 1.25 * words * (len(lines) - 1)
-    above(axes, table.title, (43 if big else 37) + taller, size=15 if big else 11.5, weight="bold")
-    above(axes, "\n".join(lines), 24 if big else 21, size=words, color=QUIET, linespacing=1.25)
-    return ends
+
+def set_scales(axes: "Axes", table: Table) -> None:
+    from matplotlib.ticker import FixedLocator
+
+    lengths = sorted({*table.lengths, *table.train_lengths})
+    # the context of a first target is 0, which has no logarithm
+    set_log_scale(axes, "x", base=2, linear=None if min(lengths) > 0 else 1)
+    if len(lengths) <= DENSE:
+        powers = [length for length in lengths if length & (length - 1) == 0]
+        axes.xaxis.set_major_locator(FixedLocator(powers if len(lengths) > 8 and powers else lengths))
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    measure = table.measure
+    levels = [level for value in table.values.values() if math.isfinite(level := drawn(value.value))]
+    if measure.log and levels:  # equal values have air around them too
+        axes.update_datalim([(lengths[0], min(levels) / 1.03), (lengths[0], max(levels) * 1.03)])
+    if measure.log:
+        set_log_scale(axes, "y")
+    elif measure.linear:
+        set_log_scale(axes, "y", linear=measure.linear, sign="+")
+    elif measure.whole:
+        axes.set_ylim(measure.whole[0] - 6, measure.whole[1] + 6)
 
 
-def draw_curve(axes: "Axes", table: Table, curve: str, base: float, look: Look, big: bool) -> None:
+def drawn(value: float | None) -> float:
+    """Return the value as it is drawn: NaN if there is none, and never beyond what an axis can show."""
+    if value is None or not math.isfinite(value):
+        return math.nan
+    return max(-LARGEST, min(value, LARGEST))
+
+
+def draw_curve(axes: "Axes", table: Table, curve: str, look: Look, big: bool) -> None:
     """Draw a curve with gaps at missing values, its band, and hollow markers where the verdict is "breaks"."""
     lengths = [length for length in table.lengths if (curve, length) in table.cells]
-    values = [table.values.get((curve, length), NOTHING) for length in lengths]
-    if all(value is NOTHING for value in values):
+    known = {length: table.values[curve, length].value for length in lengths if (curve, length) in table.values}
+    if not known:
         return
-    xs = [length + base for length in lengths]
-    ys = [table.measure.level(value.value) for value in values]
     if len(table.curves) <= BANDED:
-        bounds = [bounds_of(table, curve, length) for length in lengths]
-        lows, highs = ([table.measure.level(bound) for bound in side] for side in zip(*bounds, strict=True))
-        axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.22, linewidth=0, zorder=2)
-        for i, x in enumerate(xs):  # a point without neighbours has no band, so its interval is a line
-            alone = all(math.isnan(low) for low in lows[max(i - 1, 0) : i] + lows[i + 1 : i + 2])
-            if alone and not math.isnan(lows[i] + highs[i]):
-                axes.vlines(x, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
+        lows, highs = zip(*(bounds_of(table, curve, length) for length in lengths), strict=True)
+        if not all(map(math.isnan, lows)):
+            axes.fill_between(lengths, lows, highs, color=look.colour, alpha=0.2, linewidth=0, zorder=2)
+        for i, length in enumerate(lengths):  # a point without neighbours has no band, so its interval is a line
+            alone = all(map(math.isnan, lows[max(i - 1, 0) : i] + lows[i + 1 : i + 2]))
+            if alone and not math.isnan(lows[i]):
+                axes.vlines(length, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
     size = size_of(look.marker) * (1 if big else 0.8)
-    axes.plot(
-        xs,
-        ys,
-        color=look.colour,
-        linestyle=look.dash,
-        linewidth=2.2 if big else 1.8,
-        marker=None if len(xs) > DENSE else look.marker,
-        markersize=size,
-        markeredgecolor="white",
-        markeredgewidth=0.9,
-        zorder=3,
-    )
-    breaks = [i for i, length in enumerate(lengths) if table.words.get((curve, length)) == "breaks"]
-    hollow: dict[str, Any] = {
-        "linestyle": "none",
-        "marker": look.marker,
-        "markersize": size - 0.7,
-        "markerfacecolor": "white",
-        "markeredgecolor": look.colour,
-        "markeredgewidth": 1.6,
-    }
-    axes.plot([xs[i] for i in breaks], [ys[i] for i in breaks], zorder=3.1, **hollow)
+    line: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": 2.2 if big else 1.8, "zorder": 3}
+    if len(lengths) <= DENSE:
+        line |= {"marker": look.marker, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.9}
+    axes.plot(lengths, [drawn(known.get(length)) for length in lengths], **line)
+    breaks = {n: drawn(value) for n, value in known.items() if table.words.get((curve, n)) == "breaks"}
+    hollow: dict[str, Any] = {"markersize": size - 0.7, "markerfacecolor": "white", "markeredgecolor": look.colour}
+    axes.plot(list(breaks), list(breaks.values()), look.marker, markeredgewidth=1.6, zorder=3.1, **hollow)
 
 
-def bounds_of(table: Table, curve: str, length: int) -> tuple[float | None, float | None]:
+def bounds_of(table: Table, curve: str, length: int) -> tuple[float, float]:
     """Return the bounds of the band at a point. The band of a change starts with width 0 at the training length."""
     if table.measure == CHANGE and length == min(table.trained[curve]) and (curve, length) in table.values:
         return 0.0, 0.0
     value = table.values.get((curve, length))
-    return (value.low, value.high) if value and banded(table, curve, length) else (None, None)
+    return (drawn(value.low), drawn(value.high)) if value and banded(table, curve, length) else (math.nan, math.nan)
 
 
 def banded(table: Table, curve: str, length: int) -> bool:
@@ -201,44 +169,47 @@ def banded(table: Table, curve: str, length: int) -> bool:
     return table.measure == CHANGE or table.measure.whole is not None or table.cells[curve, length].spread
 
 
-def name_curves(
-    axes: "Axes", look_of: dict[str, Look], ends: dict[str, tuple[float, bool]], high: float, cross: bool
-) -> None:
-    """Draw the legend to the right of the headline, each name as close as possible to the end of its curve."""
-    order = sorted(look_of, key=lambda curve: (-ends.get(curve, (-1.0, False))[0], curve))
-    step = ROW / high
-    heights: list[float] = []
-    for curve in order:
-        wanted = ends.get(curve, (0.0, False))[0]
-        heights.append(min(wanted, heights[-1] - step) if heights else wanted)
-    floor = 0.02 + (1.3 * step if cross else 0)
-    for i in reversed(range(len(heights))):
-        heights[i] = max(heights[i], floor)
-        floor = heights[i] + step
-    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.9}
-    for curve, y in zip(order, heights, strict=True):
-        look = look_of[curve]
-        plain_line: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False, "color": look.colour}
-        if curve in ends and ends[curve][1]:
-            axes.plot([1, 1.03], [ends[curve][0], y], linewidth=0.8, alpha=0.7, **plain_line)
-        axes.plot([1.035, 1.085], [y, y], linewidth=2.2, linestyle=look.dash, **plain_line)
-        axes.plot([1.06], [y], look.marker, markersize=size_of(look.marker), **edge, **plain_line)
-        axes.text(1.1, y, one_line(curve), transform=axes.transAxes, va="center_baseline", size=11.5)
-    if cross:
-        axes.plot(
-            [1.06], [0.02], "x", color=QUIET, markersize=7, markeredgewidth=2, transform=axes.transAxes, clip_on=False
-        )
-        axes.text(1.1, 0.02, "no value", transform=axes.transAxes, va="center_baseline", size=10, color=QUIET)
+def failing(table: Table) -> list[str]:
+    """Return the curves that lack a value at some length."""
+    return sorted({curve for (curve, _), cell in table.cells.items() if cell.failures})
 
 
-def subtitle(table: Table, big: bool) -> str:
-    hollow = ["hollow: breaks"] if "breaks" in table.words.values() else []
-    if not big:
-        return " · ".join([facts(table), *hollow])
-    several = len(table.train_lengths) > 1  # a single length is written in the panel
-    parts = [f"trained at {listed(table.train_lengths)}"] * several + [facts(table)]
+def ended(table: Table, curve: str) -> bool:
+    """Return whether a curve has no value at the longest length because of a failure."""
+    last = table.cells.get((curve, max(table.lengths)))
+    return last is not None and last.nll is None
+
+
+def end_name(table: Table, curve: str) -> str:
+    """Return the name of a curve with the reasons for its missing values."""
+    cells = [table.cells.get((curve, length)) for length in table.lengths]
+    reasons = "; ".join(dict.fromkeys(cell.failure for cell in cells if cell and cell.failures))
+    return f"{curve}: {reasons}" if reasons else curve
+
+
+def draw_failures(strip: "Axes", table: Table, failed: list[str], look_of: dict[str, Look], named: bool) -> None:
+    """Draw one row for each curve that lacks values: a × at each length, and name and reasons at the right."""
+    strip.set_facecolor(STRIP)
+    strip.set_ylim(len(failed) - 0.5, -0.5)
+    strip.tick_params(length=0, labelbottom=False, labelleft=False)
+    strip.spines[:].set_visible(False)
+    strip.grid(visible=False, axis="y")
+    for row, curve in enumerate(failed):
+        xs = [n for n in table.lengths if (cell := table.cells.get((curve, n))) and cell.failures]
+        strip.plot(xs, [row] * len(xs), "x", color=look_of[curve].colour, markersize=7, markeredgewidth=2)
+    if named:
+        last = max(table.lengths)
+        ends = {curve: (last, row) for row, curve in enumerate(failed)}
+        name_ends(strip, ends, look_of, {curve: end_name(table, curve) for curve in failed})
+
+
+def notes(table: Table) -> list[str]:
+    """Return the facts of a table and the legend of its marks."""
+    parts = [f"dashed: trained at {listed(table.train_lengths)}", facts(table)]
     bounded = [key for key in table.values if banded(table, *key)]
     kinds = {table.cells[key].spread and table.measure != CHANGE for key in bounded}
     bands = ["range of the seeds"] * (True in kinds) + [f"95 % over {table.measure.over}"] * (False in kinds)
-    grey = ["grey: within 1 %"] if table.measure == CHANGE else []
-    return " · ".join(parts + (["band: " + " or ".join(bands)] if bands else []) + grey + hollow)
+    parts += [f"band: {' or '.join(bands)}"] if bands else []
+    parts += ["grey: within 1 %"] if table.measure == CHANGE else []
+    parts += ["hollow: breaks"] if "breaks" in table.words.values() else []
+    return [" · ".join(parts)]

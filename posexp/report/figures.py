@@ -13,7 +13,7 @@ from typing import Any
 from posexp.output.style import INK, QUIET, Look
 from posexp.output.text import one_line
 from posexp.report.curves import bounds_of
-from posexp.report.metric import Measure
+from posexp.report.metric import Metric
 from posexp.report.table import failure, interval, shown_value
 from posexp.report.tables import Table
 from posexp.report.verdict_table import cell_lines
@@ -101,7 +101,7 @@ def at(table: Table, length: int) -> int:
     return length + (min(*table.lengths, *table.train_lengths) <= 0)
 
 
-def drawn(measure: Measure, value: float | None) -> float | None:
+def drawn(measure: Metric, value: float | None) -> float | None:
     """Return a value as the axis has it. Plotly has no axis that is linear around 0 and logarithmic beyond."""
     if value is None or not math.isfinite(value):
         return None
@@ -161,7 +161,7 @@ def marks(table: Table) -> list[Figure]:
     return found
 
 
-def scale(measure: Measure, levels: list[float | None]) -> Figure:
+def scale(measure: Metric, levels: list[float | None]) -> Figure:
     """Return the scale of the metric's axis."""
     if measure.log:
         return {"type": "log", "tickformat": ",~g"}

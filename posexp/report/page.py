@@ -16,7 +16,7 @@ from posexp.output.style import looks_of
 from posexp.report import figures, verdict_table
 from posexp.report import table as text
 from posexp.report.answer import answer
-from posexp.report.metric import CHANGE, MEASURES
+from posexp.report.metric import CHANGE, METRICS
 from posexp.report.tables import Table, listed
 
 
@@ -107,7 +107,7 @@ def hash_of(script: str) -> str:
 
 def views_of(shown: Table) -> list[Table]:
     """Return a table under each metric: changes against the own training length, its own metric, then the others."""
-    found = [replace(shown, measure=metric) for metric in dict.fromkeys([CHANGE, shown.measure, *MEASURES.values()])]
+    found = [replace(shown, measure=metric) for metric in dict.fromkeys([CHANGE, shown.measure, *METRICS.values()])]
     return [table for table in found if is_known(table)] or [shown]
 
 

@@ -7,10 +7,10 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from posexp.output.style import INK, QUIET, above, rendered, wrapped
+from posexp.output.figure import MAX_NAME, ROW, new_figure, rendered, set_log_scale, write_heading
+from posexp.output.style import QUIET
 from posexp.output.text import one_line
 from posexp.report.tables import Table, facts, listed
-from posexp.report.ticks import tick_labels, ticks_of
 from posexp.report.verdict_table import lengths_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MAX_DOTS = 6  # lengths in a row
 BEYOND = 3.0  # times the median of all first dots; values beyond are written as text, to leave space for the others
 SHADES = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")  # MAX_DOTS shades, in order of length
 TRAINED = "#D55E00"
-ROW, ABOVE, BELOW, NAMES, PLOT, NOTES = 0.26, 1.3, 0.65, 2.0, 5.4, 2.2
+WIDE, AROUND = 9.6, 1.7  # of the figure, and the space for title, legend and axis above and below the rows
 
 
 def pictures(table: Table) -> tuple[bytes, bytes]:
@@ -31,28 +31,32 @@ def pictures(table: Table) -> tuple[bytes, bytes]:
 
 
 def draw_ranking(table: Table) -> "Figure":
-    from matplotlib.figure import Figure
-
     curves, shown = ranked(table), dots(table)
-    high = ROW * (len(curves) + 1)
-    wide, height = NAMES + PLOT + NOTES, ABOVE + high + BELOW
-    figure = Figure(figsize=(wide, height))
-    axes = figure.add_axes((NAMES / wide, BELOW / height, PLOT / wide, high / height))
+    figure = new_figure(WIDE, AROUND + ROW * (len(curves) + 1))
+    axes = figure.subplots()
     low, edge = reach(table, shown)
     axes.set_xlim(low, edge)
     axes.set_ylim(len(curves), -1)
-    axes.set_yticks(range(len(curves)), [one_line(curve) for curve in curves])
+    axes.set_yticks(range(len(curves)), [one_line(curve)[:MAX_NAME] for curve in curves])
     axes.tick_params(axis="y", length=0)
-    name_values(axes, table, low, edge)
+    axes.set_xlabel(table.measure.label)
+    if table.measure.log:
+        set_log_scale(axes, "x")
+    for length in shown:
+        label = f"{length}, trained" if length in table.train_lengths else str(length)
+        axes.plot([], [], "o", color=colour_of(table, shown, length), label=label)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(shown), columnspacing=1, handletextpad=0)
     up_to = lengths_of(table.usable)
     if up_to:
-        note(axes, -1, "usable length", 0.1, color=QUIET, size=9.5)
+        note(axes, -1, "usable length", 7, color=QUIET, size="small")
     for y, curve in enumerate(curves):
         draw_row(axes, table, curve, shown, y, edge)
-        note(axes, y, up_to.get(curve, ""), 0.1, size=10)
+        note(axes, y, up_to.get(curve, ""), 7)
         words = beyond(table, curve, shown, edge)
-        note(axes, y, words, 0.75 if up_to else 0.1, size=9, color=QUIET)
-    head(axes, table, shown)
+        note(axes, y, words, 54 if up_to else 7, size="small", color=QUIET)
+    spread = ["thin lines: range of the seeds"] if any(cell.spread for cell in table.cells.values()) else []
+    parts = [f"trained at {listed(table.train_lengths)}", facts(table), *spread]
+    write_heading(figure, table.title, [" · ".join(parts)])
     return figure
 
 
@@ -80,35 +84,40 @@ def dots(table: Table) -> list[int]:
 def reach(table: Table, shown: list[int]) -> tuple[float, float]:
     """Return the limits of the axis. Some values may lie beyond."""
     found = [key for key in table.values if key[1] in shown]
-    numbers: list[float | None] = [table.values[key].value for key in found]
+    numbers = [table.values[key].value for key in found]
     numbers += [
-        bound for key in found if table.cells[key].spread for bound in (table.values[key].low, table.values[key].high)
+        bound
+        for key in found
+        if table.cells[key].spread
+        for bound in (table.values[key].low, table.values[key].high)
+        if bound is not None
     ]
-    levels = [level for number in numbers if not math.isnan(level := table.measure.level(number))] or [0.0, 1.0]
+    known = [number for number in numbers if math.isfinite(number)] or [0.5, 1.0]
     firsts = [table.values[curve, shown[0]].value for curve in table.curves if (curve, shown[0]) in table.values]
-    limit = table.measure.level(BEYOND * statistics.median(firsts)) if firsts and table.measure.log else math.inf
-    near = [level for level in levels if level <= limit] or levels
+    limit = BEYOND * statistics.median(firsts) if firsts and table.measure.log else math.inf
+    near = [number for number in known if number <= limit] or known
+    if table.measure.log:
+        air = max((max(near) / min(near)) ** 0.04, 1.01)
+        return min(near) / air, max(near) * air
     air = max(0.04 * (max(near) - min(near)), 0.005)
     return min(near) - air, max(near) + air
 
 
 def draw_row(axes: "Axes", table: Table, curve: str, shown: list[int], y: int, edge: float) -> None:
     """Draw one row. Values beyond `edge` are not drawn; `beyond` returns them as text."""
-    known = [length for length in shown if (curve, length) in table.values]
-    levels = [table.measure.level(table.values[curve, length].value) for length in known]
-    inside = [level for level in levels if level <= edge]
-    if inside:
-        ends = [min(levels), min(max(levels), edge)]
+    known = {length: table.values[curve, length].value for length in shown if (curve, length) in table.values}
+    if any(value <= edge for value in known.values()):
+        ends = [min(known.values()), min(max(known.values()), edge)]
         axes.plot(ends, [y, y], color="#c8c8c8", linewidth=2.5, zorder=2, solid_capstyle="butt")
     look: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
-    for length, level in reversed(list(zip(known, levels, strict=True))):  # the training length is drawn on top
+    for length, value in reversed(known.items()):  # the training length is drawn on top
         colour = colour_of(table, shown, length)
-        if level <= edge:
-            axes.plot([level], [y], "o", color=colour, zorder=3, **look)
-        if table.cells[curve, length].spread and length in (known[0], known[-1]):
-            side = -0.24 if length == known[0] else 0.24
-            value = table.values[curve, length]
-            bounds = [min(table.measure.level(bound), edge) for bound in (value.low, value.high)]
+        if value <= edge:
+            axes.plot([value], [y], "o", color=colour, zorder=3, **look)
+        if table.cells[curve, length].spread and length in (min(known), max(known)):
+            side = -0.24 if length == min(known) else 0.24
+            cell = table.values[curve, length]
+            bounds = [math.nan if bound is None else min(bound, edge) for bound in (cell.low, cell.high)]
             axes.plot(bounds, [y + side] * 2, color=colour, linewidth=1.2, zorder=2.5)
 
 
@@ -118,7 +127,7 @@ def beyond(table: Table, curve: str, shown: list[int], edge: float) -> str:
     if failed:
         return f"{table.cells[curve, failed[0]].failure} {'from' if len(failed) > 1 else 'at'} {failed[0]}"
     values = [table.values[curve, length].value for length in shown if (curve, length) in table.values]
-    far = [value for value in values if not table.measure.level(value) <= edge]
+    far = [value for value in values if not value <= edge]
     if not far:
         return ""
     ends = far if len(far) == len(values) else far[-1:]
@@ -132,39 +141,7 @@ def colour_of(table: Table, shown: list[int], length: int) -> str:
     return SHADES[longer.index(length) - len(longer)]
 
 
-def name_values(axes: "Axes", table: Table, low: float, high: float) -> None:
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    measure = table.measure
-    ticks = ticks_of(measure, measure.at(low), measure.at(high), 8)
-    axes.xaxis.set_major_locator(FixedLocator([measure.level(tick) for tick in ticks]))
-    axes.xaxis.set_major_formatter(FixedFormatter(tick_labels(ticks, measure)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(measure.label, labelpad=6)
-
-
-def head(axes: "Axes", table: Table, shown: list[int]) -> None:
-    """Write title, facts and the legend of the dots above the panel."""
-
-    spread = [" · thin lines: range of the seeds"] if any(cell.spread for cell in table.cells.values()) else []
-    under = "".join([f"trained at {listed(table.train_lengths)} · {facts(table)}", *spread])
-    lines = wrapped(under, (PLOT + NOTES) / (0.56 * 9.5 / 72))
-    above(axes, table.title, 42 + 12 * len(lines), size=15, weight="bold")
-    above(axes, "\n".join(lines), 34, size=9.5, color=QUIET, linespacing=1.25)
-    x = 0.0
-    for length in shown:
-        text = f"{length}, trained" if length in table.train_lengths else str(length)
-        look: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center_baseline"}
-        axes.annotate("●", (0, 1), xytext=(x, 14), size=10, color=colour_of(table, shown, length), **look)
-        axes.annotate(text, (0, 1), xytext=(x + 11, 14), size=10, color=INK, **look)
-        x += 24 + 6.6 * len(text)
-
-
-def note(axes: "Axes", y: float, text: str, inches: float, **look: Any) -> None:
+def note(axes: "Axes", y: float, text: str, points: float, **look: Any) -> None:
     """Write `text` to the right of the panel at the height of a row."""
-    at: dict[str, Any] = {
-        "xycoords": axes.get_yaxis_transform(),
-        "textcoords": "offset points",
-        "va": "center_baseline",
-    }
-    axes.annotate(text, (1, y), xytext=(72 * inches, 0), **at, **look)
+    look |= {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, (1, y), xytext=(points, 0), **look)

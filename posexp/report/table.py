@@ -133,15 +133,18 @@ def cell(table: Table, key: tuple[str, int], for_paper: bool) -> "Text":
     lines = []
     if key in table.values:
         text = table.measure.write(table.values[key].value)
-        mark = verdict_table.MARKS.get(table.words.get(key, ""), "")
-        if for_paper:
-            lines.append(Text(text, style="bold" if text == best_of(table, key[1]) else ""))
-        else:
-            lines.append(Text(f"{text} {mark}".rstrip()))
+        best = for_paper and text == best_of(table, key[1])
+        lines.append(Text(text if for_paper else shown_value(table, key), style="bold" if best else ""))
     if bounds := interval(table, key):
         lines.append(Text(f"[{bounds[0]}, {bounds[1]}]", style="dim"))
     lines += [Text(line, style="red") for line in failure(table, key).split(", ") if line]
     return Text("\n", style=lines[0].style).join(lines) if lines else Text("–", style="dim")
+
+
+def shown_value(table: Table, key: tuple[str, int]) -> str:
+    """Return the formatted value with the mark of its verdict."""
+    text, mark = table.measure.write(table.values[key].value), verdict_table.MARKS.get(table.words.get(key, ""))
+    return f"{text} {mark}" if mark else text
 
 
 def best_of(table: Table, length: int) -> str | None:

@@ -24,7 +24,7 @@ from posexp.inspect.frequencies import picture as frequencies_picture
 from posexp.inspect.frequencies import title_of as title_of_turns
 from posexp.inspect.frequencies import turns
 from posexp.model.decoder import Decoder
-from posexp.output.sheet import ranges
+from posexp.output.figure import ranges
 from posexp.schemes import Scheme, build_scheme
 from posexp.schemes.alibi import alibi_slopes
 from posexp.storage import checksum
@@ -182,7 +182,7 @@ def test_a_bias_of_both_positions_that_is_one_of_distance_is_drawn_as_one() -> N
 def test_no_bias_and_no_rotations_are_no_pictures() -> None:
     assert (
         bias_picture(build_scheme("rope", DIMS), "") is None
-        and frequencies_picture(build_scheme("alibi", DIMS), "") is None
+        and frequencies_picture(build_scheme("alibi", DIMS), "", "#000000") is None
     )
 
 

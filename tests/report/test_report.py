@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,16 +33,15 @@ from posexp.evaluation.pairing import differences
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate, estimate
 from posexp.evaluation.verdicts import Pairs, Place, Verdict
+from posexp.output.figure import new_figure, set_log_scale, spread, wrapped
 from posexp.output.grid import latex_escape as escape
-from posexp.output.style import Look, looks_of, wrapped
-from posexp.output.ticks import both_sides, log_ticks, tick_text, y_ticks
-from posexp.report import COLUMNS, Table, change, curves, ranking, tables, verdict_table, write_report
+from posexp.output.style import COLOURS, FAMILIES, Look, looks_of, scheme_looks
+from posexp.report import COLUMNS, Table, change, curves, option_sweep, ranking, tables, verdict_table, write_report
 from posexp.report.answer import answer
 from posexp.report.command import report
 from posexp.report.metric import BITS_PER_BYTE, CHANGE, EXACT_MATCH, METRICS, NLL, PPL, Metric, digits, percent
 from posexp.report.page import page as page_of
 from posexp.report.table import how_to_read, print_tables, report_markdown
-from posexp.report.ticks import tick_labels, ticks_of
 from posexp.report.verdict_table import in_percent
 
 
@@ -304,7 +304,7 @@ def test_a_long_failure_is_short_in_its_cell_and_told_in_full_below(tmp_path: Pa
     printed, page, svg = written(rows, tmp_path)
     assert pipes(page)[0][2] == ["rope", "failed"]
     assert "rope-s0-aa at 128: failed: the card fell off the bus" in printed and "fell off the bus" in page
-    assert "failed" in picture_words(svg)
+    assert "rope: failed" in picture_words(svg)
 
 
 def test_the_csv_parses_back_with_columns_then_extras_and_empty_for_none(tmp_path: Path) -> None:
@@ -326,9 +326,9 @@ def test_every_failure_is_a_cross_in_the_picture_and_every_curve_is_named(tmp_pa
     rows = [*MIXED, row("none-s0-dd", 128, None, "undefined"), row("none-s0-dd", 256, None, "out of memory")]
     _, _, svg = written(rows, tmp_path)
     words = picture_words(svg)
-    assert {"rope", "learned", "alibi", "none", "undefined", "2/3 ok, non-finite", "trained at 128"} <= set(words)
-    assert any("undefined" in text and "out of memory" in text for text in words)
-    assert crosses(svg) == 1 + 1 + 2 + 1  # rope, learned, none twice, and the one in the legend
+    assert {"alibi", "rope", "rope: 2/3 ok, non-finite", "learned: undefined"} <= set(words)
+    assert "none: undefined; out of memory" in words and any("trained at 128" in text for text in words)
+    assert crosses(svg) == 1 + 1 + 2  # rope, learned, and none twice
     _, _, svg = written(SEEDS, tmp_path)
     assert crosses(svg) == 0
 
@@ -381,7 +381,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 def test_odd_shapes_are_reported_without_a_warning(rows: list[dict], tmp_path: Path) -> None:
     curve_of = {r.run: r.run for r in rows}
     _, page, svg = written(rows, tmp_path, curve_of=curve_of, pairs=paired(rows, curve_of))
-    assert set(curve_of) <= set(picture_words(svg))
+    assert set(curve_of) <= {word.partition(": ")[0] for word in picture_words(svg)}
     assert page.startswith("# ") and (tmp_path / "others.svg").exists() == (len(tables(rows, curve_of)) > 1)
 
 
@@ -404,17 +404,90 @@ def test_panels_agree_on_the_look_of_a_curve_and_no_two_curves_look_alike() -> N
     assert found == looks(tables(more + rows, {}))
 
 
+SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
+DEFAULT_FIVE = ("sinusoidal", "learned", "rope", "xpos", "alibi")
+
+
 def test_a_curve_keeps_its_look_whatever_stands_beside_it() -> None:
-    schemes = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
-    found = looks_of(schemes)
-    assert len(set(found.values())) == len(schemes) == 28
+    found = looks_of([*SCHEMES, "mine", "transformers Llama (rope)"])
     assert all(looks_of([label])[label] == look for label, look in found.items())
-    ten = ("none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log", "fire", "cope")
-    assert len({found[label].colour for label in ten}) == 10
-    # a colour stays even where looks are so many that some labels take other markers and dashes
-    many = [f"rope (base={n})" for n in range(200)]
-    assert all(look.colour == looks_of([label])[label].colour for label, look in looks_of(many).items())
-    assert len(set(looks_of(many).values())) == 200
+    assert {name for name, _ in scheme_looks()} == set(SCHEMES), (
+        "the YAML of each scheme has a line # look: family place"
+    )
+    assert len({(found[name].colour, found[name].marker) for name in SCHEMES}) == len(SCHEMES)
+
+
+def test_variants_of_a_scheme_have_its_colour_and_marker_and_their_own_dash() -> None:
+    names = ["rope", "rope-bca", "rope (base=500.0)", "rope · window bca 64"]
+    found = looks_of(["alibi", "mine", *names])
+    assert {(found[name].colour, found[name].marker) for name in names} == {
+        (found["rope"].colour, found["rope"].marker)
+    }
+    assert len({str(found[name].dash) for name in names}) == 4 and found["rope"].dash == "-"
+    many = [f"rope (base={n})" for n in range(40)]
+    assert {look.colour for look in looks_of(many).values()} == {found["rope"].colour}
+    assert len(set(looks_of(many).values())) == 40
+
+
+def linear_rgb(colour: str) -> np.ndarray:
+    share_3 = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(share_3 <= 0.04045, share_3 / 12.92, ((share_3 + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted(float(linear_rgb(colour) @ [0.2126, 0.7152, 0.0722]) for colour in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
+# what deuteranopes and protanopes see of linear RGB (Machado et al. 2009), and OKLab's two steps
+SIGHTS = (
+    np.eye(3),
+    np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+    np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+)
+CONES = np.array([[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]])
+LAB = np.array([[0.21045, 0.79362, -0.00407], [1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]])
+
+
+def difference(one: str, other: str, sight: np.ndarray) -> float:
+    """The distance of two colours in OKLab, in percent: 2 is just visible."""
+    seen_ = [LAB @ np.cbrt(CONES @ np.clip(sight @ linear_rgb(colour), 0, 1)) for colour in (one, other)]
+    return 100 * float(np.linalg.norm(seen_[0] - seen_[1]))
+
+
+def test_families_are_told_apart_by_every_eye_on_white_and_on_the_dark_page() -> None:
+    assert all(contrast(colour, page) > 2.5 for colour in COLOURS for page in ("#ffffff", "#16181c"))
+    first = [shades[0] for shades in FAMILIES.values()]
+    for sight in SIGHTS:
+        assert all(difference(*pair, sight) > 8 for pair in combinations(first, 2))
+    found = [looks_of([name])[name] for name in DEFAULT_FIVE]
+    assert all(
+        difference(a.colour, b.colour, np.eye(3)) > 10 and a.marker != b.marker for a, b in combinations(found, 2)
+    )
+
+
+def test_looks_import_neither_torch_nor_matplotlib() -> None:
+    program = "import sys; from posexp.output.style import looks_of; looks_of(['rope']); "
+    program += "print({'torch', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def visible_ticks(axes: Any) -> list[str]:
+    """The labels of the ticks of a vertical axis, from the bottom up."""
+    bottom, top = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    return [label.get_text() for tick, label in sorted(ticks, key=lambda pair: pair[0]) if bottom <= tick <= top]
+
+
+def tick_labels(low: float, high: float, **options: Any) -> list[str]:
+    """The labels of an axis that shows the two numbers."""
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
+    axes.plot([1, 2], [low, high])
+    set_log_scale(axes, "y", **options)
+    figure.draw_without_rendering()
+    return visible_ticks(axes)
 
 
 def test_numbers_keep_four_digits_and_huge_ones_two() -> None:
@@ -422,12 +495,11 @@ def test_numbers_keep_four_digits_and_huge_ones_two() -> None:
     assert shown == ["1.000", "21.40", "10.000", "174.0", "1532", "9999", "1.0e+04", "1.2e+05", "1.0e+300"]
 
 
-@pytest.mark.parametrize(("low", "high"), [(20, 20.5), (18, 45), (15, 900), (19, 140_000), (1.5, 1e12), (3, 1e300)])
+@pytest.mark.parametrize(("low", "high"), [(20, 20.5), (18, 45), (15, 900), (19, 140_000), (1.5, 1e12), (3, 1e200)])
 def test_the_perplexity_axis_has_a_handful_of_plain_labels(low: float, high: float) -> None:
-    ticks = log_ticks(low, high, 9)
-    assert 3 <= len(ticks) <= 9 and all(low <= tick <= high for tick in ticks)
-    written_ = [tick_text(tick) for tick in ticks]
-    assert len(set(written_)) == len(ticks) and not any("e" in text for text in written_)
+    labels_ = tick_labels(low, high)
+    assert 3 <= len(labels_) <= 14 and len(set(labels_)) == len(labels_)
+    assert all(re.fullmatch(r"[\d,.]+(e−?\d+)?", label) for label in labels_), labels_
 
 
 def test_positions_are_drawn_and_stored_but_not_tabled(tmp_path: Path) -> None:
@@ -577,9 +649,66 @@ def test_the_choices_of_the_command_line_are_the_measures_there_are() -> None:
     assert [choice.value for choice in Choice] == list(METRICS)
 
 
-def test_linear_ticks_are_even_and_have_as_many_decimals() -> None:
-    assert tick_labels(y_ticks(1.78, 2.03, 9), NLL) == ["1.80", "1.85", "1.90", "1.95", "2.00"]
-    assert tick_labels(y_ticks(0, 100, 7), EXACT_MATCH) == ["0", "20", "40", "60", "80", "100"]
+def swept(*values: float, key: str = "train.lr") -> tuple[list[Row], dict[str, str]]:
+    """Rows of two schemes with two seeds at each value of an option, and their labels: alibi is best at 0.01, rope at
+    the largest value, and one seed of rope has no loss at the smallest."""
+    rows, curve_of = [], {}
+    for scheme, best in (("alibi", 0.01), ("rope", max(values))):
+        for i, value in enumerate(values):
+            for seed in (0, 1):
+                run = f"{scheme}-s{seed}-a{i}"
+                nll = 3 + seed / 10 + abs(math.log10(value / best))
+                lost = scheme == "rope" and i == seed == 0
+                rows.append(row(run, 128, None, "non-finite") if lost else row(run, 128, math.exp(nll)))
+                rows.append(row(run, 256, 999.0))
+                curve_of[run] = f"{scheme} ({key}={value})"
+    return rows, curve_of
+
+
+def test_a_sweep_over_one_number_is_a_table_and_a_picture_with_the_best_marked(tmp_path: Path) -> None:
+    rows, curve_of = swept(0.001, 0.01, 0.1)
+    printed, page, _ = written(rows, tmp_path, curve_of=curve_of)
+    assert pipes(page)[-1] == [
+        ["train.lr", "0.001", "0.01", "0.1", "best"],
+        ["---", "---:", "---:", "---:", "---:"],
+        ["alibi", "4.050<br>[4.000, 4.100]", "3.050<br>[3.000, 3.100]", "4.050<br>[4.000, 4.100]", "0.01"],
+        ["rope", "1/2 ok, non-finite", "4.050<br>[4.000, 4.100]", "3.050<br>[3.000, 3.100]", "0.1 (edge)"],
+    ]
+    assert "Loss at the training length by train.lr" in printed and "0.1 (edge)" in printed
+    words = picture_words((tmp_path / "sweep.svg").read_text())
+    assert {"alibi", "rope", "train.lr (log scale)"} <= set(words)
+    sweep = option_sweep.find_sweep(tables(rows, curve_of)[0])
+    assert sweep
+    axes = option_sweep.draw_sweep(sweep, looks_of(sweep.cells)).axes[0]
+    rings = [line.get_xydata()[0] for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert [list(ring) for ring in rings] == [pytest.approx([0.01, 3.05]), pytest.approx([0.1, 3.05])]
+    assert axes.get_xscale() == "log"
+    written(SEEDS, tmp_path)
+    assert not list(tmp_path.glob("sweep.*"))
+
+
+def test_an_axis_of_a_sweep_within_a_decade_is_linear() -> None:
+    sweep = option_sweep.find_sweep(tables(*swept(0.01, 0.02, key="fraction"))[0])
+    assert sweep and sweep.option == "fraction"
+    assert option_sweep.draw_sweep(sweep, looks_of(sweep.cells)).axes[0].get_xscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    "curve_of",
+    [
+        {"a": "rope", "b": "alibi"},
+        {"a": "rope (train.lr=0.1)", "b": "rope"},
+        {"a": "rope (train.lr=0.1)", "b": "rope (base=500.0)"},
+        {"a": "rope (train.lr=0.1, base=2)", "b": "rope (train.lr=0.2, base=2)"},
+        {"a": "rope (layout=half)", "b": "rope (layout=interleaved)"},
+        {"a": "rope (train.lr=0.1)", "b": "alibi (train.lr=0.1)"},
+        {"a": "rope (train.lr=0.1.2)", "b": "rope (train.lr=1e999)"},
+    ],
+)
+def test_runs_that_differ_otherwise_are_no_sweep(curve_of: dict[str, str]) -> None:
+    rows = [row(f"{name}-s0-aa", 128, 20.0) for name in curve_of]
+    (table,) = tables(rows, {f"{name}-s0-aa": label for name, label in curve_of.items()})
+    assert option_sweep.find_sweep(table) is None
 
 
 def test_titles_come_from_the_protocols_and_old_ones_keep_a_plain_one(tmp_path: Path) -> None:
@@ -590,9 +719,23 @@ def test_titles_come_from_the_protocols_and_old_ones_keep_a_plain_one(tmp_path: 
     assert {"Perplexity, bygone_way", "length, tokens"} <= words
 
 
-def test_subtitles_break_between_facts() -> None:
-    assert wrapped("1,024 targets · stride 32 · 3 seeds", 25) == ["1,024 targets · stride 32", "3 seeds"]
-    assert wrapped("1,024 targets · stride 32", 100) == ["1,024 targets · stride 32"]
+def test_notes_break_between_facts() -> None:
+    assert wrapped("dashed: trained at 128 · 1,024 targets · stride 32 · 3 seeds", 3, 9) == (
+        "dashed: trained at 128 · 1,024 targets ·\nstride 32 · 3 seeds"
+    )
+    assert wrapped("1,024 targets · stride 32", 9, 9) == "1,024 targets · stride 32"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "step"),
+    [([], 0.1), ([0.5], 0.1), ([0.9, 0.89, 0.88, 0.2], 0.1), ([0.05, 0.04, 0.03], 0.1), ([1.0] * 30, 0.05)],
+)
+def test_names_at_the_ends_of_curves_never_overlap_and_stay_in_order(wanted: list[float], step: float) -> None:
+    found = spread(wanted, step)
+    assert len(found) == len(wanted) and all(height >= -1e-9 for height in found)
+    assert all(a - b >= step - 1e-9 for a, b in pairwise(found))
+    apart = all(a - b >= step for a, b in pairwise(wanted))
+    assert found == wanted if apart else found != wanted
 
 
 def test_controls_are_no_curves() -> None:
@@ -801,7 +944,7 @@ def test_what_lies_far_out_in_a_ranking_is_written_and_the_rest_has_the_room() -
     words = picture_words(ranking.pictures(table)[1].decode())
     assert {"→ 5000", "→ 900.0 … 7000", "undefined at 256"} <= set(words)
     low, high = ranking.reach(table, [128, 256])
-    assert 10**low < 20.0 < 25.56 < 10**high < 30.0
+    assert low < 20.0 < 25.56 < high < 30.0
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 7, 40])
@@ -1108,7 +1251,7 @@ def test_no_picture_mixes_two_sets(sets: Path) -> None:
     for axes, of_set in zip(curves.draw_curves(found[1:], looks(found)).axes, SETS[1:], strict=True):
         drawn = points_of(axes, looks(found))
         assert set(drawn) == set(of_set.growth) and {tuple(points) for points in drawn.values()} == {of_set.lengths}
-        assert all(of_set.owns(10**level) for points in drawn.values() for level in points.values())
+        assert all(of_set.owns(level) for points in drawn.values() for level in points.values())
 
 
 def points_of(axes: Any, look_of: dict[str, Any]) -> dict[str, dict[float, float]]:
@@ -1374,27 +1517,21 @@ def test_a_change_is_drawn_where_its_value_is_and_read_back_from_there() -> None
 @pytest.mark.parametrize(
     ("low", "high", "written_"),
     [
-        (-0.4, 0.3, ["−0.4", "−0.2", "0", "+0.2"]),
-        (-1.5, 1.5, ["−1", "0", "+1"]),
+        (-0.9, 0.8, ["−1", "0", "+1"]),
         (-6, 12, ["−5", "−2", "−1", "0", "+1", "+2", "+5", "+10"]),
-        (-1.5, 400, ["−1", "0", "+1", "+2", "+5", "+10", "+20", "+50", "+100", "+200"]),
-        (-1.5, 2000, ["−1", "0", "+1", "+3", "+10", "+30", "+100", "+300", "+1,000"]),
-        (-20, 5000, ["−10", "−1", "0", "+1", "+10", "+100", "+1,000"]),
-        (-1.2, 2e6, ["−1", "0", "+1", "+10", "+100", "+1,000", "+10,000", "+100,000", "+10⁶"]),
+        (-1.2, 2e6, ["−1", "0", "+1", "+10", "+100", "+1,000", "+10,000", "+100,000", "+1e6"]),
     ],
 )
 def test_the_axis_of_changes_has_signs_and_is_logarithmic_on_both_sides(
     low: float, high: float, written_: list[str]
 ) -> None:
-    ticks = ticks_of(CHANGE, low, high, 7)
-    assert tick_labels(ticks, CHANGE) == written_
-    assert ticks == sorted(ticks) and all(low <= tick <= high for tick in ticks)
+    assert tick_labels(min(low, -1), max(high, 1), linear=1, sign="+") == written_
 
 
-@pytest.mark.parametrize("high", [10.0**e for e in (3, 7, 9, 12, 40, 150, 306)])
+@pytest.mark.parametrize("high", [10.0**e for e in (3, 7, 9, 12, 40, 150, 200)])
 def test_the_axis_of_changes_has_a_handful_of_labels_however_far_one_explodes(high: float) -> None:
-    ticks = both_sides(-90, high, 1)
-    assert 4 <= len(ticks) <= 10 and 0 in ticks and ticks[-1] > high**0.4
+    found = tick_labels(-90, high, linear=1, sign="+")
+    assert 4 <= len(found) <= 20 and "0" in found
 
 
 def panels(rows: list[dict]) -> tuple[dict[str, Any], dict[str, Any], Any]:
@@ -1435,21 +1572,22 @@ CHANGING = [
 def test_the_headline_is_drawn_as_the_change_from_the_own_training_length_beside_the_level() -> None:
     moved, level, figure = panels(CHANGING)
     at = {
-        curve: {n: CHANGE.level(100 * (growth ** math.log2(n / 128) - 1)) for n in (64, 128, 256, 512)}
+        curve: {n: 100 * (growth ** math.log2(n / 128) - 1) for n in (64, 128, 256, 512)}
         for curve, growth in (("alibi", 0.97), ("rope", 3.0))
     }
     assert {curve: points for curve, points in moved.items()} == {
-        curve: pytest.approx(points, abs=1e-5) for curve, points in at.items()
+        curve: pytest.approx(points, abs=1e-3) for curve, points in at.items()
     }
     assert moved["rope"][128] == moved["alibi"][128] == 0
-    mean = math.log10(20 * math.sqrt(2))  # of the two seeds
-    assert level["rope"] == pytest.approx({n: mean + math.log10(3) * math.log2(n / 128) for n in (64, 128, 256, 512)})
+    mean = 20 * math.sqrt(2)  # of the two seeds
+    assert level["rope"] == pytest.approx({n: mean * 3 ** math.log2(n / 128) for n in (64, 128, 256, 512)})
+    figure.draw_without_rendering()
     left, right = figure.axes
-    assert left.get_position().width > 1.8 * right.get_position().width
-    assert left.get_position().x1 < right.get_position().x0
+    assert left.get_window_extent().width > 1.8 * right.get_window_extent().width
+    assert left.get_window_extent().x1 < right.get_window_extent().x0
     assert left.get_ylabel() == CHANGE.axis and right.get_ylabel() == "perplexity (log scale)"
     grey = [tuple(patch.get_extents().transformed(left.transData.inverted()).intervaly) for patch in left.patches]
-    assert grey[0] == pytest.approx((-1, 1)) and CHANGE.at(1) == 1  # within 1 %
+    assert grey[0] == pytest.approx((-1, 1))  # within 1 %
 
 
 def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_training_length() -> None:
@@ -1461,15 +1599,15 @@ def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_tra
         for curve, (low, high) in zip(("alibi", "rope"), drawn[n], strict=True):
             one = changes[Place(curve, n, "ab12cd34ef56", None)]
             assert one.low is not None and one.high is not None
-            assert (low, high) == pytest.approx((CHANGE.level(percent(one.low)), CHANGE.level(percent(one.high))))
-            assert high - low < 0.5
+            assert (low, high) == pytest.approx((percent(one.low), percent(one.high)))
+            assert high - low < 0.05 * abs(high + low) + 1
     assert drawn[128] == [(0, 0), (0, 0)]
     words = picture_words(change.pictures(*shown_of(CHANGING))[1].decode())
     assert any("band: 95 % over seeds and documents" in text for text in words)
     assert not any("range of the seeds" in text for text in words)
-    of_seeds = bands(figure.axes[1])  # of the level, on a logarithmic axis
-    assert {n: [high - low for low, high in pair] for n, pair in of_seeds.items()} == {
-        n: pytest.approx([math.log10(2)] * 2) for n in (64, 128, 256, 512)
+    of_seeds = bands(figure.axes[1])  # of the level
+    assert {n: [high / low for low, high in pair] for n, pair in of_seeds.items()} == {
+        n: pytest.approx([2] * 2) for n in (64, 128, 256, 512)
     }
 
 
@@ -1478,7 +1616,7 @@ def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_ro
     _, _, figure = panels(single)
     assert bands(figure.axes[1]) == {} and bands(figure.axes[0])
     bottom, top = figure.axes[1].get_ylim()
-    assert bottom > 0 and top < math.log10(20 * 9) + 0.2
+    assert bottom > 1 and top < 20 * 9 * 1.6
     words = picture_words(change.pictures(*shown_of(single))[1].decode())
     assert any("band: 95 % over seeds and documents" in text for text in words)
     assert not any("range of the seeds" in text for text in words)
@@ -1493,9 +1631,10 @@ def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_ro
 def test_changes_within_one_percent_look_small() -> None:
     rows = [row(f"{c}-s0-aa", n, 20.0 + i * n / 1e5) for i, c in enumerate(("alibi", "rope")) for n in (128, 256)]
     _, _, figure = panels(rows)
+    figure.draw_without_rendering()
     bottom, top = figure.axes[0].get_ylim()
     assert bottom < -1 and top > 1
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["−1", "0", "+1"]
+    assert visible_ticks(figure.axes[0]) == ["−1", "0", "+1"]
 
 
 @pytest.mark.parametrize(
@@ -1553,7 +1692,7 @@ def test_names_at_the_right_of_the_change_have_room_beside_the_level() -> None:
     pairs = paired(rows, names)
     (table,) = tables(rows, names, PPL, pairs.verdicts(), pairs.changes())
     figure = change.draw_both(table, looks([table]))
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     left, right = figure.axes
     edge = max(text.get_window_extent().x1 for text in left.texts if text.get_text() in names.values())
     assert edge < right.yaxis.get_tightbbox().x0
