@@ -1,5 +1,6 @@
 """Suggestions for a word that a command does not have, from its options and its named choices."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -7,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from posexp.config.commands import COMMANDS
+from posexp.config.commands import COMMANDS, GROUPS
 from posexp.config.sections import config_dir
 
 MOST = 3  # suggestions per line
@@ -49,33 +50,14 @@ def section_of(field: Any) -> type | None:
     return inner if isinstance(inner, type) and is_dataclass(inner) else None
 
 
-def groups_of(command: str, folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the named choices of a command, by the key that selects one: "+scheme", "model".
-
-    The groups are the command's own fields. A group that is no field of any command (experiment) applies to commands
-    with a scheme. `folders` to search are by default posexp's own.
-    """
-    named: dict[str, set[str]] = {}
-    for folder in folders or [config_dir()]:
-        for path in folder.glob("*/*.yaml"):
-            named.setdefault(path.parent.name, set()).add(path.stem)
-    own = {field.name: field for field in fields(COMMANDS[command])}
-    every = {field.name for each in COMMANDS.values() for field in fields(each)}
-    found = {}
-    for group in sorted(named):
-        if group in own:
-            plus = "" if section_of(own[group]) or own[group].default is None else "+"
-            found[plus + group] = sorted(named[group])
-        elif group not in every and "scheme" in own:
-            found["+" + group] = sorted(named[group])
-    return found
+def groups_of(command: str, folders: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """Return the named choices of a command in posexp's configs and in `folders`, by the key that selects one."""
+    return {key: names_of(key.lstrip("+"), folders) for key in sorted(GROUPS[command], key=lambda key: key.lstrip("+"))}
 
 
-def searched() -> list[Path]:
-    """Return the folders of posexp's configs and of --config-dir."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+def names_of(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """Return the choices of a config group in posexp's configs and in `folders`."""
+    return sorted({path.stem for folder in (config_dir(), *folders) for path in folder.glob(f"{group}/*.yaml")})
 
 
 def of_key(command: str, key: str, value: str) -> str:
@@ -138,12 +120,14 @@ def assigned(knob: Knob, value: str | None) -> str:
 
 def scheme_options(command: str) -> list[str]:
     """Return `scheme.<option>` for every option of every scheme of posexp, if the command takes a scheme."""
-    from omegaconf import OmegaConf
-
-    if "+scheme" not in groups_of(command):
+    if "+scheme" not in GROUPS[command]:
         return []
-    nodes = (OmegaConf.load(path) for path in (config_dir() / "scheme").glob("*.yaml"))
-    return sorted({f"scheme.{key!s}" for node in nodes for key in node if key not in ("_target_", "defaults")})
+    return sorted({key for path in (config_dir() / "scheme").glob("*.yaml") for key in part_options("scheme", path)})
+
+
+def part_options(section: str, path: Path) -> list[str]:
+    """Return `<section>.<option>` for every option in the YAML file of a component."""
+    return [f"{section}.{name}" for name in re.findall(r"^([a-z]\w*):", path.read_text(), re.M) if name != "defaults"]
 
 
 def either(texts: Any) -> str:

@@ -5,26 +5,25 @@ Here a text option keeps its text, and an option of whole numbers accepts short 
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult
-from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
 
-from posexp.config.commands import COMMANDS
+from posexp.config.commands import COMMANDS, GROUPS
+from posexp.config.hints import names_of
 from posexp.config.values import default_of
+from posexp.errors import Misuse
 
 SHORT = re.compile(r"([+-]?\d[\d_]*(?:\.\d+)?)(?:[eE]\+?(\d{1,2})|([kKMB]))")
 ZEROS = {"k": 3, "K": 3, "M": 6, "B": 9}
 SWEEPS = {"choice", "shuffle", "sort", "tag"}  # Hydra's functions whose arguments are values of the option
+# A value, quoted or not, between commas and brackets.
+ITEM = re.compile(r"""((?:^|[\[(,])\s*)('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^][(){},'"\s]+)(\s*(?=$|[\]),]))""")
+# Text that Hydra parses as a number, a boolean or null.
+CONVERTED = re.compile(r"[+-]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)(e[+-]?\d[\d_]*)?|[+-]?(inf|nan)|true|false|null", re.I)
 TAG = "tag:yaml.org,2002:"  # of YAML's own types
 
 
@@ -87,60 +86,61 @@ def named(kind: type) -> set[str]:
 # ---- on the command line
 
 
-def settle(command: str, overrides: list[str]) -> list[str]:
-    """Return `overrides` with quotes around text that Hydra would parse as another type, and with counts in full."""
+def settle(command: str, words: list[str]) -> list[str]:
+    """Return overrides as Hydra composes them: text quoted, counts in full, and choices of config groups without `+`.
+
+    The defaults list has every config group but `transform`, so scheme=rope and +scheme=rope are equivalent, with or
+    without an experiment that names a scheme. Raises Misuse for a transform in training, for a group that is chosen
+    twice, and for a choice of nothing or of a list.
+    """
     known = options(COMMANDS[command])
-    return [settled(word, known.get(word.partition("=")[0].lstrip("+"))) for word in overrides]
+    groups = {group.lstrip("+") for group in GROUPS[command]}
+    found: list[str] = []
+    chosen: set[str] = set()
+    for word in words:
+        if command == "eval":
+            word = word.removeprefix("hf.")  # hf= names the checkpoint
+        key, equals, value = word.partition("=")
+        name = key.lstrip("+")
+        if name == "transform" and equals:
+            if command != "eval":
+                raise Misuse(f"transforms change a trained run: train first, then posexp eval --lengths … {word}")
+            # each transform has a section, and so its own options and rows
+            found += [f"+transform@transform.{each}={each}" for each in value.strip("[]").split(",")]
+        elif (group := name.partition("@")[0]) in groups - {"transform"} and equals:
+            if value.startswith("["):
+                names = value.strip("[]").replace(" ", "")
+                raise Misuse(f"{word} is a list, but a run has one {group}: to train each, type -m +{group}={names}")
+            if value == "null":
+                raise Misuse(f"{word} chooses nothing: leave it out, or choose one of {', '.join(names_of(group))}")
+            if name in chosen:
+                raise Misuse(f"{name} is chosen twice: choose it once")
+            chosen.add(name)
+            found.append(settled(f"{name}={value}", NAME))
+        else:
+            found.append(settled(word, known.get(name)))
+    return found
 
 
 def settled(override: str, option: Option | None) -> str:
-    if option is None:
+    """Return `key=value` with quotes around values that Hydra would parse as another type, and with counts in full.
+
+    A value is the whole text, or an item of a list or of a sweep. Arguments of functions such as range stay unchanged.
+    """
+    key, equals, text = override.partition("=")
+    function = re.match(r"\s*(\w+)\(", text)
+    if option is None or not equals or (function and function[1] not in SWEEPS):
         return override
-    from hydra.errors import HydraException
-    from hydra.grammar.gen.OverrideLexer import OverrideLexer
-
-    try:
-        found = list(primitives(parsed(override)))
-    except HydraException:
-        return override  # Hydra raises for it later, with the word as typed
-    converted = {OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL, OverrideLexer.NULL}
-    for node in reversed(found):
-        text = override[node.start.start : node.stop.stop + 1]
-        token = node.start.type if node.start is node.stop else None
-        if option.type is int:
-            number = count(text.strip("'\""))
-            text = text if number is None else str(number)
-        elif token == OverrideLexer.NULL and (option.nullable or option.default == ""):
-            text = text if option.nullable else "''"
-        elif token in converted:
-            text = quoted(text)
-        override = override[: node.start.start] + text + override[node.stop.stop + 1 :]
-    return override
+    return key + equals + ITEM.sub(lambda item: item[1] + settled_item(item[2], option) + item[3], text)
 
 
-def parsed(override: str) -> Any:
-    """Return the parse tree of an override in Hydra's grammar. Raises HydraException for a syntax error."""
-    from hydra.core.override_parser.overrides_parser import CommonTokenStream, HydraErrorListener, InputStream
-    from hydra.grammar.gen.OverrideLexer import OverrideLexer
-    from hydra.grammar.gen.OverrideParser import OverrideParser
-
-    lexer = OverrideLexer(InputStream(override))
-    parser = OverrideParser(CommonTokenStream(lexer))
-    for part in (lexer, parser):
-        part.removeErrorListeners()
-        part.addErrorListener(HydraErrorListener())
-    return parser.override()
-
-
-def primitives(node: Any) -> Iterator[Any]:
-    """Yield the values in a parse tree, in order, but not arguments of functions such as range."""
-    from hydra.grammar.gen.OverrideParser import OverrideParser
-
-    if isinstance(node, OverrideParser.PrimitiveContext):
-        yield node
-    elif not isinstance(node, OverrideParser.FunctionContext) or node.ID().getText() in SWEEPS:
-        for child in getattr(node, "children", None) or []:
-            yield from primitives(child)
+def settled_item(text: str, option: Option) -> str:
+    if option.type is int:
+        number = count(text.strip("'\""))
+        return text if number is None else str(number)
+    if text.lower() == "null" and (option.nullable or option.default == ""):
+        return text if option.nullable else "''"
+    return quoted(text) if CONVERTED.fullmatch(text) else text
 
 
 # ---- in YAML
@@ -169,25 +169,11 @@ class TypedLoader(yaml.constructor.SafeConstructor):
         return super().construct_mapping(node, deep=deep)
 
 
-class ConfigLoader(TypedLoader, get_yaml_loader()):  # type: ignore[misc]
-    """OmegaConf's loader of YAML, with typed options."""
-
-
-def load_config(source: FileConfigSource, config_path: str) -> ConfigResult:
-    """Load a file of configs/ or of --config-dir with typed options, as FileConfigSource.load_config does without."""
-    path = Path(source.path, source._normalize_file_name(config_path))
-    if not path.exists():
-        raise ConfigLoadError(f"Config not found : {path}")
-    with path.open(encoding="utf-8") as file:
-        header = source._get_header_dict(file.read(512))
-        file.seek(0)
-        config = OmegaConf.create(ConfigLoader(file).get_single_data() or {})
-    return ConfigResult(source.provider, f"{source.scheme()}://{source.path}", config, header)
-
-
 def read_typed() -> None:
-    """Make Hydra load its YAML with typed options.
+    """Make OmegaConf, and so Hydra, load YAML with typed options."""
+    from omegaconf import _utils
 
-    The method is replaced, not the class: launchers pickle Hydra's registry of classes, and Hydra refuses two.
-    """
-    SourcesRegistry.instance().types[FileConfigSource.scheme()].load_config = load_config  # type: ignore[assignment]
+    class ConfigLoader(TypedLoader, _utils.get_yaml_loader()):  # type: ignore[misc]
+        """OmegaConf's loader of YAML, with typed options."""
+
+    _utils.get_yaml_loader = lambda: ConfigLoader

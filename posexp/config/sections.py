@@ -217,6 +217,6 @@ def config_dir() -> Path:
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
-        if (folder / "train.yaml").is_file():
+        if (folder / "scheme").is_dir():
             return folder
     raise Misuse("the folder configs/ is missing: reinstall posexp")
