@@ -2,8 +2,7 @@
 
 import re
 from dataclasses import dataclass, fields
-from functools import cached_property
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import PurePath
 
 from posexp.config import hints
@@ -55,18 +54,9 @@ class Line:
         return bool(SHOWING & {flag.partition("=")[0] for flag in self.flags})
 
     @property
-    def runs_once(self) -> bool:
-        """Whether the only flag is --config-dir."""
-        return all(flag.partition("=")[0] in ("--config-dir", "-cd", self.config_dir) for flag in self.flags)
-
-    @cached_property
     def config_dir(self) -> str | None:
         """The value of --config-dir."""
-        for flag, after in zip_longest(self.flags, self.flags[1:]):
-            name, equals, value = flag.partition("=")
-            if name in ("--config-dir", "-cd"):
-                return value if equals else after
-        return None
+        return dict(pairwise(self.flags)).get("--config-dir")
 
 
 def read_line(command: str, words: list[str]) -> Line:
@@ -110,7 +100,7 @@ def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
                 raise Misuse(f"{flag} needs a value")
             value = rest.pop(0)
         if option is None:
-            flags += [word] if equals or flag not in HYDRA_VALUES else [word, value]
+            flags += ["--config-dir" if flag == "-cd" else flag, *([value] if flag in HYDRA_VALUES else [])]
             if rest and rest[0] in INFO.get(flag, ()):
                 flags.append(rest.pop(0))
         elif flag in SWITCHES:

@@ -103,7 +103,7 @@ def run_hydra(command: str, tail: list[str]) -> None:
     line = read_line(command, tail)
     if {"--help", "-h"} & set(line.flags):
         print(help_of(command, line.config_dir))
-    elif line.runs_once:
+    elif line.flags in ([], ["--config-dir", line.config_dir]):
         from posexp.cli.tasks import perform
         from posexp.config.compose import compose
 

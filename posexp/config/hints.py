@@ -1,12 +1,14 @@
 """Suggestions for a word that a command does not have, from its options and its named choices."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from enum import Enum
+from enum import EnumType
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from posexp.config.commands import COMMANDS, GROUPS
 from posexp.config.sections import config_dir
@@ -28,26 +30,38 @@ class Knob:
         return self.key.rpartition(".")[2]
 
     @property
+    def scalar(self) -> Any:
+        """The type of one value."""
+        return str if self.field.metadata["text"] else scalar_of(self.type)
+
+    @property
+    def nullable(self) -> bool:
+        return self.field.metadata["text"] or NoneType in get_args(self.type)
+
+    @property
     def words(self) -> list[str]:
         """The names of all values of an enum; none for other types."""
-        kinds = [kind for kind in (self.type, *get_args(self.type)) if isinstance(kind, type)]
-        return [each.name for kind in kinds if issubclass(kind, Enum) for each in kind]
+        return list(self.scalar.__members__) if isinstance(self.scalar, EnumType) else []
 
 
-def knobs_of(section: type, prefix: str = "") -> Iterator[Knob]:
-    """Yield every option of a config dataclass and of its sections."""
+def scalar_of(hint: Any) -> Any:
+    """Return the type of one value: str for list[str] | None."""
+    inner = [arg for arg in get_args(hint) if arg is not NoneType]
+    return scalar_of(inner[0]) if inner and get_origin(hint) is not dict else hint
+
+
+@cache
+def knobs_of(section: Any, prefix: str = "") -> list[Knob]:
+    """Return every option of a config dataclass and of its sections."""
+    found: list[Knob] = []
     types = get_type_hints(section)
     for field in fields(section):
-        if inner := section_of(field):
-            yield from knobs_of(inner, f"{prefix}{field.name}.")
+        inner = field.metadata["choices_of"] or scalar_of(types[field.name])
+        if hasattr(inner, "__dataclass_fields__"):
+            found += knobs_of(inner, f"{prefix}{field.name}.")
         else:
-            yield Knob(prefix + field.name, types[field.name], field)
-
-
-def section_of(field: Any) -> type | None:
-    """Return the dataclass of a field that is a section, or None."""
-    inner = field.metadata["choices_of"] or field.default_factory
-    return inner if isinstance(inner, type) and is_dataclass(inner) else None
+            found.append(Knob(prefix + field.name, types[field.name], field))
+    return found
 
 
 def groups_of(command: str, folders: Sequence[Path] = ()) -> dict[str, list[str]]:
@@ -83,7 +97,7 @@ def of_section(command: str, key: str, value: str) -> str | None:
 
 def of_word(command: str, word: str) -> str:
     """Return what follows "'rope' is not key=value": the choice, value or option of that name."""
-    groups, knobs = groups_of(command), list(knobs_of(COMMANDS[command]))
+    groups, knobs = groups_of(command), knobs_of(COMMANDS[command])
     found = [f"{group}={word}" for group, names in groups.items() if set(word.split(",")) <= set(names)]
     found += [f"{knob.key}={word}" for knob in knobs if word in knob.words]
     found += [assigned(knob, None) for knob in knobs if knob.last == word]

@@ -5,15 +5,15 @@ Here a text option keeps its text, and an option of whole numbers accepts short 
 """
 
 import re
-from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from functools import cache
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
 from posexp.config.commands import COMMANDS, GROUPS
-from posexp.config.hints import names_of
+from posexp.config.fields import knob
+from posexp.config.hints import Knob, knobs_of, names_of
 from posexp.config.values import default_of
 from posexp.errors import Misuse
 
@@ -27,13 +27,7 @@ CONVERTED = re.compile(r"[+-]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)(e[+-]?\d[\d_]*)?|
 TAG = "tag:yaml.org,2002:"  # of YAML's own types
 
 
-class Option(NamedTuple):
-    type: type  # str or int
-    nullable: bool
-    default: Any
-
-
-NAME = Option(str, True, None)  # a choice of a config group
+NAME = Knob("", str, knob(None, "a choice of a config group", text=True))
 
 
 def count(text: str) -> int | None:
@@ -51,36 +45,10 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-# ---- types of options
-
-
-@cache
-def options(section: type) -> dict[str, Option]:
-    """Return every option of a config dataclass that holds text or whole numbers, by its dotted key."""
-    found: dict[str, Option] = {}
-    hints = get_type_hints(section)
-    for knob_ in fields(section):
-        hint = knob_.metadata["choices_of"] or hints[knob_.name]
-        scalar = str if knob_.metadata["text"] else scalar_of(hint)
-        if is_dataclass(scalar):
-            found |= {f"{knob_.name}.{key}": option for key, option in options(scalar).items()}
-        elif scalar in (str, int):
-            nullable = knob_.metadata["text"] or type(None) in get_args(hint)
-            found[knob_.name] = Option(scalar, nullable, default_of(knob_))
-    return found
-
-
-def scalar_of(hint: Any) -> Any:
-    """Return the type of one value: str for list[str] | None."""
-    inner = [arg for arg in get_args(hint) if arg is not type(None)]
-    return scalar_of(inner[0]) if inner and get_origin(hint) is not dict else hint
-
-
 @cache
 def named(kind: type) -> set[str]:
     """Return the last part of the key of every option of type `kind`, over all commands."""
-    found = [(key, option) for command in COMMANDS.values() for key, option in options(command).items()]
-    return {key.rpartition(".")[2] for key, option in found if option.type is kind}
+    return {knob_.last for command in COMMANDS.values() for knob_ in knobs_of(command) if knob_.scalar is kind}
 
 
 # ---- on the command line
@@ -93,8 +61,8 @@ def settle(command: str, words: list[str]) -> list[str]:
     without an experiment that names a scheme. Raises Misuse for a transform in training, for a group that is chosen
     twice, and for a choice of nothing or of a list.
     """
-    known = options(COMMANDS[command])
-    groups = {group.lstrip("+") for group in GROUPS[command]}
+    known = {knob_.key: knob_ for knob_ in knobs_of(COMMANDS[command])}
+    defaults = {group.lstrip("+"): choice for group, choice in GROUPS[command].items()}
     found: list[str] = []
     chosen: set[str] = set()
     for word in words:
@@ -107,13 +75,13 @@ def settle(command: str, words: list[str]) -> list[str]:
                 raise Misuse(f"transforms change a trained run: train first, then posexp eval --lengths … {word}")
             # each transform has a section, and so its own options and rows
             found += [f"+transform@transform.{each}={each}" for each in value.strip("[]").split(",")]
-        elif (group := name.partition("@")[0]) in groups - {"transform"} and equals:
+        elif (group := name.partition("@")[0]) in defaults and equals:
             if value.startswith("["):
                 names = value.strip("[]").replace(" ", "")
                 raise Misuse(f"{word} is a list, but a run has one {group}: to train each, type -m +{group}={names}")
             if value == "null":
                 raise Misuse(f"{word} chooses nothing: leave it out, or choose one of {', '.join(names_of(group))}")
-            if name in chosen:
+            if name in chosen and defaults[group] in (None, "???"):  # others replace a default, and the last wins
                 raise Misuse(f"{name} is chosen twice: choose it once")
             chosen.add(name)
             found.append(settled(f"{name}={value}", NAME))
@@ -122,7 +90,7 @@ def settle(command: str, words: list[str]) -> list[str]:
     return found
 
 
-def settled(override: str, option: Option | None) -> str:
+def settled(override: str, option: Knob | None) -> str:
     """Return `key=value` with quotes around values that Hydra would parse as another type, and with counts in full.
 
     A value is the whole text, or an item of a list or of a sweep. Arguments of functions such as range stay unchanged.
@@ -134,12 +102,14 @@ def settled(override: str, option: Option | None) -> str:
     return key + equals + ITEM.sub(lambda item: item[1] + settled_item(item[2], option) + item[3], text)
 
 
-def settled_item(text: str, option: Option) -> str:
-    if option.type is int:
+def settled_item(text: str, option: Knob) -> str:
+    if option.scalar is int:
         number = count(text.strip("'\""))
         return text if number is None else str(number)
-    if text.lower() == "null" and (option.nullable or option.default == ""):
-        return text if option.nullable else "''"
+    if option.scalar is not str or (option.nullable and text.lower() == "null"):
+        return text
+    if text.lower() == "null" and default_of(option.field) == "":
+        return "''"
     return quoted(text) if CONVERTED.fullmatch(text) else text
 
 

@@ -4,16 +4,21 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hydra.utils import get_class
 from support.command import SCRIPT, TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 
-from posexp.cli.arguments import HYDRA_FLAGS
+from posexp.cli.arguments import HYDRA_FLAGS, HYDRA_VALUES, INFO
+from posexp.cli.completion import candidates
 from posexp.cli.schemes import fitted
 from posexp.config.commands import COMMANDS
+from posexp.config.components import read_options
 from posexp.config.sections import config_dir
 from posexp.report import COLUMNS
+from posexp.schemes import Scheme
 
 LONG_FLAGS = sorted(flag for flag in HYDRA_FLAGS if flag.startswith("--"))
 SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
@@ -402,6 +407,56 @@ def test_tab_offers_what_fits(own, monkeypatch, line, offered):
     monkeypatch.setenv("COMP_LINE", line)
     answer = here("-sc", "query=bash", cwd=own)
     assert answer.code == 0 and answer.err == "" and answer.out.split() == offered.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("posexp inspect al", "alibi-s0-0123abcd"),
+        ("posexp eval --runs ", "alibi-s0-0123abcd rope-s1-0123abcd"),
+        ("posexp eval group=g runs=", "runs=xpos-s0-0123abcd"),
+        ("posexp compare rope a", "alibi"),
+        ("posexp compare --config-dir x group=g ", "xpos"),
+        ("posexp report group=", "group=default group=g"),
+        ("posexp runs --group d", "default"),
+    ],
+)
+def test_tab_knows_the_runs_groups_and_curves(tmp_path, line, offered):
+    for name in ("default/alibi-s0-0123abcd", "default/rope-s1-0123abcd", "g/xpos-s0-0123abcd", "default/report"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+    for folder in (tmp_path / "results").glob("*/*-s*"):
+        (folder / "config.yaml").touch()
+    command = [sys.executable, "-X", "importtime", "-m", "posexp", "-sc", "query=bash"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "COMP_LINE": line}, capture_output=True, text=True, check=True
+    )
+    words = [word for word in done.stdout.split() if not word.endswith(("=", "."))]
+    assert words == offered.split()
+    imported = {each.rpartition("|")[2].strip() for each in done.stderr.splitlines()}
+    assert "posexp.cli.completion" in imported and not {"hydra", "omegaconf", "torch", "numpy"} & imported
+
+
+def test_tab_and_flags_know_what_other_modules_define():
+    from hydra._internal.utils import get_args_parser
+
+    from posexp.evaluation.plan import PROTOCOLS
+
+    assert candidates("posexp compare protocol=") == [f"protocol={name}" for name in PROTOCOLS]
+    options = {name: action for action in get_args_parser()._actions for name in action.option_strings}
+    assert HYDRA_FLAGS | {"--shell-completion", "-sc", "--shell_completion"} >= options.keys() >= HYDRA_FLAGS
+    valued = {name for name, action in options.items() if action.nargs is None}
+    assert valued & HYDRA_FLAGS == HYDRA_VALUES
+    assert set(options["--info"].choices) == INFO["--info"]
+
+
+def test_schemes_are_listed_without_importing_one(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "posexp", "schemes"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = {each.rpartition("|")[2].strip() for each in done.stderr.splitlines()}
+    assert "hydra" in imported and not {"torch", "datasets", "matplotlib", "wandb", "posexp.schemes"} & imported
+    for path in (config_dir() / "scheme").glob("*.yaml"):
+        target = read_options(path)["_target_"]
+        assert issubclass(get_class(target), Scheme) and f"  {path.stem} " in done.stdout
 
 
 def test_tab_works_in_a_real_bash(tmp_path):
