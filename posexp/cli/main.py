@@ -1,6 +1,6 @@
 """The command line `posexp <command> …`, a layer over Hydra. No other module reads sys.argv.
 
---help, --cfg and TAB completion do not import torch.
+--help and TAB completion import neither Hydra nor torch, and a command imports what it runs.
 """
 
 import logging
@@ -12,25 +12,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TextIO
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
-
 from posexp import __version__
-from posexp.cli.arguments import group_options, hydra_arguments, line_to_complete, translate
-from posexp.cli.tasks import TASKS, Failed
-from posexp.cli.usage import EXAMPLES, USAGE, help_of
+from posexp.cli.arguments import read_line
+from posexp.cli.completion import candidates
+from posexp.cli.usage import USAGE, help_of
 from posexp.config.commands import COMMANDS
-from posexp.config.compose import schema_of
 from posexp.config.explain import one_line
-from posexp.config.overrides import read_typed
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.jobs.ranks import place
 from posexp.jobs.signals import heed, stop, stopped
 from posexp.output import console
 from posexp.output.console import say
-from posexp.sweeps import sweepers
-from posexp.sweeps.launchers import present_launchers, threads
 
 VERBOSE = {"-v", "--verbose"}
 
@@ -46,7 +39,8 @@ def main() -> int:
     heed(stop)
     try:
         if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
-            return complete(words)
+            complete(words)
+            return 0
         if words == ["--version"]:
             print(f"posexp {__version__}")
             return 0
@@ -56,7 +50,7 @@ def main() -> int:
             return 0 if words else 2
         if command == "train":
             console.logger.disabled = place().rank > 0
-        run_hydra(command, translate(command, tail))
+        run_hydra(command, tail)
         sys.stdout.flush()  # raises BrokenPipeError here, not while the interpreter exits
         return 0
     except KeyboardInterrupt as end:
@@ -67,16 +61,14 @@ def main() -> int:
         if isinstance(end.__context__, BrokenPipeError):  # rich was the first to notice the closed pipe
             return end_silently()
         return end.code if isinstance(end.code, int) else 1
-    except (Exception, Failed) as raised:
-        error = raised.__cause__ if isinstance(raised, Failed) else raised
-        assert isinstance(error, Exception)
+    except Exception as error:
         if stopped:
             say(f"posexp: {stopped[0]}")
             return 128 + stopped[0].signum
         if isinstance(error, BrokenPipeError) and (reader_left(sys.stdout) or reader_left(sys.stderr)):
             return end_silently()
         if wants_traceback:
-            raise error from None
+            raise
         say(f"posexp: error: {one_line(error, words[0])}")
         return exit_code(error)
 
@@ -99,80 +91,67 @@ def command_of(words: list[str]) -> tuple[str | None, list[str]]:
     """Return the command and the words after it, or None for help. Raises Misuse for an unknown command."""
     if not words or words[0] in ("-h", "--help", "help"):
         return None, []
-    if words[0] not in TASKS:
-        close = get_close_matches(words[0], TASKS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(TASKS)}"
+    if words[0] not in COMMANDS:
+        close = get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
         raise Misuse(f"no command {words[0]!r}; {hint}")
     return words[0], words[1:]
 
 
 def run_hydra(command: str, tail: list[str]) -> None:
-    """Run Hydra, which composes the config and calls the task of the command, once or for every job of a sweep."""
+    """Run a command once, or show or sweep what Hydra's flags say. Raises Misuse for a wrong command line."""
+    line = read_line(command, tail)
+    if {"--help", "-h"} & set(line.flags):
+        print(help_of(command, line.config_dir))
+    elif line.flags in ([], ["--config-dir", line.config_dir]):
+        from posexp.cli.tasks import perform
+        from posexp.config.compose import compose
+
+        perform(compose(command, line.overrides, line.config_dir))
+    else:
+        try:
+            hydra_main(command, line.flags + line.overrides)
+        except Exception as error:
+            if not (line.shows and "You must specify 'scheme'" in str(error)):
+                raise
+            hydra_main(command, [*line.flags, *line.overrides, "~scheme"])
+
+
+def complete(words: list[str]) -> None:
+    """Print TAB completions of $COMP_LINE for `-sc query=<shell>`. Hydra installs its hooks of the shells."""
+    if not any(word.startswith("query=") for word in words):
+        hydra_main("train", words)
+        return
+    print(*candidates(os.environ.get("COMP_LINE", "")), sep="\n" if "query=fish" in words else " ")
+
+
+def hydra_main(command: str, words: list[str]) -> None:
+    """Call Hydra as a program with the arguments `words`."""
     import hydra
 
-    register()
+    from posexp.cli.tasks import run_job
+    from posexp.config.compose import register
+
+    register(command)
+    register_plugins()
     logging.raiseExceptions = False  # --info prints by logging, whose reader (head, less) may exit early
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which `main` prints in one line
-    sys.argv = [sys.argv[0], *hydra_arguments(command, tail)]
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()
-
-
-def complete(words: list[str]) -> int:
-    """Print TAB completions. Hydra completes the words after the command; its shell hooks call `posexp -sc query=…`."""
-    typed_line = os.environ.get("COMP_LINE", "")
-    if any(word.startswith("query=") for word in words):
-        typed_words = typed_line.split()
-        if len(typed_words) < 2 or (len(typed_words) == 2 and not typed_line.endswith(" ")):
-            print(" ".join(TASKS))
-            return 0
-        command = typed_words[1] if typed_words[1] in TASKS else "train"
-        last = "" if typed_line.endswith(" ") else typed_words[-1]
-        if last.startswith("--"):
-            print("--lengths --runs --group --html --all --peers --detach --multirun --cfg --info --help --config-dir")
-            return 0
-        if command in ("check", "bench") and "=" not in last:
-            print(" ".join(group_options("scheme", [])))
-            return 0
-        rest, flags = line_to_complete(command, typed_words[2:], last)
-        if rest is None:
-            return 0  # the value of a flag: the shell completes file names
-        words = [*words, *flags]
-        os.environ["COMP_LINE"] = " ".join([typed_words[0], *rest]) + (" " if not last else "")
-    else:
-        command = "train"
-    import hydra
-
-    register()
     sys.argv = [sys.argv[0], *words]
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(TASKS[command])()
-    return 0
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(run_job)()
 
 
-def register() -> None:
-    """Register the schema of every command, the resolvers of configs/ and posexp's plugin with Hydra."""
+def register_plugins() -> None:
+    """Register posexp's sweeper and launchers with Hydra, which loads every installed plugin."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    from posexp.sweeps.launchers import present_launchers, threads
+
     plugins = str(Path(__file__).resolve().parents[1] / "sweeps")
     if plugins not in sys.path:
         sys.path.append(plugins)
-    store = ConfigStore.instance()
-    for command, schema in COMMANDS.items():
-        store.store(name=f"{command}_schema", node=schema_of(schema))
-    sweepers.present()
-    read_typed()
-    OmegaConf.register_new_resolver("posexp_usage", lambda command: EXAMPLES[command], replace=True)
-    OmegaConf.register_new_resolver("posexp_help", help_of, replace=True)
-    OmegaConf.register_new_resolver("posexp_label", label, replace=True)
     OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
-    present_launchers(store)
-
-
-def label() -> str:
-    """Return the names of the scheme, its inner schemes and the window: `rope`, `randomized-alibi-sliding`."""
-    from hydra.core.hydra_config import HydraConfig
-
-    choices = HydraConfig.get().runtime.choices
-    parts = [choices["scheme"], *(choices[key] for key in sorted(choices) if key.startswith("scheme@"))]
-    window = choices.get("window")
-    return "-".join([*parts, *([window] if window and window != "full" else [])])
+    present_launchers(ConfigStore.instance())
 
 
 def exit_code(error: Exception) -> int:

@@ -2,13 +2,14 @@
 
 from dataclasses import MISSING
 from enum import Enum
+from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import wrap
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 from posexp.config.commands import COMMANDS
-from posexp.config.hints import Knob, groups_of, knobs_of, searched
+from posexp.config.hints import Knob, groups_of, knobs_of
 
 USAGE = """posexp: how decoder language models trained on short sequences behave on longer ones
 
@@ -44,13 +45,18 @@ EXAMPLES = {
 }
 
 
-def help_of(command: str) -> str:
-    """Return the named choices and options of a command, wrapped to the width of the terminal."""
+def help_of(command: str, own: str | None = None) -> str:
+    """Return the form, named choices and options of a command, wrapped to the width of the terminal.
+
+    `own` is the folder of --config-dir.
+    """
     width = get_terminal_size().columns
-    groups = groups_of(command, searched())
+    groups = groups_of(command, [Path(own)] if own else [])
     parts = [("Named choices (group=name)", {group: ", ".join(names) for group, names in groups.items()})]
     parts += [("Options (key=value)", {knob.key: described(knob) for knob in knobs_of(COMMANDS[command])})]
-    return "\n\n".join(f"{title}:\n\n{listed(rows, width)}" for title, rows in parts if rows)
+    tables = [f"{title}:\n\n{listed(rows, width)}" for title, rows in parts if rows]
+    more = f"posexp {command} --cfg job prints the composed config, and --hydra-help Hydra's own flags."
+    return "\n\n".join([EXAMPLES[command], *tables, more])
 
 
 def listed(rows: dict[str, str], width: int) -> str:

@@ -51,10 +51,36 @@ class TrainCommand:
 
 
 @dataclass
-class EvalCommand:
-    """posexp eval"""
+class OfGroup:
+    """The group that a command reads."""
+
+    results: str = knob("results", "folder of all groups")
+    group: str = knob("default", "name of the group, a folder of runs")
+
+    def __post_init__(self) -> None:
+        check_least(self, "")
+        check_name("group", self.group)
+
+
+@dataclass
+class OfRuns(OfGroup):
+    """The runs of the group that a command reads."""
 
     runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
+
+
+@dataclass
+class OfModels(OfRuns):
+    """The runs whose trained models a command loads."""
+
+    cache: str | None = knob(None, "folder of the token stores; null: the run's own")
+    trust: bool = knob(False, "run external code that a run folder or a checkpoint names")
+
+
+@dataclass
+class EvalCommand(OfModels):
+    """posexp eval"""
+
     transform: dict[str, Any] = knob(dict, "changes to the trained model, with rows for each: +transform=<name>,<name>")
     window: Any = knob(None, "attention window in place of the one used in training: window=<name>")
     hf: str | None = knob(None, "checkpoint that transformers loads, in place of runs: a folder or a hub id")
@@ -65,15 +91,10 @@ class EvalCommand:
     )
     eval: Any = knob(dict, "options that replace those of the run's own evaluation", choices_of=EvalConfig)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "name of the group, a folder of runs")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    cache: str | None = knob(None, "folder of the token stores; null: the run's own")
-    trust: bool = knob(False, "run external code that a run folder or a checkpoint names")
 
     def __post_init__(self) -> None:
-        check_least(self, "")
-        check_name("group", self.group)
+        super().__post_init__()
         self.eval_config(EvalConfig())  # raises for a bad value
         try:
             self.bos = Bos(str(plain_value(self.bos)).lower())  # YAML and Hydra read `true` as a boolean
@@ -92,12 +113,9 @@ class EvalCommand:
 
 
 @dataclass
-class ReportCommand:
+class ReportCommand(OfRuns):
     """posexp report"""
 
-    runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "name of the group, a folder of runs")
     all: bool = knob(False, "--all: print the tables of all targets and protocols, not only the headline")
     variants: bool = knob(True, "include rows with other windows or transforms than in training")
     measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; null: ppl, or exact_match for tasks")
@@ -105,36 +123,29 @@ class ReportCommand:
     folder: str = knob("report", "name of the report's folder in the group")
 
     def __post_init__(self) -> None:
-        check_name("group", self.group)
+        super().__post_init__()
         check_name("folder", self.folder)
 
 
 @dataclass
-class CompareCommand:
+class CompareCommand(OfGroup):
     """posexp compare"""
 
     curves: list[str] = knob([], "labels of posexp report: the base, then curves or globs to compare with it")
     protocol: str | None = knob(None, "compare under this protocol alone; null: under every measured protocol")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "name of the group, a folder of runs")
-
-    def __post_init__(self) -> None:
-        check_name("group", self.group)
 
 
 @dataclass
-class PowerCommand:
+class PowerCommand(OfGroup):
     """posexp power"""
 
     curves: list[str] = knob([], "two labels of posexp report")
     difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity")
     power: float = knob(0.8, "probability of detecting the difference")
     protocol: str = knob("same_targets", "protocol of the compared losses")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "name of the group, a folder of runs")
 
     def __post_init__(self) -> None:
-        check_name("group", self.group)
+        super().__post_init__()
         if not self.difference > 0:
             raise Misuse(f"difference={self.difference} must be above 0")
         if not 0.1 <= self.power <= 0.999:
@@ -205,36 +216,19 @@ class BenchCommand:
 
 
 @dataclass
-class InspectCommand:
+class InspectCommand(OfModels):
     """posexp inspect"""
 
-    runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
     length: int | None = knob(None, "tokens of the inspected inputs; null: twice the training length", least=2)
     split: Split = knob(Split.valid, "train, valid or test")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "name of the group, a folder of runs")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    cache: str | None = knob(None, "folder of the token stores; null: the run's own")
-    trust: bool = knob(False, "run external scheme code that a run folder names")
-
-    def __post_init__(self) -> None:
-        check_least(self, "")
-        check_name("group", self.group)
 
 
 @dataclass
-class ExportCommand:
+class ExportCommand(OfModels):
     """posexp export"""
 
-    runs: str = knob("*", "run folders of the group: a glob, or several separated by commas")
     folder: str | None = knob(None, "output folder, for a single run; null: export/ in the run's folder")
-    results: str = knob("results", "folder of all groups")
-    group: str = knob("default", "name of the group, a folder of runs")
-    cache: str | None = knob(None, "folder of the token stores; null: the run's own")
-    trust: bool = knob(False, "run external scheme code that a run folder names")
-
-    def __post_init__(self) -> None:
-        check_name("group", self.group)
 
 
 COMMANDS: dict[str, type] = {
@@ -249,4 +243,12 @@ COMMANDS: dict[str, type] = {
     "bench": BenchCommand,
     "inspect": InspectCommand,
     "export": ExportCommand,
+}
+
+# The config groups of each command, as they are typed, with the choice of its defaults list. `transform` is not in that
+# list, because several may be chosen.
+GROUPS: dict[str, dict[str, str | None]] = {name: {} for name in COMMANDS} | {
+    "train": {"model": "tiny", "data": "stdlib", "+scheme": "???", "window": None, "+experiment": None},
+    "eval": {"data": None, "window": None, "+transform": None},
+    "bench": {"model": "bench", "window": None},
 }

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from posexp.config.hints import searched
 from posexp.config.sections import config_dir
 from posexp.config.values import plain_value
 from posexp.errors import Misuse, did_you_mean
@@ -126,6 +125,13 @@ def lean(node: Any) -> Any:
         options = []
     later = {p.name: plain_value(p.default) for p in options if p.default is not p.empty}
     return {key: lean(value) for key, value in node.items() if key not in later or plain_value(value) != later[key]}
+
+
+def searched() -> list[Path]:
+    """Return the folders of posexp's configs and of --config-dir."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
 
 
 def choices(kind: str) -> list[Path]:

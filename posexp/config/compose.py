@@ -1,14 +1,75 @@
-"""The conversion of a config that Hydra composed to the dataclass of its command."""
+"""The composition of a command's config by Hydra, and its conversion to the dataclass of the command."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from posexp.config.commands import COMMANDS
+from posexp.config.commands import COMMANDS, GROUPS
 from posexp.config.hints import of_key
+from posexp.config.overrides import quoted, read_typed
+from posexp.config.sections import config_dir
 from posexp.errors import Misuse
+
+read_typed()  # here, because a launcher's job composes its config after it imported the task
+
+
+def register(command: str) -> None:
+    """Give Hydra the schema and the primary config of a command, and the resolver of its label."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema_of(COMMANDS[command]))
+    ConfigStore.instance().store(name=command, node=primary(command))
+    OmegaConf.register_new_resolver("posexp_label", label, replace=True)
+
+
+def primary(command: str) -> dict[str, Any]:
+    """Return the config that Hydra begins with. posexp creates folders itself, once the configuration is checked."""
+    groups = {group.lstrip("+"): choice for group, choice in GROUPS[command].items() if group != "+transform"}
+    experiment = [{group: groups.pop(group)} for group in ("experiment",) if group in groups]  # overrides the others
+    defaults = [f"{command}_schema", *({group: choice} for group, choice in groups.items()), "_self_", *experiment]
+    config: dict[str, Any] = {
+        "defaults": [*defaults, {"override hydra/job_logging": "none"}],
+        "hydra": {"output_subdir": None, "run": {"dir": "."}},
+    }
+    if command == "train":
+        config["defaults"].append({"override hydra/sweeper": "cells"})
+        config["hydra"]["sweep"] = {"dir": "${results}/${group}", "subdir": "."}
+        config["label"] = "${posexp_label:}"
+    return config
+
+
+def label() -> str:
+    """Return the names of the scheme, its inner schemes and the window: `rope`, `randomized-alibi-sliding`."""
+    from hydra.core.hydra_config import HydraConfig
+
+    choices = HydraConfig.get().runtime.choices
+    parts = [choices["scheme"], *(choices[key] for key in sorted(choices) if key.startswith("scheme@"))]
+    window = choices.get("window")
+    return "-".join([*parts, *([window] if window and window != "full" else [])])
+
+
+def compose(command: str, overrides: list[str], own: str | None = None) -> object:
+    """Return the dataclass of a command, composed by Hydra from configs/ and the user's own folder.
+
+    Raises Misuse if that folder does not exist, and errors of Hydra and OmegaConf.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    register(command)
+    folder = config_dir() if own is None else Path(own).expanduser().resolve()
+    if not folder.is_dir():
+        raise Misuse(f"--config-dir: folder '{own}' not found")
+    path = [] if own is None else [f"hydra.searchpath=[{quoted(f'file://{config_dir()}')}]"]
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        config = hydra.compose(command, [*overrides, *path], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return typed(config)
 
 
 def typed(config: DictConfig) -> object:

@@ -28,7 +28,7 @@ def one_line(error: Exception, command: str) -> str:
     if 'Could not detect "srun"' in str(error):  # submitit's message
         return NO_SLURM
     if "INTERVAL_SWEEP" in str(error):
-        return "only Optuna can sweep an interval: add hydra/sweeper=optuna, or sweep a list or range(…) of values"
+        return "an interval has no list of values: sweep a list, as in 1e-3,3e-3, or range(…)"
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"unexpected {type(error).__name__}: {squeezed(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     if isinstance(error, OverrideParseException):
@@ -38,7 +38,10 @@ def one_line(error: Exception, command: str) -> str:
         return f"{word!r} is not key=value; special characters need quotes, as in \"key='a (b)'\""
     text = str(error)
     if twice := re.search(r"Multiple values for (\S+)\. To override", text):
-        return f"{twice[1]} is chosen twice, here or by an experiment: choose it once"
+        return f"{twice[1]} is chosen twice; an experiment chooses it by `override /{twice[1]}: <name>`"
+    if unchosen := re.search(r"You must specify '(\w+)'", text):
+        options = text.partition("Available options:")[2].split()
+        return f"choose a {unchosen[1]} with +{unchosen[1]}=<name>: {', '.join(options)}"
     if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
         text += "\n" + str(error.__cause__)
     if missing := re.search(r"Could not find '([^']+)'", text) or re.search(

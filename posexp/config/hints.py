@@ -1,13 +1,16 @@
 """Suggestions for a word that a command does not have, from its options and its named choices."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from enum import Enum
+from enum import EnumType
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from posexp.config.commands import COMMANDS
+from posexp.config.commands import COMMANDS, GROUPS
 from posexp.config.sections import config_dir
 
 MOST = 3  # suggestions per line
@@ -27,55 +30,48 @@ class Knob:
         return self.key.rpartition(".")[2]
 
     @property
+    def scalar(self) -> Any:
+        """The type of one value."""
+        return str if self.field.metadata["text"] else scalar_of(self.type)
+
+    @property
+    def nullable(self) -> bool:
+        return self.field.metadata["text"] or NoneType in get_args(self.type)
+
+    @property
     def words(self) -> list[str]:
         """The names of all values of an enum; none for other types."""
-        kinds = [kind for kind in (self.type, *get_args(self.type)) if isinstance(kind, type)]
-        return [each.name for kind in kinds if issubclass(kind, Enum) for each in kind]
+        return list(self.scalar.__members__) if isinstance(self.scalar, EnumType) else []
 
 
-def knobs_of(section: type, prefix: str = "") -> Iterator[Knob]:
-    """Yield every option of a config dataclass and of its sections."""
+def scalar_of(hint: Any) -> Any:
+    """Return the type of one value: str for list[str] | None."""
+    inner = [arg for arg in get_args(hint) if arg is not NoneType]
+    return scalar_of(inner[0]) if inner and get_origin(hint) is not dict else hint
+
+
+@cache
+def knobs_of(section: Any, prefix: str = "") -> list[Knob]:
+    """Return every option of a config dataclass and of its sections."""
+    found: list[Knob] = []
     types = get_type_hints(section)
     for field in fields(section):
-        if inner := section_of(field):
-            yield from knobs_of(inner, f"{prefix}{field.name}.")
+        inner = field.metadata["choices_of"] or scalar_of(types[field.name])
+        if hasattr(inner, "__dataclass_fields__"):
+            found += knobs_of(inner, f"{prefix}{field.name}.")
         else:
-            yield Knob(prefix + field.name, types[field.name], field)
-
-
-def section_of(field: Any) -> type | None:
-    """Return the dataclass of a field that is a section, or None."""
-    inner = field.metadata["choices_of"] or field.default_factory
-    return inner if isinstance(inner, type) and is_dataclass(inner) else None
-
-
-def groups_of(command: str, folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the named choices of a command, by the key that selects one: "+scheme", "model".
-
-    The groups are the command's own fields. A group that is no field of any command (experiment) applies to commands
-    with a scheme. `folders` to search are by default posexp's own.
-    """
-    named: dict[str, set[str]] = {}
-    for folder in folders or [config_dir()]:
-        for path in folder.glob("*/*.yaml"):
-            named.setdefault(path.parent.name, set()).add(path.stem)
-    own = {field.name: field for field in fields(COMMANDS[command])}
-    every = {field.name for each in COMMANDS.values() for field in fields(each)}
-    found = {}
-    for group in sorted(named):
-        if group in own:
-            plus = "" if section_of(own[group]) or own[group].default is None else "+"
-            found[plus + group] = sorted(named[group])
-        elif group not in every and "scheme" in own:
-            found["+" + group] = sorted(named[group])
+            found.append(Knob(prefix + field.name, types[field.name], field))
     return found
 
 
-def searched() -> list[Path]:
-    """Return the folders of posexp's configs and of --config-dir."""
-    from hydra.core.hydra_config import HydraConfig
+def groups_of(command: str, folders: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """Return the named choices of a command in posexp's configs and in `folders`, by the key that selects one."""
+    return {key: names_of(key.lstrip("+"), folders) for key in sorted(GROUPS[command], key=lambda key: key.lstrip("+"))}
 
-    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+
+def names_of(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """Return the choices of a config group in posexp's configs and in `folders`."""
+    return sorted({path.stem for folder in (config_dir(), *folders) for path in folder.glob(f"{group}/*.yaml")})
 
 
 def of_key(command: str, key: str, value: str) -> str:
@@ -101,7 +97,7 @@ def of_section(command: str, key: str, value: str) -> str | None:
 
 def of_word(command: str, word: str) -> str:
     """Return what follows "'rope' is not key=value": the choice, value or option of that name."""
-    groups, knobs = groups_of(command), list(knobs_of(COMMANDS[command]))
+    groups, knobs = groups_of(command), knobs_of(COMMANDS[command])
     found = [f"{group}={word}" for group, names in groups.items() if set(word.split(",")) <= set(names)]
     found += [f"{knob.key}={word}" for knob in knobs if word in knob.words]
     found += [assigned(knob, None) for knob in knobs if knob.last == word]
@@ -138,12 +134,14 @@ def assigned(knob: Knob, value: str | None) -> str:
 
 def scheme_options(command: str) -> list[str]:
     """Return `scheme.<option>` for every option of every scheme of posexp, if the command takes a scheme."""
-    from omegaconf import OmegaConf
-
-    if "+scheme" not in groups_of(command):
+    if "+scheme" not in GROUPS[command]:
         return []
-    nodes = (OmegaConf.load(path) for path in (config_dir() / "scheme").glob("*.yaml"))
-    return sorted({f"scheme.{key!s}" for node in nodes for key in node if key not in ("_target_", "defaults")})
+    return sorted({key for path in (config_dir() / "scheme").glob("*.yaml") for key in part_options("scheme", path)})
+
+
+def part_options(section: str, path: Path) -> list[str]:
+    """Return `<section>.<option>` for every option in the YAML file of a component."""
+    return [f"{section}.{name}" for name in re.findall(r"^([a-z]\w*):", path.read_text(), re.M) if name != "defaults"]
 
 
 def either(texts: Any) -> str:

@@ -5,36 +5,29 @@ Here a text option keeps its text, and an option of whole numbers accepts short 
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult
-from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
 
-from posexp.config.commands import COMMANDS
+from posexp.config.commands import COMMANDS, GROUPS
+from posexp.config.fields import knob
+from posexp.config.hints import Knob, knobs_of, names_of
 from posexp.config.values import default_of
+from posexp.errors import Misuse
 
 SHORT = re.compile(r"([+-]?\d[\d_]*(?:\.\d+)?)(?:[eE]\+?(\d{1,2})|([kKMB]))")
 ZEROS = {"k": 3, "K": 3, "M": 6, "B": 9}
 SWEEPS = {"choice", "shuffle", "sort", "tag"}  # Hydra's functions whose arguments are values of the option
+# A value, quoted or not, between commas and brackets.
+ITEM = re.compile(r"""((?:^|[\[(,])\s*)('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^][(){},'"\s]+)(\s*(?=$|[\]),]))""")
+# Text that Hydra parses as a number, a boolean or null.
+CONVERTED = re.compile(r"[+-]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)(e[+-]?\d[\d_]*)?|[+-]?(inf|nan)|true|false|null", re.I)
 TAG = "tag:yaml.org,2002:"  # of YAML's own types
 
 
-class Option(NamedTuple):
-    type: type  # str or int
-    nullable: bool
-    default: Any
-
-
-NAME = Option(str, True, None)  # a choice of a config group
+NAME = Knob("", str, knob(None, "a choice of a config group", text=True))
 
 
 def count(text: str) -> int | None:
@@ -52,95 +45,72 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-# ---- types of options
-
-
-@cache
-def options(section: type) -> dict[str, Option]:
-    """Return every option of a config dataclass that holds text or whole numbers, by its dotted key."""
-    found: dict[str, Option] = {}
-    hints = get_type_hints(section)
-    for knob_ in fields(section):
-        hint = knob_.metadata["choices_of"] or hints[knob_.name]
-        scalar = str if knob_.metadata["text"] else scalar_of(hint)
-        if is_dataclass(scalar):
-            found |= {f"{knob_.name}.{key}": option for key, option in options(scalar).items()}
-        elif scalar in (str, int):
-            nullable = knob_.metadata["text"] or type(None) in get_args(hint)
-            found[knob_.name] = Option(scalar, nullable, default_of(knob_))
-    return found
-
-
-def scalar_of(hint: Any) -> Any:
-    """Return the type of one value: str for list[str] | None."""
-    inner = [arg for arg in get_args(hint) if arg is not type(None)]
-    return scalar_of(inner[0]) if inner and get_origin(hint) is not dict else hint
-
-
 @cache
 def named(kind: type) -> set[str]:
     """Return the last part of the key of every option of type `kind`, over all commands."""
-    found = [(key, option) for command in COMMANDS.values() for key, option in options(command).items()]
-    return {key.rpartition(".")[2] for key, option in found if option.type is kind}
+    return {knob_.last for command in COMMANDS.values() for knob_ in knobs_of(command) if knob_.scalar is kind}
 
 
 # ---- on the command line
 
 
-def settle(command: str, overrides: list[str]) -> list[str]:
-    """Return `overrides` with quotes around text that Hydra would parse as another type, and with counts in full."""
-    known = options(COMMANDS[command])
-    return [settled(word, known.get(word.partition("=")[0].lstrip("+"))) for word in overrides]
+def settle(command: str, words: list[str]) -> list[str]:
+    """Return overrides as Hydra composes them: text quoted, counts in full, and choices of config groups without `+`.
+
+    The defaults list has every config group but `transform`, so scheme=rope and +scheme=rope are equivalent, with or
+    without an experiment that names a scheme. Raises Misuse for a transform in training, for a group that is chosen
+    twice, and for a choice of nothing or of a list.
+    """
+    known = {knob_.key: knob_ for knob_ in knobs_of(COMMANDS[command])}
+    defaults = {group.lstrip("+"): choice for group, choice in GROUPS[command].items()}
+    found: list[str] = []
+    chosen: set[str] = set()
+    for word in words:
+        if command == "eval":
+            word = word.removeprefix("hf.")  # hf= names the checkpoint
+        key, equals, value = word.partition("=")
+        name = key.lstrip("+")
+        if name == "transform" and equals:
+            if command != "eval":
+                raise Misuse(f"transforms change a trained run: train first, then posexp eval --lengths … {word}")
+            # each transform has a section, and so its own options and rows
+            found += [f"+transform@transform.{each}={each}" for each in value.strip("[]").split(",")]
+        elif (group := name.partition("@")[0]) in defaults and equals:
+            if value.startswith("["):
+                names = value.strip("[]").replace(" ", "")
+                raise Misuse(f"{word} is a list, but a run has one {group}: to train each, type -m +{group}={names}")
+            if value == "null":
+                raise Misuse(f"{word} chooses nothing: leave it out, or choose one of {', '.join(names_of(group))}")
+            if name in chosen and defaults[group] in (None, "???"):  # others replace a default, and the last wins
+                raise Misuse(f"{name} is chosen twice: choose it once")
+            chosen.add(name)
+            found.append(settled(f"{name}={value}", NAME))
+        else:
+            found.append(settled(word, known.get(name)))
+    return found
 
 
-def settled(override: str, option: Option | None) -> str:
-    if option is None:
+def settled(override: str, option: Knob | None) -> str:
+    """Return `key=value` with quotes around values that Hydra would parse as another type, and with counts in full.
+
+    A value is the whole text, or an item of a list or of a sweep. Arguments of functions such as range stay unchanged.
+    """
+    key, equals, text = override.partition("=")
+    function = re.match(r"\s*(\w+)\(", text)
+    if option is None or not equals or (function and function[1] not in SWEEPS):
         return override
-    from hydra.errors import HydraException
-    from hydra.grammar.gen.OverrideLexer import OverrideLexer
-
-    try:
-        found = list(primitives(parsed(override)))
-    except HydraException:
-        return override  # Hydra raises for it later, with the word as typed
-    converted = {OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL, OverrideLexer.NULL}
-    for node in reversed(found):
-        text = override[node.start.start : node.stop.stop + 1]
-        token = node.start.type if node.start is node.stop else None
-        if option.type is int:
-            number = count(text.strip("'\""))
-            text = text if number is None else str(number)
-        elif token == OverrideLexer.NULL and (option.nullable or option.default == ""):
-            text = text if option.nullable else "''"
-        elif token in converted:
-            text = quoted(text)
-        override = override[: node.start.start] + text + override[node.stop.stop + 1 :]
-    return override
+    return key + equals + ITEM.sub(lambda item: item[1] + settled_item(item[2], option) + item[3], text)
 
 
-def parsed(override: str) -> Any:
-    """Return the parse tree of an override in Hydra's grammar. Raises HydraException for a syntax error."""
-    from hydra.core.override_parser.overrides_parser import CommonTokenStream, HydraErrorListener, InputStream
-    from hydra.grammar.gen.OverrideLexer import OverrideLexer
-    from hydra.grammar.gen.OverrideParser import OverrideParser
-
-    lexer = OverrideLexer(InputStream(override))
-    parser = OverrideParser(CommonTokenStream(lexer))
-    for part in (lexer, parser):
-        part.removeErrorListeners()
-        part.addErrorListener(HydraErrorListener())
-    return parser.override()
-
-
-def primitives(node: Any) -> Iterator[Any]:
-    """Yield the values in a parse tree, in order, but not arguments of functions such as range."""
-    from hydra.grammar.gen.OverrideParser import OverrideParser
-
-    if isinstance(node, OverrideParser.PrimitiveContext):
-        yield node
-    elif not isinstance(node, OverrideParser.FunctionContext) or node.ID().getText() in SWEEPS:
-        for child in getattr(node, "children", None) or []:
-            yield from primitives(child)
+def settled_item(text: str, option: Knob) -> str:
+    if option.scalar is int:
+        number = count(text.strip("'\""))
+        return text if number is None else str(number)
+    if option.scalar is not str or (option.nullable and text.lower() == "null"):
+        return text
+    if text.lower() == "null" and default_of(option.field) == "":
+        return "''"
+    return quoted(text) if CONVERTED.fullmatch(text) else text
 
 
 # ---- in YAML
@@ -169,25 +139,11 @@ class TypedLoader(yaml.constructor.SafeConstructor):
         return super().construct_mapping(node, deep=deep)
 
 
-class ConfigLoader(TypedLoader, get_yaml_loader()):  # type: ignore[misc]
-    """OmegaConf's loader of YAML, with typed options."""
-
-
-def load_config(source: FileConfigSource, config_path: str) -> ConfigResult:
-    """Load a file of configs/ or of --config-dir with typed options, as FileConfigSource.load_config does without."""
-    path = Path(source.path, source._normalize_file_name(config_path))
-    if not path.exists():
-        raise ConfigLoadError(f"Config not found : {path}")
-    with path.open(encoding="utf-8") as file:
-        header = source._get_header_dict(file.read(512))
-        file.seek(0)
-        config = OmegaConf.create(ConfigLoader(file).get_single_data() or {})
-    return ConfigResult(source.provider, f"{source.scheme()}://{source.path}", config, header)
-
-
 def read_typed() -> None:
-    """Make Hydra load its YAML with typed options.
+    """Make OmegaConf, and so Hydra, load YAML with typed options."""
+    from omegaconf import _utils
 
-    The method is replaced, not the class: launchers pickle Hydra's registry of classes, and Hydra refuses two.
-    """
-    SourcesRegistry.instance().types[FileConfigSource.scheme()].load_config = load_config  # type: ignore[assignment]
+    class ConfigLoader(TypedLoader, _utils.get_yaml_loader()):  # type: ignore[misc]
+        """OmegaConf's loader of YAML, with typed options."""
+
+    _utils.get_yaml_loader = lambda: ConfigLoader

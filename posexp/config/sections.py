@@ -12,66 +12,17 @@ from typing import Any
 from posexp.config.fields import check_least, check_lengths, knob
 from posexp.errors import Misuse
 
-
-class Mlp(Enum):
-    swiglu = "swiglu"
-    gelu = "gelu"
-
-
-class Source(Enum):
-    stdlib = "stdlib"
-    files = "files"
-    hub = "hub"
-    task = "task"
-
-
-class Split(Enum):
-    train = "train"
-    valid = "valid"
-    test = "test"
-
-
-class Device(Enum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(Enum):
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class AttentionPath(Enum):
-    auto = "auto"
-    blocks = "blocks"
-    flex = "flex"
-    dense = "dense"
-
-
-class Bos(Enum):
-    auto = "auto"
-    true = "true"
-    false = "false"
-
-
-class Strategy(Enum):
-    ddp = "ddp"
-    fsdp = "fsdp"
-
-
-class Measure(Enum):
-    ppl = "ppl"
-    nll = "nll"
-    bits_per_byte = "bits_per_byte"
-    exact_match = "exact_match"
-
-
-class WandbMode(Enum):
-    offline = "offline"
-    online = "online"
-    disabled = "disabled"
+# Options with named values: each value is stored as its name.
+Mlp = Enum("Mlp", {"swiglu": "swiglu", "gelu": "gelu"})
+Source = Enum("Source", {"stdlib": "stdlib", "files": "files", "hub": "hub", "task": "task"})
+Split = Enum("Split", {"train": "train", "valid": "valid", "test": "test"})
+Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda"})
+Precision = Enum("Precision", {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16"})
+AttentionPath = Enum("AttentionPath", {"auto": "auto", "blocks": "blocks", "flex": "flex", "dense": "dense"})
+Bos = Enum("Bos", {"auto": "auto", "true": "true", "false": "false"})
+Strategy = Enum("Strategy", {"ddp": "ddp", "fsdp": "fsdp"})
+Measure = Enum("Measure", {"ppl": "ppl", "nll": "nll", "bits_per_byte": "bits_per_byte", "exact_match": "exact_match"})
+WandbMode = Enum("WandbMode", {"offline": "offline", "online": "online", "disabled": "disabled"})
 
 
 @dataclass
@@ -217,6 +168,6 @@ def config_dir() -> Path:
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
-        if (folder / "train.yaml").is_file():
+        if (folder / "scheme").is_dir():
             return folder
     raise Misuse("the folder configs/ is missing: reinstall posexp")

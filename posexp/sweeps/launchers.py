@@ -2,12 +2,13 @@
 
 import os
 import shutil
-
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
+from typing import TYPE_CHECKING
 
 from posexp.config.explain import EXTRAS, NO_SLURM
 from posexp.errors import Misuse
+
+if TYPE_CHECKING:
+    from hydra.core.config_store import ConfigStore
 
 
 def check_launcher(name: str) -> None:
@@ -16,11 +17,13 @@ def check_launcher(name: str) -> None:
         raise Misuse(NO_SLURM)
 
 
-def present_launchers(store: ConfigStore) -> None:
+def present_launchers(store: "ConfigStore") -> None:
     """Rename the config of each launcher plugin to `<name>_schema`, the base of posexp's YAML file of that name.
 
     Under the same name, Hydra would merge the two by a deprecated mechanism, with a warning.
     """
+    from hydra.core.plugins import Plugins
+
     Plugins.instance()  # finds the installed plugins
     nodes = store.repo.get("hydra", {}).get("launcher", {})
     for name in EXTRAS:

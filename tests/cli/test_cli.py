@@ -4,16 +4,23 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hydra.utils import get_class
 from support.command import SCRIPT, TINY, Answer, files_of, here, posexp, run_of, world, write_texts
 
-from posexp.cli.main import TASKS
+from posexp.cli.arguments import HYDRA_FLAGS, HYDRA_VALUES, INFO
+from posexp.cli.completion import candidates
+from posexp.cli.schemes import fitted
+from posexp.config.commands import COMMANDS
+from posexp.config.components import read_options
 from posexp.config.sections import config_dir
 from posexp.report import COLUMNS
-from posexp.report.listing import fitted
+from posexp.schemes import Scheme
 
+LONG_FLAGS = sorted(flag for flag in HYDRA_FLAGS if flag.startswith("--"))
 SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
 FOO = '''
 from posexp.schemes import Scheme
@@ -42,7 +49,7 @@ def own(tmp_path) -> Path:
     for name, text in {
         "mine.py": FOO,
         "own/scheme/foo.yaml": "# every other position\n_target_: mine.Foo\nfactor: 0.5\n",
-        "own/experiment/x.yaml": "# @package _global_\ndefaults:\n  - /scheme: rope\nseed: 7\n",
+        "own/experiment/x.yaml": "# @package _global_\ndefaults:\n  - override /scheme: rope\nseed: 7\n",
     }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +71,7 @@ def composed(answer: Answer) -> tuple[str, str]:
 def test_posexp_alone_says_what_to_type(tmp_path):
     alone = posexp(cwd=tmp_path)
     assert alone.code == 2
-    for command in TASKS:
+    for command in COMMANDS:
         assert f"posexp {command}" in alone.out
     for word in ("--help", "-h", "help"):
         assert here(word, cwd=tmp_path) == Answer(0, alone.out, "")
@@ -152,9 +159,14 @@ def test_a_traceback_is_shown_only_when_asked_for(tmp_path):
 def test_help_lists_choices_and_knobs_in_a_fresh_process_without_torch(tmp_path):
     answer = posexp("train", "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in answer.err.splitlines()}
-    assert answer.code == 0 and "hydra" in imported and not {"torch", "datasets", "wandb"} & imported
+    assert answer.code == 0 and "posexp.cli" in imported
+    assert not {"torch", "datasets", "wandb", "matplotlib", "hydra"} & imported
     shown = " ".join(answer.out.split())
-    for word in (f"+scheme {', '.join(SCHEMES)}", "train.lr peak learning rate (float, default 0.003)", "n_layer: 5"):
+    for word in (
+        f"+scheme {', '.join(SCHEMES)}",
+        "train.lr peak learning rate (float, default 0.003)",
+        "(int, default 5)",
+    ):
         assert word in shown
     for word in (
         "eval.lengths",
@@ -174,7 +186,7 @@ def test_help_shows_the_groups_of_the_command_alone_and_those_of_ones_own(own):
     assert "foo, fox" in here("train", "--help", "--config-dir", "own", cwd=own).out
 
 
-@pytest.mark.parametrize("command", TASKS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_of_its_own(tmp_path, command):
     answer = here(command, "--help", cwd=tmp_path)
     assert answer.code == 0 and f"posexp {command}" in answer.out.splitlines()[0]
@@ -365,19 +377,25 @@ def test_schemes_tells_all_of_what_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("posexp ", " ".join(TASKS)),
-        ("posexp tr", " ".join(TASKS)),
+        ("posexp ", " ".join(COMMANDS)),
+        ("posexp tr", "train"),
         ("posexp train +scheme=", " ".join(f"+scheme={name}" for name in SCHEMES)),
         ("posexp train scheme=ali", "scheme=alibi"),
         ("posexp train +scheme=rope window=sl", "window=sliding"),
         ("posexp eval +transform=yar", "+transform=yarn"),
-        ("posexp check ro", " ".join(SCHEMES)),
-        ("posexp train -m model.n_", "model.n_head= model.n_layer="),
+        ("posexp check ro", "rope"),
+        ("posexp train -m model.n_", "model.n_layer= model.n_head="),
         ("posexp train +scheme=rope scheme.b", "scheme.base="),
-        (
-            "posexp train --le",
-            "--lengths --runs --group --html --all --peers --detach --multirun --cfg --info --help --config-dir",
-        ),
+        ("posexp train --le", "--lengths"),
+        ("posexp report --", " ".join(sorted(["--all", "--html", "--runs", *LONG_FLAGS]))),
+        ("posexp eval tr", "trust= train_length="),
+        ("posexp eval +tr", "+transform="),
+        ("posexp eval eval.protocols=[same_targets,sliding_", "eval.protocols=[same_targets,sliding_late"),
+        ("posexp power rope protocol=trunc", "protocol=truncated"),
+        ("posexp train -m +scheme=rope,al", "+scheme=rope,alibi +scheme=rope,alternate"),
+        ("posexp train device=c", "device=cpu device=cuda"),
+        ("posexp report --html ht", "html="),
+        ("posexp train +", "+model= +data= +scheme= +window= +experiment="),
         ("posexp train --lengths 16,32 +scheme=rop", "+scheme=rope"),
         ("posexp train --config-dir own +scheme=foo", "+scheme=foo"),
         ("posexp train --config-dir ", ""),
@@ -389,6 +407,56 @@ def test_tab_offers_what_fits(own, monkeypatch, line, offered):
     monkeypatch.setenv("COMP_LINE", line)
     answer = here("-sc", "query=bash", cwd=own)
     assert answer.code == 0 and answer.err == "" and answer.out.split() == offered.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("posexp inspect al", "alibi-s0-0123abcd"),
+        ("posexp eval --runs ", "alibi-s0-0123abcd rope-s1-0123abcd"),
+        ("posexp eval group=g runs=", "runs=xpos-s0-0123abcd"),
+        ("posexp compare rope a", "alibi"),
+        ("posexp compare --config-dir x group=g ", "xpos"),
+        ("posexp report group=", "group=default group=g"),
+        ("posexp runs --group d", "default"),
+    ],
+)
+def test_tab_knows_the_runs_groups_and_curves(tmp_path, line, offered):
+    for name in ("default/alibi-s0-0123abcd", "default/rope-s1-0123abcd", "g/xpos-s0-0123abcd", "default/report"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+    for folder in (tmp_path / "results").glob("*/*-s*"):
+        (folder / "config.yaml").touch()
+    command = [sys.executable, "-X", "importtime", "-m", "posexp", "-sc", "query=bash"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "COMP_LINE": line}, capture_output=True, text=True, check=True
+    )
+    words = [word for word in done.stdout.split() if not word.endswith(("=", "."))]
+    assert words == offered.split()
+    imported = {each.rpartition("|")[2].strip() for each in done.stderr.splitlines()}
+    assert "posexp.cli.completion" in imported and not {"hydra", "omegaconf", "torch", "numpy"} & imported
+
+
+def test_tab_and_flags_know_what_other_modules_define():
+    from hydra._internal.utils import get_args_parser
+
+    from posexp.evaluation.plan import PROTOCOLS
+
+    assert candidates("posexp compare protocol=") == [f"protocol={name}" for name in PROTOCOLS]
+    options = {name: action for action in get_args_parser()._actions for name in action.option_strings}
+    assert HYDRA_FLAGS | {"--shell-completion", "-sc", "--shell_completion"} >= options.keys() >= HYDRA_FLAGS
+    valued = {name for name, action in options.items() if action.nargs is None}
+    assert valued & HYDRA_FLAGS == HYDRA_VALUES
+    assert set(options["--info"].choices) == INFO["--info"]
+
+
+def test_schemes_are_listed_without_importing_one(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "posexp", "schemes"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = {each.rpartition("|")[2].strip() for each in done.stderr.splitlines()}
+    assert "hydra" in imported and not {"torch", "datasets", "matplotlib", "wandb", "posexp.schemes"} & imported
+    for path in (config_dir() / "scheme").glob("*.yaml"):
+        target = read_options(path)["_target_"]
+        assert issubclass(get_class(target), Scheme) and f"  {path.stem} " in done.stdout
 
 
 def test_tab_works_in_a_real_bash(tmp_path):

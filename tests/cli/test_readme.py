@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from posexp.cli.arguments import hydra_arguments, translate
-from posexp.cli.main import command_of, register
+from posexp.cli.arguments import read_line
+from posexp.cli.main import command_of
 from posexp.config.commands import COMMANDS
+from posexp.config.compose import compose
 from posexp.config.hints import knobs_of
 from posexp.config.sections import config_dir
 
@@ -20,17 +21,13 @@ COMMAND_LINES = [line.split("#")[0].strip() for line in README.splitlines() if l
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_every_command_is_taken_by_hydra(line):
-    from hydra import compose, initialize_config_dir
-
-    register()
     left_out = ("hydra.launcher.", "hydra/launcher=", "--detach")
     words = [word for word in line.split()[1:] if not word.startswith(left_out) and word != "-m"]
     command, tail = command_of(words)
     assert command is not None
-    overrides = hydra_arguments(command, translate(command, tail))
+    overrides = read_line(command, tail).overrides
     singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in overrides]  # one value of each sweep
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        compose(config_name=command, overrides=singles)
+    assert isinstance(compose(command, singles), COMMANDS[command])
 
 
 def test_every_knob_that_is_named_exists():

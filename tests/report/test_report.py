@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from posexp.cli.arguments import translate
+from posexp.cli.arguments import split_flags
 from posexp.config.commands import ReportCommand
 from posexp.config.sections import Measure as Choice
 from posexp.config.sections import config_dir
@@ -1019,12 +1019,12 @@ def test_latex_compiles(tmp_path: Path) -> None:
 
 
 def test_html_and_all_are_flags_of_report_alone() -> None:
-    assert translate("report", ["--html", "group=g"]) == ["html=true", "group=g"]
-    assert translate("report", ["--html=false", "--runs", "a*"]) == ["html=false", "runs='a*'"]
-    assert translate("report", ["--all"]) == ["all=true"]
+    assert split_flags("report", ["--html", "group=g"])[1] == ["html=true", "group=g"]
+    assert split_flags("report", ["--html=false", "--runs", "a*"])[1] == ["html=false", "runs='a*'"]
+    assert split_flags("report", ["--all"])[1] == ["all=true"]
     for flag in ("--html", "--all"):
         with pytest.raises(Misuse, match=f"posexp eval has no flag {flag}"):
-            translate("eval", [flag])
+            split_flags("eval", [flag])
 
 
 def measured_run(folder: Path, losses_at: dict[int, float]) -> None:

@@ -255,19 +255,14 @@ def use_tokenizer(world: World, draw: random.Random) -> None:
 
 def use_line(world: World, draw: random.Random) -> None:
     """One that is typed: what it says is in a file only so that all kinds are alike."""
-    from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from posexp.cli.main import register
-    from posexp.config.compose import typed
-    from posexp.config.sections import config_dir
+    from posexp.config.compose import compose
 
-    register()
     words = (world.folder / "line").read_bytes().decode("utf-8", "replace").split("\n")
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            typed(compose("train", ["label=a", "+scheme=rope", *filter(None, words)]))
+        compose("train", ["label=a", "scheme=rope", *filter(None, words)])
     except (HydraException, OmegaConfBaseException) as error:
         assert "\n" not in one_line(error, "train")
 

@@ -14,7 +14,7 @@ import posexp.training.train
 from posexp.model import cpu
 
 torch.set_num_threads(1)
-posexp.cli.main.register()  # which says where posexp's plugin is
+posexp.cli.main.register_plugins()  # which says where posexp's plugin is
 Plugins.instance()
 for begun in (False, True):
     cpu.choose_matmul(begun)

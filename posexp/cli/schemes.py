@@ -1,0 +1,100 @@
+"""The posexp schemes command, which lists the components in configs/ and in --config-dir."""
+
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from rich.text import Text
+
+from posexp.config.commands import SchemesCommand
+from posexp.config.components import choices
+from posexp.errors import Misuse, did_you_mean
+from posexp.output.console import console
+from posexp.output.grid import Grid
+
+KINDS = {
+    "scheme": "Positional schemes: +scheme=<name>",
+    "window": "Windows, in training and evaluation: window=<name>",
+    "transform": "Transforms, at evaluation: +transform=<name>",
+    "model": "Models: model=<name>",
+}
+
+
+def print_schemes(command: SchemesCommand) -> None:
+    """Print one line for each scheme, window, transform and model, or all details of those in `command.names`.
+
+    The lines come from the comments of the YAML files, so that no scheme is imported. Raises Misuse if a name is
+    unknown.
+    """
+    screen = console()
+    there = {kind: choices(kind) for kind in KINDS}
+    if not command.names:
+        for kind, title in KINDS.items():
+            width = max(len(path.stem) for path in there[kind])
+            screen.print(Text(title, style="bold"))
+            for path in there[kind]:
+                screen.print(Text(f"  {path.stem:<{width}}  {fitted(about(path), screen.width - width - 4)}"))
+        screen.print(Text("posexp schemes <name> … prints the options of each"))
+        return
+    every = list(dict.fromkeys(path.stem for paths in there.values() for path in paths))
+    for name in command.names:
+        if name not in every:
+            raise Misuse(f"nothing is called {name!r}{did_you_mean(name, every)}; posexp schemes lists all")
+        for kind, paths in there.items():
+            for path in paths:
+                if path.stem == name:
+                    known = {"description": about(path), **details(kind, path)}
+                    Grid((kind, name), [[key, value] for key, value in known.items() if value]).show(screen)
+
+
+def fitted(text: str, width: int) -> str:
+    """Shorten `text` to `width`: drop its last parts, which are sources, then words."""
+    parts = text.split(" · ")
+    whole = [joined for n in range(len(parts), 0, -1) if len(joined := " · ".join(parts[:n])) <= width]
+    return whole[0] if whole else shorten(parts[0], width, placeholder=" …")
+
+
+def details(kind: str, path: Path) -> dict[str, str]:
+    """Return the options with their defaults, and the hooks and promises of a scheme."""
+    from posexp.config.components import read_options
+    from posexp.dims import Dims
+    from posexp.schemes import from_config
+
+    node = read_options(path)
+    if kind != "scheme":
+        return {"options": options_of(node)}
+    scheme = from_config(node, Dims(d_model=128, n_head=4, n_layer=2, train_length=128))
+    promises = {
+        "relative": scheme.relative,
+        "no positions": not scheme.reads_positions,
+        "not prefix-stable": not scheme.prefix_stable,
+        f"ends at {scheme.max_length} if trained at 128": scheme.max_length is not None,
+    }
+    return {
+        "hooks": ", ".join(hooks_of(scheme)),
+        "promises": ", ".join(name for name, true in promises.items() if true),
+        "options": options_of(node),
+    }
+
+
+def about(path: Path) -> str:
+    """Return the first comment of a YAML file."""
+    comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+    return comments[0].removeprefix("# ") if comments else ""
+
+
+def options_of(node: dict[str, Any]) -> str:
+    """Return the options with their defaults. Nested components are shown by class name."""
+    shown = {
+        key: value["_target_"].rpartition(".")[2] if isinstance(value, dict) else value for key, value in node.items()
+    }
+    return ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")
+
+
+def hooks_of(scheme: Any) -> list[str]:
+    """Return the hooks that a scheme or the scheme of its first block overrides."""
+    from posexp.schemes import Scheme
+
+    hooks = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "layer")
+    parts = (scheme, scheme.layer(0))
+    return [hook for hook in hooks if any(getattr(type(part), hook) is not getattr(Scheme, hook) for part in parts)]
