@@ -8,7 +8,6 @@ other work ends at once, because files are written atomically.
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -23,7 +22,7 @@ from posexp.output.console import say
 PATIENCE = 60.0
 # Sent by a terminal (closed, lost, Ctrl-\), by a limit on CPU seconds and by schedulers before SIGKILL.
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2)
-RETRY = 0.01  # seconds until an exception that Python dropped is raised again
+RETRY = 5.0  # seconds until an exception that did not end the work is raised again
 
 Handler = Callable[[int, FrameType | None], None]
 stopped: list[Stopped] = []  # by `stop`: a library that is being imported may turn the exception into another one
@@ -47,22 +46,23 @@ def stop(signum: int, frame: FrameType | None) -> None:
 
 
 def insist(on: Stopped) -> NoReturn:
-    """Raise `on` from a signal handler, and again if Python drops it.
+    """Raise `on` from a signal handler, and again every RETRY seconds until `relent` is called.
 
-    Python drops exceptions that are raised while an object is finalised.
+    Python drops exceptions that are raised while an object is finalised, and libraries some that are raised while
+    they are imported.
     """
 
     def again(signum: int, frame: FrameType | None) -> None:
         raise on
 
-    def dropped(what: Any) -> None:
-        if what.exc_value is not on:
-            return sys.__unraisablehook__(what)
-        signal.signal(signal.SIGALRM, again)
-        signal.setitimer(signal.ITIMER_REAL, RETRY)
-
-    sys.unraisablehook = dropped
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
     raise on
+
+
+def relent() -> None:
+    """Stop raising, because the exception has been caught where the work ends."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
@@ -89,6 +89,8 @@ def signals() -> Iterator[list[int]]:
         line = f"stopped by {name} {PATIENCE:g} s ago, in a step that did not end; repeat the command"
         insist(Stopped(line, received[0]))
 
+    if stopped:  # a library has dropped the exception
+        raise stopped[0]
     before = heed(note, signal.SIGINT) | {signal.SIGALRM: signal.signal(signal.SIGALRM, enough)}
     try:
         yield received
@@ -100,7 +102,7 @@ def signals() -> Iterator[list[int]]:
             f"stopped by {name} within a step; the same command goes on from the last checkpoint", received[0]
         ) from error
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        relent()
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
@@ -120,6 +122,7 @@ def in_a_job() -> Iterator[None]:
     try:
         yield
     except Stopped as end:
+        relent()
         say(f"posexp: {end}")
         for each in STOPPING:  # SLURM ends a requeued job by SIGTERM, which this process must survive
             signal.signal(each, signal.SIG_IGN)

@@ -32,7 +32,7 @@ from posexp.runs.run import Run
 from posexp.storage import jsonl
 from posexp.training import distributed, processes
 from posexp.training.distributed import Ranks
-from posexp.training.outcome import Alone
+from posexp.training.outcome import RankFailed
 from posexp.training.train import train
 
 pytestmark = pytest.mark.slow
@@ -404,7 +404,7 @@ def test_an_error_in_one_process_names_it_and_stops_the_others(corpus, tmp_path)
     config = tiny(corpus, tmp_path)
     config.trainer.devices = 2
     began = time.monotonic()
-    with pytest.raises(Alone, match=r"rank 1 on .*OutOfMemoryError: CUDA out of memory"):
+    with pytest.raises(RankFailed, match=r"rank 1 on .*OutOfMemoryError: CUDA out of memory"):
         processes.spawn(fails_in_rank_1, config)
     assert time.monotonic() - began < 60
 
