@@ -26,7 +26,7 @@ from posexp.config.overrides import read_typed
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.jobs.ranks import place
-from posexp.jobs.signals import heed, relent, stop, stopped
+from posexp.jobs.signals import heed, stop, stopped
 from posexp.output import console
 from posexp.output.console import say
 from posexp.sweeps import sweepers
@@ -80,7 +80,7 @@ def main() -> int:
         say(f"posexp: error: {one_line(error, words[0])}")
         return exit_code(error)
     finally:
-        relent()
+        signal.setitimer(signal.ITIMER_REAL, 0)  # of posexp.jobs.signals.insist
 
 
 def reader_left(stream: TextIO) -> bool:

@@ -39,14 +39,19 @@ def heed(handler: Handler, *more: int) -> dict[int, Any]:
 
 def stop(signum: int, frame: FrameType | None) -> None:
     """End the command as Ctrl-C does. Later signals are ignored, so that clean-up is not interrupted."""
-    for each in STOPPING:
-        signal.signal(each, signal.SIG_IGN)
+    ignore_signals()
     stopped.append(Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum))
     insist(stopped[0])
 
 
+def ignore_signals() -> None:
+    """Let no signal interrupt what follows."""
+    for signum in (*STOPPING, signal.SIGINT, signal.SIGALRM):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def insist(on: Stopped) -> NoReturn:
-    """Raise `on` from a signal handler, and again every RETRY seconds until `relent` is called.
+    """Raise `on` from a signal handler, and again every RETRY seconds until `main` returns.
 
     Python drops exceptions that are raised while an object is finalised, and libraries some that are raised while
     they are imported.
@@ -58,11 +63,6 @@ def insist(on: Stopped) -> NoReturn:
     signal.signal(signal.SIGALRM, again)
     signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
     raise on
-
-
-def relent() -> None:
-    """Stop raising, because the exception has been caught where the work ends."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
@@ -92,8 +92,12 @@ def signals() -> Iterator[list[int]]:
     if stopped:  # a library has dropped the exception
         raise stopped[0]
     before = heed(note, signal.SIGINT) | {signal.SIGALRM: signal.signal(signal.SIGALRM, enough)}
+    ended = False
     try:
         yield received
+    except Stopped:
+        ended = True
+        raise
     except Exception as error:
         if not received or isinstance(error, PosexpError):
             raise
@@ -102,9 +106,10 @@ def signals() -> Iterator[list[int]]:
             f"stopped by {name} within a step; the same command goes on from the last checkpoint", received[0]
         ) from error
     finally:
-        relent()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():
-            signal.signal(signum, handler)
+            # a further signal must not interrupt the clean-up either
+            signal.signal(signum, signal.SIG_IGN if ended and handler is stop else handler)
 
 
 @contextmanager
@@ -122,10 +127,8 @@ def in_a_job() -> Iterator[None]:
     try:
         yield
     except Stopped as end:
-        relent()
+        ignore_signals()  # SLURM ends a requeued job by SIGTERM, which this process must survive
         say(f"posexp: {end}")
-        for each in STOPPING:  # SLURM ends a requeued job by SIGTERM, which this process must survive
-            signal.signal(each, signal.SIG_IGN)
         if callable(requeue) and (end.signum == asked or preempted()):
             try:
                 requeue(asked, None)  # counts timeouts, calls scontrol requeue on the first rank, exits

@@ -32,7 +32,8 @@ from posexp.training.outcome import PeerLost, RankFailed, deserialise, error_lin
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples are far apart in the 32 bits that a CPU generator uses
 # Parts of the error messages of Gloo, NCCL and the store when another process has died.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "remote process exit")
-watched = False  # by posexp/training/processes.py, which prints how each process ends
+JOINED = "joined"  # a key of the store of the parent: the number of processes that have met
+parent: dist.Store | None = None  # the store of posexp/training/processes.py, which prints how each process ends
 joined_before = itertools.count()  # a sweep joins once per run
 
 
@@ -131,7 +132,10 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
     console.logger.disabled = not Ranks(here).first
     check_share(config, here.size)
     try:
-        yield meet(here, device)
+        ranks = meet(here, device)
+        if parent is not None:
+            parent.add(JOINED, 1)
+        yield ranks
     except Exception as error:  # do not wait for the others, which may have died
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST):
             error = PeerLost(
@@ -139,7 +143,7 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
                 "the same command goes on from the last checkpoint"
             )
         own = isinstance(error, (RankFailed, PeerLost)) or not isinstance(error, PosexpError)
-        if own and console.logger.disabled and not watched:
+        if own and console.logger.disabled and parent is None:
             print(f"posexp: error: {error_line(error)}", file=sys.stderr, flush=True)
         raise error
     except BaseException as stopped:  # in all processes at the same step

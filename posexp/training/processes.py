@@ -5,6 +5,7 @@ torchrun's environment variables, meet in a store of the parent, and write their
 """
 
 import logging
+import math
 import os
 import signal
 import time
@@ -21,17 +22,17 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessException
 from posexp.config.commands import TrainCommand
 from posexp.errors import Misuse, Stopped
 from posexp.jobs.ranks import place
-from posexp.jobs.signals import STOPPING, heed, signals, stop
+from posexp.jobs.signals import PATIENCE, STOPPING, heed, ignore_signals, signals, stop
 from posexp.model.device import choose_device
 from posexp.output import console
 from posexp.training import distributed
-from posexp.training.distributed import check_share
+from posexp.training.distributed import JOINED, check_share
 from posexp.training.meeting import HOST, loopback_store
 from posexp.training.outcome import PeerLost, RankFailed, deserialise, serialise
 
-PATIENCE = 5.0  # seconds until the others are stopped after one has died, and until they are killed after that
+GRACE = 5.0  # seconds until the others are stopped after one has died, and until they are killed after that
 POLL = 0.2  # seconds
-BEGUN, DONE = "begun", "done"  # keys of the store: the number of processes that began, and that succeeded
+DONE = "done"  # a key of the store: the number of processes that succeeded
 # Keys of the store: the first outcome of each kind. A failure is reported rather than a stop: when a checkpoint cannot
 # be saved, only its writer fails. A lost peer is reported last, because the peer itself knows why it ended.
 FAILED, STOPPED, LOST = OUTCOMES = ("failed", "stopped", "lost")
@@ -68,7 +69,7 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
             watch(context, store, received)
         except ProcessException as error:
             death = error
-        finally:  # processes are alive after a second Ctrl-C
+        finally:  # processes are alive after a second Ctrl-C, or if `watch` does not wait for them
             for process in context.processes:
                 process.kill()
                 process.join()
@@ -84,15 +85,17 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
 def watch(context: ProcessContext, store: dist.TCPStore, received: list[int]) -> None:
     """Wait until all processes have ended, and forward a signal of this process or of one of them to the others.
 
+    Returns early if a stop need not be waited for, or takes too long.
+
     Raises ProcessException if a process died or failed, after PyTorch has ended the others.
     """
-    forwarded = False
-    while not context.join(POLL, grace_period=PATIENCE):
-        if forwarded or not (received or store.check([STOPPED])):
+    deadline = math.inf
+    while not context.join(POLL, grace_period=GRACE) and time.monotonic() < deadline:
+        if deadline < math.inf or not (received or store.check([STOPPED])):
             continue
-        if not store.check([BEGUN]):
-            return  # no process handles signals yet, so do not wait for them
-        forwarded = True
+        if store.add(JOINED, 0) < len(context.processes):
+            return  # nothing is to be saved, and a process that waits for another one in PyTorch handles no signal
+        deadline = time.monotonic() + PATIENCE + GRACE
         for process in context.processes:
             if process.is_alive():
                 os.kill(process.pid, signal.SIGINT if received[:1] == [signal.SIGINT] else signal.SIGTERM)
@@ -127,25 +130,26 @@ def process_main(
         signal.SIGXCPU,
     }:  # likewise what SLURM sends to all processes of a job
         signal.signal(signum, signal.SIG_IGN)
-    heed(stop)
+    heed(stop, signal.SIGINT)
     here = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
     meeting = {"MASTER_ADDR": HOST, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     os.environ.update({name: str(value) for name, value in (here | meeting).items()})
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))
     HydraConfig.instance().cfg = command
-    console.logger.disabled, distributed.watched = rank > 0, True
-    store = dist.TCPStore(HOST, port)
-    store.add(BEGUN, 1)
+    console.logger.disabled = rank > 0
+    store = distributed.parent = dist.TCPStore(HOST, port)
     try:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked signals arrive here
             work(config)
         finally:
-            # No handler runs after this line, because Python calls those of earlier signals before pthread_sigmask
-            # returns. What they raise is caught below. A signal cannot therefore end this process without an outcome.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGALRM, *STOPPING})
+            # What a handler raises until this line, or on it, is caught below, and no handler runs afterwards. A signal
+            # cannot therefore end this process without an outcome. (A blocked signal would reach PyTorch's threads,
+            # and Python would call its handler in the main thread.)
+            ignore_signals()
     except BaseException as error:
+        ignore_signals()  # unless a handler has interrupted the line above
         kind = STOPPED if isinstance(error, KeyboardInterrupt) else LOST if isinstance(error, PeerLost) else FAILED
         store.compare_set(kind, "", serialise(error))
         if kind == LOST:

@@ -409,6 +409,23 @@ def test_an_error_in_one_process_names_it_and_stops_the_others(corpus, tmp_path)
     assert time.monotonic() - began < 60
 
 
+def stops_in_rank_1(config: TrainCommand) -> None:
+    """While the other waits for it in PyTorch, where it handles no signal."""
+    if place().rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    with distributed.joined(config, torch.device("cpu")):
+        pass
+
+
+def test_a_process_that_is_stopped_before_it_has_met_the_others_stops_them(corpus, tmp_path):  # noqa: F811
+    config = tiny(corpus, tmp_path)
+    config.trainer.devices = 2
+    began = time.monotonic()
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        processes.spawn(stops_in_rank_1, config)
+    assert time.monotonic() - began < 60
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "message"),
     [
