@@ -31,7 +31,7 @@ stopped: list[Stopped] = []  # by `stop`: a library that is being imported may t
 def heed(handler: Handler, *more: int) -> dict[int, Any]:
     """Install `handler` for the signals of STOPPING and `more`; return the previous handlers.
 
-    Ignored signals of STOPPING stay ignored, as nohup or posexp/training/processes.py requires.
+    Ignored signals of STOPPING stay ignored, as nohup and posexp/training/processes.py require.
     """
     asked = [signum for signum in STOPPING if signal.getsignal(signum) is not signal.SIG_IGN]
     return {signum: signal.signal(signum, handler) for signum in (*asked, *more)}

@@ -85,9 +85,8 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
 def watch(context: ProcessContext, store: dist.TCPStore, received: list[int]) -> None:
     """Wait until all processes have ended, and forward a signal of this process or of one of them to the others.
 
-    Returns early if a stop need not be waited for, or takes too long.
-
-    Raises ProcessException if a process died or failed, after PyTorch has ended the others.
+    Returns early if a stop need not be waited for, or takes too long. Raises ProcessException if a process died or
+    failed, after PyTorch has ended the others.
     """
     deadline = math.inf
     while not context.join(POLL, grace_period=GRACE) and time.monotonic() < deadline:
@@ -122,13 +121,11 @@ def process_main(
 ) -> None:
     """Run `work(config)` in a child process and write the outcome to the store. Exit with 1 after a failure.
 
-    A stop exits with 0, so that the parent waits until every process has stopped, however long a checkpoint takes.
+    Exit with 0 after a stop, because PyTorch would end the others, one of which may still write the checkpoint.
     """
     os.setpgid(0, 0)  # only the parent receives Ctrl-C, and forwards it
-    for signum in set(STOPPING) - {
-        signal.SIGTERM,
-        signal.SIGXCPU,
-    }:  # likewise what SLURM sends to all processes of a job
+    # SLURM sends these to all processes of a job
+    for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
     heed(stop, signal.SIGINT)
     here = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
