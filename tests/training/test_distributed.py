@@ -423,7 +423,7 @@ def test_a_process_that_is_stopped_before_it_has_met_the_others_stops_them(corpu
     began = time.monotonic()
     with pytest.raises(Stopped, match="stopped by SIGTERM"):
         processes.spawn(stops_in_rank_1, config)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120  # PyTorch waits for half an hour
 
 
 @pytest.mark.parametrize(
