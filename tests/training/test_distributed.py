@@ -406,7 +406,7 @@ def test_an_error_in_one_process_names_it_and_stops_the_others(corpus, tmp_path)
     began = time.monotonic()
     with pytest.raises(RankFailed, match=r"rank 1 on .*OutOfMemoryError: CUDA out of memory"):
         processes.spawn(fails_in_rank_1, config)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120  # the other would sleep for 1000 s
 
 
 def stops_in_rank_1(config: TrainCommand) -> None:
