@@ -71,6 +71,8 @@ def main() -> int:
             raise
         say(f"posexp: error: {one_line(error, words[0])}")
         return exit_code(error)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # of posexp.jobs.signals.insist
 
 
 def reader_left(stream: TextIO) -> bool:

@@ -35,7 +35,7 @@ from posexp.runs.load import finished_runs, for_each
 from posexp.runs.run import Run
 from posexp.runs.wandb import Wandb
 from posexp.storage import jsonl
-from posexp.storage.locks import Taken
+from posexp.storage.locks import LockHeld
 from posexp.transforms import NotApplicable
 
 
@@ -57,7 +57,7 @@ def evaluate(command: EvalCommand) -> list[Run]:
     def work(run: Run) -> None:
         try:
             evaluate_run(run, command, device, run in skipped, announced)
-        except Taken:
+        except LockHeld:
             skipped.add(run)
             raise
 
@@ -71,7 +71,7 @@ def evaluate_run(
     """Append the missing rows to the run's rows.jsonl, and write their token losses to losses/.
 
     Raises Misuse if the text is too short for a length; NotApplicable if none of the transforms applies; RunFailed if
-    the run's files are damaged; Taken if another process measures the run and `waits` is false.
+    the run's files are damaged; LockHeld if another process measures the run and `waits` is false.
     """
     with run.measuring(waiting_for(run) if waits else None):
         evaluate_subject(Trained(run, command, device), command, device, announced)

@@ -8,7 +8,6 @@ other work ends at once, because files are written atomically.
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -23,7 +22,7 @@ from posexp.output.console import say
 PATIENCE = 60.0
 # Sent by a terminal (closed, lost, Ctrl-\), by a limit on CPU seconds and by schedulers before SIGKILL.
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2)
-RETRY = 0.01  # seconds until an exception that Python dropped is raised again
+RETRY = 5.0  # seconds until an exception that did not end the work is raised again
 
 Handler = Callable[[int, FrameType | None], None]
 stopped: list[Stopped] = []  # by `stop`: a library that is being imported may turn the exception into another one
@@ -32,7 +31,7 @@ stopped: list[Stopped] = []  # by `stop`: a library that is being imported may t
 def heed(handler: Handler, *more: int) -> dict[int, Any]:
     """Install `handler` for the signals of STOPPING and `more`; return the previous handlers.
 
-    Ignored signals of STOPPING stay ignored, as nohup or posexp/training/processes.py requires.
+    Ignored signals of STOPPING stay ignored, as nohup and posexp/training/processes.py require.
     """
     asked = [signum for signum in STOPPING if signal.getsignal(signum) is not signal.SIG_IGN]
     return {signum: signal.signal(signum, handler) for signum in (*asked, *more)}
@@ -40,28 +39,29 @@ def heed(handler: Handler, *more: int) -> dict[int, Any]:
 
 def stop(signum: int, frame: FrameType | None) -> None:
     """End the command as Ctrl-C does. Later signals are ignored, so that clean-up is not interrupted."""
-    for each in STOPPING:
-        signal.signal(each, signal.SIG_IGN)
+    ignore_signals()
     stopped.append(Stopped(f"stopped by {signal.Signals(signum).name}; repeat the command to go on", signum))
     insist(stopped[0])
 
 
-def insist(on: Stopped) -> NoReturn:
-    """Raise `on` from a signal handler, and again if Python drops it.
+def ignore_signals() -> None:
+    """Let no signal interrupt what follows."""
+    for signum in (*STOPPING, signal.SIGINT, signal.SIGALRM):
+        signal.signal(signum, signal.SIG_IGN)
 
-    Python drops exceptions that are raised while an object is finalised.
+
+def insist(on: Stopped) -> NoReturn:
+    """Raise `on` from a signal handler, and again every RETRY seconds until `main` returns.
+
+    Python drops exceptions that are raised while an object is finalised, and libraries some that are raised while
+    they are imported.
     """
 
     def again(signum: int, frame: FrameType | None) -> None:
         raise on
 
-    def dropped(what: Any) -> None:
-        if what.exc_value is not on:
-            return sys.__unraisablehook__(what)
-        signal.signal(signal.SIGALRM, again)
-        signal.setitimer(signal.ITIMER_REAL, RETRY)
-
-    sys.unraisablehook = dropped
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
     raise on
 
 
@@ -89,9 +89,15 @@ def signals() -> Iterator[list[int]]:
         line = f"stopped by {name} {PATIENCE:g} s ago, in a step that did not end; repeat the command"
         insist(Stopped(line, received[0]))
 
+    if stopped:  # a library has dropped the exception
+        raise stopped[0]
     before = heed(note, signal.SIGINT) | {signal.SIGALRM: signal.signal(signal.SIGALRM, enough)}
+    ended = False
     try:
         yield received
+    except Stopped:
+        ended = True
+        raise
     except Exception as error:
         if not received or isinstance(error, PosexpError):
             raise
@@ -102,7 +108,8 @@ def signals() -> Iterator[list[int]]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():
-            signal.signal(signum, handler)
+            # a further signal must not interrupt the clean-up either
+            signal.signal(signum, signal.SIG_IGN if ended and handler is stop else handler)
 
 
 @contextmanager
@@ -120,9 +127,8 @@ def in_a_job() -> Iterator[None]:
     try:
         yield
     except Stopped as end:
+        ignore_signals()  # SLURM ends a requeued job by SIGTERM, which this process must survive
         say(f"posexp: {end}")
-        for each in STOPPING:  # SLURM ends a requeued job by SIGTERM, which this process must survive
-            signal.signal(each, signal.SIG_IGN)
         if callable(requeue) and (end.signum == asked or preempted()):
             try:
                 requeue(asked, None)  # counts timeouts, calls scontrol requeue on the first rank, exits

@@ -16,7 +16,7 @@ from posexp.model.decoder import Decoder, build_model
 from posexp.output.console import say
 from posexp.runs import checkpoint
 from posexp.runs.run import Run, find_runs
-from posexp.storage.locks import Taken
+from posexp.storage.locks import LockHeld
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
 def for_each(runs: list[Run], work: Callable[[Run], object], done: str) -> None:
     """Call `work` for every run. Errors are logged, and the other runs go on.
 
-    A run whose lock is taken (locks.Taken) is requeued behind the others. Raises the first error if every run failed;
-    RunFailed with the number of runs that could not be `done` if some failed, not counting Inapplicable ones.
+    A run whose lock is held (locks.LockHeld) is requeued behind the others. Raises the first error if every run
+    failed; RunFailed with the number of runs that could not be `done` if some failed, not counting Inapplicable ones.
     """
     errors: list[PosexpError] = []
     queue = list(runs)
@@ -137,7 +137,7 @@ def for_each(runs: list[Run], work: Callable[[Run], object], done: str) -> None:
         try:
             work(run)
             continue
-        except Taken:
+        except LockHeld:
             queue.append(run)
             continue
         except BrokenPipeError:  # the reader of the output has ended

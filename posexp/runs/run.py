@@ -173,7 +173,7 @@ class Run:
             try:
                 stack.enter_context(locks.hold(self.folder / ".lock", self.folder / "holder.json"))
                 atomic.remove_leftovers(self.folder)
-            except locks.Taken as other:
+            except locks.LockHeld as other:
                 raise RunFailed(f"{self.folder} is being worked on by {other}; wait for it or stop it") from None
             except OSError as error:
                 raise cannot_write(self.folder, error) from error
@@ -189,7 +189,7 @@ class Run:
 
         Rows have a separate lock because a finished run can be evaluated while its train command is repeated, and an
         external checkpoint is never trained. If another process has the lock, `wait` is called with its description and
-        the lock is awaited. Raises locks.Taken if `wait` is None.
+        the lock is awaited. Raises locks.LockHeld if `wait` is None.
         """
         patience = locks.TIMEOUT if wait else 0
         with locks.hold(self.folder / ".measuring", self.folder / "measuring.json", wait, patience):

@@ -28,7 +28,7 @@ TIMEOUT = 1.0
 POLL = 0.05
 
 
-class Taken(Exception):
+class LockHeld(Exception):
     """A lock of another process, which the text names."""
 
 
@@ -39,7 +39,7 @@ def hold(
     """Hold `lock` in the block, and name this process in the file `holder`.
 
     If another process still has the lock after `patience` seconds, `wait` is called with its description and the lock
-    is awaited. Raises Taken if `wait` is None, OSError if the folder cannot be written.
+    is awaited. Raises LockHeld if `wait` is None, OSError if the folder cannot be written.
     """
     from filelock import Timeout
 
@@ -47,7 +47,7 @@ def hold(
         held = acquire(lock, patience)
     except Timeout:
         if wait is None:
-            raise Taken(who(lock, holder)) from None
+            raise LockHeld(who(lock, holder)) from None
         wait(who(lock, holder))
         held = acquire(lock, -1)
     try:

@@ -26,14 +26,14 @@ from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.jobs.ranks import Place, place, translate_slurm
 from posexp.model.decoder import Decoder, build_model
 from posexp.output import console
-from posexp.storage import untrusted
 from posexp.training import meeting
-from posexp.training.outcome import Alone, Lost, deserialise, error_line, serialise
+from posexp.training.outcome import PeerLost, RankFailed, deserialise, error_line, serialise
 
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples are far apart in the 32 bits that a CPU generator uses
 # Parts of the error messages of Gloo, NCCL and the store when another process has died.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "remote process exit")
-watched = False  # by posexp/training/processes.py, which prints how each process ends
+JOINED = "joined"  # a key of the store of the parent: the number of processes that have met
+parent: dist.Store | None = None  # the store of posexp/training/processes.py, which prints how each process ends
 joined_before = itertools.count()  # a sweep joins once per run
 
 
@@ -59,8 +59,8 @@ class Ranks:
     def in_turn(self) -> Iterator[None]:
         """Run the block in the first process, then in the others, which reuse its results.
 
-        An error of the first process is raised in all, that of another process only there, as Alone. The others poll
-        the store, because PyTorch's collective operations have a timeout.
+        An error of the first process is raised in all, that of another process only there, as RankFailed. The others
+        poll the store, because PyTorch's collective operations have a timeout.
         """
         if self.place.size == 1:
             yield
@@ -74,12 +74,12 @@ class Ranks:
         else:
             while not self.store.check(["first"]):
                 time.sleep(0.05)
-            if end := self.store.get("first").decode():
-                raise deserialise(untrusted.parsed(end.encode()))
+            if outcome := self.store.get("first"):
+                raise deserialise(outcome)
             try:
                 yield
             except PosexpError as error:
-                raise Alone(f"rank {self.place.rank} on {socket.gethostname()}: {error}") from error
+                raise RankFailed(f"rank {self.place.rank} on {socket.gethostname()}: {error}") from error
 
     def share(self, x_BT: Tensor) -> Tensor:
         """Return this process's sequences of a batch."""
@@ -123,7 +123,7 @@ class Ranks:
 def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
     """Join the group of the other processes, if there are any, for the block.
 
-    Raises Misuse if the sequences of a step cannot be divided equally among the processes, and Lost if one has died.
+    Raises Misuse if the sequences of a step cannot be divided equally among the processes, PeerLost if one has died.
     """
     here = place()
     if here.size == 1:
@@ -132,15 +132,18 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
     console.logger.disabled = not Ranks(here).first
     check_share(config, here.size)
     try:
-        yield meet(here, device)
+        ranks = meet(here, device)
+        if parent is not None:
+            parent.add(JOINED, 1)
+        yield ranks
     except Exception as error:  # do not wait for the others, which may have died
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST):
-            error = Lost(
+            error = PeerLost(
                 f"rank {here.rank} lost the connection to another of the {here.size} processes; "
                 "the same command goes on from the last checkpoint"
             )
-        own = isinstance(error, (Alone, Lost)) or not isinstance(error, PosexpError)
-        if own and console.logger.disabled and not watched:
+        own = isinstance(error, (RankFailed, PeerLost)) or not isinstance(error, PosexpError)
+        if own and console.logger.disabled and parent is None:
             print(f"posexp: error: {error_line(error)}", file=sys.stderr, flush=True)
         raise error
     except BaseException as stopped:  # in all processes at the same step

@@ -47,6 +47,8 @@ class Lifecycle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self.stack:
+            if error is not None:
+                raise error  # for `signals`, which treats a failure after a signal as a stop
             if kind is None:
                 self.parts.model.scheme.progress(1.0)
                 self.log.status("done", self.config.steps)

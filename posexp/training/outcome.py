@@ -3,45 +3,39 @@
 import json
 import signal
 import socket
-import time
 import traceback
-from typing import Any
 
 from posexp.config.explain import one_line
 from posexp.errors import Misuse, PosexpError, RunFailed, Stopped
 from posexp.jobs.ranks import place
+from posexp.storage import untrusted
 
 
-class Lost(RunFailed):
-    """The failure of a process because another one died."""
+class PeerLost(RunFailed):
+    """The failure of a rank because another one has died."""
 
 
-class Alone(RunFailed):
-    """The failure of one process only, which that process must print itself."""
+class RankFailed(RunFailed):
+    """The failure of one rank only, which that rank must print itself."""
 
 
-KINDS: list[tuple[str, type[BaseException]]] = [
-    ("stopped", KeyboardInterrupt),
-    ("misuse", Misuse),
-    ("lost", Lost),
-    ("alone", Alone),
-    ("failed", RunFailed),
-]
+KINDS = {kind.__name__: kind for kind in (PeerLost, RankFailed, RunFailed, Misuse)}
 
 
 def serialise(error: BaseException) -> str:
     """Serialise an exception as JSON so that another process can raise it again."""
-    kind = next((kind for kind, known in KINDS if isinstance(error, known)), "alone")
-    end = {"kind": kind, "line": error_line(error), "signum": getattr(error, "signum", int(signal.SIGINT))}
-    return json.dumps(end | {"time": time.time(), "trace": "".join(traceback.format_exception(error))})
+    kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in KINDS), RankFailed.__name__)
+    signum = getattr(error, "signum", int(signal.SIGINT)) if isinstance(error, KeyboardInterrupt) else 0
+    return json.dumps([kind, signum, error_line(error), "".join(traceback.format_exception(error))])
 
 
-def deserialise(end: dict[str, Any]) -> BaseException:
+def deserialise(outcome: bytes) -> BaseException:
     """Return the exception that `serialise` wrote, with its traceback as a note."""
-    if end["kind"] == "stopped":
-        return Stopped(end["line"], end["signum"])
-    error = dict(KINDS)[end["kind"]](end["line"])
-    error.add_note(end["trace"])  # for HYDRA_FULL_ERROR=1
+    kind, signum, line, trace = untrusted.parsed(outcome)
+    if signum:
+        return Stopped(line, signum)
+    error = KINDS[kind](line)
+    error.add_note(trace)  # for HYDRA_FULL_ERROR=1
     return error
 
 

@@ -17,7 +17,7 @@ from posexp.training import distributed, processes
 from posexp.training.agreement import compare_losses
 from posexp.training.distributed import Ranks
 from posexp.training.loop import fit
-from posexp.training.outcome import Alone
+from posexp.training.outcome import RankFailed
 from posexp.training.prepare import prepare
 
 
@@ -63,7 +63,7 @@ def train_below(run: Run, config: TrainCommand) -> None:
     """Trains in several processes below this one. Raises what `train` does, and puts down if one of them died."""
     try:
         processes.spawn(train, config)
-    except Alone as error:
+    except RankFailed as error:
         if run.metrics.is_file() and not run.locked():
             row = {"step": run.status().get("step", 0), "status": "failed", "time": round(time.time(), 3)}
             jsonl.append(run.metrics, row | {"reason": str(error)})

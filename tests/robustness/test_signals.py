@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.faults import SMALL, Command, only, start, write_text
 
+from posexp.errors import Stopped
+from posexp.jobs.signals import heed, signals, stop
 from posexp.runs import checkpoint
 from posexp.runs.run import Run
 
@@ -124,15 +126,30 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path, module):
     assert (process.returncode, out, err) == (130, "", "posexp: interrupted; repeat the command to go on\n")
 
 
-def test_a_stop_that_a_library_turns_into_another_error_still_ends_as_a_stop(tmp_path):
+def test_a_signal_after_a_stop_does_not_interrupt_the_clean_up():
+    before = heed(stop)
+    try:
+        with pytest.raises(Stopped, match="saved"), signals():
+            raise Stopped("saved", signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize("made_of_it", ["raise RecursionError('in an import')", "pass"])
+def test_a_stop_that_a_library_turns_into_another_error_or_drops_still_ends_as_a_stop(tmp_path, made_of_it):
     code = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, time\n"
         "from posexp.cli import main\n"
+        "from posexp.jobs import signals\n"
+        "signals.RETRY = 0.2\n"
         "def work(*words):\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    except BaseException:\n"
-        "        raise RecursionError('in an import')\n"
+        f"        {made_of_it}\n"
+        "    time.sleep(50)\n"
         "main.run_hydra = work\n"
         "sys.argv = ['posexp', 'runs']\n"
         "sys.exit(main.main())"

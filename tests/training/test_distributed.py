@@ -32,7 +32,7 @@ from posexp.runs.run import Run
 from posexp.storage import jsonl
 from posexp.training import distributed, processes
 from posexp.training.distributed import Ranks
-from posexp.training.outcome import Alone
+from posexp.training.outcome import RankFailed
 from posexp.training.train import train
 
 pytestmark = pytest.mark.slow
@@ -404,9 +404,26 @@ def test_an_error_in_one_process_names_it_and_stops_the_others(corpus, tmp_path)
     config = tiny(corpus, tmp_path)
     config.trainer.devices = 2
     began = time.monotonic()
-    with pytest.raises(Alone, match=r"rank 1 on .*OutOfMemoryError: CUDA out of memory"):
+    with pytest.raises(RankFailed, match=r"rank 1 on .*OutOfMemoryError: CUDA out of memory"):
         processes.spawn(fails_in_rank_1, config)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120  # the other would sleep for 1000 s
+
+
+def stops_in_rank_1(config: TrainCommand) -> None:
+    """While the other waits for it in PyTorch, where it handles no signal."""
+    if place().rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    with distributed.joined(config, torch.device("cpu")):
+        pass
+
+
+def test_a_process_that_is_stopped_before_it_has_met_the_others_stops_them(corpus, tmp_path):  # noqa: F811
+    config = tiny(corpus, tmp_path)
+    config.trainer.devices = 2
+    began = time.monotonic()
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        processes.spawn(stops_in_rank_1, config)
+    assert time.monotonic() - began < 120  # PyTorch waits for half an hour
 
 
 @pytest.mark.parametrize(
