@@ -83,7 +83,7 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
     for step in steps(folder):
         path = folder / f"step-{step:08d}.safetensors"
         try:
-            about = untrusted.json_of(untrusted.read_bytes(path.with_suffix(".json")))
+            about = read_about(folder, step)
             data = untrusted.read_bytes(path, MAX_BYTES)
             if hashlib.sha256(data).hexdigest() != about["sha256"] or about["step"] != step:
                 raise ValueError("its content differs from what was saved (truncated or altered)")
@@ -93,6 +93,12 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
         except Exception as error:  # parsers raise any error for a damaged file
             say(f"checkpoint {path} is damaged: {damage_reason(error)}; trying the previous checkpoint")
     return None
+
+
+def read_about(folder: Path, step: int) -> dict[str, Any]:
+    """Load what was written last of a checkpoint: {"step", "sha256"}."""
+    about: dict[str, Any] = untrusted.json_of(untrusted.read_bytes(folder / f"step-{step:08d}.json"))
+    return about
 
 
 def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:

@@ -7,14 +7,12 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from posexp.config.commands import TrainCommand
 from posexp.errors import Diverged, RunFailed, Stopped
 from posexp.jobs.signals import signals
 from posexp.model.device import Graphs, describe
 from posexp.runs import checkpoint
-from posexp.runs.run import Run
 from posexp.training.log import Log, NoLog
-from posexp.training.prepare import Parts
+from posexp.training.prepare import Training
 
 LOG_EVERY = 10  # steps per training row
 
@@ -25,20 +23,20 @@ class Lifecycle:
     Leaving the block without an error marks the run as done.
     """
 
-    def __init__(self, run: Run, config: TrainCommand, parts: Parts, optimizer: torch.optim.Optimizer, first_step: int):
-        self.run, self.config, self.parts, self.optimizer = run, config.train, parts, optimizer
-        self.log: Log | NoLog = Log(run, config, first_step) if parts.ranks.first else NoLog()
-        self.first_step, self.counted = first_step, 0
-        self.total = torch.zeros((), device=parts.device)  # sum of the losses since the last row, in nats
+    def __init__(self, training: Training, optimizer: torch.optim.Optimizer, first_step: int):
+        self.training, self.run, self.config = training, training.run, training.config.train
+        self.optimizer, self.first_step, self.counted = optimizer, first_step, 0
+        self.log = Log(training.run, training.config, first_step) if training.ranks.first else NoLog()
+        self.total = torch.zeros((), device=training.device)  # sum of the losses since the last row, in nats
         self.graphs = Graphs(first_step)
 
     def __enter__(self) -> "Lifecycle":
         with ExitStack() as stack:
             stack.enter_context(self.log)
             self.received = stack.enter_context(signals())
-            about = {"device": describe(self.parts.device), "precision": self.parts.precision.value}
-            self.log.status("running", self.first_step, **about, processes=self.parts.ranks.place.size)
-            size = self.parts.model.parameter_counts()["total"]
+            about = {"device": describe(self.training.device), "precision": self.training.precision.value}
+            self.log.status("running", self.first_step, **about, processes=self.training.ranks.place.size)
+            size = self.training.model.parameter_counts()["total"]
             self.log.note(f"training from step {self.first_step} to {self.config.steps}, {size:,} parameters")
             self.stack = stack.pop_all()
         return self
@@ -48,7 +46,7 @@ class Lifecycle:
     ) -> None:
         with self.stack:
             if kind is None:
-                self.parts.model.scheme.progress(1.0)
+                self.training.model.scheme.progress(1.0)
                 self.log.status("done", self.config.steps)
 
     def add(self, loss: Tensor) -> None:
@@ -62,7 +60,7 @@ class Lifecycle:
         checkpoint cannot be written.
         """
         self.counted += 1
-        signum = self.parts.ranks.agreed(self.received)
+        signum = self.training.ranks.agreed(self.received)
         save = done % self.config.checkpoint_every == 0 or done == self.config.steps or signum > 0
         if done % LOG_EVERY == 0 or save:
             self.write_row(done, norm)
@@ -73,7 +71,7 @@ class Lifecycle:
             raise Stopped(f"{self.run.name}: stopped at step {done} and saved; the same command goes on", signum)
 
     def write_row(self, done: int, norm: Tensor) -> None:
-        norm, total = checkpoint.full(norm), self.parts.ranks.mean(self.total)
+        norm, total = checkpoint.full(norm), self.training.ranks.mean(self.total)
         mean = total.item() / self.counted
         if not torch.isfinite(total + norm):
             reason = f"the loss is no longer finite at step {done} (last mean {mean:g})"
@@ -88,7 +86,7 @@ class Lifecycle:
     def save(self, done: int) -> None:
         folder = self.run.folder / "checkpoint"
         try:
-            checkpoint.save(folder, done, self.parts.model, self.optimizer, self.parts.ranks.first)
+            checkpoint.save(folder, done, self.training.model, self.optimizer, self.training.ranks.first)
         except RunFailed as error:
             with suppress(OSError):  # the disk may be full for the log too
                 self.log.status("failed", done, reason=str(error))

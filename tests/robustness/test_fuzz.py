@@ -49,7 +49,7 @@ from posexp.report.page import RunCard, page
 from posexp.report.table import print_tables, report_markdown
 from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
-from posexp.runs.load import check_targets, restore_model
+from posexp.runs.experiment import Experiment
 from posexp.runs.run import Run
 from posexp.training import optim
 
@@ -108,7 +108,10 @@ class World:
 
     @functools.cached_property
     def model(self) -> torch.nn.Module:
-        return restore_model(self.run)[1]
+        return self.open_model()
+
+    def open_model(self) -> torch.nn.Module:
+        return Experiment(self.run, torch.device("cpu")).model
 
     @functools.cached_property
     def labels(self) -> dict[str, str]:
@@ -127,9 +130,7 @@ class World:
 def use_config(world: World, draw: random.Random) -> None:
     if draw.random() < 0.2:
         lines_of([cell_or_damaged(world.run, None)], None)
-    config = world.run.config()
-    check_targets(config, trust=False)
-    restore_model(world.run)
+    world.open_model()
 
 
 def measured(world: World) -> list[Table]:
@@ -216,7 +217,7 @@ def use_checkpoint(world: World, draw: random.Random) -> None:
             for weight in world.model.parameters():
                 weight.grad = torch.zeros_like(weight)
             optimizer.step()
-            restore_model(world.run)
+            world.open_model()
 
 
 def use_store(world: World, draw: random.Random) -> None:
