@@ -22,12 +22,19 @@ OWN_FLAGS = {
     "--lengths": {"train", "eval", "check", "bench"},
     "--runs": {"eval", "report", "inspect", "export"},
     "--group": {"runs"},
+    "--verify": {"runs"},
     "--detach": {"train"},
     "--html": {"report"},
     "--all": {"report"},
     "--peers": {"bench"},
 }
-SWITCHES = {"--html": "html", "--all": "all", "--peers": "peers", "--detach": "hydra.sweeper.detach"}
+SWITCHES = {
+    "--verify": "verify",
+    "--html": "html",
+    "--all": "all",
+    "--peers": "peers",
+    "--detach": "hydra.sweeper.detach",
+}
 VALUE_FLAGS = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
 VALUE_FLAGS |= {"--package", "-p", "--info", "-i", "--cfg", "-c"}
 DRY_FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # these run nothing

@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from posexp.errors import RunFailed
+from posexp.runs.verify import read_about, steps
 from posexp.storage import atomic, untrusted
 
 KEPT = 2
@@ -93,12 +93,6 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
         except Exception as error:  # parsers raise any error for a damaged file
             say(f"checkpoint {path} is damaged: {damage_reason(error)}; trying the previous checkpoint")
     return None
-
-
-def read_about(folder: Path, step: int) -> dict[str, Any]:
-    """Load what was written last of a checkpoint: {"step", "sha256"}."""
-    about: dict[str, Any] = untrusted.json_of(untrusted.read_bytes(folder / f"step-{step:08d}.json"))
-    return about
 
 
 def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -180,16 +174,6 @@ def check_finite(tensors_: dict[str, torch.Tensor]) -> None:
 
 def names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters()]
-
-
-def steps(folder: Path) -> list[int]:
-    """Return the steps whose files both exist, newest first."""
-    found = []
-    for path in folder.glob("step-*.json"):
-        number = path.stem.removeprefix("step-")
-        if re.fullmatch("[0-9]{8,18}", number) and path.with_suffix(".safetensors").exists():
-            found.append(int(number))
-    return sorted(found, reverse=True)
 
 
 def damage_reason(error: Exception) -> str:

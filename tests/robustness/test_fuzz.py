@@ -48,8 +48,8 @@ from posexp.report.metric import PPL
 from posexp.report.page import RunCard, page
 from posexp.report.table import print_tables, report_markdown
 from posexp.runs import checkpoint
-from posexp.runs.labels import curve_labels
 from posexp.runs.experiment import Experiment
+from posexp.runs.labels import curve_labels
 from posexp.runs.run import Run
 from posexp.training import optim
 
