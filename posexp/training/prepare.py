@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 
+from posexp import schemes, windows
 from posexp.attention import flex, kernel_path
 from posexp.config.commands import TrainCommand
 from posexp.config.fields import check_room
@@ -14,6 +15,7 @@ from posexp.config.sections import AttentionPath, Split
 from posexp.data import Store
 from posexp.data.load import load_store
 from posexp.data.sampler import Windows
+from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.jobs.ranks import Place
@@ -80,14 +82,12 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     """Raise Misuse for sizes that the scheme or the window cannot have, and for two that do not go together."""
     check_room("results", Run.of(config).folder)
     check_protocols(config.eval.protocols or [])
-    with torch.device("meta"):  # without weights
-        model = build_model(config, 2)
-    limit = model.scheme.max_length
+    dims = Dims(config.model.d_model, config.model.n_head, config.model.n_layer, config.train.length)
+    scheme, window = schemes.from_config(config.scheme, dims), windows.from_config(config.window, dims)
+    limit = scheme.max_length
     if limit is not None and limit < config.train.length:
-        raise Misuse(
-            f"{model.scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer"
-        )
-    kernel_path(model.scheme, model.scheme.dims, model.window, config.train.attention)
+        raise Misuse(f"{scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer")
+    kernel_path(scheme, dims, window, config.train.attention)
     if config.train.attention is AttentionPath.flex:
         flex.check_gradient(device)
 
