@@ -14,6 +14,7 @@ which describes the checkpoint (posexp/hf/subject.py).
 
 import errno
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -160,6 +161,10 @@ class Run:
     def history(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
         """Load the rows of metrics.jsonl, oldest first. Raises RunFailed as jsonl.read_lines does."""
         return jsonl.read_lines(self.metrics, say, known=METRICS)
+
+    def record(self, step: int, **values: Any) -> None:
+        """Append a row to metrics.jsonl: values at a step, with the time in seconds since 1970. Raises OSError."""
+        jsonl.append(self.metrics, {"step": step, **values, "time": round(time.time(), 3)})
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from posexp.config.values import plain_value
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.jobs.slurm import SUBMISSION, Job, Queue, job_of, noted, slurm_job
 from posexp.runs.run import Run
-from posexp.storage import atomic, jsonl
+from posexp.storage import atomic
 
 JOB = "job.json"
 NOTE = {"host": str, "pid": int, "since": int, "job": str, "log": str}
@@ -59,8 +60,7 @@ def note_failure(run: Run, error: Exception, since: float) -> None:
     """Record a failure, unless the run is done or has recorded a failure after `since`."""
     latest = run.status()
     if latest["status"] != "done" and not (latest["status"] == "failed" and latest.get("time", 0) >= since):
-        row = {"step": latest.get("step", 0), "status": "failed", "reason": failure_reason(error)}
-        jsonl.append(run.metrics, row | {"time": round(time.time(), 3)})
+        run.record(latest.get("step", 0), status="failed", reason=failure_reason(error))
 
 
 def failure_reason(error: Exception) -> str:
@@ -82,15 +82,15 @@ def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
     if evaluated(run, config):
         yield
         return
-    row = {"step": config.train.steps, "eval": asked(config)}
-    jsonl.append(run.metrics, {**row, "evaluation": "running"})
+    record = partial(run.record, config.train.steps, eval=asked(config))
+    record(evaluation="running")
     try:
         yield
     except Exception as error:
         with suppress(OSError):
-            jsonl.append(run.metrics, {**row, "evaluation": "failed", "reason": failure_reason(error)})
+            record(evaluation="failed", reason=failure_reason(error))
         raise
-    jsonl.append(run.metrics, {**row, "evaluation": "done"})
+    record(evaluation="done")
 
 
 def evaluated(run: Run, config: TrainCommand) -> bool:

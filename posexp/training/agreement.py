@@ -9,7 +9,6 @@ from torch import Tensor
 from posexp.evaluation.scoring import token_losses
 from posexp.model.device import autocast
 from posexp.output.console import say
-from posexp.storage import jsonl
 from posexp.training.loop import micro_batches
 from posexp.training.prepare import Training
 
@@ -43,15 +42,15 @@ def compare_losses(training: Training, compute_loss: Callable[..., Tensor]) -> N
     evaluated = float(losses.mean())
     if not training.ranks.first:
         return
-    row = {
-        "step": config.train.steps,
-        "check": "evaluation agrees with training",
-        "training_loss": trained if np.isfinite(trained) else None,
-        "evaluation_loss": evaluated if np.isfinite(evaluated) else None,
-        "agrees": abs(evaluated - trained) <= TOLERANCE,
-    }
-    jsonl.append(training.run.metrics, row)
-    if not row["agrees"]:
+    agrees = abs(evaluated - trained) <= TOLERANCE
+    training.run.record(
+        config.train.steps,
+        check="evaluation agrees with training",
+        training_loss=trained if np.isfinite(trained) else None,
+        evaluation_loss=evaluated if np.isfinite(evaluated) else None,
+        agrees=agrees,
+    )
+    if not agrees:
         say(
             f"{training.run.name}: the same text has a loss of {evaluated:.3f} in evaluation but {trained:.3f} in "
             "training: distrust this run"

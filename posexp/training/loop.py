@@ -13,14 +13,14 @@ from torch import Tensor
 from posexp.model.device import autocast
 from posexp.runs import checkpoint
 from posexp.training import distributed, optim
-from posexp.training.lifecycle import Lifecycle
+from posexp.training.lifecycle import lifecycle
 from posexp.training.prepare import Training
 
 
 def fit(training: Training, saved: dict[str, Any] | None) -> Callable[..., Tensor]:
     """Train from the checkpoint `saved`, or from the start. Return the function that computed the loss.
 
-    Batches and draws are functions of (seed, step): a resumed run repeats, bit for bit on a CPU. Raises as Lifecycle.
+    Batches and draws are functions of (seed, step): a resumed run repeats, bit for bit on a CPU. Raises as `lifecycle`.
     """
     config, model, ranks, device = training.config, training.model, training.ranks, training.device
     compute_loss = distributed.spread(model, config, ranks, device.type == "cuda" and config.train.compile)
@@ -29,7 +29,7 @@ def fit(training: Training, saved: dict[str, Any] | None) -> Callable[..., Tenso
         checkpoint.apply(saved["tensors"], model, optimizer)
     first_step = saved["step"] if saved else 0
     model.train()
-    with Lifecycle(training, optimizer, first_step) as lifecycle:
+    with lifecycle(training, optimizer, first_step) as after:
         for step in range(first_step, config.train.steps):
             optim.set_learning_rate(optimizer, step, config.train)
             model.scheme.progress(step / config.train.steps)
@@ -39,11 +39,11 @@ def fit(training: Training, saved: dict[str, Any] | None) -> Callable[..., Tenso
                 with autocast(training.precision, device), distributed.exchanging(compute_loss, last):
                     loss = compute_loss(x_BT, y_BT) / config.train.accumulate
                 loss.backward()
-                lifecycle.add(loss)
+                after.add(loss)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            lifecycle.after(step + 1, norm)  # log, save, stop on a signal or a loss that is not finite
+            after.step(step + 1, norm)  # log, save, stop on a signal or a loss that is not finite
     return compute_loss
 
 

@@ -1,6 +1,5 @@
 """posexp train: short sequences, a budget in tokens, the same batches for every scheme. The loop is in loop.py."""
 
-import time
 from contextlib import ExitStack
 
 from posexp.config.commands import EvalCommand, TrainCommand
@@ -11,7 +10,6 @@ from posexp.output.console import say
 from posexp.runs import checkpoint
 from posexp.runs.run import Run
 from posexp.runs.status import evaluation, preparing
-from posexp.storage import jsonl
 from posexp.training import distributed, processes
 from posexp.training.agreement import compare_losses
 from posexp.training.loop import fit
@@ -60,7 +58,7 @@ def train_jointly(training: Training, held: ExitStack) -> None:
         if ranks.first:
             say(f"{run.name}: already trained, {step} steps")
             if run.status()["status"] != "done":  # killed between its last checkpoint and this line
-                jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
+                run.record(step, status="done")
 
 
 def train_below(run: Run, config: TrainCommand) -> None:
@@ -69,6 +67,5 @@ def train_below(run: Run, config: TrainCommand) -> None:
         processes.spawn(train, config)
     except Alone as error:
         if run.metrics.is_file() and not run.locked():
-            row = {"step": run.status().get("step", 0), "status": "failed", "time": round(time.time(), 3)}
-            jsonl.append(run.metrics, row | {"reason": str(error)})
+            run.record(run.status().get("step", 0), status="failed", reason=str(error))
         raise
