@@ -47,10 +47,11 @@ def store_damage(run: Run, known: set[Path]) -> Iterator[str]:
     if folder is None or folder in known:
         return
     known.add(folder)
+    remedy = "remove the folder to have it built again"
     try:
-        yield from (f"token store {folder}: {line}" for line in Store(folder).damage())
+        yield from (f"token store {folder}: {line}; {remedy}" for line in Store(folder).damage())
     except DamageError as error:
-        yield f"token store {folder}: {error}"
+        yield f"token store {folder}: {error}; {remedy}"
 
 
 def checkpoint_damage(folder: Path) -> Iterator[str]:
@@ -63,7 +64,7 @@ def checkpoint_damage(folder: Path) -> Iterator[str]:
             yield f"checkpoint {path} cannot be checked: {error}"
             continue
         if not right:
-            yield f"checkpoint {path} has been changed: its sha256 differs"
+            yield f"checkpoint {path} has been changed: its sha256 differs; repeat the run's train command"
 
 
 def steps(folder: Path) -> list[int]:
