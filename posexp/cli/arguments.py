@@ -15,12 +15,13 @@ OWN_FLAGS: dict[str, dict[str, str]] = {  # the option that a flag sets, by comm
     "--lengths": {"train": "eval.lengths", "eval": "eval.lengths", "check": "lengths", "bench": "lengths"},
     "--runs": dict.fromkeys(("eval", "report", "inspect", "export"), "runs"),
     "--group": {"runs": "group"},
+    "--verify": {"runs": "verify"},
     "--detach": {"train": "hydra.sweeper.detach"},
     "--html": {"report": "html"},
     "--all": {"report": "all"},
     "--peers": {"bench": "peers"},
 }
-SWITCHES = {"--html", "--all", "--peers", "--detach"}
+SWITCHES = {"--verify", "--html", "--all", "--peers", "--detach"}
 # Hydra's own flags. It rejects overrides between them, so they are separated here.
 HYDRA_SWITCHES = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
 HYDRA_VALUES = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}

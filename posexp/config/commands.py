@@ -158,6 +158,7 @@ class RunsCommand:
 
     results: str = knob("results", "folder of all groups")
     group: str = knob("*", "groups to list: a glob")
+    verify: bool = knob(False, "compare token stores and checkpoints with their checksums")
 
 
 @dataclass

@@ -4,11 +4,13 @@ The class of a component takes `dims` first and then typed options. The YAML fil
 An option that is newer than stored runs also has a default in the constructor: the value that old runs imply.
 """
 
+import ast
 import inspect
 import os
 import re
 import sys
 from dataclasses import field, make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,15 +117,11 @@ def is_own(target: str) -> bool:
 def lean(node: Any) -> Any:
     """Return `node` without the options whose value is the constructor's default, so that old runs keep their names.
 
-    A class that cannot be imported keeps all of its options.
+    A class that cannot be found keeps all of its options.
     """
     if not isinstance(node, dict):
         return node
-    try:
-        options = parameters_of(class_of("part", object, node))
-    except Misuse:
-        options = []
-    later = {p.name: plain_value(p.default) for p in options if p.default is not p.empty}
+    later = defaults_of(str(node.get("_target_")))
     return {key: lean(value) for key, value in node.items() if key not in later or plain_value(value) != later[key]}
 
 
@@ -132,6 +130,32 @@ def searched() -> list[Path]:
     from hydra.core.hydra_config import HydraConfig
 
     return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+
+
+@cache
+def defaults_of(target: str) -> dict[str, Any]:
+    """Return the options of a component's constructor that have a default, as plain values.
+
+    A class of posexp is read from its source, because a name of a run must not take the import of PyTorch. A default is
+    a literal there or a member of an enum, named as its value. An external class is imported.
+    """
+    if not is_own(target):
+        try:
+            options = parameters_of(class_of("part", object, {"_target_": target}))
+        except Misuse:
+            return {}
+        return {p.name: plain_value(p.default) for p in options if p.default is not p.empty}
+    module, _, name = target.rpartition(".")
+    place = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    tree = ast.parse(file.read_text() if file.is_file() else "")
+    kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    found = {}
+    for made in (node for kind in kinds for node in kind.body if isinstance(node, ast.FunctionDef)):
+        if made.name == "__init__":
+            for option, default in zip(reversed(made.args.args), reversed(made.args.defaults), strict=False):
+                found[option.arg] = default.attr if isinstance(default, ast.Attribute) else ast.literal_eval(default)
+    return found
 
 
 def choices(kind: str) -> list[Path]:

@@ -31,6 +31,7 @@ from posexp.evaluation.wandb_copy import log_rows
 from posexp.model import cpu
 from posexp.model.device import choose_device, choose_precision, describe
 from posexp.output.console import progress, say
+from posexp.runs.experiment import Experiment
 from posexp.runs.load import finished_runs, for_each
 from posexp.runs.run import Run
 from posexp.runs.wandb import Wandb
@@ -56,7 +57,7 @@ def evaluate(command: EvalCommand) -> list[Run]:
 
     def work(run: Run) -> None:
         try:
-            evaluate_run(run, command, device, run in skipped, announced)
+            evaluate_run(Experiment(run, device, command.cache, command.trust), command, run in skipped, announced)
         except LockHeld:
             skipped.add(run)
             raise
@@ -66,15 +67,15 @@ def evaluate(command: EvalCommand) -> list[Run]:
 
 
 def evaluate_run(
-    run: Run, command: EvalCommand, device: torch.device, waits: bool = True, announced: set[str] | None = None
+    experiment: Experiment, command: EvalCommand, waits: bool = True, announced: set[str] | None = None
 ) -> None:
     """Append the missing rows to the run's rows.jsonl, and write their token losses to losses/.
 
     Raises Misuse if the text is too short for a length; NotApplicable if none of the transforms applies; RunFailed if
     the run's files are damaged; LockHeld if another process measures the run and `waits` is false.
     """
-    with run.measuring(waiting_for(run) if waits else None):
-        evaluate_subject(Trained(run, command, device), command, device, announced)
+    with experiment.run.measuring(waiting_for(experiment.run) if waits else None):
+        evaluate_subject(Trained(experiment, command), command, experiment.device, announced)
 
 
 def waiting_for(run: Run) -> Callable[[str], None]:

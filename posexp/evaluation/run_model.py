@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from posexp.attention import kernel_path
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import DataConfig, EvalConfig, Split
@@ -13,31 +11,30 @@ from posexp.data.load import load_store
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
 from posexp.output.console import say
-from posexp.runs.load import restore
-from posexp.runs.run import Run
+from posexp.runs.experiment import Experiment
 from posexp.windows.sliding import Sliding
 
 
 class Trained:
-    """A trained run with its text. Raises the errors of `restore`; Misuse if other text cannot be read."""
+    """A trained run with its text. Raises the errors of `Experiment`; Misuse if other text cannot be read."""
 
-    def __init__(self, run: Run, command: EvalCommand, device: torch.device):
-        restored = restore(run, command.cache, command.trust, device)
-        self.run, self.store, self.model, self.device = run, restored.store, restored.model, device
-        self.eval = command.eval_config(restored.config.eval)
+    def __init__(self, experiment: Experiment, command: EvalCommand):
+        config, self.run, self.device = experiment.config, experiment.run, experiment.device
+        self.store, self.eval = experiment.store, command.eval_config(config.eval)
         if command.data is not None:
-            self.store, self.eval = other_text(command, command.data, restored.store.tokenizer_path, self.eval)
+            self.store, self.eval = other_text(command, command.data, self.store.tokenizer_path, self.eval)
+        self.model = experiment.model.eval()
+        self.model.path = self.eval.attention
         self.scheme = self.model.scheme  # as trained
         self.tokens = self.store.split(self.eval.split)
-        self.model.path = self.eval.attention
-        self.train_length = restored.config.train.length
+        self.train_length = config.train.length
         self.about = {
-            "run": run.name,
-            "scheme": restored.config.label,
-            "seed": restored.config.seed,
+            "run": self.run.name,
+            "scheme": config.label,
+            "seed": config.seed,
             "train_length": self.train_length,
             "trained_window": self.model.window.fingerprint(),
-            "weights": restored.weights,
+            "weights": experiment.weights,
             "corpus": "" if command.data is None else named(self.store, self.eval.split),
         }
         self.trained_window = self.model.window

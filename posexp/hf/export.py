@@ -19,7 +19,8 @@ from torch import Tensor
 from posexp.config.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
 from posexp.model.decoder import BASE_WIDTH, Block, Decoder, SwiGLU
-from posexp.runs.load import check_targets, finished_runs, for_each, own_store, restore_model
+from posexp.runs.experiment import Experiment
+from posexp.runs.load import finished_runs, for_each
 from posexp.runs.run import Run
 from posexp.schemes import EMBEDDING_STD
 from posexp.schemes.rope import Layout, Rope
@@ -46,13 +47,12 @@ def export(command: ExportCommand) -> list[Path]:
 
 def export_run(run: Run, command: ExportCommand) -> Path:
     """Write the export of one run, print its folder and return it. Raises RunFailed if it cannot be written."""
-    check_targets(run.config(), command.trust)
-    trained, model, _ = restore_model(run)
+    experiment = Experiment(run, torch.device("cpu"), command.cache, command.trust)
     contents: dict[str, str | bytes] = {
-        "config.json": text_of(config_of(run, trained, model)),
-        "tokenizer.json": tokenizer_of(run, trained, command.cache),
+        "config.json": text_of(config_of(run, experiment.config, experiment.model)),
+        "tokenizer.json": tokenizer_of(experiment),
         "tokenizer_config.json": text_of({"tokenizer_class": "PreTrainedTokenizerFast"}),
-        "model.safetensors": safetensors_of(model),
+        "model.safetensors": safetensors_of(experiment.model),
     }
     folder = run.folder / "export" if command.folder is None else Path(command.folder).expanduser()
     check_own(folder, run)
@@ -68,8 +68,9 @@ def text_of(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> bytes:
+def tokenizer_of(experiment: Experiment) -> bytes:
     """Return tokenizer.json of the run, or of its token store if the run's file is damaged or missing."""
+    run = experiment.run
     own, about = run.folder / "tokenizer.json", run.folder / "provenance.json"
     written = run.provenance().get("tokenizer_sha256") if about.is_file() else None
     try:
@@ -77,7 +78,7 @@ def tokenizer_of(run: Run, trained: TrainCommand, cache: str | None) -> bytes:
             content = untrusted.read_bytes(own)
             if written in (None, hashlib.sha256(content).hexdigest()):
                 return content
-        return untrusted.read_bytes(own_store(run, trained, cache).tokenizer_path)
+        return untrusted.read_bytes(experiment.store.tokenizer_path)
     except (OSError, ValueError) as error:
         raise RunFailed(f"{own} cannot be read: {error}") from error
 

@@ -18,7 +18,8 @@ from posexp.output.console import say
 from posexp.output.figure import Picture
 from posexp.output.style import looks_of
 from posexp.output.text import csv_text
-from posexp.runs.load import finished_runs, for_each, restore
+from posexp.runs.experiment import Experiment
+from posexp.runs.load import finished_runs, for_each
 from posexp.runs.run import Run
 from posexp.storage import atomic
 
@@ -37,10 +38,10 @@ def inspect(command: InspectCommand) -> list[Path]:
 
 def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list[Path]:
     """Write the run's inspect/ folder and return its paths. Log and skip each picture that the scheme does not have."""
-    restored = restore(run, command.cache, command.trust, device)
-    model, scheme = restored.model, restored.model.scheme
-    tokens = restored.store.split(command.split)
-    length = 2 * restored.config.train.length if command.length is None else command.length
+    experiment = Experiment(run, device, command.cache, command.trust)
+    tokens = experiment.store.split(command.split)
+    model, scheme = experiment.model, experiment.model.scheme
+    length = 2 * experiment.config.train.length if command.length is None else command.length
     if scheme.max_length is not None and length > scheme.max_length:
         say(
             f"{run.name}: {scheme.fingerprint()} is undefined past {scheme.max_length} tokens: "

@@ -12,6 +12,7 @@ from posexp.jobs.slurm import Queue, queue
 from posexp.output.console import clock, say
 from posexp.runs.run import Run, find_runs, groups
 from posexp.runs.status import Cell, cell
+from posexp.runs.verify import verify_runs
 from posexp.storage.untrusted import visible
 
 MAX_LENGTHS = 40  # in the column of measured lengths
@@ -20,11 +21,15 @@ MAX_LENGTHS = 40  # in the column of measured lengths
 def print_runs(command: RunsCommand) -> None:
     """Print state and progress of every run, and for failed ones the reason and the path of the log.
 
-    Raises Misuse if there are no runs.
+    With `verify`, check the files of every run instead. Raises Misuse if there are no runs, RunFailed if files are
+    damaged.
     """
     names = groups(command.results, command.group)
     if not names:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
+    if command.verify:
+        verify_runs([run for group in names for run in find_runs(command.results, group)])
+        return
     width = get_terminal_size().columns if sys.stdout.isatty() else None
     for group in names:
         found = find_runs(command.results, group)

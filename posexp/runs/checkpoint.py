@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from posexp.errors import RunFailed
+from posexp.runs.verify import read_about, steps
 from posexp.storage import atomic, untrusted
 
 KEPT = 2
@@ -83,7 +83,7 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
     for step in steps(folder):
         path = folder / f"step-{step:08d}.safetensors"
         try:
-            about = untrusted.json_of(untrusted.read_bytes(path.with_suffix(".json")))
+            about = read_about(folder, step)
             data = untrusted.read_bytes(path, MAX_BYTES)
             if hashlib.sha256(data).hexdigest() != about["sha256"] or about["step"] != step:
                 raise ValueError("its content differs from what was saved (truncated or altered)")
@@ -174,16 +174,6 @@ def check_finite(tensors_: dict[str, torch.Tensor]) -> None:
 
 def names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters()]
-
-
-def steps(folder: Path) -> list[int]:
-    """Return the steps whose files both exist, newest first."""
-    found = []
-    for path in folder.glob("step-*.json"):
-        number = path.stem.removeprefix("step-")
-        if re.fullmatch("[0-9]{8,18}", number) and path.with_suffix(".safetensors").exists():
-            found.append(int(number))
-    return sorted(found, reverse=True)
 
 
 def damage_reason(error: Exception) -> str:

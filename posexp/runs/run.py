@@ -13,11 +13,13 @@ which describes the checkpoint (posexp/hf/subject.py).
 """
 
 import errno
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,7 +28,7 @@ from posexp.config import stored_yaml
 from posexp.config.commands import TrainCommand
 from posexp.config.components import targets
 from posexp.config.digest import digest, identity
-from posexp.config.sections import Split, TrainConfig
+from posexp.config.sections import Split
 from posexp.config.typed_values import typed_config
 from posexp.config.values import flat, plain_value
 from posexp.errors import Misuse, PosexpError, RunFailed
@@ -36,7 +38,6 @@ from posexp.storage.names import is_name
 if TYPE_CHECKING:
     from posexp.data import Store
 
-Kind = TypeVar("Kind")
 MAX_CONFIG_BYTES = 1 << 20  # bytes
 OWN_FOLDERS = ("losses", "checkpoint", "inspect", "export")  # of a run
 METRICS = {
@@ -84,36 +85,38 @@ class Run:
 
     def config(self) -> TrainCommand:
         """Load the stored configuration. Raises RunFailed if it cannot be read."""
-        return self.stored(TrainCommand)
-
-    def training(self) -> TrainConfig:
-        """Load only the `train` section, for tables of many runs, because type checks of other sections are slow.
-
-        Raises RunFailed if config.yaml cannot be read.
-        """
-        return self.stored(TrainConfig, "train")
-
-    def stored(self, kind: type[Kind], key: str | None = None) -> Kind:
-        """Load config.yaml, or its section `key`, as a `kind`. Raises RunFailed if it cannot be read."""
-        path = self.folder / "config.yaml"
-        remedy = "remove it and repeat the run's train command to have it written again"
-        try:
-            content = untrusted.read_bytes(path, MAX_CONFIG_BYTES)
-            checksum.check_text(content.decode())
-            stored = stored_yaml.yaml_of(content)
-            if "device" not in stored:  # the last key of the file
-                raise ValueError("it is cut off")
-            values = stored if key is None else stored.get(key)
-            if not isinstance(values, dict):
-                raise ValueError(f"{key} must hold keys and values")
-            config: Any = typed_config(kind, values)
+        with self.reading_config() as text:
+            values = values_of(text)
+            config: Any = typed_config(TrainCommand, values)
             if config is None:
-                config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
-        except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
-            said = str(error).strip() or type(error).__name__
-            raise RunFailed(f"{path} cannot be read: {said.splitlines()[0][:300]}: {remedy}") from error
-        assert isinstance(config, kind)
+                config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainCommand), values))
+        assert isinstance(config, TrainCommand)
         return config
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Load one section of the stored configuration without its types, in a hundredth of the time of `config`.
+
+        Raises RunFailed if it cannot be read.
+        """
+        with self.reading_config() as text:
+            match = re.search(rf"^{name}:\n(?: .*\n)+(?=(?:.*\n)*device:)", text, re.MULTILINE)
+            found = stored_yaml.yaml_of(match[0].encode())[name] if match else values_of(text).get(name)
+            if not isinstance(found, dict):
+                raise ValueError(f"{name} must hold keys and values")
+        return found
+
+    @contextmanager
+    def reading_config(self) -> Iterator[str]:
+        """Read config.yaml for the block. Raises RunFailed with the remedy for an error there or here."""
+        path = self.folder / "config.yaml"
+        try:
+            text = untrusted.read_bytes(path, MAX_CONFIG_BYTES).decode()
+            checksum.check_text(text)
+            yield text
+        except (OSError, ValueError, OmegaConfBaseException, PosexpError) as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            remedy = "remove it and repeat the run's train command to have it written again"
+            raise RunFailed(f"{path} cannot be read: {said}: {remedy}") from error
 
     def create(self, config: TrainCommand) -> None:
         """Create the folder and write config.yaml, unless it exists.
@@ -162,6 +165,10 @@ class Run:
     def history(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
         """Load the rows of metrics.jsonl, oldest first. Raises RunFailed as jsonl.read_lines does."""
         return jsonl.read_lines(self.metrics, say, known=METRICS)
+
+    def record(self, step: int, **values: Any) -> None:
+        """Append a row to metrics.jsonl: values at a step, with the time in seconds since 1970. Raises OSError."""
+        jsonl.append(self.metrics, {"step": step, **values, "time": round(time.time(), 3)})
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -221,16 +228,22 @@ class Run:
 
         The status is "waiting" before training, and "checkpoint" for an external checkpoint.
         """
+        return self.latest(lambda line: None)["status"]
+
+    def latest(self, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+        """Return the latest rows of metrics.jsonl, read from its end: {"status", "loss", "evaluation"}, if there are.
+
+        The status is that of `status`. Damaged lines are logged through `say`. Raises RunFailed as jsonl.last_rows.
+        """
         if self.foreign:
-            return {"status": "checkpoint"}
-        rows = [row for row in self.history(lambda line: None) if row.get("step") is not None]
-        events = [row for row in rows if row.get("status")]
-        latest = dict(events[-1]) if events else {"status": "waiting"}
+            return {"status": {"status": "checkpoint"}}
+        rows = jsonl.last_rows(self.metrics, ("step", "status", "loss", "evaluation"), say, METRICS)
+        latest = rows["status"] = dict(rows.get("status") or {"status": "waiting"})
         if latest["status"] == "running":
-            latest["step"] = rows[-1]["step"]
+            latest["step"] = rows["step"]["step"] if "step" in rows else 0
             if not self.locked():
                 latest["status"] = "interrupted"  # killed before it could write a status
-        return latest
+        return rows
 
 
 MARKS = ("config.yaml", "checkpoint.json")  # what makes a folder a run
@@ -272,6 +285,14 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
     return about
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """Return the values of a config.yaml. Raises ValueError if they cannot be parsed or are cut off."""
+    values = stored_yaml.yaml_of(text.encode())
+    if "device" not in values:  # the last key of the file
+        raise ValueError("it is cut off")
+    return values
 
 
 def differing(one: TrainCommand, other: TrainCommand) -> list[str]:

@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from posexp.config.commands import TrainCommand
+from posexp.config.sections import TrainConfig
 from posexp.config.values import plain_value
-from posexp.errors import PosexpError
+from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.jobs.slurm import SUBMISSION, Job, Queue, job_of, noted, slurm_job
 from posexp.runs.run import Run
-from posexp.storage import atomic, jsonl
+from posexp.storage import atomic
 
 JOB = "job.json"
 NOTE = {"host": str, "pid": int, "since": int, "job": str, "log": str}
@@ -58,8 +60,7 @@ def note_failure(run: Run, error: Exception, since: float) -> None:
     """Record a failure, unless the run is done or has recorded a failure after `since`."""
     latest = run.status()
     if latest["status"] != "done" and not (latest["status"] == "failed" and latest.get("time", 0) >= since):
-        row = {"step": latest.get("step", 0), "status": "failed", "reason": failure_reason(error)}
-        jsonl.append(run.metrics, row | {"time": round(time.time(), 3)})
+        run.record(latest.get("step", 0), status="failed", reason=failure_reason(error))
 
 
 def failure_reason(error: Exception) -> str:
@@ -81,15 +82,15 @@ def evaluation(run: Run, config: TrainCommand) -> Iterator[None]:
     if evaluated(run, config):
         yield
         return
-    row = {"step": config.train.steps, "eval": asked(config)}
-    jsonl.append(run.metrics, {**row, "evaluation": "running"})
+    record = partial(run.record, config.train.steps, eval=asked(config))
+    record(evaluation="running")
     try:
         yield
     except Exception as error:
         with suppress(OSError):
-            jsonl.append(run.metrics, {**row, "evaluation": "failed", "reason": failure_reason(error)})
+            record(evaluation="failed", reason=failure_reason(error))
         raise
-    jsonl.append(run.metrics, {**row, "evaluation": "done"})
+    record(evaluation="done")
 
 
 def evaluated(run: Run, config: TrainCommand) -> bool:
@@ -135,18 +136,24 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     """Return the state of a run; log damaged lines through `say`. Raises RunFailed if config.yaml is damaged."""
     if run.foreign:
         return Cell(run, "checkpoint")
-    training, status, job, note = run.training(), run.status(), job_of(run.folder, queue), noted(run.folder, JOB, NOTE)
-    rows = run.history(say)
-    latest: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
-    step, steps, speed = status.get("step", 0), training.steps, latest.get("tokens_per_second")
-    known = {"step": step, "steps": steps, "loss": latest.get("loss"), "speed": speed, "log": log_of(run, note)}
+    steps, batch_tokens = budget(run)
+    rows, job, note = run.latest(say), job_of(run.folder, queue), noted(run.folder, JOB, NOTE)
+    status, latest = rows["status"], rows.get("loss", {})
+    step, speed = status.get("step") or 0, latest.get("tokens_per_second")
+    known: dict[str, Any] = {
+        "step": step,
+        "steps": steps,
+        "loss": latest.get("loss"),
+        "speed": speed,
+        "log": log_of(run, note),
+    }
     state, why = status["status"], str(status.get("reason", ""))
     if state == "done":
-        state, why = measured(run, rows)
+        state, why = measured(run, rows.get("evaluation"))
     if run.locked() or (job is not None and not job.waits and state != "done"):
         begun = status.get("time", -1) >= note.get("since", 0)
         state = "evaluating" if status["status"] == "done" else "running" if begun else "starting"
-        left = (steps - step) * training.batch_tokens / speed if state == "running" and speed else None
+        left = (steps - step) * batch_tokens / speed if state == "running" and speed else None
         id_ = note.get("job") or (job.id if job else "")
         return Cell(run, state, **known, left=left, host=note.get("host", ""), job=id_, since=note.get("since"))
     if job is not None and job.waits:
@@ -161,14 +168,25 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
     return Cell(run, state, **known, why=why)
 
 
-def measured(run: Run, rows: list[dict[str, Any]]) -> tuple[str, str]:
-    """Return (state, why) of a trained run, depending on whether its last evaluation is complete."""
-    recorded = [row for row in rows if "evaluation" in row]
-    if recorded and recorded[-1]["evaluation"] == "failed":
-        return "failed", f"in evaluation: {recorded[-1].get('reason', '')}"
-    complete = (
-        recorded[-1]["evaluation"] == "done" if recorded else run.rows.is_file()
-    )  # older runs record no evaluation
+def budget(run: Run) -> tuple[int, int]:
+    """Return the steps of a run and the tokens of a step. Raises RunFailed if config.yaml cannot be read."""
+    section = run.section("train")
+    known = {key: section[key] for key in ("tokens", "batch_tokens", "length") if key in section}
+    try:
+        training = TrainConfig(**known)
+        return training.steps, training.batch_tokens
+    except (TypeError, Misuse) as error:
+        raise RunFailed(f"{run.folder / 'config.yaml'} cannot be read: {error}") from error
+
+
+def measured(run: Run, evaluation: dict[str, Any] | None) -> tuple[str, str]:
+    """Return (state, why) of a trained run, depending on whether its last `evaluation` is complete."""
+    if evaluation is None:  # older runs record no evaluation
+        complete = run.rows.is_file()
+    elif evaluation["evaluation"] == "failed":
+        return "failed", f"in evaluation: {evaluation.get('reason', '')}"
+    else:
+        complete = evaluation["evaluation"] == "done"
     return ("done", "") if complete else ("interrupted", "trained, but its evaluation is incomplete")
 
 

@@ -92,10 +92,14 @@ def overrides(scheme: Scheme, hook: str, base: type[Scheme]) -> bool:
     return owner(type(scheme), hook) != owner(base, hook)
 
 
-@torch.compiler.assume_constant_result  # under torch.compile, two reads of one method are two objects
 def owner(kind: type[Scheme], hook: str) -> str:
     """Return the name of the class that defines the hook for `kind`."""
     return next(f"{c.__module__}.{c.__qualname__}" for c in kind.__mro__ if hook in vars(c))
+
+
+# torch.compiler.assume_constant_result, without its import of torch._dynamo: under torch.compile, two reads of one
+# method are two objects.
+vars(owner)["_dynamo_marked_constant"] = True
 
 
 def build_scheme(name: str, dims: Dims, **hyper: Any) -> Scheme:

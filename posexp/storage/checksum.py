@@ -31,7 +31,13 @@ def opened(values: Any) -> dict[str, Any]:
 
 def read_sealed(content: bytes) -> dict[str, Any]:
     """Parse and check the JSON object of an untrusted file or line. Raises ValueError."""
-    return untrusted.printable(opened(untrusted.parsed(content)))
+    values = untrusted.parsed(content)
+    above, mark, checksum = content.rpartition(f', "{KEY}": "'.encode())
+    if mark and isinstance(values, dict) and checksum == f'{zlib.crc32(above + b"}"):08x}"}}'.encode():
+        values.pop(KEY)  # as it was written, so it need not be serialised again
+    else:
+        values = opened(values)
+    return values if untrusted.is_plain(content) else untrusted.printable(values)
 
 
 def crc(values: dict[str, Any]) -> str:

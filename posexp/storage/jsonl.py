@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from posexp.storage import atomic, checksum, untrusted
 
 NAMED = 8  # damaged lines listed by number; further ones are counted
 MOST_COLUMNS = 100
+BLOCK = 1 << 13  # bytes
 MOST_LINES = 250_000  # a long study has ten thousand
 
 Columns = Mapping[str, Callable[[Any], bool]]  # the check of each column's values
@@ -75,6 +76,53 @@ def read_lines(
             "skipped"
         )
     return rows
+
+
+def last_rows(
+    path: Path, columns: Sequence[str], say: Callable[[str], None], known: Columns | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return the last valid row that has a value in a column, for each of `columns` that has one.
+
+    The file is read from its end, as far as it must be. Otherwise as `read_lines`, but a damaged line has no number.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    marks = {column: f'"{column}":'.encode() for column in columns}
+    damaged = 0
+    for line in lines_backwards(path) if path.is_file() else ():
+        if not any(mark in line for mark in marks.values()):
+            continue
+        try:
+            row = checksum.read_sealed(line)
+            if not fits(row, {}, known or {}):
+                raise ValueError
+        except ValueError:
+            damaged += 1
+            continue
+        for column in [column for column in marks if row.get(column) is not None]:
+            found[column] = row
+            del marks[column]
+        if not marks:
+            break
+    if damaged:
+        say(f"{path}: {damaged} lines cannot be read (damaged or cut off) and are skipped")
+    return found
+
+
+def lines_backwards(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file from the last to the first. Raises RunFailed unless it is a regular file."""
+    try:
+        file = untrusted.open_file(path)
+    except ValueError as error:
+        raise RunFailed(f"{path} cannot be read: {error}") from error
+    with file:
+        at = file.seek(0, os.SEEK_END)
+        rest = b""  # the end of a line whose beginning is in an earlier block
+        while at:
+            at, size = max(0, at - BLOCK), min(at, BLOCK)
+            file.seek(at)
+            rest, *lines = (file.read(size) + rest).split(b"\n")
+            yield from reversed(lines)
+        yield rest
 
 
 def fits(row: Any, needed: Columns, known: Columns) -> bool:

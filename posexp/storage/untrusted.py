@@ -8,7 +8,7 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MOST_BYTES = 256 << 20  # of a text file; real ones have a few MB
 DEEPEST = 32  # nesting; real files are six deep
@@ -17,16 +17,22 @@ MOST = 1 << 53  # of an integer, so that a float can represent it
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a regular file. Raises OSError; ValueError for a link, a pipe, a device or more than `most` bytes."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes, and at most {most:,} are read")
+        return file.read(size)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file. Raises OSError; ValueError for a link, a pipe or a device."""
     refuse_link(path)
     # O_NONBLOCK: opening a pipe would wait for a writer
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-    with open(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("it is not a regular file")
-        if about.st_size > most:
-            raise ValueError(f"it has {about.st_size:,} bytes, and at most {most:,} are read")
-        return file.read(about.st_size)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("it is not a regular file")
+    return open(handle, "rb")
 
 
 def refuse_link(path: Path) -> None:
@@ -59,6 +65,12 @@ def printable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [printable(inner, depth + 1) for inner in value]
     return value
+
+
+def is_plain(content: bytes) -> bool:
+    """Return whether `printable` would change nothing of what this JSON holds, and raise nothing."""
+    nested = content.count(b"{") + content.count(b"[") > DEEPEST
+    return content.isascii() and not nested and b"\\" not in content and b"\x7f" not in content
 
 
 def visible(text: str) -> str:

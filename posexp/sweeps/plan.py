@@ -3,6 +3,7 @@
 Hydra expands the command into cells, and its launcher starts those that the plan selects.
 """
 
+import json
 import os
 import shlex
 import subprocess
@@ -19,6 +20,8 @@ from posexp.config.commands import TrainCommand
 from posexp.config.compose import typed
 from posexp.config.explain import one_line
 from posexp.config.sections import Device
+from posexp.config.values import plain_value
+from posexp.data import Store
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.jobs.slurm import queue
 from posexp.output.console import say
@@ -64,16 +67,25 @@ def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
     from omegaconf.errors import OmegaConfBaseException
 
     from posexp.model.device import choose_device
-    from posexp.training.prepare import usable
+    from posexp.training.prepare import Training, check_model, check_text
 
     configs, bad = [], []
+    stores: dict[str, Store] = {}  # by data section
+    texts: set[str] = set()  # what check_text has accepted
     common = set(cells[0]).intersection(*cells) if len(cells) > 1 else set()
     for words in cells:
         try:
             config = compose(words)
             # a login node has no GPU
             device = torch.device("cuda") if elsewhere and config.device is not Device.cpu else None
-            usable(config, device or choose_device(config.device))
+            training = Training(config, device or choose_device(config.device))
+            check_model(config, training.device)
+            data = json.dumps(plain_value(config.data))
+            training.store = stores[data] = stores.get(data) or training.store
+            text = json.dumps([data, config.train.length, plain_value(config.eval)])
+            if text not in texts:
+                check_text(training)
+                texts.add(text)
         except (Misuse, HydraException, OmegaConfBaseException) as error:
             cell_ = " ".join(word for word in words if word not in common)
             bad.append(f"cell {cell_}: {one_line(error, 'train')}")

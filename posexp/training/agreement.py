@@ -6,58 +6,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posexp.config.commands import TrainCommand
 from posexp.evaluation.scoring import token_losses
 from posexp.model.device import autocast
 from posexp.output.console import say
-from posexp.runs.run import Run
-from posexp.storage import jsonl
 from posexp.training.loop import micro_batches
-from posexp.training.prepare import Parts
+from posexp.training.prepare import Training
 
 TOLERANCE = 0.1  # largest difference of the two losses, in nats
 COMPARED_TOKENS = 16_384  # of fresh training text, the same for both losses, so that there is no sampling noise
 
 
-def compare_losses(run: Run, config: TrainCommand, parts: Parts, compute_loss: Callable[..., Tensor]) -> None:
+def compare_losses(training: Training, compute_loss: Callable[..., Tensor]) -> None:
     """Score the same fresh training text with the loss of training and as evaluation does, and log both losses.
 
     A difference above TOLERANCE means that one of them is wrong (chuanyang-Zheng/DAPE, issue 2, is such a case).
     With dropout the check is skipped, because dropout changes the training loss.
     """
+    config, model, device = training.config, training.model, training.device
     if config.model.dropout:
         return
     count = config.train.batch_tokens // config.train.length
     steps = config.train.steps + np.arange(-(-COMPARED_TOKENS // config.train.batch_tokens))  # after the last step
-    total = torch.zeros((), device=parts.device)
-    torch.manual_seed(parts.ranks.seed(config.seed))
-    parts.model.train()
+    total = torch.zeros((), device=device)
+    torch.manual_seed(training.ranks.seed(config.seed))
+    model.train()
     for step in steps.tolist():
-        for x_BT, y_BT in micro_batches(config, parts, step):
-            with autocast(parts.precision, parts.device):
+        for x_BT, y_BT in micro_batches(training, step):
+            with autocast(training.precision, device):
                 total += compute_loss(x_BT, y_BT).detach() / config.train.accumulate
-    trained = parts.ranks.mean(total).item() / len(steps)
-    start_B = np.concatenate([parts.windows.starts(config.seed, step, count) for step in steps.tolist()])
+    trained = training.ranks.mean(total).item() / len(steps)
+    start_B = np.concatenate([training.windows.starts(config.seed, step, count) for step in steps.tolist()])
     window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
-    losses = token_losses(
-        parts.model, parts.windows.ids_N, window_B3, config.eval.batch_tokens, parts.device, parts.precision
-    )
+    ids_N = training.windows.ids_N
+    losses = token_losses(model, ids_N, window_B3, config.eval.batch_tokens, device, training.precision)
     evaluated = float(losses.mean())
-    agrees = abs(evaluated - trained) <= TOLERANCE
-    if not parts.ranks.first:
+    if not training.ranks.first:
         return
-    jsonl.append(
-        run.metrics,
-        {
-            "step": config.train.steps,
-            "check": "evaluation agrees with training",
-            "training_loss": trained if np.isfinite(trained) else None,
-            "evaluation_loss": evaluated if np.isfinite(evaluated) else None,
-            "agrees": agrees,
-        },
+    agrees = abs(evaluated - trained) <= TOLERANCE
+    training.run.record(
+        config.train.steps,
+        check="evaluation agrees with training",
+        training_loss=trained if np.isfinite(trained) else None,
+        evaluation_loss=evaluated if np.isfinite(evaluated) else None,
+        agrees=agrees,
     )
     if not agrees:
         say(
-            f"{run.name}: the same text has a loss of {evaluated:.3f} in evaluation but {trained:.3f} in training: "
-            "distrust this run"
+            f"{training.run.name}: the same text has a loss of {evaluated:.3f} in evaluation but {trained:.3f} in "
+            "training: distrust this run"
         )

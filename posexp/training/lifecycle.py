@@ -1,86 +1,84 @@
 """The work between two training steps: log rows, checkpoints, and the end on a signal or a bad loss."""
 
 import signal
-from contextlib import ExitStack, suppress
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from posexp.config.commands import TrainCommand
 from posexp.errors import Diverged, RunFailed, Stopped
 from posexp.jobs.signals import signals
 from posexp.model.device import Graphs, describe
 from posexp.runs import checkpoint
-from posexp.runs.run import Run
 from posexp.training.log import Log, NoLog
-from posexp.training.prepare import Parts
+from posexp.training.prepare import Training
 
 LOG_EVERY = 10  # steps per training row
 
 
-class Lifecycle:
-    """The log and signal handling of a run during training from `first_step` to the last step.
+@contextmanager
+def lifecycle(training: Training, optimizer: torch.optim.Optimizer, first_step: int) -> Iterator["Lifecycle"]:
+    """Log and handle signals from `first_step` to the last step. The end of the block marks the run as done."""
+    steps, size = training.config.train.steps, training.model.parameter_counts()["total"]
+    log = Log(training.run, training.config, first_step) if training.ranks.first else NoLog()
+    with log, signals() as received:
+        about = {"device": describe(training.device), "precision": training.precision.value}
+        log.status("running", first_step, **about, processes=training.ranks.place.size)
+        log.note(f"training from step {first_step} to {steps}, {size:,} parameters")
+        total = torch.zeros((), device=training.device)
+        yield Lifecycle(training, optimizer, log, received, total, Graphs(first_step))
+        training.model.scheme.progress(1.0)
+        log.status("done", steps)
 
-    Leaving the block without an error marks the run as done.
+
+@dataclass
+class Lifecycle:
+    """The work after each step.
+
+    received: the numbers of the signals so far. total: the sum of the losses of `counted` steps, in nats.
     """
 
-    def __init__(self, run: Run, config: TrainCommand, parts: Parts, optimizer: torch.optim.Optimizer, first_step: int):
-        self.run, self.config, self.parts, self.optimizer = run, config.train, parts, optimizer
-        self.log: Log | NoLog = Log(run, config, first_step) if parts.ranks.first else NoLog()
-        self.first_step, self.counted = first_step, 0
-        self.total = torch.zeros((), device=parts.device)  # sum of the losses since the last row, in nats
-        self.graphs = Graphs(first_step)
-
-    def __enter__(self) -> "Lifecycle":
-        with ExitStack() as stack:
-            stack.enter_context(self.log)
-            self.received = stack.enter_context(signals())
-            about = {"device": describe(self.parts.device), "precision": self.parts.precision.value}
-            self.log.status("running", self.first_step, **about, processes=self.parts.ranks.place.size)
-            size = self.parts.model.parameter_counts()["total"]
-            self.log.note(f"training from step {self.first_step} to {self.config.steps}, {size:,} parameters")
-            self.stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self.stack:
-            if error is not None:
-                raise error  # for `signals`, which treats a failure after a signal as a stop
-            if kind is None:
-                self.parts.model.scheme.progress(1.0)
-                self.log.status("done", self.config.steps)
+    training: Training
+    optimizer: torch.optim.Optimizer
+    log: Log | NoLog
+    received: list[int]
+    total: Tensor
+    graphs: Graphs
+    counted: int = 0
 
     def add(self, loss: Tensor) -> None:
         """Add the loss of a micro-batch, in nats per token."""
         self.total += loss.detach()
 
-    def after(self, done: int, norm: Tensor) -> None:
+    def step(self, done: int, norm: Tensor) -> None:
         """Write the log row and checkpoint due after `done` steps; `norm` is the gradient norm of the last step.
 
         Raises Diverged if loss or gradient is not finite, Stopped on a signal once the step is saved, RunFailed if the
         checkpoint cannot be written.
         """
         self.counted += 1
-        signum = self.parts.ranks.agreed(self.received)
-        save = done % self.config.checkpoint_every == 0 or done == self.config.steps or signum > 0
+        config, ranks = self.training.config.train, self.training.ranks
+        signum = ranks.agreed(self.received)
+        save = done % config.checkpoint_every == 0 or done == config.steps or signum > 0
         if done % LOG_EVERY == 0 or save:
             self.write_row(done, norm)
         if save:
             self.save(done)
-        if signum and done < self.config.steps:
+        if signum and done < config.steps:
             self.log.status("stopped", done, reason=signal.Signals(signum).name)
-            raise Stopped(f"{self.run.name}: stopped at step {done} and saved; the same command goes on", signum)
+            raise Stopped(
+                f"{self.training.run.name}: stopped at step {done} and saved; the same command goes on", signum
+            )
 
     def write_row(self, done: int, norm: Tensor) -> None:
-        norm, total = checkpoint.full(norm), self.parts.ranks.mean(self.total)
+        norm, total = checkpoint.full(norm), self.training.ranks.mean(self.total)
         mean = total.item() / self.counted
         if not torch.isfinite(total + norm):
             reason = f"the loss is no longer finite at step {done} (last mean {mean:g})"
             self.log.status("failed", done, reason=reason, diverged=True)
-            raise Diverged(f"{self.run.name}: {reason}; try a lower train.lr")
+            raise Diverged(f"{self.training.run.name}: {reason}; try a lower train.lr")
         self.log.train(done, mean, self.optimizer.param_groups[0]["lr"], norm.item())
         if again := self.graphs.made_again(done):
             self.log.note(again)
@@ -88,9 +86,9 @@ class Lifecycle:
         self.counted = 0
 
     def save(self, done: int) -> None:
-        folder = self.run.folder / "checkpoint"
+        folder = self.training.run.folder / "checkpoint"
         try:
-            checkpoint.save(folder, done, self.parts.model, self.optimizer, self.parts.ranks.first)
+            checkpoint.save(folder, done, self.training.model, self.optimizer, self.training.ranks.first)
         except RunFailed as error:
             with suppress(OSError):  # the disk may be full for the log too
                 self.log.status("failed", done, reason=str(error))

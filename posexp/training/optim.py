@@ -1,5 +1,6 @@
 """The optimizer and its schedule, the same for every scheme."""
 
+import inspect
 import math
 
 import torch
@@ -11,14 +12,22 @@ BETAS = (0.9, 0.95)  # the usual choice for language models since GPT-3; no expe
 FINAL_LR = 0.1  # share of the peak learning rate at the end of the cosine
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """PyTorch's AdamW without the wrappers that import torch._dynamo, which takes a second: it is never compiled."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     """Return AdamW that decays matrices but not vectors (norms, per-head scalars)."""
     weights = list(model.parameters())
     groups = [
         {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=BETAS, fused=True)
+    return AdamW(groups, lr=config.lr, betas=BETAS, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:

@@ -1,24 +1,20 @@
 """posexp train: short sequences, a budget in tokens, the same batches for every scheme. The loop is in loop.py."""
 
-import time
 from contextlib import ExitStack
 
-import torch
-
 from posexp.config.commands import EvalCommand, TrainCommand
+from posexp.config.sections import Strategy
 from posexp.evaluation.evaluate import evaluate_run
 from posexp.model.device import choose_device
 from posexp.output.console import say
 from posexp.runs import checkpoint
 from posexp.runs.run import Run
 from posexp.runs.status import evaluation, preparing
-from posexp.storage import jsonl
 from posexp.training import distributed, processes
 from posexp.training.agreement import compare_losses
-from posexp.training.distributed import Ranks
 from posexp.training.loop import fit
 from posexp.training.outcome import RankFailed
-from posexp.training.prepare import prepare
+from posexp.training.prepare import Training, prepare
 
 
 def train(config: TrainCommand) -> Run:
@@ -36,27 +32,33 @@ def train(config: TrainCommand) -> Run:
         device = choose_device(config.device)
     with ExitStack() as held:
         with distributed.joined(config, device) as ranks:
-            device = ranks.device(device)
-            train_jointly(run, config, ranks, device, held)
+            training = Training(config, ranks.device(device), ranks)
+            train_jointly(training, held)
         if ranks.first:  # the others are free to end: however long this takes, nobody waits
             with evaluation(run, config):  # whoever trains has run the scheme's code already
-                evaluate_run(run, EvalCommand(eval=dict(vars(config.eval)), wandb=config.wandb, trust=True), device)
+                evaluate_run(training, EvalCommand(eval=dict(vars(config.eval)), wandb=config.wandb, trust=True))
     return run
 
 
-def train_jointly(run: Run, config: TrainCommand, ranks: Ranks, device: torch.device, held: ExitStack) -> None:
+def train_jointly(training: Training, held: ExitStack) -> None:
     """What the processes of a run do together. Its names end with it: what is spread over them must be gone before they
     part (distributed.part)."""
+    run, config, ranks = training.run, training.config, training.ranks
     with ranks.in_turn():  # the first checks and writes
-        parts = prepare(run, config, ranks, device, held)
+        prepare(training, held)
     saved = checkpoint.restore(run.folder / "checkpoint", say)
     step = ranks.same_step(saved["step"] if saved else 0)
     if step < config.train.steps:
-        compare_losses(run, config, parts, fit(run, config, parts, saved))
-    elif ranks.first:
-        say(f"{run.name}: already trained, {step} steps")
-        if run.status()["status"] != "done":  # killed between its last checkpoint and this line
-            jsonl.append(run.metrics, {"step": step, "status": "done", "time": round(time.time(), 3)})
+        compare_losses(training, fit(training, saved))
+        if ranks.place.size > 1 and config.trainer.strategy is Strategy.fsdp:
+            del training.model  # a shard, which evaluation replaces by the model of the checkpoint
+    elif saved:
+        checkpoint.apply(saved["tensors"], training.model)
+        training.model.scheme.progress(1.0)
+        if ranks.first:
+            say(f"{run.name}: already trained, {step} steps")
+            if run.status()["status"] != "done":  # killed between its last checkpoint and this line
+                run.record(step, status="done")
 
 
 def train_below(run: Run, config: TrainCommand) -> None:
@@ -65,6 +67,5 @@ def train_below(run: Run, config: TrainCommand) -> None:
         processes.spawn(train, config)
     except RankFailed as error:
         if run.metrics.is_file() and not run.locked():
-            row = {"step": run.status().get("step", 0), "status": "failed", "time": round(time.time(), 3)}
-            jsonl.append(run.metrics, row | {"reason": str(error)})
+            run.record(run.status().get("step", 0), status="failed", reason=str(error))
         raise

@@ -246,12 +246,29 @@ def test_damaged_rows_are_named_and_measured_again(finished):
     assert sorted(row["nll"] for row in fresh) == pytest.approx(sorted(row["nll"] for row in lost), abs=1e-6)
 
 
+def test_verify_names_every_changed_file_once(finished):
+    assert "2 runs and 1 token stores: all checksums are right" in here("runs", "--verify", cwd=finished).err
+    (ids,) = finished.glob("cache/tokens/*/train.bin")
+    weights = sorted(run_of(finished).glob("checkpoint/*.safetensors"))[-1]
+    for path in (ids, weights):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    answer = here("runs", "--verify", cwd=finished)
+    assert answer.refusal(1) == "posexp: error: 2 problems in 2 runs (see above)"
+    assert f"token store cache/tokens/{ids.parent.name}: train.bin has been changed" in answer.err
+    assert f"{weights.name} has been changed: its sha256 differs" in answer.err and len(answer.err.splitlines()) == 3
+
+
 def test_damaged_metrics_are_named(finished):
     run = run_of(finished)
     whole = (run / "metrics.jsonl").read_text().splitlines()
-    (run / "metrics.jsonl").write_text("\n".join(["{torn", *whole]) + "\n")
+    (run / "metrics.jsonl").write_text("\n".join([*whole, '{"step": 8, "status": "torn']) + "\n")
     answer = here("runs", cwd=finished)
-    assert answer.code == 0 and f"{run.name}/metrics.jsonl: line 1 cannot be read" in answer.err
+    assert answer.code == 0 and f"{run.name}/metrics.jsonl: 1 lines cannot be read" in answer.err
+    answer = here("runs", "--verify", cwd=finished)
+    assert f"{run.name}/metrics.jsonl: line {len(whole) + 1} cannot be read" in answer.err
+    assert answer.refusal(1) == "posexp: error: 1 problems in 2 runs (see above)"
     assert here(*EVAL, cwd=finished).code == 0
 
 

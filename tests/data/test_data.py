@@ -430,7 +430,16 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+@pytest.mark.parametrize("name", ["train.bin", "tokenizer.json"])
+def test_a_changed_byte_is_found_when_all_is_read(tmp_path, name):
+    setting = config(tmp_path, write(tmp_path / "a", texts(5)))
+    store = load_store(setting, quietly)
+    assert list(store.damage()) == []
+    flip(store.folder / name)
+    assert [line.split(":")[0] for line in load_store(setting, pytest.fail).damage()] == [f"{name} has been changed"]
+
+
+@pytest.mark.parametrize("harm", [truncate, Path.unlink])
 @pytest.mark.parametrize("name", ["train.bin", "valid.documents.npy", "tokenizer.json", "store.json"])
 def test_a_damaged_store_is_named_and_built_again(tmp_path, harm, name):
     setting = config(tmp_path, write(tmp_path / "a", texts(5)))

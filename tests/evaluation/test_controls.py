@@ -11,7 +11,7 @@ from support.rows import path_of_losses, stored_losses
 
 from posexp.config.sections import DataConfig, Source, Split
 from posexp.data.load import load_store
-from posexp.runs.load import restore
+from posexp.runs.experiment import Experiment
 from posexp.runs.run import Run
 
 MEASURE = ("--lengths", "8,64", "eval.protocols=[same_targets]", "wandb.mode=disabled", "cache=cache")
@@ -48,7 +48,7 @@ def test_the_shuffled_control_reads_far_text_in_another_order(finished: Path, mo
     kept = stored_losses(run.folder, the(rows, control="shuffled"))
     plain = stored_losses(run.folder, the(rows, control=""))
     assert kept is not None and plain is not None and (kept.target == plain.target).all()
-    restored = restore(run, None, False, torch.device("cpu"))
+    restored = Experiment(run, torch.device("cpu"))
     ids = restored.store.split(Split.valid).ids
     first, stop = int(kept.target[0]), int(kept.target[0]) + 4  # a window of 64 tokens scores four
     start = stop - 1 - 64
@@ -76,7 +76,7 @@ def test_shuffled_inputs_of_several_lengths_that_start_at_one_token_are_read_apa
     shared = np.flatnonzero(np.isin(start_N, long_N))[::2]  # the first of each block
     assert len(shared) > 50
     monkeypatch.chdir(finished)
-    restored = restore(run, None, False, torch.device("cpu"))
+    restored = Experiment(run, torch.device("cpu"))
     ids = restored.store.split(Split.valid).ids
     for index in shared[:: len(shared) // 20]:
         start, far = int(start_N[index]), 32 - 16

@@ -47,8 +47,8 @@ from posexp.report.metric import PPL
 from posexp.report.page import RunCard, page
 from posexp.report.table import print_tables, report_latex, report_markdown
 from posexp.runs import checkpoint
+from posexp.runs.experiment import Experiment
 from posexp.runs.labels import curve_labels
-from posexp.runs.load import check_targets, restore_model
 from posexp.runs.run import Run
 from posexp.training import optim
 
@@ -107,7 +107,10 @@ class World:
 
     @functools.cached_property
     def model(self) -> torch.nn.Module:
-        return restore_model(self.run)[1]
+        return self.open_model()
+
+    def open_model(self) -> torch.nn.Module:
+        return Experiment(self.run, torch.device("cpu")).model
 
     @functools.cached_property
     def labels(self) -> dict[str, str]:
@@ -126,9 +129,7 @@ class World:
 def use_config(world: World, draw: random.Random) -> None:
     if draw.random() < 0.2:
         lines_of([cell_or_damaged(world.run, None)], None)
-    config = world.run.config()
-    check_targets(config, trust=False)
-    restore_model(world.run)
+    world.open_model()
 
 
 def measured(world: World) -> list[Table]:
@@ -215,7 +216,7 @@ def use_checkpoint(world: World, draw: random.Random) -> None:
             for weight in world.model.parameters():
                 weight.grad = torch.zeros_like(weight)
             optimizer.step()
-            restore_model(world.run)
+            world.open_model()
 
 
 def use_store(world: World, draw: random.Random) -> None:

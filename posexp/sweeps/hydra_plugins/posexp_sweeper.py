@@ -4,15 +4,26 @@ Hydra loads plugins from the namespace package `hydra_plugins`, which has no __i
 the name. posexp/cli/main.py puts the parent folder on the path.
 """
 
+import copy
+import re
 import sys
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
+
+
+@cache
+def is_group(loader: ConfigLoader, key: str) -> bool:
+    return bool(loader.get_group_options(key))
 
 
 class CellSweeper(BasicSweeper):
@@ -22,6 +33,7 @@ class CellSweeper(BasicSweeper):
         super().__init__(max_batch_size, params)
         self.detach = detach
         self.run_of: dict[tuple[str, ...], Any] = {}
+        self.composed: dict[tuple[str, ...], tuple[Any, Any]] = {}  # by the overrides that are not plain values
 
     @property
     def on_slurm(self) -> bool:
@@ -48,17 +60,27 @@ class CellSweeper(BasicSweeper):
         return settle("train", super()._parse_config())
 
     def compose(self, words: list[str]) -> Any:
+        """Return the configuration of a cell. Cells that differ in plain values only are composed by Hydra once."""
         from posexp.sweeps.plan import typed_cell
 
-        whole, before = (
-            self.hydra_context.config_loader.load_sweep_config(self.config, words),
-            HydraConfig.instance().cfg,
-        )
+        loader, before = self.hydra_context.config_loader, HydraConfig.instance().cfg
+        plain = [
+            word
+            for word in words
+            if re.match(r"[a-z_]+(\.\w+)*=", word) and not is_group(loader, word.partition("=")[0])
+        ]
+        others = tuple(word for word in words if word not in plain)
         try:
-            HydraConfig.instance().set_config(whole)
-            with open_dict(whole):
-                del whole["hydra"]
-            return typed_cell(whole)
+            if others not in self.composed:
+                whole = loader.load_sweep_config(self.config, list(others))
+                HydraConfig.instance().set_config(whole)
+                with open_dict(whole):
+                    del whole["hydra"]
+                self.composed[others] = whole, HydraConfig.instance().cfg
+            config, HydraConfig.instance().cfg = self.composed[others]
+            config = copy.deepcopy(config)
+            ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(plain), config)
+            return typed_cell(config)
         finally:
             HydraConfig.instance().cfg = before
 
