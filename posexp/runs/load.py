@@ -37,22 +37,22 @@ def restore(run: Run, cache: str | None, trust: bool, device: torch.device) -> R
     """
     trained = run.config()
     check_targets(trained, trust)
-    store = own_store(run, trained, cache, trust)
+    store = own_store(run, trained, cache)
     _, model, weights = restore_model(run)
     return Restored(trained, store, model.to(device), weights)
 
 
-def own_store(run: Run, trained: TrainCommand, cache: str | None, trust: bool = False) -> Store:
+def own_store(run: Run, trained: TrainCommand, cache: str | None) -> Store:
     """Load the token store that the run was trained on by its key, since the text may have changed or moved.
 
     The store is looked up in `cache`, else in the run's cache folder if that exists, else in the default cache, so that
-    a run from another machine creates no folder. Raises Misuse if the store is missing and cannot be built (without
-    `trust` only within posexp/data/bounds.py), RunFailed if its tokens are not those of the run.
+    a run from another machine creates no folder. Raises Misuse if the store is missing and the local text does not have
+    its hash, RunFailed if its tokens are not those of the run.
     """
     theirs = (Path(trained.data.cache).expanduser() / "tokens").is_dir()
     place = cache or (trained.data.cache if theirs else DataConfig().cache)
     name = run.provenance().get("store")
-    store = load_store(replace(trained.data, cache=place, store=name if isinstance(name, str) else None), say, trust)
+    store = load_store(replace(trained.data, cache=place, store=str(name)), say)
     run.check_store(store)
     return store
 
