@@ -60,7 +60,9 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
         else:
             pieces = tokenizer.ids_of(built, documents)
         splits[split.value] = write_split(folder, split.value, marked(pieces, marks), dtype)
-        counts = (f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items())
+        counts = (
+            f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items() if count
+        )
         say(f"{split.value if len(source.splits) > 1 else 'all'}: {', '.join(counts)}")
     files = {
         path.name: {"size": path.stat().st_size, "sha256": atomic.sha256(path)} for path in sorted(folder.iterdir())

@@ -29,7 +29,7 @@ from posexp.config.digest import digest, identity
 from posexp.config.sections import Split, TrainConfig
 from posexp.config.values import flat, plain_value
 from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.storage import atomic, checksum, jsonl, locks, untrusted
+from posexp.storage import atomic, jsonl, locks, untrusted
 from posexp.storage.names import is_name
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ class Run:
         remedy = "remove it and repeat the run's train command to have it written again"
         try:
             content = untrusted.read_bytes(path, MAX_CONFIG_BYTES)
-            checksum.check_text(content.decode())
             stored = stored_yaml.yaml_of(content)
             if "device" not in stored:  # the last key of the file
                 raise ValueError("it is cut off")
@@ -130,7 +129,7 @@ class Run:
                     "choose another group or label"
                 )
             return
-        text = checksum.seal_text(OmegaConf.to_yaml(OmegaConf.create(plain_value(config))))
+        text = OmegaConf.to_yaml(OmegaConf.create(plain_value(config)))
         try:
             stored_yaml.yaml_of(text.encode())
         except ValueError as error:
@@ -265,7 +264,7 @@ def cannot_write(folder: Path, error: OSError) -> PosexpError:
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
     """Load the JSON object of a file. Raises RunFailed with the remedy if the file is damaged or missing."""
     try:
-        about = checksum.read_sealed(untrusted.read_bytes(path))
+        about = untrusted.object_of(untrusted.read_bytes(path))
     except (OSError, ValueError) as error:
         raise RunFailed(f"{path} cannot be read ({error}): {remedy}") from error
     return about

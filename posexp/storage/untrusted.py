@@ -8,7 +8,7 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MOST_BYTES = 256 << 20  # of a text file; real ones have a few MB
 DEEPEST = 32  # nesting; real files are six deep
@@ -17,16 +17,25 @@ MOST = 1 << 53  # of an integer, so that a float can represent it
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a regular file. Raises OSError; ValueError for a link, a pipe, a device or more than `most` bytes."""
+    with open_file(path, most) as file:
+        return file.read()
+
+
+def open_file(path: Path, most: int) -> BinaryIO:
+    """Open a regular file for reading. Raises as `read_bytes` does."""
     refuse_link(path)
     # O_NONBLOCK: opening a pipe would wait for a writer
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-    with open(handle, "rb") as file:
-        about = os.fstat(handle)
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")  # noqa: SIM115 - the caller closes it
+    about = os.fstat(file.fileno())
+    try:
         if not stat.S_ISREG(about.st_mode):
             raise ValueError("it is not a regular file")
         if about.st_size > most:
             raise ValueError(f"it has {about.st_size:,} bytes, and at most {most:,} are read")
-        return file.read(about.st_size)
+    except ValueError:
+        file.close()
+        raise
+    return file
 
 
 def refuse_link(path: Path) -> None:
@@ -38,6 +47,18 @@ def refuse_link(path: Path) -> None:
 def json_of(content: bytes) -> Any:
     """Parse JSON and escape its text. Raises ValueError as `parsed` does, and beyond DEEPEST levels."""
     return printable(parsed(content))
+
+
+def object_of(content: bytes) -> dict[str, Any]:
+    """Parse a JSON object and escape its text, without the checksum that older versions of posexp added.
+
+    Raises ValueError as `json_of` does, and for other values.
+    """
+    values = json_of(content)
+    if not isinstance(values, dict):
+        raise ValueError("it is not an object")
+    values.pop("crc32", None)
+    return values
 
 
 def parsed(content: bytes) -> Any:
