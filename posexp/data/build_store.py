@@ -88,11 +88,12 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
 
 def marked(pieces: Iterator[Piece], marks: dict[str, int]) -> Iterator[Piece]:
     """Put the token `bos` of `marks` before each document, and `eos` after it, as far as `marks` has them."""
+    marks_1 = {key: np.array([mark]) for key, mark in marks.items()}
     begins = True
     for ids_N, ends, size in pieces:
-        before = [marks["bos"]] if begins and "bos" in marks else []
-        after = [marks["eos"]] if ends and "eos" in marks else []
-        yield np.concatenate([before, ids_N, after]) if marks else ids_N, ends, size
+        before = [marks_1["bos"]] if begins and "bos" in marks else []
+        after = [marks_1["eos"]] if ends and "eos" in marks else []
+        yield np.concatenate([*before, ids_N, *after]) if marks else ids_N, ends, size
         begins = ends
 
 

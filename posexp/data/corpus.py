@@ -17,6 +17,15 @@ LINE = re.compile(r"[^\n]*\n|[^\n]+")
 # More for the standard library, so that at least 20 validation documents have targets beyond 8,192 tokens.
 STDLIB_HELD_OUT = {Split.valid: 4, Split.test: 1}
 
+# The sources that have an option; the others refuse it.
+BELONGS = {
+    **dict.fromkeys(("paths", "valid", "test"), ("files", "tokens")),
+    "dataset": ("hub",),
+    "task": ("task",),
+    "document_start": ("stdlib", "files", "hub", "task"),
+    "document_end": ("tokens",),
+}
+
 Streams = Iterable[Iterable[str]]  # successive texts; a document may go on in the next text of its stream
 
 
@@ -33,23 +42,7 @@ def corpus_content(config: DataConfig) -> list[Any]:
 
     Reads the raw bytes once, except for the hub. Raises Misuse for missing files.
     """
-    check_pattern(config.document_start)
-    if config.source not in {Source.files, Source.tokens} and (config.paths or config.valid or config.test):
-        raise Misuse(
-            f"data.paths, data.valid and data.test belong to data=files or tokens, not to data={config.source.value}"
-        )
-    if config.source is not Source.hub and config.dataset:
-        raise Misuse(f"data.dataset belongs to data=hub, not to data={config.source.value}")
-    if config.source is not Source.task and config.task:
-        raise Misuse(f"data.task belongs to data={config.task}, not to data={config.source.value}")
-    if config.source is not Source.tokens and config.document_end is not None:
-        raise Misuse(f"data.document_end belongs to data=tokens, not to data={config.source.value}")
-    if config.source is Source.tokens and config.document_start:
-        raise Misuse("data.document_start belongs to text, and data=tokens has none: set data.document_end")
-    if config.source is Source.tokens and config.tokenizer == "bpe":
-        raise Misuse("data=tokens has no text to learn a bpe from: data.tokenizer is none, or the tokenizer of the ids")
-    if config.source is not Source.tokens and config.tokenizer == "none":
-        raise Misuse(f"data.tokenizer=none belongs to data=tokens, not to data={config.source.value}")
+    check_options(config)
     if config.source is Source.task:
         return ["task", *tasks.task_content(config), config.document_start]
     if config.source is Source.stdlib:
@@ -59,6 +52,23 @@ def corpus_content(config: DataConfig) -> list[Any]:
     if config.source is Source.tokens:
         return ["tokens", *token_files.token_content(config), config.document_end]
     return ["hub", *hub.hub_content(config), config.field, config.document_start]
+
+
+def check_options(config: DataConfig) -> None:
+    """Raise Misuse for an option that the source of the text does not have, or an invalid regular expression."""
+    source = config.source.value
+    for name, sources in BELONGS.items():
+        if getattr(config, name) not in (None, "") and source not in sources:
+            here = config.task if name == "task" else " or ".join(sources)
+            raise Misuse(f"data.{name} belongs to data={here}, not to data={source}")
+    if config.tokenizer == "none" and config.source is not Source.tokens:
+        raise Misuse(f"data.tokenizer=none belongs to data=tokens, not to data={source}")
+    if config.tokenizer == "bpe" and config.source is Source.tokens:
+        raise Misuse("data=tokens has no text to learn a bpe from: data.tokenizer is none, or the tokenizer of the ids")
+    try:
+        re.compile(config.document_start)
+    except re.error as error:
+        raise Misuse(f"data.document_start={config.document_start!r} is not a regular expression: {error}") from error
 
 
 def read_corpus(config: DataConfig, cache: Path, vocab_size: int | None) -> Corpus:
@@ -112,13 +122,6 @@ def described(found: dict[Split, list[Path]]) -> str:
     if len(lines) == 1:
         return lines[Split.train]
     return ", ".join(f"{split.value}: {line}" for split, line in lines.items())
-
-
-def check_pattern(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise Misuse(f"data.document_start={pattern!r} is not a regular expression: {error}") from error
 
 
 def divided(streams: Streams, pattern: str) -> Iterator[str]:

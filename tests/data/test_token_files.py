@@ -170,7 +170,10 @@ def test_a_negative_id_is_refused(tmp_path):
         ({"paths": "HERE/odd.bin"}, "odd.bin has 3 bytes, which are no whole number of uint16 token ids"),
         ({"vocab_size": 5}, "a.bin holds the token id 7, and the vocabulary has 5 tokens: set data.vocab_size"),
         ({"tokenizer": "bpe"}, "data=tokens has no text to learn a bpe from: data.tokenizer is none, or"),
-        ({"document_start": "x"}, "data.document_start belongs to text, and data=tokens has none"),
+        (
+            {"document_start": "x"},
+            "data.document_start belongs to data=stdlib or files or hub or task, not to data=tokens",
+        ),
         ({"paths": "HERE/in"}, "holds no file with a known suffix"),
     ],
 )
