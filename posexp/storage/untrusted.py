@@ -46,7 +46,10 @@ def refuse_link(path: Path) -> None:
 
 def json_of(content: bytes) -> Any:
     """Parse JSON and escape its text. Raises ValueError as `parsed` does, and beyond DEEPEST levels."""
-    return printable(parsed(content))
+    value, text = parsed(content), content.decode().strip()
+    if text.isprintable() and "\\" not in text and text.count("{") + text.count("[") <= DEEPEST:
+        return value  # nothing to escape, as in most rows
+    return printable(value)
 
 
 def object_of(content: bytes) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def object_of(content: bytes) -> dict[str, Any]:
 def parsed(content: bytes) -> Any:
     """Parse JSON without escaping its text. Raises ValueError for invalid JSON and numbers out of range."""
     try:
-        return json.loads(content.decode(), parse_constant=no_number, parse_float=finite, parse_int=whole_number)
+        return DECODER.decode(content.decode())
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -105,6 +108,8 @@ def whole_number(text: str) -> int:
         raise ValueError("a whole number is too large")
     return int(text)
 
+
+DECODER = json.JSONDecoder(parse_constant=no_number, parse_float=finite, parse_int=whole_number)
 
 # Checks of the fields of files.
 
