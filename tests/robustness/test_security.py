@@ -657,16 +657,16 @@ def test_text_of_json_can_be_printed():
 def test_rows_without_end_are_no_hang(alone, name):
     path = run_of(alone) / name
     with path.open("wb") as file:
-        file.write(b"{}\n" * 1_000_000)
+        file.write(b"{}\n" * 20_000)
     for answer in all_commands(alone, READERS[:4]):
         assert len(answer.err) < 4000
     with path.open("wb") as file:
         file.truncate(8 << 30)  # without taking room
     with pytest.raises(RunFailed, match="has 8,589,934,592 bytes"):
         jsonl.read_lines(path, say)
-    path.write_bytes(b"{torn\n" * 200_000)
+    path.write_bytes(b"{torn\n" * 20_000)
     answer = here("runs", cwd=alone)
-    assert "line 1, 2, 3, 4, 5, 6, 7, 8 and 199,992 more cannot be read" in answer.err or name == "metrics.jsonl"
+    assert "line 1, 2, 3, 4, 5, 6, 7, 8 and 19,992 more cannot be read" in answer.err or name == "metrics.jsonl"
     path.write_bytes(b"[" * (30 << 20))
     assert here("runs", cwd=alone).code == 0
 
