@@ -354,6 +354,24 @@ def test_the_key_knows_content_and_vocabulary_but_not_place_and_time(tmp_path):
     assert key != key_of(config(tmp_path, there, tokenizer="bpe", vocab_size=300))
 
 
+def test_keys_and_tokens_of_a_corpus_are_fixed_for_ever(tmp_path):
+    """Stored runs name them."""
+    folder, rows = write(tmp_path / "a", texts()), tmp_path / "rows.jsonl"
+    rows.write_bytes(jsonl(texts(), "body"))
+    asked = {"tokenizer": "bpe", "vocab_size": 300, "field": "body"}
+    for setting, key, tokens in (
+        (config(tmp_path, rows, **asked), "d3a66825322fda10", "b5861eb79e166cdd"),
+        (config(tmp_path, folder, **asked | {"field": "text"}), "6b6ff27895b7339a", "b5861eb79e166cdd"),
+        (
+            config(tmp_path, [str(folder), str(rows)], **asked, document_start="^1"),
+            "f461b96661352c50",
+            "7f57c91aade0dc4e",
+        ),
+    ):
+        store = load_store(setting, quietly)
+        assert (store.key, store.split(Split.train).sha256[:16]) == (key, tokens)
+
+
 def test_a_store_named_by_its_key_needs_no_text(tmp_path):
     folder = write(tmp_path / "a", texts(5))
     built = load_store(config(tmp_path, folder), quietly)
