@@ -14,7 +14,7 @@ from posexp.errors import Misuse
 
 # Options with named values: each value is stored as its name.
 Mlp = Enum("Mlp", {"swiglu": "swiglu", "gelu": "gelu"})
-Source = Enum("Source", {"stdlib": "stdlib", "files": "files", "hub": "hub", "task": "task"})
+Source = Enum("Source", {"stdlib": "stdlib", "files": "files", "hub": "hub", "task": "task", "tokens": "tokens"})
 Split = Enum("Split", {"train": "train", "valid": "valid", "test": "test"})
 Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda"})
 Precision = Enum("Precision", {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16"})
@@ -44,7 +44,7 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    source: Source = knob(Source.stdlib, "stdlib, files, hub or task")
+    source: Source = knob(Source.stdlib, "stdlib, files, hub, task or tokens")
     paths: Any = knob(
         None,
         "files: path, glob or folder (or a list) of the training documents, or of all documents to split",
@@ -54,14 +54,20 @@ class DataConfig:
     test: Any = knob(None, "files: the same for the test split", text=True)
     field: str = knob("text", "name of the text field in rows of jsonl, json, csv, tsv, parquet, arrow and hub")
     document_start: str = knob("", "regular expression of the lines that begin a new document")
+    document_end: int | None = knob(
+        None, "tokens: id that ends each document of a .bin without .idx; null: one document per file", least=0
+    )
     dataset: str = knob("", "hub: repository id of the dataset")
     subset: str = knob("", "hub: name of the dataset's configuration")
     revision: str = knob("main", "hub: branch, tag or commit")
     task: str = knob("", "task: copy, reverse, addition, induction or passkey")
     task_size: int = knob(8, "task: largest size of an example in training", least=1, most=1 << 20)
     task_examples: int = knob(50_000, "task: number of training examples", least=1, most=1 << 30)
-    tokenizer: str = knob("bpe", "bpe (learned on the training split), bytes, or the path of a tokenizer.json")
-    vocab_size: int = knob(2048, "vocabulary size of the learned bpe", least=257, most=1 << 24)
+    tokenizer: str = knob(
+        "bpe",
+        "bpe (learned on the training split), bytes, or a tokenizer.json or its folder; tokens: none, or their own",
+    )
+    vocab_size: int = knob(2048, "vocabulary size of the learned bpe, or of tokens without tokenizer", most=1 << 24)
     hold_out: bool = knob(True, "hold out validation and test documents from training if the corpus has none")
     cross_documents: bool = knob(False, "let training sequences cross document boundaries")
     cache: str = knob("~/.cache/posexp", "folder of the token stores", identity=False)
@@ -71,6 +77,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_least(self, "data")
+        least = 257 if self.tokenizer == "bpe" else 1
+        if self.vocab_size < least:
+            raise Misuse(f"data.vocab_size={self.vocab_size} must be at least {least}")
         if self.store is not None and not re.fullmatch("[0-9a-f]{16}", self.store):
             raise Misuse(f"data.store must be 16 hex digits, got {self.store!r}")
 

@@ -5,20 +5,18 @@ import os
 import platform
 import shutil
 import tempfile
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from posexp.config.sections import DataConfig, Split
 from posexp.data import corpus, tokenizer
 from posexp.data.store import FORMAT, Say, choices, meta_digest
+from posexp.data.tokenizer import Piece
 from posexp.errors import Misuse
 from posexp.storage import atomic, untrusted
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 def build_store(config: DataConfig, folder: Path, say: Say) -> None:
@@ -30,8 +28,7 @@ def build_store(config: DataConfig, folder: Path, say: Say) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))
     try:
-        write_store(config, aside / "store", aside / "datasets", say)
-        shutil.rmtree(aside / "datasets", ignore_errors=True)  # large
+        write_store(config, aside / "store", aside / "text", say)
         if folder.exists():
             os.rename(folder, aside / "damaged")
         os.rename(aside / "store", folder)
@@ -41,26 +38,31 @@ def build_store(config: DataConfig, folder: Path, say: Say) -> None:
 
 
 def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
-    """Write all files of a store into the new `folder`; `datasets` writes its temporary files to `cache`."""
+    """Write all files of a store into the new `folder`, and the text of the corpus to the new folder `cache`."""
     folder.mkdir()
-    source = corpus.read_corpus(config, cache)
+    built = None if config.tokenizer == "bpe" else tokenizer.make(config.tokenizer, config.vocab_size, ())
+    source = corpus.read_corpus(config, cache, tokenizer.vocabulary_size(built) if built else None)
     for note in source.notes:
         say(note)
-    train = source.splits[Split.train]
     say(f"building the token store of {source.description}")
-    built = tokenizer.make(config.tokenizer, config.vocab_size, corpus.texts(train))
+    built = built or tokenizer.learn_bpe(source.splits[Split.train].texts(), config.vocab_size)
     size = tokenizer.vocabulary_size(built)
     if config.tokenizer == "bpe" and size < config.vocab_size:
         source.notes.append(f"the training split gives only {size} of the {config.vocab_size} entries of the bpe")
         say(source.notes[-1])
     atomic.write_file(folder / "tokenizer.json", built.to_str(pretty=True).encode())
     dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
+    marks = tokenizer.mark_ids(config.tokenizer, built)
     splits = {}
-    for split, rows in source.splits.items():
-        splits[split.value] = write_split(
-            folder, split.value, corpus.texts(rows), built, dtype, config.tokenizer in {"bpe", "bytes"}
+    for split, documents in source.splits.items():
+        if documents.is_text:
+            pieces = tokenizer.encode(built, documents.texts(), config.tokenizer in tokenizer.OWN, dtype)
+        else:
+            pieces = tokenizer.ids_of(built, documents)
+        splits[split.value] = write_split(folder, split.value, marked(pieces, marks), dtype)
+        counts = (
+            f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items() if count
         )
-        counts = (f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items())
         say(f"{split.value if len(source.splits) > 1 else 'all'}: {', '.join(counts)}")
     files = {
         path.name: {"size": path.stat().st_size, "sha256": atomic.sha256(path)} for path in sorted(folder.iterdir())
@@ -73,24 +75,34 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
         "python": platform.python_version(),
         "dtype": dtype.name,
         "vocab_size": size,
-        "tokenizer": config.tokenizer if config.tokenizer in {"bpe", "bytes"} else "file",
+        "tokenizer": config.tokenizer if config.tokenizer in tokenizer.OWN else "file",
         "splits": splits,
         "files": files,
         **({"task": source.task} if source.task else {}),
+        **({"marks": sorted(marks.values())} if marks else {}),
     }
     meta = untrusted.printable(meta)  # as `read_meta` loads it
     atomic.write_file(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
     atomic.sync(folder)
 
 
-def write_split(
-    folder: Path, name: str, texts: Iterator[str], built: "Tokenizer", dtype: np.dtype, divisible: bool
-) -> dict[str, int]:
+def marked(pieces: Iterator[Piece], marks: dict[str, int]) -> Iterator[Piece]:
+    """Put the token `bos` of `marks` before each document, and `eos` after it, as far as `marks` has them."""
+    marks_1 = {key: np.array([mark]) for key, mark in marks.items()}
+    begins = True
+    for ids_N, ends, size in pieces:
+        before = [marks_1["bos"]] if begins and "bos" in marks else []
+        after = [marks_1["eos"]] if ends and "eos" in marks else []
+        yield np.concatenate([*before, ids_N, *after]) if marks else ids_N, ends, size
+        begins = ends
+
+
+def write_split(folder: Path, name: str, pieces: Iterator[Piece], dtype: np.dtype) -> dict[str, int]:
     """Write <name>.bin and <name>.documents.npy; return the numbers of documents, tokens and bytes."""
-    starts, total, size = [0], 0, 0
+    starts, total, size = array("q", [0]), 0, 0
     with open(folder / f"{name}.bin", "wb") as file:
-        for ids_N, ends, length in tokenizer.encode(built, texts, divisible):
-            file.write(ids_N.astype(dtype).tobytes())
+        for ids_N, ends, length in pieces:
+            file.write(ids_N.astype(dtype, copy=False).data)
             total += len(ids_N)
             size += length
             if ends and total > starts[-1]:  # an external tokenizer may give no tokens for a document

@@ -2,13 +2,12 @@
 
 import glob
 import json
-import tempfile
-from itertools import groupby
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from posexp.config.sections import DataConfig, Split
-from posexp.data.readers import BINARY, PACKED, complaint, opened, texts, write
+from posexp.data.readers import BINARY, PACKED, complaint, opened, texts
 from posexp.errors import Misuse
 from posexp.storage import atomic
 
@@ -33,34 +32,38 @@ def named(config: DataConfig) -> dict[Split, tuple[str, Any]]:
     return {split: (key, value) for split, key in settings.items() if (value := getattr(config, key))}
 
 
-def expand(key: str, value: Any) -> list[Path]:
-    """Return the files that a path, glob, folder or list of these matches, without duplicates."""
+def expand(key: str, value: Any, suffixes: Collection[str] = KINDS) -> list[Path]:
+    """Return the files that a path, glob, folder or list of these matches, without duplicates.
+
+    `suffixes` are those of the files that are read from a folder.
+    """
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
         raise Misuse(f"{key}={value!r} must be a path, a glob, a folder or a list of these")
     found: dict[Path, Path] = {}
     for pattern in patterns:
-        for path in expand_one(key, pattern):
+        for path in expand_one(key, pattern, suffixes):
             found.setdefault(path.resolve(), path)
     for path in found.values():
         if path.stat().st_size == 0:
             raise Misuse(f"{path} is an empty file")
-        if kind(path) in BINARY and packing(path):
-            raise Misuse(f"{path}: {kind(path)} is packed inside already; unpack the {packing(path)}")
+        if (name := KINDS.get(inner_suffix(path))) in BINARY and packing(path):
+            raise Misuse(f"{path}: {name} is packed inside already; unpack the {packing(path)}")
     return list(found.values())
 
 
-def expand_one(key: str, pattern: str) -> list[Path]:
+def expand_one(key: str, pattern: str, suffixes: Collection[str]) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
     folders = folders_of(pattern)
     if not folders and (files := [match for match in matches(path) if match.is_file()]):
         return files
-    if files := [file for folder in folders for file in sorted_files(folder) if is_known(folder, file)]:
+    if files := [file for folder in folders for file in sorted_files(folder) if is_known(folder, file, suffixes)]:
         return files
     if folders:
-        raise Misuse(f"{key}: the folder {folders[0]} holds no file with a known suffix ({READABLE})")
+        readable = READABLE if suffixes is KINDS else ", ".join(suffixes)
+        raise Misuse(f"{key}: the folder {folders[0]} holds no file with a known suffix ({readable})")
     raise Misuse(f"{key}: {'no file matches' if glob.has_magic(pattern) else 'there is no file'} {path}")
 
 
@@ -83,10 +86,10 @@ def sorted_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def is_known(folder: Path, path: Path) -> bool:
+def is_known(folder: Path, path: Path, suffixes: Collection[str] = KINDS) -> bool:
     """Return whether a file of a folder is read, that is, has a known suffix and is not hidden."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.is_file() and inner_suffix(path) in KINDS and not hidden
+    return path.is_file() and inner_suffix(path) in suffixes and not hidden
 
 
 def skipped(config: DataConfig) -> list[str]:
@@ -124,12 +127,13 @@ def kind_by_content(path: Path) -> str:
         with opened(path, packing(path)) as file:
             head = file.read(4096)
             if b"\0" in head:
-                raise Misuse(f"{path} is neither text nor of a known suffix ({READABLE}): unpack or convert it")
+                remedy = "read its token ids by data=tokens" if path.suffix == ".bin" else "unpack or convert it"
+                raise Misuse(f"{path} is neither text nor of a known suffix ({READABLE}): {remedy}")
             line = head.split(b"\n")[0] if b"\n" in head else head + file.readline()
     except Misuse:
         raise
     except Exception as error:  # decompressors raise errors of their own
-        raise Misuse(f"{path} {complaint(error)}") from error
+        raise Misuse(f"{path} {complaint(error, packing(path))}") from error
     try:
         return "json" if isinstance(json.loads(line), dict) else "text"
     except ValueError:
@@ -151,23 +155,7 @@ def file_digest(path: Path) -> str:
         raise Misuse(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_files(paths: list[Path], field: str, cache: Path) -> list[tuple[Any, bool]]:
-    """Return (dataset with the column `text`, whether its rows are pieces of one stream) for groups of files.
-
-    Each text file is one row, with \\n as line end and without its byte order mark. Every other file is one dataset.
-    The datasets are written to `cache`. Raises Misuse that names an unreadable file.
-    """
-    parts: list[tuple[Any, bool]] = []
-    for name, run in groupby(paths, key=kind):
-        if name == "text":
-            parts.append((write_files(list(run), field, cache), False))
-        else:
-            parts += [(write_files([path], field, cache), True) for path in run]
-    return parts
-
-
-def write_files(paths: list[Path], field: str, cache: Path) -> Any:
-    """Write the texts of all files to a new file in `cache`; return the dataset."""
-    cache.mkdir(parents=True, exist_ok=True)
-    found = (text for path in paths for text in texts(path, kind(path), packing(path), field))
-    return write(found, Path(tempfile.mkdtemp(dir=cache), "texts.arrow"))
+def read_files(paths: list[Path], field: str) -> Iterator[Iterator[str]]:
+    """Yield the texts of each file. Raises Misuse that names an unreadable file."""
+    for path in paths:
+        yield texts(path, kind(path), packing(path), field)

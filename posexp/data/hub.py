@@ -1,6 +1,8 @@
-"""The documents of a dataset on the Hugging Face hub, or of a local folder with the same layout."""
+"""The documents of a dataset on the Hugging Face hub, or of a local folder with the same layout, read by `datasets`."""
 
+import errno
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +11,15 @@ from typing import Any
 
 from posexp.config.sections import DataConfig, Split
 from posexp.data import files
-from posexp.data.quiet import datasets_reason, raise_disk_error
-from posexp.data.readers import batch_rows, text_lengths
+from posexp.data.readers import complaint, one_line, text_of
 from posexp.errors import Misuse
+from posexp.storage.locks import NO_LOCKS
 from posexp.storage.network import reachable
 
 NAMES = {Split.train: ["train"], Split.valid: ["validation", "valid", "val", "dev"], Split.test: ["test"]}
+# Codes of an OSError about the folder that `datasets` writes to, not about its input.
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} | NO_LOCKS
+BATCH = 100  # rows; books have a million characters
 
 
 def local_folder(config: DataConfig) -> Path | None:
@@ -40,73 +45,35 @@ def hub_content(config: DataConfig) -> list[str]:
     return ["folder", config.subset, digest.hexdigest()]
 
 
-def read_hub(config: DataConfig, cache: Path) -> tuple[dict[Split, Any], str]:
-    """Return the dataset's splits, each with the column `text`, and the fingerprint of the loaded data.
+def read_hub(config: DataConfig, cache: Path) -> tuple[dict[Split, Iterator[str]], str]:
+    """Return the texts of the dataset's splits, and the fingerprint of the loaded data.
 
     Raises Misuse if the hub cannot be reached and no copy is cached, or if there is no such dataset, split or column.
     """
-    folder = local_folder(config)
-    own = read_folder(config, folder, cache) if folder else {}
-    found = own or fetch(config, cache)
+    with quiet():
+        found = fetch(config, cache)
     splits = {}
     for split, names in NAMES.items():
         if name := next((name for name in names if name in found), None):
-            field = "text" if own else config.field
-            splits[split] = text_column(found[name], field, f"{config.dataset} ({name})")
+            splits[split] = texts_of(found[name], config.field, f"{config.dataset} ({name})")
     if Split.train not in splits:
         raise Misuse(f"{config.dataset} has no split named train; its splits: {', '.join(found)}")
     return splits, " ".join(f"{name}:{rows._fingerprint}" for name, rows in found.items())
 
 
-def read_folder(config: DataConfig, folder: Path, cache: Path) -> dict[str, Any]:
-    """Return the splits that `datasets` finds in a folder of JSON or parquet, with only data.field loaded.
-
-    Returns no splits for a folder of other files.
-    """
-    import datasets
-
-    try:
-        builder = datasets.load_dataset_builder(str(folder), config.subset or None, cache_dir=str(cache))
-    except Exception:  # `fetch` raises the reason
-        return {}
-    found = {str(split): [Path(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()}
-    if any(files.kind(path) not in {"json", "parquet"} for paths in found.values() for path in paths):
-        return {}
-    return {
-        split: datasets.concatenate_datasets([rows for rows, _ in files.read_files(paths, config.field, cache)])
-        for split, paths in found.items()
-    }
-
-
-def text_column(rows: Any, field: str, name: str) -> Any:
-    """Return the column `field` of `rows` as `text`.
-
-    Raises Misuse that starts with `name` if the column, or the text of a row, is missing or invalid.
-    """
-    import datasets
-    import pyarrow
-
+def texts_of(rows: Any, field: str, name: str) -> Iterator[str]:
+    """Yield the column `field`. Raises Misuse that starts with `name` if the column or a text is missing or invalid."""
     if field not in rows.column_names:
-        raise Misuse(
-            f"{name} has no field {field!r}; its fields: {', '.join(rows.column_names)} (choose with data.field)"
-        )
-    column = rows.select_columns([field])
-    if field != "text":
-        column = column.rename_column(field, "text")
-    dtype = getattr(column.features["text"], "dtype", "nested")
-    if dtype not in {"string", "large_string", "string_view"}:
-        raise Misuse(f"{name}: the field {field!r} is {dtype}, not text")
-    if dtype != "string":  # concatenation needs equal types
-        column = column.cast_column("text", datasets.Value("string"))
-    for index, length in enumerate(text_lengths(column)):
-        if length is None:
-            raise Misuse(f"{name}: row {index + 1} has no text in the field {field!r}: it is null or missing")
-    try:
-        for batch in column.with_format("arrow").iter(batch_size=batch_rows(column)):
-            batch.validate(full=True)
-    except pyarrow.ArrowInvalid as error:  # the readers do not check that strings are UTF-8
-        raise Misuse(f"{name} is not UTF-8: {datasets_reason(error)}") from error
-    return column
+        text_of(dict.fromkeys(rows.column_names), field, name)  # raises
+    number = 0
+    for batch in rows.select_columns([field]).with_format("arrow").iter(batch_size=BATCH):
+        try:
+            values = batch.column(0).to_pylist()
+        except UnicodeDecodeError as error:  # the readers of `datasets` do not check that strings are UTF-8
+            raise Misuse(f"{name} {complaint(error, '')}") from error
+        for value in values:
+            number += 1
+            yield text_of({field: value}, field, f"{name}: row {number}")
 
 
 def fetch(config: DataConfig, cache: Path) -> Any:
@@ -118,7 +85,8 @@ def fetch(config: DataConfig, cache: Path) -> Any:
         try:
             return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
         except Exception as error:  # datasets passes on any error of a builder
-            raise Misuse(f"cannot read the dataset in {folder}: {datasets_reason(error)}") from error
+            raise_disk_error(error)
+            raise Misuse(f"cannot read the dataset in {folder}: {one_line(error)}") from error
     reachable = can_reach_hub()
     try:
         with offline(not reachable):
@@ -130,14 +98,39 @@ def fetch(config: DataConfig, cache: Path) -> Any:
         ) from error
     except Exception as error:
         raise_disk_error(error)
-        raise Misuse(f"cannot load data.dataset={config.dataset}: {datasets_reason(error)}") from error
+        raise Misuse(f"cannot load data.dataset={config.dataset}: {one_line(error)}") from error
+
+
+def raise_disk_error(error: BaseException) -> None:
+    """Raise the OSError inside a wrapped `error` if it means that `datasets` cannot write its files."""
+    inner = error
+    while inner.__cause__ is not None:
+        inner = inner.__cause__
+    if isinstance(inner, OSError) and inner.errno in UNUSABLE:
+        raise inner
+    if isinstance(inner, OSError) and "Not enough disk space" in str(inner):  # raised by `datasets` before writing
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def can_reach_hub() -> bool:
     """Return whether the hub answers within seconds; always False under HF_HUB_OFFLINE=1."""
-    import datasets
+    import huggingface_hub.constants
 
-    return not datasets.config.HF_HUB_OFFLINE and reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    return not offline and reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+
+
+@contextmanager
+def changed(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set each (module, name, value) inside the block."""
+    before = [getattr(module, name) for module, name, _ in changes]
+    try:
+        for module, name, value in changes:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name, _), value in zip(changes, before, strict=True):
+            setattr(module, name, value)
 
 
 @contextmanager
@@ -147,12 +140,26 @@ def offline(wanted: bool) -> Iterator[None]:
     import huggingface_hub.constants
 
     # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
-    homes = [datasets.config, huggingface_hub.constants]
-    before = [home.HF_HUB_OFFLINE for home in homes]
-    try:
-        for home, value in zip(homes, before, strict=True):
-            home.HF_HUB_OFFLINE = wanted or value
+    homes = [datasets.config, huggingface_hub.constants] if wanted else []
+    with changed([(home, "HF_HUB_OFFLINE", True) for home in homes]):
         yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence all logging and the bars of `datasets` inside the block.
+
+    Also disable the download counter of `datasets`, which takes ten seconds where names cannot be resolved.
+    """
+    import datasets
+
+    bars, level = datasets.is_progress_bar_enabled(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        with changed([(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)]):
+            yield
     finally:
-        for home, value in zip(homes, before, strict=True):
-            home.HF_HUB_OFFLINE = value
+        logging.disable(level)
+        if bars:
+            datasets.enable_progress_bars()

@@ -7,27 +7,22 @@ from pathlib import Path
 
 from posexp.config.fields import check_room
 from posexp.config.sections import DataConfig
-from posexp.data.bounds import check_bounds
 from posexp.data.store import DamageError, Say, Store, different, key_of
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.output.console import logger, say
 from posexp.storage import locks
 
 
-def load_store(config: DataConfig, say: Say = say, trust: bool = True) -> Store:
+def load_store(config: DataConfig, say: Say = say) -> Store:
     """Return the store of `config`, built if missing or damaged. Several processes may call load_store at once.
 
-    A store that data.store names is loaded without its text. Raises Misuse for input that is invalid or needs `trust`
-    (posexp/data/bounds.py), and for a cache folder that cannot be written; RunFailed for a full disk.
+    A store that data.store names is loaded without its text, and built only from text whose hash is that name. Raises
+    Misuse for input that is invalid, and for a cache folder that cannot be written; RunFailed for a full disk.
     """
-    if not config.store and not trust:
-        check_bounds(config)
     folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
     check_room("data.cache", folder)
     store = find_store(folder, say)
     if config.store and (store is None or different(store, config) != []):
-        if not trust:
-            check_bounds(config)
         check_text(config, folder, store)
     if store:
         logger.debug(f"token store: {folder}")

@@ -1,4 +1,8 @@
-"""The readers of one file of plain text, JSON, csv, parquet or arrow. Only the requested field of a row is checked."""
+"""The readers of one file of plain text, JSON, csv, parquet or arrow. Only the requested field of a row is checked.
+
+`datasets` does not read these files: its csv reader turns a text such as 2020 into a number, and its parquet reader
+refuses a file for the type of any column.
+"""
 
 import bz2
 import csv
@@ -8,59 +12,26 @@ import json
 import lzma
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from posexp.data.quiet import datasets_reason, root
 from posexp.errors import Misuse
 
 BLANKS = re.compile(r"\s*")
 DECODER = json.JSONDecoder(parse_int=float)  # Python refuses an int of 4,300 digits, even in an unused field
-BATCH_BYTES = 1 << 22  # of texts per batch
+# A file that unpacks to more is a decompression bomb. Text becomes 3 to 20 times as large.
+MOST_RATIO = 200
+SMALL = 64 << 20  # bytes; repetitive files of this size may have any ratio
 
 Row = dict[str, Any]
 
 
-class Zstd(io.RawIOBase):
-    """A reader of all zstd frames in `file`.
-
-    zstandard's own reader raises no error if the last frame is truncated.
-    """
-
-    def __init__(self, file: IO[bytes]):
-        import zstandard
-
-        self.file, self.packed = file, b""
-        self.new = zstandard.ZstdDecompressor().decompressobj
-        self.frame: Any = None
-        self.ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self.ready:
-            self.packed = self.packed or self.file.read(1 << 17)
-            if not self.packed:
-                if self.frame is not None:
-                    raise EOFError("the file ends before its last zstd frame does")
-                return 0
-            self.frame = self.frame or self.new()
-            self.ready, self.packed = memoryview(self.frame.decompress(self.packed)), b""
-            if self.frame.eof:
-                self.packed, self.frame = self.frame.unused_data, None
-        count = min(len(buffer), len(self.ready))
-        buffer[:count], self.ready = self.ready[:count], self.ready[count:]
-        return count
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
-
-
 def open_zstd(path: Path) -> IO[bytes]:
-    return io.BufferedReader(Zstd(open(path, "rb")), 1 << 17)
+    import pyarrow  # raises an error for a truncated last frame, as zstandard does not
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
 
 
 PACKED: dict[str, Callable[[Path], Any]] = {
@@ -72,9 +43,33 @@ PACKED: dict[str, Callable[[Path], Any]] = {
 }
 
 
+class Unpacked(io.RawIOBase):
+    """The unpacked bytes of a file. Raises Misuse after `most` bytes."""
+
+    def __init__(self, file: IO[bytes], path: Path, most: int):
+        self.file, self.path, self.most, self.left = file, path, most, most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self.file.readinto(buffer)  # type: ignore[attr-defined]
+        self.left -= count
+        if self.left < 0:
+            raise Misuse(f"{self.path} unpacks to more than {self.most:,} bytes: unpack it yourself to use it")
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
 def opened(path: Path, packing: str) -> IO[bytes]:
     """Open the file for reading its unpacked bytes; `packing` must be a suffix of PACKED or empty."""
-    return PACKED[packing](path) if packing else open(path, "rb")
+    if not packing:
+        return open(path, "rb")
+    most = max(SMALL, MOST_RATIO * path.stat().st_size)
+    return io.BufferedReader(Unpacked(PACKED[packing](path), path, most), 1 << 17)
 
 
 def texts(path: Path, kind: str, packing: str, field: str) -> Iterator[str]:
@@ -100,7 +95,7 @@ def texts(path: Path, kind: str, packing: str, field: str) -> Iterator[str]:
     except Misuse:
         raise
     except Exception as error:  # decompressors and parsers raise errors of their own
-        raise Misuse(f"{path} {complaint(error)}") from error
+        raise Misuse(f"{path} {complaint(error, packing)}") from error
 
 
 def text_of(row: Any, field: str, where: str) -> str:
@@ -124,15 +119,20 @@ def name_of(value: Any) -> str:
     return {**names, list: "a list", dict: "an object"}.get(type(value), f"a {type(value).__name__}")
 
 
-def complaint(error: BaseException) -> str:
+def complaint(error: Exception, packing: str) -> str:
     """Return the end of a sentence that explains why reading a file raised `error`."""
-    inner = root(error)
-    module, text = type(inner).__module__.split(".")[0], datasets_reason(inner)
-    if isinstance(inner, UnicodeDecodeError):
-        return f"is not UTF-8: byte 0x{inner.object[inner.start]:02x} at {inner.start}"
-    if isinstance(inner, EOFError) or module in {"gzip", "bz2", "_lzma", "lzma", "zlib", "zstandard"}:
-        return f"cannot be unpacked: {text}"
-    return f"cannot be read: {text}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}"
+    unpacking = packing and isinstance(error, (OSError, EOFError, lzma.LZMAError, zlib.error))
+    return f"cannot be {'unpacked' if unpacking else 'read'}: {one_line(error)}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the innermost cause of a wrapped error, as one line of at most 300 characters."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def json_rows(file: IO[bytes], field: str) -> Iterator[Any]:
@@ -171,14 +171,18 @@ def csv_rows(file: IO[bytes], delimiter: str) -> Iterator[Row]:
             yield dict(zip(header, values, strict=True))
 
 
+def column_rows(names: list[str], batches: Iterable[Any], field: str) -> Iterator[Row]:
+    if field not in names:
+        yield dict.fromkeys(names)
+    for batch in batches:
+        yield from ({field: value} for value in batch.column(field).to_pylist())
+
+
 def parquet_rows(file: IO[bytes], field: str) -> Iterator[Row]:
     import pyarrow.parquet
 
     table = pyarrow.parquet.ParquetFile(file)
-    if field not in table.schema_arrow.names:
-        yield dict.fromkeys(table.schema_arrow.names)
-    for batch in table.iter_batches(batch_size=100, columns=[field]):
-        yield from ({field: value} for value in batch.column(0).to_pylist())
+    return column_rows(table.schema_arrow.names, table.iter_batches(batch_size=100, columns=[field]), field)
 
 
 def arrow_rows(file: IO[bytes], field: str) -> Iterator[Row]:
@@ -188,10 +192,8 @@ def arrow_rows(file: IO[bytes], field: str) -> Iterator[Row]:
     indexed = file.read(6) == b"ARROW1"
     file.seek(0)
     table = pyarrow.ipc.open_file(file) if indexed else pyarrow.ipc.open_stream(file)
-    if field not in table.schema.names:
-        yield dict.fromkeys(table.schema.names)
-    for batch in map(table.get_batch, range(table.num_record_batches)) if indexed else table:
-        yield from ({field: value} for value in batch.column(field).to_pylist())
+    batches = map(table.get_batch, range(table.num_record_batches)) if indexed else table
+    return column_rows(table.schema.names, batches, field)
 
 
 ROWS: dict[str, Callable[[IO[bytes], str], Iterator[Any]]] = {
@@ -202,43 +204,3 @@ ROWS: dict[str, Callable[[IO[bytes], str], Iterator[Any]]] = {
     "arrow": arrow_rows,
 }
 BINARY = {"parquet", "arrow"}  # compressed inside, with typed columns
-
-
-def write(texts: Iterable[str], path: Path) -> Any:
-    """Write the texts to a new arrow file; return the dataset, whose column is `text`."""
-    import datasets
-    import pyarrow
-
-    schema = pyarrow.schema([("text", pyarrow.string())])
-    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
-        for batch in batches(texts):
-            writer.write_batch(pyarrow.record_batch([pyarrow.array(batch, pyarrow.string())], schema=schema))
-    return datasets.Dataset.from_file(str(path))
-
-
-def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield lists of texts, of about 4 MB and at most 1000 texts."""
-    held: list[str] = []
-    size = 0
-    for text in texts:
-        held.append(text)
-        size += len(text)
-        if size >= BATCH_BYTES or len(held) >= 1000:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
-
-
-def text_lengths(rows: Any) -> Iterator[int | None]:
-    """Yield the UTF-8 bytes of each text; None for a row without text."""
-    import pyarrow.compute
-
-    for batch in rows.with_format("arrow").iter(batch_size=batch_rows(rows)):
-        yield from pyarrow.compute.binary_length(batch["text"]).to_pylist()
-
-
-def batch_rows(rows: Any) -> int:
-    """Return the number of rows that make about 4 MB, at most 1000."""
-    mean = rows.data.nbytes / max(1, len(rows.data)) + 1
-    return min(1000, max(1, int(BATCH_BYTES / mean)))

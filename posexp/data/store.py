@@ -100,7 +100,10 @@ class Store:
 
     def token_bytes(self) -> np.ndarray | None:
         """Return the UTF-8 bytes that each token adds to decoded text, int64 [V]; None without a decoder."""
-        return tokenizer.token_bytes(tokenizer.load_tokenizer(self.tokenizer_path))
+        counts_V = tokenizer.token_bytes(tokenizer.load_tokenizer(self.tokenizer_path))
+        if counts_V is not None:
+            counts_V[self.meta.get("marks", [])] = 0  # BOS and EOS around documents are not text
+        return counts_V
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -146,6 +149,7 @@ def is_meta(meta: dict[str, Any]) -> bool:
             and files.keys() == names
             and all(untrusted.is_count(known["size"]) and isinstance(known["sha256"], str) for known in files.values())
             and is_task(meta.get("task"))
+            and all(untrusted.is_count(mark) and mark < meta["vocab_size"] for mark in meta.get("marks", []))
         )
     except (KeyError, TypeError, AttributeError):
         return False

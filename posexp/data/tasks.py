@@ -7,7 +7,7 @@ can occur in two splits.
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from string import ascii_letters, ascii_lowercase, digits
 
 from posexp.config.sections import DataConfig, Split
@@ -99,25 +99,23 @@ def line(example: Example) -> str:
     return "".join(example) + "\n"
 
 
-def read_task(config: DataConfig) -> dict[Split, list[str]]:
+def read_task(config: DataConfig) -> dict[Split, Iterator[str]]:
     """Return the documents of each split, one example each, of sizes from 1 to config.task_size.
 
-    Raises Misuse for an unknown task, or a size that the task does not support.
+    Raises Misuse for an unknown task, or (from an iterator) a size that the task does not support.
     """
     if config.task not in TASKS:
         raise Misuse(f"no task {config.task!r}; there are {', '.join(TASKS)}")
     held_out = -(-config.task_examples // HELD_OUT)
     counts = {Split.train: config.task_examples, Split.valid: held_out, Split.test: held_out}
     sizes = range(1, config.task_size + 1)
-    return {
-        split: [line(example) for example in islice(examples(config.task, sizes, split), count)]
-        for split, count in counts.items()
-    }
+    return {split: map(line, islice(examples(config.task, sizes, split), count)) for split, count in counts.items()}
 
 
 def task_content(config: DataConfig) -> list[str | int]:
     """Return what identifies the examples, with a hash of their text. Raises Misuse as `read_task` does."""
-    digest = hashlib.sha256(
-        "".join(f"{split.value}\n{''.join(held)}" for split, held in read_task(config).items()).encode()
-    )
+    digest = hashlib.sha256()
+    for split, texts in read_task(config).items():
+        for text in chain([f"{split.value}\n"], texts):
+            digest.update(text.encode())
     return [config.task, config.task_size, digest.hexdigest()]

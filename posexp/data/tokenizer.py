@@ -1,4 +1,4 @@
-"""The tokenizers: a byte-level BPE trained on the training split, single bytes, or an external tokenizer.json."""
+"""The tokenizers: a byte-level BPE trained on the training split, single bytes, an external tokenizer.json, or none."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posexp.data.files import file_digest
+from posexp.data.readers import one_line
 from posexp.errors import Misuse
 from posexp.storage import untrusted
 
@@ -22,20 +23,69 @@ WORD_GAP = re.compile(r"(?<=\S) (?=\S)")
 # Training a bpe splits longer words, because each merge moves the rest of a word. Ordinary text has no such words.
 LONGEST_WORD = 4096  # bytes
 
+PART = 1 << 22  # ids counted at once
+Piece = tuple[np.ndarray, bool, int]  # ids [N], whether they end a document, UTF-8 bytes of their text
+
+OWN = {"bpe", "bytes", "none"}
 MAX_IDS = 1 << 24  # of a vocabulary; the largest known ones have a million tokens
 
 
 def tokenizer_content(spec: str, vocab_size: int) -> list[str | int]:
     """Return what identifies the tokenizer, except the training text of a bpe. Raises Misuse for a missing file."""
-    if spec == "bpe":
-        return ["bpe", vocab_size]
+    if spec in ("bpe", "none"):
+        return [spec, vocab_size]
     if spec == "bytes":
         return ["bytes"]
-    path = Path(spec).expanduser()
-    if not path.is_file():
-        raise Misuse(f"data.tokenizer={spec} is neither bpe nor bytes, nor a tokenizer.json: there is no such file")
+    path = tokenizer_path(spec)
     # Older stores were built with dropout on, so stores without dropout need another key.
-    return ["file", file_digest(path), *(["without dropout"] if has_dropout(path) else [])]
+    extras = ["without dropout"] if has_dropout(path) else []
+    return ["file", file_digest(path), *extras, *(f"{key} {text}" for key, text in marks(spec).items())]
+
+
+def tokenizer_path(spec: str) -> Path:
+    """Return the tokenizer.json of a file or folder. Raises Misuse if there is none."""
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if not (path / "tokenizer.json").is_file():
+            raise Misuse(
+                f"data.tokenizer={spec} holds no tokenizer.json: save_pretrained of transformers.AutoTokenizer, "
+                "loaded from that folder, writes one"
+            )
+        return path / "tokenizer.json"
+    if not path.is_file():
+        raise Misuse(
+            f"data.tokenizer={spec} is neither bpe nor bytes, nor a tokenizer.json or its folder: there is no such file"
+        )
+    return path
+
+
+def marks(spec: str) -> dict[str, str]:
+    """Return the tokens that begin and end each document, by their options in the folder's tokenizer_config.json.
+
+    Without a folder there are none. Raises Misuse for an invalid file.
+    """
+    path = Path(spec).expanduser() / "tokenizer_config.json"
+    if spec in OWN or not path.is_file():
+        return {}
+    try:
+        about = untrusted.parsed(untrusted.read_bytes(path))
+        added = {key: about[f"{key}_token"] for key in ("bos", "eos") if about.get(f"add_{key}_token") is True}
+        found = {key: token["content"] if isinstance(token, dict) else token for key, token in added.items()}
+        if not all(isinstance(token, str) for token in found.values()):
+            raise ValueError("a token must be text")
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        raise Misuse(f"{path} names no BOS and EOS token: {one_line(error)}") from error
+    return found
+
+
+def mark_ids(spec: str, tokenizer: "Tokenizer") -> dict[str, int]:
+    """Return the ids of `marks`. Raises Misuse for a token that the tokenizer does not have."""
+    ids = {}
+    for key, token in marks(spec).items():
+        if (found := tokenizer.token_to_id(token)) is None:
+            raise Misuse(f"data.tokenizer={spec}: its {key}_token {token!r} is not in its tokenizer.json")
+        ids[key] = found
+    return ids
 
 
 def has_dropout(path: Path) -> bool:
@@ -55,7 +105,9 @@ def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
         return learn_bpe(texts, vocab_size)
     if spec == "bytes":
         return single_bytes()
-    return load_tokenizer(Path(spec).expanduser())
+    if spec == "none":
+        return bare_ids(vocab_size)
+    return load_tokenizer(tokenizer_path(spec))
 
 
 def learn_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -83,6 +135,13 @@ def single_bytes() -> "Tokenizer":
     from tokenizers import models
 
     return byte_level(models.BPE(vocab={char: value for value, char in enumerate(byte_chars())}, merges=[]))
+
+
+def bare_ids(vocab_size: int) -> "Tokenizer":
+    """Return a stand-in for an unknown tokenizer, in which each token is the decimal number of its id."""
+    from tokenizers import Tokenizer, models
+
+    return Tokenizer(models.WordLevel({str(value): value for value in range(vocab_size)}, unk_token="0"))
 
 
 def byte_level(model: "Model") -> "Tokenizer":
@@ -175,11 +234,8 @@ def pieces(text: str, size: int = 1 << 16) -> Iterator[str]:
     yield text[first:]
 
 
-def encode(tokenizer: "Tokenizer", texts: Iterable[str], divisible: bool) -> Iterator[tuple[np.ndarray, bool, int]]:
-    """Yield (ids int64 [N], whether they end a document, UTF-8 bytes) for successive pieces of the texts.
-
-    If `divisible`, long texts are encoded in `pieces`, which bounds memory.
-    """
+def encode(tokenizer: "Tokenizer", texts: Iterable[str], divisible: bool, dtype: np.dtype) -> Iterator[Piece]:
+    """Yield successive pieces of the texts as ids. If `divisible`, long texts are cut, which bounds memory."""
     batch: list[tuple[str, bool]] = []
     held = 0
     for text in texts:
@@ -188,13 +244,23 @@ def encode(tokenizer: "Tokenizer", texts: Iterable[str], divisible: bool) -> Ite
             batch.append((piece, ends))
             held += len(piece)
             if held >= 2 << 20:
-                yield from encode_batch(tokenizer, batch)
+                yield from encode_batch(tokenizer, batch, dtype)
                 batch, held = [], 0
-    yield from encode_batch(tokenizer, batch)
+    yield from encode_batch(tokenizer, batch, dtype)
 
 
-def encode_batch(tokenizer: "Tokenizer", batch: list[tuple[str, bool]]) -> Iterator[tuple[np.ndarray, bool, int]]:
+def encode_batch(tokenizer: "Tokenizer", batch: list[tuple[str, bool]], dtype: np.dtype) -> Iterator[Piece]:
     with refused("the tokenizer cannot encode the text"):
         encodings = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
     for (piece, ends), encoding in zip(batch, encodings, strict=True):
-        yield np.array(encoding.ids, dtype=np.int64), ends, len(piece.encode())
+        yield np.array(encoding.ids, dtype), ends, len(piece.encode())
+
+
+def ids_of(tokenizer: "Tokenizer", documents: Iterable[np.ndarray]) -> Iterator[Piece]:
+    """Yield successive pieces of documents that are ids already."""
+    counts_V = token_bytes(tokenizer)
+    for ids_N in documents:
+        for first in range(0, len(ids_N), PART):
+            part = ids_N[first : first + PART]
+            size = 0 if counts_V is None else int(counts_V[part].sum())
+            yield part, first + PART >= len(ids_N), size

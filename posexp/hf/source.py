@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posexp.data.hub import can_reach_hub, offline
-from posexp.data.quiet import datasets_reason, raise_disk_error
+from posexp.data.hub import can_reach_hub, offline, raise_disk_error
+from posexp.data.readers import one_line
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
 from posexp.output.console import say
@@ -184,5 +184,5 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
 
 def why(error: Exception) -> str:
     """Return at most 160 characters of an error message: those of transformers contain long advice."""
-    text = datasets_reason(error)
+    text = one_line(error)
     return text if len(text) <= 160 else text[:157] + "..."

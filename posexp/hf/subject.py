@@ -40,7 +40,7 @@ from posexp.hf.model import CausalLM, maxima_of, text_config
 from posexp.hf.source import Source
 from posexp.output.console import say
 from posexp.runs.run import Run, cannot_write
-from posexp.storage import atomic, checksum
+from posexp.storage import atomic
 from posexp.transforms import Transform
 from posexp.windows import Window
 from posexp.windows.sliding import Sliding
@@ -200,7 +200,7 @@ def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Ru
         run.folder.mkdir(parents=True, exist_ok=True)
         run.refuse_links()
         if not run.checkpoint.is_file():
-            atomic.write_file(run.checkpoint, json.dumps(checksum.seal(about), indent=1) + "\n")
+            atomic.write_file(run.checkpoint, json.dumps(about, indent=1) + "\n")
     except OSError as error:
         raise cannot_write(run.folder, error) from error
     return run

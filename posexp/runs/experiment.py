@@ -46,15 +46,14 @@ class Experiment:
         """The token store that the run was trained on, found by its key, since the text may have changed or moved.
 
         The store is looked up in `cache`, else in the run's cache folder if that exists, else in the default cache, so
-        that a run from another machine creates no folder. Raises Misuse if the store is missing and cannot be built
-        (without `trust` only within posexp/data/bounds.py), RunFailed if its tokens are not those of the run.
+        that a run from another machine creates no folder. Raises Misuse if the store is missing and the local text does
+        not have its hash, RunFailed if its tokens are not those of the run.
         """
         data = self.config.data
         theirs = (Path(data.cache).expanduser() / "tokens").is_dir()
         place = self.cache or (data.cache if theirs else DataConfig().cache)
         name = self.run.provenance().get("store")
-        wanted = replace(data, cache=place, store=name if isinstance(name, str) else None)
-        store = load_store(wanted, say, self.trust)
+        store = load_store(replace(data, cache=place, store=str(name)), say)
         self.run.check_store(store)
         return store
 

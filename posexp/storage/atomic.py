@@ -1,82 +1,64 @@
 """Atomic writes of files, which are complete or absent even after a crash; and hashes of files.
 
-A file is first written as a temporary file .<name>.<machine>.<number>, which is locked meanwhile. The kernel releases
-the lock when the process ends, so the next writer can detect and remove the leftovers of a killed process.
+A file is first written as a temporary file .<name>.<machine>.<process>. The next writer removes those of processes of
+its machine that have ended.
 """
 
-import fcntl
 import glob
 import hashlib
 import os
 import platform
 import re
-import secrets
 import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 MACHINE = f"{zlib.crc32(platform.node().encode()):010d}"
-ASIDE = re.compile(r"\..+?(\.[0-9]{10})?\.[0-9]+")  # older versions of posexp wrote names without the machine
-LONG = 24 * 3600.0  # seconds after which a file without a lock counts as abandoned
+ASIDE = re.compile(r"\..+?(?:\.([0-9]{10}))?\.([0-9]+)")  # older versions of posexp wrote names without the machine
+LONG = 24 * 3600.0  # seconds after which a file of another machine counts as abandoned
 
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write `path` atomically, by renaming a synced temporary file. Raises OSError, and then leaves no file behind."""
     with named(path):
         remove_leftovers(path.parent, path.name)
-        aside, file = begin(path)
+        aside = path.with_name(f".{path.name}.{MACHINE}.{os.getpid()}")
+        aside.unlink(missing_ok=True)  # of an earlier process with this number
         try:
-            with file:
+            with open(aside, "xb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 sync(aside)
-                os.replace(aside, path)
+            os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
 
 
-def begin(path: Path) -> tuple[Path, BinaryIO]:
-    """Open a new temporary file for `path`, locked if the file system has locks. Raises OSError."""
-    while True:
-        aside = path.with_name(f".{path.name}.{MACHINE}.{secrets.randbelow(10**6)}")
-        with suppress(FileExistsError):
-            file = open(aside, "xb")  # noqa: SIM115 - closed by the caller
-            if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
-                return aside, file
-            file.close()  # another writer locked the file first, and has removed it
-
-
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove temporary files of killed writers from `folder`, or those of the file `name`; skip files in use.
+    """Remove temporary files of killed writers from `folder`, or those of the file `name`.
 
-    Locks may be invisible to other machines, so files of another machine must be a day old.
+    Files of another machine must be a day old.
     """
     pattern = "*" if name is None else glob.escape(name) + ".*"
     for aside in folder.glob(f".{pattern}"):
-        if (parts := ASIDE.fullmatch(aside.name)) is None:
+        if (parts := ASIDE.fullmatch(aside.name)) is None or aside.is_symlink() or not aside.is_file():
             continue
-        with suppress(OSError):  # a link, or already removed
-            handle = os.open(aside, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                free, old = lock(handle), time.time() - os.fstat(handle).st_mtime > LONG
-                if free is not False and (old or (free and parts[1] in (None, f".{MACHINE}"))):
-                    aside.unlink()
-            finally:
-                os.close(handle)
+        with suppress(OSError):  # already removed
+            old = time.time() - aside.stat().st_mtime > LONG
+            if old or (parts[1] == MACHINE and not is_running(int(parts[2]))):
+                aside.unlink()
 
 
-def lock(handle: int) -> bool | None:
-    """Lock an open file. Return False if another process has the lock, None if the file system has no locks."""
+def is_running(process: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
-        return None
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from posexp.errors import RunFailed
-from posexp.storage import atomic, checksum, untrusted
+from posexp.storage import atomic, untrusted
 
 NAMED = 8  # damaged lines listed by number; further ones are counted
 MOST_COLUMNS = 100
 BLOCK = 1 << 13  # bytes
-MOST_LINES = 250_000  # a long study has ten thousand
+MOST_LINE = 1 << 20  # bytes; a longer line is read as several, which are damaged
+MOST_BYTES = 1 << 32  # of a file, as 20 million steps of training write
 
 Columns = Mapping[str, Callable[[Any], bool]]  # the check of each column's values
 
@@ -22,7 +23,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
     The caller must hold the file's lock. Raises OSError.
     """
-    line = sealed_line(row)
+    line = line_of(row)
     with atomic.named(path), path.open("ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if size > 0:
@@ -38,8 +39,8 @@ def append(path: Path, row: dict[str, Any]) -> None:
             raise
 
 
-def sealed_line(row: dict[str, Any]) -> bytes:
-    return json.dumps(checksum.seal(row), allow_nan=False).encode() + b"\n"
+def line_of(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, allow_nan=False).encode() + b"\n"
 
 
 def read_lines(
@@ -52,23 +53,23 @@ def read_lines(
     """
     if not path.is_file():
         return []
+    rows, damaged = [], []
     try:
-        content = untrusted.read_bytes(path)
-        if (lines := content.count(b"\n")) > MOST_LINES:
-            raise ValueError(f"it has {lines:,} lines, and at most {MOST_LINES:,} are read")
+        with untrusted.open_file(path, MOST_BYTES) as file:
+            for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = untrusted.object_of(line)
+                except ValueError:
+                    damaged.append(number)
+                    continue
+                if fits(row, needed or {}, known or {}):
+                    rows.append(row)
+                else:
+                    damaged.append(number)
     except ValueError as error:
         raise RunFailed(f"{path} cannot be read: {error}") from error
-    rows, damaged = [], []
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = checksum.read_sealed(line)
-            if not fits(row, needed or {}, known or {}):
-                raise ValueError
-            rows.append(row)
-        except ValueError:
-            damaged.append(number)
     if damaged:
         more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
         say(
@@ -92,7 +93,7 @@ def last_rows(
         if not any(mark in line for mark in marks.values()):
             continue
         try:
-            row = checksum.read_sealed(line)
+            row = untrusted.object_of(line)
             if not fits(row, {}, known or {}):
                 raise ValueError
         except ValueError:
@@ -111,7 +112,7 @@ def last_rows(
 def lines_backwards(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file from the last to the first. Raises RunFailed unless it is a regular file."""
     try:
-        file = untrusted.open_file(path)
+        file = untrusted.open_file(path, MOST_BYTES)
     except ValueError as error:
         raise RunFailed(f"{path} cannot be read: {error}") from error
     with file:
@@ -125,10 +126,8 @@ def lines_backwards(path: Path) -> Iterator[bytes]:
         yield rest
 
 
-def fits(row: Any, needed: Columns, known: Columns) -> bool:
-    if not isinstance(row, dict) or len(row) > MOST_COLUMNS:
-        return False
-    if any(isinstance(value, (dict, list)) for value in row.values()):
+def fits(row: dict[str, Any], needed: Columns, known: Columns) -> bool:
+    if len(row) > MOST_COLUMNS or any(isinstance(value, (dict, list)) for value in row.values()):
         return False
     right = all(name in row and is_right(row[name]) for name, is_right in needed.items())
     return right and all(row.get(name) is None or is_right(row[name]) for name, is_right in known.items())
@@ -136,4 +135,4 @@ def fits(row: Any, needed: Columns, known: Columns) -> bool:
 
 def rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replace the file's rows atomically."""
-    atomic.write_file(path, b"".join(map(sealed_line, rows)))
+    atomic.write_file(path, b"".join(map(line_of, rows)))

@@ -17,22 +17,25 @@ MOST = 1 << 53  # of an integer, so that a float can represent it
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a regular file. Raises OSError; ValueError for a link, a pipe, a device or more than `most` bytes."""
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise ValueError(f"it has {size:,} bytes, and at most {most:,} are read")
-        return file.read(size)
+    with open_file(path, most) as file:
+        return file.read()
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a regular file. Raises OSError; ValueError for a link, a pipe or a device."""
+def open_file(path: Path, most: int) -> BinaryIO:
+    """Open a regular file for reading. Raises as `read_bytes` does."""
     refuse_link(path)
     # O_NONBLOCK: opening a pipe would wait for a writer
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ValueError("it is not a regular file")
-    return open(handle, "rb")
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")  # noqa: SIM115 - the caller closes it
+    about = os.fstat(file.fileno())
+    try:
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is not a regular file")
+        if about.st_size > most:
+            raise ValueError(f"it has {about.st_size:,} bytes, and at most {most:,} are read")
+    except ValueError:
+        file.close()
+        raise
+    return file
 
 
 def refuse_link(path: Path) -> None:
@@ -43,13 +46,28 @@ def refuse_link(path: Path) -> None:
 
 def json_of(content: bytes) -> Any:
     """Parse JSON and escape its text. Raises ValueError as `parsed` does, and beyond DEEPEST levels."""
-    return printable(parsed(content))
+    value, text = parsed(content), content.decode().strip()
+    if text.isprintable() and "\\" not in text and text.count("{") + text.count("[") <= DEEPEST:
+        return value  # nothing to escape, as in most rows
+    return printable(value)
+
+
+def object_of(content: bytes) -> dict[str, Any]:
+    """Parse a JSON object and escape its text, without the checksum that older versions of posexp added.
+
+    Raises ValueError as `json_of` does, and for other values.
+    """
+    values = json_of(content)
+    if not isinstance(values, dict):
+        raise ValueError("it is not an object")
+    values.pop("crc32", None)
+    return values
 
 
 def parsed(content: bytes) -> Any:
     """Parse JSON without escaping its text. Raises ValueError for invalid JSON and numbers out of range."""
     try:
-        return json.loads(content.decode(), parse_constant=no_number, parse_float=finite, parse_int=whole_number)
+        return DECODER.decode(content.decode())
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -96,6 +114,8 @@ def whole_number(text: str) -> int:
         raise ValueError("a whole number is too large")
     return int(text)
 
+
+DECODER = json.JSONDecoder(parse_constant=no_number, parse_float=finite, parse_int=whole_number)
 
 # Checks of the fields of files.
 

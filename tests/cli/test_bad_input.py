@@ -198,8 +198,6 @@ def test_a_checkpoint_of_another_model_is_refused(finished):
     path = run_of(finished) / "config.yaml"
     altered = path.read_text().replace("n_layer: 1", "n_layer: 2")
     path.write_text(altered)
-    assert "changed since it was written; if that was you" in here(*EVAL, "--runs", "rope*", cwd=finished).refusal(1)
-    path.write_text(altered.partition("# crc32")[0])
     assert "checkpoint does not fit the model" in here(*EVAL, "--runs", "rope*", cwd=finished).refusal(code=1)
     assert "holds a run of another configuration" in train(cwd=finished).refusal()
 

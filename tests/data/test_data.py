@@ -354,6 +354,24 @@ def test_the_key_knows_content_and_vocabulary_but_not_place_and_time(tmp_path):
     assert key != key_of(config(tmp_path, there, tokenizer="bpe", vocab_size=300))
 
 
+def test_keys_and_tokens_of_a_corpus_are_fixed_for_ever(tmp_path):
+    """Stored runs name them."""
+    folder, rows = write(tmp_path / "a", texts()), tmp_path / "rows.jsonl"
+    rows.write_bytes(jsonl(texts(), "body"))
+    asked = {"tokenizer": "bpe", "vocab_size": 300, "field": "body"}
+    for setting, key, tokens in (
+        (config(tmp_path, rows, **asked), "d3a66825322fda10", "b5861eb79e166cdd"),
+        (config(tmp_path, folder, **asked | {"field": "text"}), "6b6ff27895b7339a", "b5861eb79e166cdd"),
+        (
+            config(tmp_path, [str(folder), str(rows)], **asked, document_start="^1"),
+            "f461b96661352c50",
+            "7f57c91aade0dc4e",
+        ),
+    ):
+        store = load_store(setting, quietly)
+        assert (store.key, store.split(Split.train).sha256[:16]) == (key, tokens)
+
+
 def test_a_store_named_by_its_key_needs_no_text(tmp_path):
     folder = write(tmp_path / "a", texts(5))
     built = load_store(config(tmp_path, folder), quietly)
@@ -516,9 +534,11 @@ BAD_FILES = {
     "ragged.csv": (b"id,text\n1,a,b\n", "ragged.csv cannot be read: line 2 has 3 columns, the first line 2"),
     "heads.tsv": (b"id\ttext\n", "heads.tsv holds no rows"),
     "other.csv": (b"id,body\n1,a\n", "other.csv: row 1 has no field 'text'; its fields: id, body"),
-    "cut.txt.zst": (zstandard.compress(bytes(range(128)) * 99)[:-9], "cut.txt.zst cannot be unpacked: .* ends before"),
+    "cut.txt.zst": (zstandard.compress(bytes(range(128)) * 99)[:-9], "cut.txt.zst cannot be unpacked: Truncated"),
+    "bomb.txt.xz": (lzma.compress(bytes(80 << 20)), "bomb.txt.xz unpacks to more than 67,108,864 bytes: unpack it"),
     "pack.zip": (b"PK\3\4\0\0", "pack.zip is neither text nor of a known suffix .*: unpack or convert it"),
     "pack.tar.gz": (gzip.compress(b"a.txt" + bytes(507)), "pack.tar.gz is neither text nor of a known suffix"),
+    "train.bin": (bytes(8), "train.bin is neither text nor .*: read its token ids by data=tokens"),
     "image": (b"\x89PNG\0", "image is neither text nor of a known suffix"),
     "wrong.dump.gz": (b"not packed", "wrong.dump.gz cannot be unpacked"),
     "junk.arrow": (b"ARROW1junk", "junk.arrow cannot be read"),
@@ -553,7 +573,9 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(tmp_path, name, capfd, 
         ({"tokenizer": "HERE/a.txt"}, "a.txt is not a tokenizer.json"),
         ({"cache": "HERE/a.txt"}, "cannot write the token store in .*choose another folder with data.cache"),
         ({"source": Source.hub, "paths": None}, "data=hub needs data.dataset"),
-        ({"source": Source.stdlib}, "data.paths, data.valid and data.test belong to data=files, not to data=stdlib"),
+        ({"source": Source.stdlib}, "data.paths belongs to data=files or tokens, not to data=stdlib"),
+        ({"tokenizer": "none"}, "data.tokenizer=none belongs to data=tokens, not to data=files"),
+        ({"document_end": 1}, "data.document_end belongs to data=tokens, not to data=files"),
         ({"dataset": "some/set"}, "data.dataset belongs to data=hub, not to data=files"),
     ],
 )
@@ -577,7 +599,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path):
         "try: load_store(DataConfig(Source.files, 'a', tokenizer='bytes', cache='cache'))\n"
         "except RunFailed as error: print(error)\n"
     )
-    for limit in (500_000, 900_000):  # too little for what datasets writes, and for the tokens (two bytes each)
+    for limit in (500_000, 900_000):  # too little for the text, and for the tokens (two bytes each)
         command = [sys.executable, "-W", "error", "-c", code.replace("BOUND", str(limit))]
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
@@ -595,12 +617,13 @@ def test_a_local_folder_serves_as_a_hub_dataset(tmp_path):
     setting = config(tmp_path, None, source=Source.hub, dataset=str(folder), field="body")
     store = load_store(setting, quietly)
     assert everything(store) == {"train": texts(6), "valid": texts(2, seed=1)}
-    with pytest.raises(Misuse, match=r"train.jsonl: row 1 has no field 'text'; its fields: id, body"):
+    with pytest.raises(Misuse, match=r"set \(train\) has no field 'text'; its fields: id, body"):
         load_store(config(tmp_path, None, source=Source.hub, dataset=str(folder)), quietly)
     bodies = ["2020-01-01", "1", "2", "3"]
     rows = [json.dumps({"body": body, "other": other}) for body, other in zip(bodies, (1, "x", None, {}), strict=True)]
     (folder / "train.jsonl").write_text("\n".join(rows))
-    assert everything(load_store(setting, quietly))["train"] == bodies
+    (folder / "validation.jsonl").write_text("\n".join(rows[:2]))
+    assert everything(load_store(setting, quietly)) == {"train": bodies, "valid": bodies[:2]}
     (folder / "validation.jsonl").unlink()
     assert key_of(setting) != store.key
     assert set(everything(load_store(setting, quietly))) == {"train", "valid", "test"}
@@ -612,11 +635,17 @@ def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_s
 
     for kind in (pa.string(), pa.large_string(), pa.string_view()):
         rows = datasets.Dataset(pa.table({"body": pa.array(["a", "é"], pa.string()).cast(kind)}))
-        assert hub.text_column(rows, "body", "set")["text"][:] == ["a", "é"], kind
-    for value, complaint in (({"b": 1}, "set: the field 'a' is nested"), (None, "set: row 2 has no text in the field")):
+        assert list(hub.texts_of(rows, "body", "set")) == ["a", "é"], kind
+    for value, complaint in (
+        ({"b": 1}, "set: row 1: the field 'a' is an object, not text"),
+        (None, "set: row 2: the field 'a' is null, not text"),
+    ):
         rows = datasets.Dataset.from_dict({"a": [value, value] if value else ["x", None]})
         with pytest.raises(Misuse, match=complaint):
-            hub.text_column(rows, "a", "set")
+            list(hub.texts_of(rows, "a", "set"))
+    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    with pytest.raises(Misuse, match="set is not UTF-8: byte 0xff at 0"):
+        list(hub.texts_of(datasets.Dataset(pa.table({"a": bad})), "a", "set"))
 
 
 def test_a_hub_out_of_reach_is_said_at_once(tmp_path):

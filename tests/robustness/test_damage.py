@@ -39,6 +39,7 @@ FILES = {
     "store.json": "cache/tokens/*/store.json",
     "store tokenizer": "cache/tokens/*/tokenizer.json",
 }
+BY_HAND = {"config.yaml", "provenance.json", "metrics.jsonl", "rows.jsonl"}
 Damage = Callable[[bytes, random.Random], bytes]
 
 
@@ -67,6 +68,8 @@ def either(data: bytes, draw: random.Random) -> bytes:
 @pytest.mark.parametrize("damage", times([either], [cut, flip]))
 @pytest.mark.parametrize("kind", list(FILES)[:: times(2, 1)])
 def test_a_damaged_file_is_named_or_healed_and_no_number_is_wrong(world, tmp_path, kind, damage):
+    if kind in BY_HAND:
+        damage = cut  # a flipped bit may be another number, as an edit by hand
     draw, count = dice(), times(1, 4 if damage is cut else 10)
     calm = only(world / "results")
     wanted = {row_key(row): row for row in rows_of(calm)}

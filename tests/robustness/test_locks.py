@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import json
-import os
 import platform
 import re
 import shutil
@@ -122,12 +121,8 @@ def test_without_file_locks_a_run_is_still_one_process_at_a_time_and_a_dead_one_
     start("train", "+scheme=rope", *SMALL, f"results=calm-{error}", cwd=world).ended_well()
     words = ["train", "+scheme=rope", *SMALL, f"results=lockless-{error}"]
     before = partial(no_flock, error)
-    store = start(*words, f"data.cache=cache-{error}", cwd=world, before=before)
-    if error == errno.ENOSYS:
-        store.ended_well()
-        shutil.rmtree(world / f"lockless-{error}")
-    else:  # which `datasets` has no answer to
-        assert f"{os.strerror(error)}; choose another folder with data.cache" in store.complaint()
+    start(*words, f"data.cache=cache-{error}", cwd=world, before=before).ended_well()
+    shutil.rmtree(world / f"lockless-{error}")
     first = start(*words, cwd=world, before=before)
     first.until("training from")
     first.signal(signal.SIGSTOP)  # it stays where it is

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pickle
-import re
 import resource
 import shutil
 import sys
@@ -29,7 +28,6 @@ from posexp.config.commands import TrainCommand
 from posexp.config.components import is_own, targets
 from posexp.config.fields import check_name
 from posexp.config.sections import DataConfig, Source
-from posexp.data import bounds
 from posexp.data.store import DamageError, Store
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.evaluation import losses
@@ -37,7 +35,7 @@ from posexp.hf.source import code_from_outside, name_of
 from posexp.output.console import say
 from posexp.runs import checkpoint
 from posexp.runs.run import Run
-from posexp.storage import atomic, checksum, jsonl, untrusted
+from posexp.storage import atomic, jsonl, untrusted
 from posexp.storage.names import LONGEST_NAME, is_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -86,7 +84,7 @@ def runs_of(folder: Path) -> list[Path]:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text().partition(checksum.LINE)[0]
+    text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
 
@@ -479,7 +477,7 @@ def test_unpacking_writes_over_nothing_and_outside_of_nothing(group):
     assert code == 2 and "exists: unpack into another folder" in said
     lines = group / "results" / "studies" / "study" / "runs.jsonl"
     name = {**untrusted.parsed(lines.read_bytes().splitlines()[0]), "name": "../../escape"}
-    lines.write_bytes(jsonl.sealed_line({key: value for key, value in name.items() if key != checksum.KEY}))
+    lines.write_bytes(jsonl.line_of(name))
     code, said = publish("--unpack", "study", "elsewhere", cwd=group)
     assert code == 2 and "must be a plain folder name" in said and not (group / "elsewhere").exists()
 
@@ -620,50 +618,23 @@ def test_a_config_that_could_not_be_read_again_is_not_written(tmp_path):
 # ---- the text that a stored config names
 
 
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        ({"source": Source.files, "paths": "/**/*.nothing"}, "searches folders for '/**/*.nothing'"),
-        ({"source": Source.files, "paths": "/*/*/*/*"}, "searches folders for '/*/*/*/*'"),
-        ({"source": Source.files, "paths": ["here", "big"]}, "reads 5 GiB of text"),
-        ({"source": Source.files, "paths": "here", "valid": "many/*"}, "searches more than 10 files and folders"),
-        ({"source": Source.files, "paths": "here", "document_start": "(a+)+$"}, "regular expression of its own"),
-        ({"source": Source.files, "paths": "here", "document_start": "^(a|a)(a|a)b"}, "regular expression of its own"),
-        ({"source": Source.task, "task": "copy", "task_size": 1 << 20}, "makes examples of 2.6e+10 characters"),
-        ({"source": Source.hub, "dataset": "somebody/huge"}, "loads the dataset 'somebody/huge' from the hub"),
-        ({"source": Source.files, "paths": "here/*.txt", "document_start": "^= "}, None),
-        ({"source": Source.files, "paths": ["here"], "document_start": "^ = [^=].* = $"}, None),
-        ({"source": Source.hub, "dataset": "Salesforce/wikitext"}, None),
-        ({"source": Source.task, "task": "copy"}, None),
-        ({}, None),
-    ],
-)
-def test_text_that_may_take_long_is_not_read_for_a_stored_config(tmp_path, monkeypatch, data, says):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bounds, "MOST_ENTRIES", 10)
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "a.txt").write_text("a text\n")
-    (tmp_path / "big").mkdir()
-    with (tmp_path / "big" / "a.txt").open("wb") as file:
-        file.truncate(5 << 30)  # without taking room
-    for n in range(12):
-        (tmp_path / "many" / f"{n}" / "in").mkdir(parents=True)
-    config = DataConfig(**data)
-    if says is None:
-        bounds.check_bounds(config)
-        return
-    with pytest.raises(Misuse, match=re.escape(says)):
-        bounds.check_bounds(config)
-
-
-def test_text_beyond_the_bounds_is_read_with_trust_alone(alone):
-    edit(run_of(alone) / "config.yaml", "document_start: ''", "document_start: (the )+of")
-    runs = ["--lengths", "24", "wandb.mode=disabled", f"runs={run_of(alone).name}", "cache=new"]
+def test_a_store_is_built_for_a_stored_config_only_from_text_whose_hash_its_provenance_names(alone):
+    run = run_of(alone)
+    runs = ["--lengths", "24", "wandb.mode=disabled", f"runs={run.name}", "cache=new"]
+    (alone / "secret.txt").write_text("mine alone " * 50)
+    edit(run / "config.yaml", "paths: text", "paths: secret.txt")
     refused = here("eval", *runs, cwd=alone).refusal()
-    assert "regular expression of its own" in refused and "trust=true" in refused
+    assert "no token store new/tokens" in refused and "the local text gives" in refused
+    edit(run / "provenance.json", '"store": ', '"other": ')
+    assert "data.store must be 16 hex digits, got 'None'" in here("eval", *runs, cwd=alone).refusal()
     assert not list((alone / "new").glob("tokens/*"))
-    read = here("eval", *runs, "trust=true", cwd=alone).refusal()  # the text is read, and is not what it was trained on
-    assert "no token store new/tokens" in read and "the local text gives" in read
+
+
+def test_a_regular_expression_of_the_run_is_not_used_before_its_text_has_the_right_hash(alone):
+    (alone / "text" / "slow.txt").write_text("a" * 5000)
+    edit(run_of(alone) / "config.yaml", "document_start: ''", "document_start: (a+)+$")
+    runs = ["--lengths", "24", "wandb.mode=disabled", f"runs={run_of(alone).name}", "cache=new"]
+    assert "the local text gives" in here("eval", *runs, cwd=alone).refusal()
 
 
 @pytest.mark.parametrize(
@@ -684,20 +655,19 @@ def test_text_of_json_can_be_printed():
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "metrics.jsonl"])
-def test_rows_without_end_are_refused_in_one_line(alone, name):
+def test_rows_without_end_are_no_hang(alone, name):
     path = run_of(alone) / name
     with path.open("wb") as file:
-        file.write(b"{}\n" * 1_000_000)
+        file.write(b"{}\n" * 20_000)
     for answer in all_commands(alone, READERS[:4]):
         assert len(answer.err) < 4000
-        assert answer.err.count("1,000,000 lines") <= 2
     with path.open("wb") as file:
-        file.truncate(300 << 20)
-    with pytest.raises(RunFailed, match="has 314,572,800 bytes"):
+        file.truncate(8 << 30)  # without taking room
+    with pytest.raises(RunFailed, match="has 8,589,934,592 bytes"):
         jsonl.read_lines(path, say)
-    path.write_bytes(b"{torn\n" * 200_000)
+    path.write_bytes(b"{torn\n" * 20_000)
     answer = here("runs", cwd=alone)
-    assert "line 1, 2, 3, 4, 5, 6, 7, 8 and 199,992 more cannot be read" in answer.err or name == "metrics.jsonl"
+    assert "line 1, 2, 3, 4, 5, 6, 7, 8 and 19,992 more cannot be read" in answer.err or name == "metrics.jsonl"
     path.write_bytes(b"[" * (30 << 20))
     assert here("runs", cwd=alone).code == 0
 
