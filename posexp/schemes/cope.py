@@ -4,8 +4,6 @@ Shape suffixes: B batch, T tokens, Q query tokens, K key tokens (nearest first),
 H heads, C channels of a head, P entries of the table.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,19 +27,15 @@ class PositionTable(BlockwiseAttention):
         super().__init__(dims)
         self.table_PC = nn.Parameter(torch.zeros(max_pos, dims.head_dim))
 
-    def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
-        for block in blocks:
-            yield self.mixture(block.nearest_first())
-
     def mixture(self, block: Block) -> Tensor:
+        block = block.nearest_first()
         table_CP = self.table_PC.to(block.q.dtype).T
         rise_CP = F.pad(table_CP.diff(dim=1), (0, 1))  # from each entry to the next, 0 at the end
-        logits_BHQK = block.q * self.dims.head_dim**-0.5 @ block.k.mT
-        logits_BHQK = logits_BHQK.masked_fill(~block.visible, -torch.inf)  # a gate of 0
-        p_BHQK = logits_BHQK.sigmoid().cumsum(-1).clamp(max=len(self.table_PC) - 1)
+        logits_BHQK = block.hide(block.q * self.dims.head_dim**-0.5 @ block.k.mT)  # -inf is a gate of 0
+        p_BHQK = logits_BHQK.sigmoid().cumsum(-1).clamp_(max=len(self.table_PC) - 1)
         whole_BHQK = p_BHQK.long()
-        logits_BHQK = logits_BHQK + (block.q @ table_CP).gather(-1, whole_BHQK)
-        logits_BHQK = torch.addcmul(logits_BHQK, p_BHQK.frac(), (block.q @ rise_CP).gather(-1, whole_BHQK))
+        logits_BHQK += (block.q @ table_CP).gather(-1, whole_BHQK)
+        logits_BHQK.addcmul_(p_BHQK.frac(), (block.q @ rise_CP).gather(-1, whole_BHQK))
         return logits_BHQK.softmax(-1) @ block.v
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme, bias_between, inner_scheme
-from posexp.schemes.per_layer import Block, BlockwiseAttention
+from posexp.schemes.per_layer import Block, BlockwiseAttention, pieces, recomputed
 from posexp.schemes.wrapper import Wrapper
 from posexp.windows import at_least
 
@@ -24,18 +23,18 @@ class HeadMixer(nn.Module):
 
     def __init__(self, n_head: int, width: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * n_head, width), nn.LeakyReLU(), nn.Linear(width, n_head))
+        self.mlp = nn.Sequential(nn.Linear(2 * n_head, width), nn.LeakyReLU(inplace=True), nn.Linear(width, n_head))
 
     def forward(self, both_BGQK: Tensor) -> Tensor:
         """Return the second bias, [B, H, Q, K]."""
-        mixed_BHN = both_BGQK.flatten(2)
-        for part in self.mlp:
-            if isinstance(part, nn.Linear):
-                # a convolution keeps heads in place; a linear layer would copy every pair to move heads last
-                mixed_BHN = F.conv1d(mixed_BHN, part.weight[..., None], part.bias)
-            else:
-                mixed_BHN = part(mixed_BHN)
-        return mixed_BHN.unflatten(2, both_BGQK.shape[2:])
+        first, leaky, last = self.mlp
+        both_GN = both_BGQK.transpose(0, 1).flatten(1)
+        # weights from the left keep heads in place; a linear layer would copy every pair to move heads last
+        mixed = [
+            torch.addmm(last.bias[:, None], last.weight, leaky(first(some_GN.T)).T) for some_GN in pieces(both_GN, 1)
+        ]
+        B, _, Q, K = both_BGQK.shape
+        return torch.cat(mixed, dim=1).unflatten(1, (B, Q, K)).transpose(0, 1)
 
 
 class AdaptedBias(BlockwiseAttention, Wrapper):
@@ -53,13 +52,15 @@ class AdaptedBias(BlockwiseAttention, Wrapper):
 
     def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
         for block in blocks:
-            content_BHQK = block.q * self.dims.head_dim**-0.5 @ block.k.mT
-            bias_BHQK = bias_between(self.inner, pos_BT[:, block.rows], pos_BT[:, block.keys])
-            assert bias_BHQK is not None
-            bias_BHQK = bias_BHQK.to(content_BHQK.dtype).expand_as(content_BHQK)
-            more_BHQK = self.mixer(torch.cat((content_BHQK, bias_BHQK), dim=1))
-            logits_BHQK = (content_BHQK + bias_BHQK + more_BHQK).masked_fill(~block.visible, -torch.inf)
-            yield logits_BHQK.softmax(-1) @ block.v
+            yield recomputed(self.adapted, block, pos_BT)
+
+    def adapted(self, block: Block, pos_BT: Tensor) -> Tensor:
+        content_BHQK = block.q * self.dims.head_dim**-0.5 @ block.k.mT
+        bias_BHQK = bias_between(self.inner, pos_BT[:, block.rows], pos_BT[:, block.keys])
+        assert bias_BHQK is not None
+        bias_BHQK = bias_BHQK.to(content_BHQK.dtype).expand_as(content_BHQK)
+        more_BHQK = self.mixer(torch.cat((content_BHQK, bias_BHQK), dim=1))
+        return block.hide((content_BHQK + bias_BHQK).add_(more_BHQK)).softmax(-1) @ block.v
 
 
 class Dape(Wrapper):

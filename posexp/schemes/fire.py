@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
+from posexp.schemes.per_layer import pieces
 
 EPSILON = 1e-6  # keeps the share finite if c or the threshold becomes 0
 
@@ -26,7 +27,7 @@ class Fire(Scheme):
         super().__init__(dims)
         if width < 1:
             raise Misuse(f"scheme.width={width} must be at least 1")
-        self.mlp = nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, dims.n_head))
+        self.mlp = nn.Sequential(nn.Linear(1, width), nn.ReLU(inplace=True), nn.Linear(width, dims.n_head))
         self.c = nn.Parameter(torch.tensor([0.1]))  # one dimension, since FSDP cannot shard a scalar
         self.threshold = nn.Parameter(torch.tensor([1.0]))
 
@@ -38,7 +39,12 @@ class Fire(Scheme):
         threshold = self.threshold.abs() * self.dims.train_length
         end_BQ1 = torch.maximum(pos_BQ[:, :, None].to(threshold.dtype), threshold)
         share_BQK = self.psi(gap_BQK) / (self.psi(end_BQ1) + EPSILON)
-        return self.mlp(share_BQK[..., None]).permute(0, 3, 1, 2)
+        first, relu, last = self.mlp
+        bias = []
+        for share_N1 in pieces(share_BQK.flatten()[:, None], 0):
+            hidden_NW = relu(torch.addcmul(first.bias, share_N1, first.weight[:, 0]))
+            bias.append(torch.addmm(last.bias[:, None], last.weight, hidden_NW.T))
+        return torch.cat(bias, dim=1).unflatten(1, share_BQK.shape).transpose(0, 1)
 
     def extra_repr(self) -> str:
         return f"width={self.mlp[0].out_features}, train_length={self.dims.train_length}"

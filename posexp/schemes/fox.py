@@ -6,7 +6,6 @@ C channels of a head.
 
 from collections.abc import Iterator
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,7 +39,7 @@ class ForgetGate(BlockwiseAttention):
         for block in blocks:
             # Sums from the input's beginning are large; in float32 their differences lose the nearest keys.
             bias_BHQK = sum_BHT[:, :, block.rows, None] - sum_BHT[:, :, None, block.keys]
-            bias_BHQK = bias_BHQK.to(exact_type(block.q)).masked_fill(~block.visible, -torch.inf)
+            bias_BHQK = block.hide(bias_BHQK.to(exact_type(block.q)))
             yield biased(block.q, block.k, block.v, bias_BHQK, self.dims.head_dim**-0.5)
 
 

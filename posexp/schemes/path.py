@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from posexp.dims import INIT_STD, Dims
 from posexp.schemes import exact_type
-from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
+from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer, recomputed
 from posexp.windows import at_least
 
 KERNEL = 3  # tokens of the convolution
@@ -56,25 +56,27 @@ class Transitions(BlockwiseAttention):
         w_BHTC, beta_BHT1 = (part.to(exact_type(part)) for part in self.directions(x_BTD.to(self.up.weight.dtype)))
         moved_BHEC = w_BHTC[:, :, :0]
         for block in blocks:
-            q_BHQC, k_BHQC = block.q * self.dims.head_dim**-0.5, block.own_k
-            w_BHQC, beta_BHQ1 = w_BHTC[:, :, block.rows], beta_BHT1[:, :, block.rows]
             moved_BHEC = moved_BHEC[:, :, block.keys.start - block.rows.start + moved_BHEC.shape[2] :]
-            w_BHCQ = w_BHQC.mT
-            mixed_BHQQ = beta_BHQ1 * (w_BHQC @ w_BHCQ)  # only read below the diagonal
-            taken_BHQQ = beta_BHQ1.mT * torch.linalg.solve_triangular(
-                mixed_BHQQ, (q_BHQC @ w_BHCQ).tril(), upper=False, left=False, unitriangular=True
-            )
-            within_BHQQ = (w_BHQC @ k_BHQC.mT).tril(-1)
-            near_BHQQ = q_BHQC @ k_BHQC.mT - taken_BHQQ @ within_BHQQ
-            far_BHQE = (q_BHQC - taken_BHQQ @ w_BHQC) @ moved_BHEC.mT
-            logits_BHQK = torch.cat((far_BHQE, near_BHQQ), dim=-1)
-            yield logits_BHQK.masked_fill(~block.visible, -torch.inf).softmax(-1) @ block.v
-            if block.rows.stop < x_BTD.shape[1]:
-                back_BHQC = beta_BHQ1 * torch.linalg.solve_triangular(
-                    mixed_BHQQ.mT, w_BHQC, upper=True, unitriangular=True
-                )
-                moved_BHEC = moved_BHEC - moved_BHEC @ (w_BHCQ @ back_BHQC)
-                moved_BHEC = torch.cat((moved_BHEC, k_BHQC - within_BHQQ.mT @ back_BHQC), dim=2)
+            w_BHQC, beta_BHQ1 = w_BHTC[:, :, block.rows], beta_BHT1[:, :, block.rows]
+            mixed_BHQC, moved_BHEC = recomputed(self.step, block, w_BHQC, beta_BHQ1, moved_BHEC)
+            yield mixed_BHQC
+
+    def step(self, block: Block, w_BHQC: Tensor, beta_BHQ1: Tensor, moved_BHEC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mixture of a block, and the keys up to its end moved by all its transitions."""
+        q_BHQC, k_BHQC = block.q * self.dims.head_dim**-0.5, block.k[:, :, block.own]
+        w_BHCQ = w_BHQC.mT
+        mixed_BHQQ = beta_BHQ1 * (w_BHQC @ w_BHCQ)  # only read below the diagonal
+        taken_BHQQ = beta_BHQ1.mT * torch.linalg.solve_triangular(
+            mixed_BHQQ, (q_BHQC @ w_BHCQ).tril(), upper=False, left=False, unitriangular=True
+        )
+        within_BHQQ = (w_BHQC @ k_BHQC.mT).tril(-1)
+        near_BHQQ = q_BHQC @ k_BHQC.mT - taken_BHQQ @ within_BHQQ
+        far_BHQE = (q_BHQC - taken_BHQQ @ w_BHQC) @ moved_BHEC.mT
+        logits_BHQK = torch.cat((far_BHQE, near_BHQQ), dim=-1)
+        mixture_BHQC = block.hide(logits_BHQK).softmax(-1) @ block.v
+        back_BHQC = beta_BHQ1 * torch.linalg.solve_triangular(mixed_BHQQ.mT, w_BHQC, upper=True, unitriangular=True)
+        moved_BHEC = moved_BHEC - moved_BHEC @ (w_BHCQ @ back_BHQC)
+        return mixture_BHQC, torch.cat((moved_BHEC, k_BHQC - within_BHQQ.mT @ back_BHQC), dim=2)
 
 
 class Path(PerLayer):

@@ -5,15 +5,19 @@ H heads, C channels of a head.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from posexp.dims import Dims
 from posexp.schemes import Scheme, exact_type
 from posexp.schemes.wrapper import Composite
-from posexp.windows import Window
+from posexp.windows import QUERY_BLOCK, Window
+
+CPU_QUERIES, CPU_LOGITS = 64, 2**18  # queries and logits of a block on a CPU, about
+CPU_PAIRS = 2**13  # pairs whose hidden layer is computed at a time on a CPU
 
 
 class PerLayer(Composite):
@@ -38,34 +42,70 @@ class Block(NamedTuple):
     q: Tensor  # [B, H, Q, C]
     k: Tensor  # [B, H, K, C], and v
     v: Tensor
-    own_k: Tensor  # [B, H, Q, C], and own_v: of the tokens of the queries
-    own_v: Tensor
     visible: Tensor  # [Q, K] bool: the query sees the key
+    own: slice  # places among the keys of the tokens of the queries
+    partial: slice  # places among the keys that some query does not see
 
     def nearest_first(self) -> "Block":
         """Return the block with keys in reverse order, so that a sum from the query backwards is a cumsum."""
-        return self._replace(k=self.k.flip(2), v=self.v.flip(2), visible=self.visible.flip(1))
+        partial = self.partial if self.partial == slice(None) else slice(self.q.shape[2])
+        k, v, visible = self.k.flip(2), self.v.flip(2), self.visible.flip(1)
+        return self._replace(k=k, v=v, visible=visible, own=slice(self.q.shape[2]), partial=partial)
+
+    def hide(self, x_BHQK: Tensor, value: float = -torch.inf) -> Tensor:
+        """Return `x_BHQK` with `value` written in place of what queries do not see."""
+        x_BHQK[..., self.partial].masked_fill_(~self.visible[:, self.partial], value)
+        return x_BHQK
 
 
 class BlockwiseAttention(Scheme):
-    """A scheme with its own attention in memory linear in T: `mixtures` gets blocks of queries, without autocast."""
+    """A scheme with its own attention in memory linear in T: `mixtures` gets blocks of queries, without autocast.
+
+    On a CPU the blocks are small, so that their logits stay in its cache.
+    """
 
     exact = True  # queries, keys and values come as float32 or wider; False: in their own dtype
 
+    def mixture(self, block: Block) -> Tensor:
+        """Return [B, H, Q, C] of one block, for schemes that need no more than it."""
+        raise NotImplementedError
+
     def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
         """Yield [B, H, Q, C] of every block, in order. `x_BTD` is that of `attend`."""
-        raise NotImplementedError
+        for block in blocks:
+            yield self.mixture(block)
 
     def attend(
         self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, pos_BT: Tensor, x_BTD: Tensor, window: Window
     ) -> Tensor:
+        B, H, T, _ = q_BHTC.shape
+        small = q_BHTC.device.type == "cpu"
+        queries = CPU_QUERIES if small else QUERY_BLOCK
+        count = max(1, CPU_LOGITS // (H * T * queries)) if small else B
+        mixed = []
         with torch.autocast(q_BHTC.device.type, enabled=False):
-            blocks = self.blocks(q_BHTC, k_BHTC, v_BHTC, window)
-            return torch.cat(list(self.mixtures(blocks, pos_BT, x_BTD)), dim=2).type_as(q_BHTC)
+            for some in (slice(first, first + count) for first in range(0, B, count)):
+                blocks = self.blocks(q_BHTC[some], k_BHTC[some], v_BHTC[some], window, queries)
+                pos_bT = pos_BT if len(pos_BT) == 1 else pos_BT[some]
+                mixed.append(torch.cat(list(self.mixtures(blocks, pos_bT, x_BTD[some])), dim=2))
+            return torch.cat(mixed).type_as(q_BHTC)
 
-    def blocks(self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, window: Window) -> Iterator[Block]:
+    def blocks(self, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, window: Window, queries: int) -> Iterator[Block]:
         kind = exact_type(q_BHTC) if self.exact else q_BHTC.dtype
-        for rows, keys, visible_QK in window.blocks(q_BHTC.shape[2], q_BHTC.device):
-            k, v = (x_BHTC[:, :, keys].to(kind) for x_BHTC in (k_BHTC, v_BHTC))
-            q, own_k, own_v = (x_BHTC[:, :, rows].to(kind) for x_BHTC in (q_BHTC, k_BHTC, v_BHTC))
-            yield Block(rows, keys, q, k, v, own_k, own_v, visible_QK)
+        q_BHTC, k_BHTC, v_BHTC = (part.to(kind) for part in (q_BHTC, k_BHTC, v_BHTC))
+        for rows, keys, visible_QK in window.blocks(q_BHTC.shape[2], q_BHTC.device, queries):
+            q, k, v = q_BHTC[:, :, rows], k_BHTC[:, :, keys], v_BHTC[:, :, keys]
+            own = slice(rows.start - keys.start, None)
+            yield Block(rows, keys, q, k, v, visible_QK, own, own if window.full else slice(None))
+
+
+def pieces(x: Tensor, dim: int) -> tuple[Tensor, ...]:
+    """Split pairs of a query and a key, so that the hidden layer of a piece stays in the cache of a CPU."""
+    return x.split(CPU_PAIRS if x.device.type == "cpu" else x.shape[dim], dim)
+
+
+def recomputed(function: Callable[..., Any], *args: Any) -> Any:
+    """Return function(*args), whose activations are computed again for the gradient instead of stored."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler chooses what to store
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    return function(*args)

@@ -4,9 +4,6 @@ Shape suffixes: B batch, T tokens, Q query tokens, K key tokens (nearest first),
 H heads, C channels of a head.
 """
 
-from collections.abc import Iterator
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,19 +27,16 @@ class StickBreaking(BlockwiseAttention):
         super().__init__(dims)
         self.remainder = remainder
 
-    def mixtures(self, blocks: Iterator[Block], pos_BT: Tensor, x_BTD: Tensor) -> Iterator[Tensor]:
-        for block in blocks:
-            earlier_QK = block.visible.tril(block.rows.start - block.keys.start - 1)  # without the query's own key
-            yield self.mixture(block._replace(visible=earlier_QK).nearest_first())
-
     def mixture(self, block: Block) -> Tensor:
+        earlier_QK = block.visible.tril(block.own.start - 1)  # without the query's own key
+        own_v = block.v[:, :, block.own]
+        block = block._replace(visible=earlier_QK).nearest_first()
         logits_BHQK = block.q * self.dims.head_dim**-0.5 @ block.k.mT
-        hidden_QK = ~block.visible
-        rest_BHQK = F.logsigmoid(-logits_BHQK).masked_fill(hidden_QK, 0.0).cumsum(-1)  # log of the rest after each key
+        rest_BHQK = block.hide(F.logsigmoid(-logits_BHQK), 0.0).cumsum(-1)  # log of the rest after each key
         # log sigmoid(z) = z + log sigmoid(-z), so the log weight of a key is z + the log of the rest after that key
-        weight_BHQK = (logits_BHQK + rest_BHQK).clamp(min=MIN_LOG).masked_fill(hidden_QK, -torch.inf).exp()
+        weight_BHQK = block.hide((logits_BHQK + rest_BHQK).clamp(min=MIN_LOG)).exp()
         mixed_BHQC = weight_BHQK @ block.v
-        return mixed_BHQC + rest_BHQK[..., -1:].exp() * block.own_v if self.remainder else mixed_BHQC
+        return mixed_BHQC + rest_BHQK[..., -1:].exp() * own_v if self.remainder else mixed_BHQC
 
     def extra_repr(self) -> str:
         return f"remainder={self.remainder}"
