@@ -211,13 +211,13 @@ class Solving:
         self.about = {**dict.fromkeys(names, ""), "seed": 0, "train_length": 16}
 
     def view(self, variant, length):
-        return View(self.model, self.max_length, True, "", "", "")
+        return View(self.model, self.max_length, "", "", "")
 
     def rows(self, sizes: list[int]) -> dict[int, dict]:
         self.eval = EvalConfig(lengths=sizes, protocols=["exact_match"], targets=64)
         evaluator = Evaluator(self, torch.device("cpu"))
         jobs = evaluator.jobs(Variant("", None, Window(Dims(8, 1, 1, 16))))
-        return {row["length"]: row for row in evaluator.rows(jobs)}
+        return {row.length: row.values() for row in evaluator.rows(jobs)}
 
 
 def test_only_a_model_without_any_error_has_exact_matches(tmp_path):
