@@ -28,6 +28,7 @@ class HeadMixer(nn.Module):
     def forward(self, both_BGQK: Tensor) -> Tensor:
         """Return the second bias, [B, H, Q, K]."""
         first, leaky, last = self.mlp
+        assert isinstance(last, nn.Linear)  # for the type checker
         both_GN = both_BGQK.transpose(0, 1).flatten(1)
         # weights from the left keep heads in place; a linear layer would copy every pair to move heads last
         mixed = [

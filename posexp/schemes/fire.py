@@ -40,6 +40,7 @@ class Fire(Scheme):
         end_BQ1 = torch.maximum(pos_BQ[:, :, None].to(threshold.dtype), threshold)
         share_BQK = self.psi(gap_BQK) / (self.psi(end_BQ1) + EPSILON)
         first, relu, last = self.mlp
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # for the type checker
         bias = []
         for share_N1 in pieces(share_BQK.flatten()[:, None], 0):
             hidden_NW = relu(torch.addcmul(first.bias, share_N1, first.weight[:, 0]))
