@@ -103,6 +103,9 @@ def command_of(words: list[str]) -> tuple[str | None, list[str]]:
 def run_hydra(command: str, tail: list[str]) -> None:
     """Run a command once, or show or sweep what Hydra's flags say. Raises Misuse for a wrong command line."""
     line = read_line(command, tail)
+    plugins = str(Path(__file__).resolve().parents[1] / "sweeps")
+    if plugins not in sys.path:
+        sys.path.append(plugins)  # before Hydra looks for plugins, which it does once in a process
     if {"--help", "-h"} & set(line.flags):
         print(help_of(command, line.config_dir))
     elif line.flags in ([], ["--config-dir", line.config_dir]):
@@ -143,15 +146,12 @@ def hydra_main(command: str, words: list[str]) -> None:
 
 
 def register_plugins() -> None:
-    """Register posexp's sweeper and launchers with Hydra, which loads every installed plugin."""
+    """Rename the launchers of installed plugins, and register the resolver of their presets."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     from posexp.sweeps.launchers import present_launchers, threads
 
-    plugins = str(Path(__file__).resolve().parents[1] / "sweeps")
-    if plugins not in sys.path:
-        sys.path.append(plugins)
     OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
     present_launchers(ConfigStore.instance())
 

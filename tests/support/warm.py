@@ -1,5 +1,8 @@
 """What every command imports or looks up first: done once, in the server that the commands are forked from."""
 
+import sys
+from pathlib import Path
+
 import datasets  # noqa: F401
 import tokenizers  # noqa: F401
 import torch._dynamo
@@ -14,7 +17,8 @@ import posexp.training.train
 from posexp.model import cpu
 
 torch.set_num_threads(1)
-posexp.cli.main.register_plugins()  # which says where posexp's plugin is
+sys.path.append(str(Path(posexp.__file__).parent / "sweeps"))  # posexp's plugin
+posexp.cli.main.register_plugins()
 Plugins.instance()
 for begun in (False, True):
     cpu.choose_matmul(begun)
