@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from posexp.attention import attention
 from posexp.config.components import options_of
 from posexp.config.sections import ModelConfig, Precision, TrainConfig
-from posexp.data.sampler import Windows
+from posexp.data.sampler import SequenceSampler
 from posexp.data.store import Tokens
 from posexp.dims import Dims
 from posexp.evaluation.scoring import measured
@@ -161,7 +161,7 @@ def shares() -> None:
 def batches() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ids = np.memmap(Path(folder) / "ids", dtype=np.uint16, mode="w+", shape=(4_000_000,))
-        windows = Windows(Tokens(ids, np.array([0, len(ids)]), len(ids), ""), LENGTH, False)
+        windows = SequenceSampler(Tokens(ids, np.array([0, len(ids)]), len(ids), ""), LENGTH, False)
         seconds = []
         for index in range(300):
             began = time.perf_counter()

@@ -17,7 +17,7 @@ FUNCTIONS = {
     "report": "posexp.report.command.report",
     "compare": "posexp.compare.compare",
     "power": "posexp.compare.power",
-    "runs": "posexp.report.listing.print_runs",
+    "runs": "posexp.cli.runs.print_runs",
     "schemes": "posexp.cli.schemes.print_schemes",
     "check": "posexp.check.check",
     "bench": "posexp.bench.bench",

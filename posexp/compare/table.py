@@ -1,16 +1,14 @@
 """The tables of comparisons and of power, for the terminal, Markdown and CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from posexp.compare.pairs import Comparison, Family, Key
 from posexp.compare.seeds import Power
-from posexp.evaluation.statistics import ALPHA, MOST_SEEDS, Estimate
+from posexp.evaluation.statistics import ALPHA, MOST_SEEDS
 from posexp.output.grid import Grid
-from posexp.output.text import escape
+from posexp.output.text import csv_text, escape
 from posexp.report.table import number
 
 if TYPE_CHECKING:
@@ -77,36 +75,14 @@ def comparison_markdown(found: list[Comparison], notes: list[str]) -> str:
 
 def comparisons_to_csv(found: list[Comparison]) -> str:
     """Return the comparisons as CSV with columns FIELDS: losses in nats per token, None as an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
+    rows = []
     for c in found:
-        d = c.difference or Estimate(math.nan, None, None, None, None, len(c.seeds), 0)
-        value = None if c.difference is None else d.value
-        what = (
-            c.key.corpus,
-            c.key.protocol,
-            c.key.stride,
-            c.key.length,
-            c.targets,
-            c.key.targets_hash,
-            c.base,
-            c.other,
-        )
-        numbers = (
-            c.base_nll,
-            c.other_nll,
-            value,
-            d.low,
-            d.high,
-            d.error,
-            d.p,
-            c.adjusted,
-            d.seeds,
-            d.documents or None,
-        )
-        writer.writerow([*what, *numbers, c.word])
-    return text.getvalue()
+        row = {**dict.fromkeys(FIELDS), **c.key._asdict(), **vars(c), "seeds": len(c.seeds), "difference": None}
+        if d := c.difference:
+            row |= {**vars(d), "difference": d.value}
+        row |= {"p_holm": c.adjusted, "verdict": c.word}
+        rows.append({name: row[name] for name in FIELDS})
+    return csv_text(FIELDS, rows)
 
 
 def cells(c: Comparison) -> list[str]:

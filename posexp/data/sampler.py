@@ -11,7 +11,7 @@ from posexp.data.store import Tokens
 from posexp.errors import Misuse
 
 
-class Windows:
+class SequenceSampler:
     """The sampler of sequences of `length` inputs, whose targets are the next tokens.
 
     used_documents: number of documents that are long enough. left_out: (documents, tokens) of those that are too short.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from posexp.data import Tokens
-from posexp.data.sampler import Windows
+from posexp.data.sampler import SequenceSampler
 from posexp.model.decoder import Attend, Decoder, SelfAttention
 from posexp.output.figure import Picture, new_figure, rendered, write_heading
 from posexp.output.style import QUIET, REFERENCE
@@ -97,7 +97,7 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     Raises Misuse if no document is that long.
     """
     count = min(max(TOKENS // length, MIN_SEQUENCES), MAX_SEQUENCES)
-    text_BT, _ = Windows(tokens, length, cross_documents=False).batch(seed=0, step=0, count=count)
+    text_BT, _ = SequenceSampler(tokens, length, cross_documents=False).batch(seed=0, step=0, count=count)
     n_layer = model.scheme.dims.n_layer
     seen: list[list[Tensor]] = [[] for _ in range(n_layer)]  # [3, B, H, T] per layer and batch
     torch.manual_seed(0)  # schemes with random positions draw the same ones every time

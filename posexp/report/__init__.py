@@ -1,13 +1,12 @@
 """The report of a group: its eval rows as CSV files, tables, pictures and a page."""
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation.rows import COLUMNS, Row
+from posexp.output.text import csv_text
 from posexp.report.cell import Cell
 from posexp.report.metric import PPL, Metric
 from posexp.report.tables import Table, tables
@@ -122,8 +121,4 @@ def rows_to_csv(rows: list[Row]) -> str:
     extras = [key for key in dict.fromkeys(key for line in lines for key in line) if key not in COLUMNS]
     if len(extras) > MOST_COLUMNS:
         raise Misuse(f"the rows have {len(extras):,} unknown columns: choose runs with --runs")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *extras], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text([*COLUMNS, *extras], lines)

@@ -12,7 +12,7 @@ from typing import Any
 
 from posexp.output.style import INK, QUIET, Look
 from posexp.output.text import one_line
-from posexp.report.curves import bounds_of
+from posexp.report.curves import DENSE, bounds_of
 from posexp.report.metric import Metric
 from posexp.report.table import failure, interval, shown_value
 from posexp.report.tables import Table
@@ -30,7 +30,6 @@ MOST_POINTS, ALL_POINTS = 300, 30_000  # of the losses of a run and of all runs
 HOVER = "<b>%{text}</b><br>%{x:,} tokens<br>loss %{y:.3f}<extra></extra>"
 HEIGHT, ROW = 430, 20  # of a panel and of a row of failures above it, in pixels
 LETTERS = 32  # of a curve's name in the legend
-DENSE = 16  # more lengths than this are drawn without markers, and only powers of two are labelled
 AXIS = {"gridcolor": "#e8e8e8", "linecolor": QUIET, "zeroline": False, "automargin": True, "title": {"standoff": 8}}
 DEFAULTS: Figure = {  # of every layout, for print and downloaded images; page.css has the colours of a dark screen
     **{"xaxis": AXIS, "yaxis": AXIS, "margin": {"l": 8, "r": 8, "t": 36, "b": 8}, "hovermode": "closest"},

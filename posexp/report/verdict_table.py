@@ -1,10 +1,9 @@
 """Verdicts on context beyond the training length, in words and percent, and as a CSV file."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from posexp.output.text import csv_text
 from posexp.report.metric import percent, signed
 from posexp.report.tables import Table
 
@@ -82,9 +81,7 @@ def in_percent(nats: float) -> str:
 
 def verdicts_to_csv(verdicts: "Sequence[Verdict]") -> str:
     """Return CSV with one line per verdict. Differences are in nats per token; unknown values are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV, restval="", lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for verdict in verdicts:
         row: dict[str, object] = {**verdict.place._asdict(), "word": verdict.word, "control": verdict.control}
         row["documents"] = verdict.documents
@@ -93,5 +90,5 @@ def verdicts_to_csv(verdicts: "Sequence[Verdict]") -> str:
             row |= {"seeds": one.seeds, "documents": one.documents}
         if one := verdict.shuffled:
             row |= {"shuffled": one.value, "shuffled_low": one.low, "shuffled_high": one.high}
-        writer.writerow(row)
-    return text.getvalue()
+        rows.append(row)
+    return csv_text(CSV, rows)

@@ -35,9 +35,9 @@ def compare_losses(training: Training, compute_loss: Callable[..., Tensor]) -> N
             with autocast(training.precision, device):
                 total += compute_loss(x_BT, y_BT).detach() / config.train.accumulate
     trained = training.ranks.mean(total).item() / len(steps)
-    start_B = np.concatenate([training.windows.starts(config.seed, step, count) for step in steps.tolist()])
+    start_B = np.concatenate([training.sampler.starts(config.seed, step, count) for step in steps.tolist()])
     window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
-    ids_N = training.windows.ids_N
+    ids_N = training.sampler.ids_N
     losses = token_losses(model, ids_N, window_B3, config.eval.batch_tokens, device, training.precision)
     evaluated = float(losses.mean())
     if not training.ranks.first:

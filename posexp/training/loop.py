@@ -51,7 +51,7 @@ def micro_batches(training: Training, step: int) -> Iterator[tuple[Tensor, Tenso
     """Yield this process's share of each of `accumulate` micro-batches: tokens and targets [B, T] on the device."""
     config, device = training.config, training.device
     count = config.train.batch_tokens // config.train.length
-    x_BT, y_BT = training.windows.batch(config.seed, step, count)
+    x_BT, y_BT = training.sampler.batch(config.seed, step, count)
     size = count // config.train.accumulate
     if device.type == "cuda":  # only pinned memory is copied asynchronously
         x_BT, y_BT = x_BT.pin_memory(), y_BT.pin_memory()

@@ -14,7 +14,7 @@ from posexp.config.fields import check_room
 from posexp.config.sections import AttentionPath, Split
 from posexp.data import Store
 from posexp.data.load import load_store
-from posexp.data.sampler import Windows
+from posexp.data.sampler import SequenceSampler
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
@@ -38,7 +38,7 @@ class Training(Experiment):
     `model`, which evaluation uses after training.
     """
 
-    windows: Windows
+    sampler: SequenceSampler
 
     def __init__(self, config: TrainCommand, device: torch.device, ranks: Ranks | None = None):
         super().__init__(Run.of(config), device, trust=True)
@@ -69,7 +69,7 @@ def prepare(training: Training, held: ExitStack) -> None:
     training.model = build_model(config, training.store.vocab_size).to(device)
     training.model.path = config.train.attention
     about = f"{describe(device)}, {training.precision.value}, attention={training.model.path.value}"
-    logger.debug(f"{run.name}: {about}, {training.windows.used_documents:,} documents")
+    logger.debug(f"{run.name}: {about}, {training.sampler.used_documents:,} documents")
     if begun:
         run.check_store(training.store)
     else:
@@ -95,7 +95,7 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
 def check_text(training: Training) -> None:
     """Raise Misuse for text that is too short for training or evaluation. Only the token store is written."""
     config, store = training.config, training.store
-    training.windows = Windows(store.split(Split.train), config.train.length, config.data.cross_documents)
+    training.sampler = SequenceSampler(store.split(Split.train), config.train.length, config.data.cross_documents)
     held_out = store.split(config.eval.split)
     plan(held_out, config.eval, own_lengths(held_out, config.train.length, config.eval))
 
@@ -115,8 +115,8 @@ def describe_run(training: Training) -> None:
         "store": store.key,
         "tokenizer_sha256": store.meta["files"]["tokenizer.json"]["sha256"],
         "train_sha256": store.split(Split.train).sha256,
-        "documents": training.windows.used_documents,
-        "documents_left_out": training.windows.left_out,
+        "documents": training.sampler.used_documents,
+        "documents_left_out": training.sampler.left_out,
     }
     atomic.write_file(run.folder / "tokenizer.json", store.tokenizer_path.read_text())
     atomic.write_file(run.folder / "provenance.json", json.dumps(about, indent=1))

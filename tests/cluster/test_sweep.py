@@ -13,8 +13,8 @@ import pytest
 from support.command import SCRIPT, TINY, here, posexp, run_of, world
 from support.sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
+from posexp.cli.runs import lines_of
 from posexp.jobs import slurm
-from posexp.report.listing import lines_of
 from posexp.runs.run import Run
 from posexp.runs.status import Cell, cell
 from posexp.storage import jsonl

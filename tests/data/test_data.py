@@ -19,7 +19,7 @@ import zstandard
 from posexp.config.sections import DataConfig, Source, Split
 from posexp.data import Store, files, hub, stdlib, tokenizer
 from posexp.data.load import load_store
-from posexp.data.sampler import Windows
+from posexp.data.sampler import SequenceSampler
 from posexp.data.store import key_of, meta_digest
 from posexp.errors import Misuse
 
@@ -669,11 +669,11 @@ def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
     assert float(seconds) < 8
 
 
-def windows(tmp_path: Path, length: int, cross: bool) -> Windows:
+def windows(tmp_path: Path, length: int, cross: bool) -> SequenceSampler:
     """Over three documents of 5, 3 and 9 bytes, each of one letter."""
     write(tmp_path / "w", ["aaaaa", "bbb", "ccccccccc"])
     setting = config(tmp_path, tmp_path / "w", valid=str(tmp_path / "w"))
-    return Windows(load_store(setting, quietly).split(Split.train), length, cross)
+    return SequenceSampler(load_store(setting, quietly).split(Split.train), length, cross)
 
 
 def test_windows_cross_documents_only_if_told_to(tmp_path):
@@ -694,7 +694,7 @@ def test_windows_cross_documents_only_if_told_to(tmp_path):
 def test_a_batch_follows_from_its_arguments_alone(tmp_path):
     load_ = config(tmp_path, write(tmp_path / "a", texts()))
     tokens = load_store(load_, quietly).split(Split.train)
-    one, two = Windows(tokens, 16, False), Windows(tokens, 16, False)
+    one, two = SequenceSampler(tokens, 16, False), SequenceSampler(tokens, 16, False)
     two.batch(3, 4, 5)
     first = one.batch(7, 8, 32)
     assert all((a == b).all() for a, b in zip(first, two.batch(7, 8, 32), strict=True))
@@ -705,7 +705,7 @@ def test_a_batch_follows_from_its_arguments_alone(tmp_path):
 
 def test_every_place_is_drawn_equally_often_and_is_in_the_text(tmp_path):
     tokens = load_store(config(tmp_path, write(tmp_path / "a", texts())), quietly).split(Split.train)
-    drawn = Windows(tokens, 8, False).batch(0, 0, 20_000)[0][:, 0].numpy()
+    drawn = SequenceSampler(tokens, 8, False).batch(0, 0, 20_000)[0][:, 0].numpy()
     ends = tokens.starts[1:]
     allowed = np.concatenate([tokens.ids[first : end - 8] for first, end in zip(tokens.starts, ends, strict=False)])
     observed, expected = (np.bincount(values, minlength=256) / len(values) for values in (drawn, allowed))

@@ -23,6 +23,7 @@ import pytest
 import torch
 from support import hostile
 
+from posexp.cli.runs import cell_or_damaged, lines_of
 from posexp.compare.pairs import compared, pairs_of
 from posexp.compare.pairs import curves as curves_of
 from posexp.compare.table import comparison_markdown as compared_markdown
@@ -30,7 +31,7 @@ from posexp.compare.table import comparisons_to_csv as compared_csv
 from posexp.config.explain import one_line
 from posexp.config.sections import EvalConfig, Split, TrainConfig
 from posexp.data import tokenizer
-from posexp.data.sampler import Windows
+from posexp.data.sampler import SequenceSampler
 from posexp.data.store import DamageError, Store
 from posexp.errors import PosexpError
 from posexp.evaluation import losses
@@ -42,7 +43,6 @@ from posexp.output.console import say
 from posexp.output.style import looks_of
 from posexp.report import Table, change, curves, rows_to_csv, tables, verdict_table
 from posexp.report.command import described
-from posexp.report.listing import cell_or_damaged, lines_of
 from posexp.report.metric import PPL
 from posexp.report.page import RunCard, page
 from posexp.report.table import print_tables, report_latex, report_markdown
@@ -229,7 +229,7 @@ def use_store(world: World, draw: random.Random) -> None:
         store = Store(world.store)
         for split in Split:
             tokens = store.split(split)
-            Windows(tokens, 8, False).batch(0, 0, 4)
+            SequenceSampler(tokens, 8, False).batch(0, 0, 4)
             config = EvalConfig(lengths=[4, 8], targets=32)
             own_lengths(tokens, 8, EvalConfig(targets=32))
             plan(tokens, config, [4, 8], 8)

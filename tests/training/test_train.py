@@ -150,14 +150,14 @@ def test_accumulation_changes_a_step_by_rounding_alone(corpus, tmp_path):
 def test_all_schemes_see_the_same_batches_from_the_same_weights(corpus, tmp_path):
     """At step 0 only positions differ: without any, both models would have one and the same loss."""
     from posexp.data.load import load_store
-    from posexp.data.sampler import Windows
+    from posexp.data.sampler import SequenceSampler
     from posexp.model.decoder import build_decoder
 
     config = tiny(corpus, tmp_path)
     store = load_store(config.data, print)
     from posexp.config.sections import Split
 
-    batches = [Windows(store.split(Split.train), 16, False).batch(0, 5, 4) for _ in range(2)]
+    batches = [SequenceSampler(store.split(Split.train), 16, False).batch(0, 5, 4) for _ in range(2)]
     assert torch.equal(batches[0][0], batches[1][0])
     models = [build_decoder(config.model, 300, tiny(corpus, tmp_path, s).scheme, 16, 0) for s in ("rope", "learned")]
     for (name, a), (_, b) in zip(models[0].blocks.named_parameters(), models[1].blocks.named_parameters(), strict=True):
