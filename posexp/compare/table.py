@@ -79,7 +79,7 @@ def comparisons_to_csv(found: list[Comparison]) -> str:
     for c in found:
         row = {**dict.fromkeys(FIELDS), **c.key._asdict(), **vars(c), "seeds": len(c.seeds), "difference": None}
         if d := c.difference:
-            row |= {**vars(d), "difference": d.value}
+            row |= {**vars(d), "difference": d.value, "documents": d.documents or None}
         row |= {"p_holm": c.adjusted, "verdict": c.word}
         rows.append({name: row[name] for name in FIELDS})
     return csv_text(FIELDS, rows)
