@@ -97,7 +97,7 @@ def curves_figure(table: Table, pen_of: dict[str, Pen]) -> Figure:
 
 def at(table: Table, length: int) -> int:
     """Return the place of a length on the logarithmic axis. A context of 0 has no logarithm, so all are one longer."""
-    return length + (min(*table.lengths, *table.train_lengths) <= 0)
+    return length + table.begins_at_zero
 
 
 def drawn(measure: Metric, value: float | None) -> float | None:

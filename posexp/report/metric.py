@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def change(cell: "Cell") -> Value | None:
     """Return the change of perplexity in percent."""
     if cell.change is None:
         return None
-    return Value(*(None if nats is None else percent(nats) for nats in astuple(cell.change)[:3]))  # type: ignore[arg-type]
+    low, high = (None if nats is None else percent(nats) for nats in (cell.change.low, cell.change.high))
+    return Value(percent(cell.change.value), low, high)
 
 
 def percent(nats: float) -> float:

@@ -60,6 +60,11 @@ class Table:
     def train_lengths(self) -> tuple[int, ...]:
         return tuple(sorted({length for lengths in self.trained.values() for length in lengths}))
 
+    @cached_property
+    def begins_at_zero(self) -> bool:
+        """Whether the table has a length of 0, which a logarithmic axis cannot show."""
+        return min(*self.lengths, *self.train_lengths) <= 0
+
     @property
     def title(self) -> str:
         known = PROTOCOLS.get(self.protocol)
