@@ -33,7 +33,7 @@ def finished(tmp_path_factory, tmp_path) -> Path:
 def test_a_cell_that_cannot_be_run_is_named_before_any_is_started(finished):
     words = ["train", "-m", "+scheme=alibi,rope", "model.d_model=30,32", "group=new", *SHORT]
     refused = here(*[word for word in words if word != "model.d_model=32"], cwd=finished).refusal()
-    assert "cell +scheme=rope model.d_model=30: rotary positions" in refused and "no cell was started" in refused
+    assert "cell scheme=rope model.d_model=30: rotary positions" in refused and "no cell was started" in refused
     assert "more" not in refused and not (finished / "results" / "new").exists()
     lengths = here("train", "-m", "+scheme=alibi,rope", "group=new", *TINY, "--lengths", "9999", cwd=finished).refusal()
     assert "cell +scheme=alibi: " in lengths and "1 more cannot be run either" in lengths

@@ -82,7 +82,8 @@ def test_the_least_digit_comes_first_and_zeros_are_written():
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_no_prompt_is_in_two_splits_and_sizes_come_evenly(name, tmp_path):
-    held = tasks.read_task(setting(tmp_path, name, task_examples=2000))
+    read = tasks.read_task(setting(tmp_path, name, task_examples=2000))
+    held = {split: list(lines) for split, lines in read.items()}
     asked = re.compile(r".*>[a-zA-Z]" if name == "induction" else r".*[>=]|.*\? The key is ")
     prompts = {split: {asked.match(line)[0] for line in lines} for split, lines in held.items()}
     assert not prompts[Split.train] & prompts[Split.valid] and not prompts[Split.train] & prompts[Split.test]
