@@ -36,7 +36,7 @@ def test_a_cell_that_cannot_be_run_is_named_before_any_is_started(finished):
     assert "cell scheme=rope model.d_model=30: rotary positions" in refused and "no cell was started" in refused
     assert "more" not in refused and not (finished / "results" / "new").exists()
     lengths = here("train", "-m", "+scheme=alibi,rope", "group=new", *TINY, "--lengths", "9999", cwd=finished).refusal()
-    assert "cell +scheme=alibi: " in lengths and "1 more cannot be run either" in lengths
+    assert "cell scheme=alibi: " in lengths and "1 more cannot be run either" in lengths
     assert not (finished / "results" / "new").exists()
 
 
