@@ -8,6 +8,7 @@ other work ends at once, because files are written atomically.
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -60,6 +61,11 @@ def insist(on: Stopped) -> NoReturn:
     def again(signum: int, frame: FrameType | None) -> None:
         raise on
 
+    def dropped(what: Any) -> None:
+        if what.exc_value is not on:
+            sys.__unraisablehook__(what)
+
+    sys.unraisablehook = dropped
     signal.signal(signal.SIGALRM, again)
     signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
     raise on
