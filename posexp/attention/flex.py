@@ -76,7 +76,7 @@ def looked_up(bias_HN: Tensor | None) -> Callable[..., Tensor] | None:
     if bias_HN is None:
         return None
     if bias_HN.requires_grad and torch.is_grad_enabled():
-        return spread(bias_HN)
+        return spread_over_copies(bias_HN)
     vector_HN = bias_HN.float().contiguous()
 
     def add(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def looked_up(bias_HN: Tensor | None) -> Callable[..., Tensor] | None:
     return add
 
 
-def spread(bias_HN: Tensor) -> Callable[..., Tensor]:
+def spread_over_copies(bias_HN: Tensor) -> Callable[..., Tensor]:
     """Return the score modification for a learned bias, with one of COPIES for each block of queries.
 
     All logits of a distance add their gradient to one place in turn. Spread over COPIES places, a step of attention
@@ -121,11 +121,11 @@ def block_mask(window: Window, T: int, device: torch.device) -> BlockMask:
         return (key <= query) & ((key >= earliest_T[query]) | (key < sinks))
 
     return BlockMask.from_kv_blocks(
-        *listed(seen_QK & ~full_QK), *listed(full_QK), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(T, T)
+        *block_lists(seen_QK & ~full_QK), *block_lists(full_QK), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(T, T)
     )
 
 
-def listed(chosen_QK: Tensor) -> tuple[Tensor, Tensor]:
+def block_lists(chosen_QK: Tensor) -> tuple[Tensor, Tensor]:
     """Return the number of chosen blocks of keys, [1, 1, Q], and the indices, chosen ones first, [1, 1, Q, K]."""
     order_QK = chosen_QK.int().argsort(dim=1, descending=True, stable=True).int()
     return chosen_QK.sum(1).int()[None, None], order_QK[None, None]

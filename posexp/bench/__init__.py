@@ -48,7 +48,7 @@ def bench(command: BenchCommand) -> None:
         details: dict[str, Any] = {}
         for one in found:  # the details of posexp's own contenders take precedence
             details = {**one.facts.get("details", {}), **details}
-        note = {**about(command), **details, "precision": settings.precision.value, "device": describe(command)}
+        note = {**about(command), **details, "precision": settings.precision.value, "device": describe_machine(command)}
         peaks = [row["matmul_flops"] for row in rows if row["matmul_flops"]]
         if not peaks:
             raise RunFailed(f"no contender could be measured; status of the first: {rows[0]['status']}")
@@ -88,7 +88,7 @@ def contenders_of(command: BenchCommand) -> "list[Any]":
     if command.peers:
         from posexp.bench import peers
 
-        peers.check()
+        peers.check_peer()
         found += [Contender(name) for name in peers.names()]
     if checkout:
         found.append(Contender("nanoGPT", checkout=str(checkout)))
@@ -116,7 +116,7 @@ def bare(override: str) -> str:
     return override.replace("'", "") if re.fullmatch(r"[\w.=,'\[\]-]+", override) else override
 
 
-def describe(command: BenchCommand) -> str:
+def describe_machine(command: BenchCommand) -> str:
     from posexp.model import device
 
     chosen = device.choose_device(command.device)
@@ -135,18 +135,18 @@ def write_bench(
     command: BenchCommand, rows: list[dict[str, Any]], note: dict[str, Any], with_peers: bool
 ) -> "tuple[Path, list[Grid]]":
     """Write all files. Return the folder and the tables. Raises RunFailed if the folder cannot be written."""
-    from posexp.bench.picture import pictures
+    from posexp.bench.picture import bench_pictures
     from posexp.bench.rows import COLUMNS
-    from posexp.bench.table import bench_markdown, tables
+    from posexp.bench.table import bench_markdown, bench_tables
     from posexp.output.text import csv_text
     from posexp.storage import atomic
 
-    shown = tables(rows, with_peers)
+    shown = bench_tables(rows, with_peers)
     where = f"{note['cpu'] if note['device'] == 'cpu' else note['device']}, threads: {note['threads']}, "
     where += f"{note['precision']}, torch {note['torch']}, {note['matmul_gflops']} GFLOP/s in a matrix product"
     m = command.model
     sizes = f"d_model {m.d_model}, n_layer {m.n_layer}, n_head {m.n_head}, vocabulary {command.vocab_size:,}"
-    png, svg = pictures(rows, f"{note['date'][:10]} · {where}")
+    png, svg = bench_pictures(rows, f"{note['date'][:10]} · {where}")
     readme = (
         f"# posexp bench, {note['date'][:10]}\n\n    {note['command']}\n\n"
         f"{where}. {sizes}; training steps of {command.batch} x {command.length} tokens, evaluation of one sequence; "

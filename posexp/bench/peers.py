@@ -26,7 +26,7 @@ PACKAGES = {"transformers": "transformers", "x_transformers": "x-transformers"} 
 Make = Callable[[Settings], tuple[nn.Module, str]]
 
 
-def check() -> None:
+def check_peer() -> None:
     """Raise Misuse if a package is missing."""
     if missing := [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]:
         raise Misuse(f"--peers needs {' and '.join(missing)}: pip install 'posexp[peers]'")

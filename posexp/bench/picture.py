@@ -14,7 +14,7 @@ MIN_HEIGHT = 3.6
 PEER = Look("#8a8a8a", "o", (0, (2, 1)))  # of every other library; they are told apart by their names
 
 
-def pictures(rows: list[Row], machine: str) -> tuple[bytes, bytes]:
+def bench_pictures(rows: list[Row], machine: str) -> tuple[bytes, bytes]:
     """Return (PNG, SVG) of the rows. Equal rows give equal bytes. `machine` is written below the panels."""
     return rendered(lambda: draw_bench(rows, machine), "posexp bench")
 

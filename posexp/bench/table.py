@@ -13,7 +13,7 @@ LEGEND = (
 )
 
 
-def tables(rows: list[Row], with_peers: bool) -> list[Grid]:
+def bench_tables(rows: list[Row], with_peers: bool) -> list[Grid]:
     """Return a table for training and for each evaluation length, with contenders in order of training speed."""
     training = sorted((row for row in rows if row["what"] == "training"), key=lambda row: -(row["ratio_to_none"] or 0))
     length = training[0]["length"]
@@ -22,7 +22,7 @@ def tables(rows: list[Row], with_peers: bool) -> list[Grid]:
     for row in training:
         quartiles = f"{row['lower_quartile']:,.0f} - {row['upper_quartile']:,.0f}" if row["lower_quartile"] else NOTHING
         figures = [speed(row), quartiles, two(row["ratio_to_none"]), two(row["ratio_to_fastest_peer"]), mib(row)]
-        lines.append([row["contender"], row["path"] or NOTHING, whole(row["parameters"]), *figures, percent(row)])
+        lines.append([row["contender"], row["path"] or NOTHING, whole(row["parameters"]), *figures, mfu_percent(row)])
     if not with_peers:
         headings.remove("× peer")
         lines = [line[:6] + line[7:] for line in lines]
@@ -34,7 +34,14 @@ def tables(rows: list[Row], with_peers: bool) -> list[Grid]:
         }
         ordered = [there[row["kind"], row["contender"]] for row in training]
         lines = [
-            [row["contender"], row["path"] or NOTHING, speed(row), two(row["ratio_to_none"]), mib(row), percent(row)]
+            [
+                row["contender"],
+                row["path"] or NOTHING,
+                speed(row),
+                two(row["ratio_to_none"]),
+                mib(row),
+                mfu_percent(row),
+            ]
             for row in ordered
         ]
         heads = ["contender", "path", "tokens/s", "× none", "MiB", "MFU"]
@@ -63,5 +70,5 @@ def mib(row: Row) -> str:
     return NOTHING if row["peak_memory"] is None else f"{row['peak_memory'] / 2**20:,.0f}"
 
 
-def percent(row: Row) -> str:
+def mfu_percent(row: Row) -> str:
     return NOTHING if row["mfu"] is None else f"{row['mfu']:.0%}"

@@ -27,7 +27,7 @@ def outcome(probe: Probe, tokens_1T: Tensor, last: int, shift: int = 0, content:
 
 
 @dataclass(frozen=True)
-class Row:
+class Measured:
     """The measurements of a scheme in one dtype at one length. None marks those that do not apply."""
 
     dtype: torch.dtype
@@ -38,19 +38,19 @@ class Row:
     prefix: float | None = None  # change of the first half by the second half of the input
 
 
-def rows(make: Make, lengths: list[int], shifts: tuple[int, ...], kinds: tuple[torch.dtype, ...]) -> list[Row]:
+def rows(make: Make, lengths: list[int], shifts: tuple[int, ...], kinds: tuple[torch.dtype, ...]) -> list[Measured]:
     """Return one row per dtype and length. Lengths are capped at the scheme's limit and at what can be computed."""
     exact, probes = make_probe(make, torch.float64), [make_probe(make, kind) for kind in kinds]
     content = exact.reads_content()
-    longest = reach(exact, CONTENT if content else MAX_POSITION)
+    longest = capped_length(exact, CONTENT if content else MAX_POSITION)
     lengths = list(dict.fromkeys(min(length, longest) for length in lengths))
-    found: dict[tuple[torch.dtype, int], Row] = {}
+    found: dict[tuple[torch.dtype, int], Measured] = {}
     for length in lengths:
         tokens_1T = text(length)
         wanted = outcome(exact, tokens_1T, length, content=content)
         for probe in probes:
             here = outcome(probe, tokens_1T, length, content=content)
-            found[probe.dtype, length] = Row(
+            found[probe.dtype, length] = Measured(
                 probe.dtype,
                 length,
                 error=furthest(here, wanted),
@@ -96,7 +96,7 @@ def rotated_units(probe: Probe, part: schemes.Scheme, length: int) -> tuple[Tens
     return None if rotated[0] is unit_CHQC else rotated
 
 
-def reach(probe: Probe, wanted: int) -> int:
+def capped_length(probe: Probe, wanted: int) -> int:
     """Return `wanted` tokens, capped at the scheme's max_length."""
     return min(wanted, probe.scheme.max_length or wanted)
 
@@ -104,7 +104,7 @@ def reach(probe: Probe, wanted: int) -> int:
 def memory(make: Make) -> float:
     """Return how much an earlier longer input, batch and bfloat16 call change the output for a short input."""
     used, fresh = make_probe(make), make_probe(make)
-    T = reach(used, 8 * DIMS.train_length)
+    T = capped_length(used, 8 * DIMS.train_length)
     tokens_1T = text(T)[:, : max(1, T // 4)]
     Probe(used.model, torch.bfloat16).hidden(text(T))
     used.hidden(text(T, B=3))
@@ -114,7 +114,7 @@ def memory(make: Make) -> float:
 def future_leak(make: Make) -> float:
     """Return how much a token changes the output before it."""
     probe = make_probe(make)
-    T = reach(probe, 24)
+    T = capped_length(probe, 24)
     tokens_1T = text(T)
     before_1TD = probe.hidden(tokens_1T)
     changes = []
@@ -128,14 +128,14 @@ def future_leak(make: Make) -> float:
 def batch_leak(make: Make) -> float:
     """Return how much a second sequence in the batch changes the output for the first."""
     probe = make_probe(make)
-    tokens_BT = text(reach(probe, 48), B=2)
+    tokens_BT = text(capped_length(probe, 48), B=2)
     return furthest(probe.hidden(tokens_BT)[:1], probe.hidden(tokens_BT[:1]))
 
 
 def order_effect(make: Make) -> float:
     """Return how much swapping two tokens changes the last output of one block, where the mask reveals no order."""
     probe = make_probe(make, n_layer=1)
-    T = reach(probe, 24)
+    T = capped_length(probe, 24)
     tokens_1T = text(T)
     early, late = T // 12, 3 * T // 8
     swapped_1T = tokens_1T.clone()
@@ -177,7 +177,7 @@ def finite_reach(make: Make, dtype: torch.dtype) -> Reach | None:
     probe = make_probe(make, dtype)
     if probe.reads_content():
         return None
-    tried = reach(probe, MAX_POSITION)
+    tried = capped_length(probe, MAX_POSITION)
     good, length = 0, min(64, tried)
     while is_finite(probe, length):
         if length == tried:

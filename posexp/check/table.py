@@ -29,11 +29,11 @@ def show(report: Report, width: int) -> Group:
             rows.append([name_of(row.dtype), f"{row.length:,}", *map(short, figures)])
         parts += [Text(f"{report.name}: {report.fingerprint}", style="bold"), *Grid(heads, rows, names=2).pieces(width)]
     mark, style = ("✗", "bold red") if report.broken else ("✓", "bold green")
-    parts.append(Text.assemble((f"{mark} {report.name} ", style), "; ".join(summary(report))))
+    parts.append(Text.assemble((f"{mark} {report.name} ", style), "; ".join(report_summary(report))))
     return Group(*parts, Text())
 
 
-def summary(report: Report) -> Iterator[str]:
+def report_summary(report: Report) -> Iterator[str]:
     if report.broken:
         yield from report.broken
         return

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from posexp.check import measure
-from posexp.check.measure import Authors, Reach, Row
+from posexp.check.measure import Authors, Measured, Reach
 from posexp.check.probe import Make, make_probe
 from posexp.schemes import Scheme
 
@@ -36,7 +36,7 @@ class Report:
 
     name: str
     fingerprint: str = ""
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Measured] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
     finite: dict[torch.dtype, Reach] = field(default_factory=dict)
     authors: Authors | None = None
@@ -79,7 +79,7 @@ NONE_OF: list[tuple[str, Callable[[Make], float], float, str]] = [
 ]
 
 
-def allowed(row: Row, furthest_position: int) -> float:
+def allowed(row: Measured, furthest_position: int) -> float:
     return STEP[row.dtype] + DRIFT * furthest_position
 
 
@@ -93,7 +93,7 @@ def worst(name: str, found: list[tuple[float, float, str]]) -> Promise:
     return at_most(name, *measured)
 
 
-def place(row: Row) -> str:
+def place(row: Measured) -> str:
     return f"in {name_of(row.dtype)} at {row.length:,} tokens"
 
 
@@ -101,7 +101,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def relative(rows: list[Row]) -> Promise:
+def relative(rows: list[Measured]) -> Promise:
     return worst(
         "relative",
         [
@@ -112,7 +112,7 @@ def relative(rows: list[Row]) -> Promise:
     )
 
 
-def prefix_stable(rows: list[Row]) -> Promise:
+def prefix_stable(rows: list[Measured]) -> Promise:
     return worst(
         "prefix-stable",
         [
@@ -123,7 +123,7 @@ def prefix_stable(rows: list[Row]) -> Promise:
     )
 
 
-def exact(rows: list[Row]) -> Promise:
+def exact(rows: list[Measured]) -> Promise:
     return worst(
         "exact",
         [

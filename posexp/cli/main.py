@@ -17,7 +17,7 @@ from posexp.cli.arguments import read_line
 from posexp.cli.completion import candidates
 from posexp.cli.usage import USAGE, help_of
 from posexp.config.commands import COMMANDS
-from posexp.config.explain import one_line
+from posexp.config.explain import explain_error
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.jobs.ranks import place
@@ -69,7 +69,7 @@ def main() -> int:
             return end_silently()
         if wants_traceback:
             raise
-        say(f"posexp: error: {one_line(error, words[0])}")
+        say(f"posexp: error: {explain_error(error, words[0])}")
         return exit_code(error)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)  # of posexp.jobs.signals.insist

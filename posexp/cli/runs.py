@@ -11,7 +11,7 @@ from posexp.errors import Misuse, PosexpError
 from posexp.jobs.slurm import Queue, queue
 from posexp.output.console import clock, say
 from posexp.runs.run import Run, find_runs, groups
-from posexp.runs.status import Cell, cell
+from posexp.runs.status import RunStatus, run_status
 from posexp.runs.verify import verify_runs
 from posexp.storage.untrusted import visible
 
@@ -35,20 +35,20 @@ def print_runs(command: RunsCommand) -> None:
         found = find_runs(command.results, group)
         jobs = queue([run.folder for run in found], say)
         cells = [cell_or_damaged(run, jobs) for run in found]
-        counts = Counter(cell.state for cell in cells)
+        counts = Counter(each.state for each in cells)
         print(f"{group}: {len(cells)} runs, {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
         print("\n".join(lines_of(cells, width)), end="\n\n")
 
 
-def cell_or_damaged(run: Run, jobs: Queue | None) -> Cell:
+def cell_or_damaged(run: Run, jobs: Queue | None) -> RunStatus:
     try:
-        return cell(run, jobs, say)
+        return run_status(run, jobs, say)
     except PosexpError as error:
         say(str(error))
-        return Cell(run, "damaged")
+        return RunStatus(run, "damaged")
 
 
-def lines_of(cells: list[Cell], width: int | None) -> list[str]:
+def lines_of(cells: list[RunStatus], width: int | None) -> list[str]:
     """Return the lines of a table of runs. The last columns are dropped if all do not fit into `width`."""
     rows = [row_of(each) for each in cells]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
@@ -69,7 +69,7 @@ def lines_of(cells: list[Cell], width: int | None) -> list[str]:
     return found
 
 
-def row_of(cell: Cell) -> dict[str, str]:
+def row_of(cell: RunStatus) -> dict[str, str]:
     """Return the columns of a run, the most important first."""
     from posexp.evaluation.rows import read_rows
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from posexp.config.commands import COMMANDS
 from posexp.config.compose import typed
-from posexp.config.explain import one_line
+from posexp.config.explain import explain_error
 from posexp.jobs.signals import in_a_job
 from posexp.output.console import say
 
@@ -43,5 +43,5 @@ def run_job(config: DictConfig) -> None:
     try:
         perform(typed(config))
     except Exception as error:
-        say(f"posexp: job {HydraConfig.get().job.num}: {one_line(error, 'train')}")
+        say(f"posexp: job {HydraConfig.get().job.num}: {explain_error(error, 'train')}")
         raise

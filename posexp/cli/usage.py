@@ -54,12 +54,12 @@ def help_of(command: str, own: str | None = None) -> str:
     groups = groups_of(command, [Path(own)] if own else [])
     parts = [("Named choices (group=name)", {group: ", ".join(names) for group, names in groups.items()})]
     parts += [("Options (key=value)", {knob.key: described(knob) for knob in knobs_of(COMMANDS[command])})]
-    tables = [f"{title}:\n\n{listed(rows, width)}" for title, rows in parts if rows]
+    tables = [f"{title}:\n\n{choices_text(rows, width)}" for title, rows in parts if rows]
     more = f"posexp {command} --cfg job prints the composed config, and --hydra-help Hydra's own flags."
     return "\n\n".join([EXAMPLES[command], *tables, more])
 
 
-def listed(rows: dict[str, str], width: int) -> str:
+def choices_text(rows: dict[str, str], width: int) -> str:
     """Return one line per row, with wrapped text beside the name."""
     left = max(map(len, rows)) + 4
     lines = []

@@ -34,7 +34,7 @@ def compare(command: CompareCommand) -> None:
     from posexp.output.console import console
 
     of_curve, losses_of = load_rows(command)
-    base, *others = chosen(command.curves, list(of_curve), command)
+    base, *others = chosen_curves(command.curves, list(of_curve), command)
     protocols = protocols_of(command, of_curve)
     found: list[Comparison] = []
     notes: list[str] = []
@@ -77,7 +77,7 @@ def power(command: PowerCommand) -> None:
     from posexp.output.console import console
 
     of_curve, losses_of = load_rows(command)
-    base, *others = chosen(command.curves, list(of_curve), command)
+    base, *others = chosen_curves(command.curves, list(of_curve), command)
     if len(others) > 1:
         raise Misuse(f"posexp power takes two curves, not {len(others) + 1}: {listed([base, *others])}")
     pairs, notes = pairs_of(base, others[0], of_curve, protocols_of(command, of_curve))
@@ -114,7 +114,7 @@ def readable(run: Run) -> list["Row"]:
         return []
 
 
-def chosen(words: list[str], names: list[str], command: CompareCommand | PowerCommand) -> list[str]:
+def chosen_curves(words: list[str], names: list[str], command: CompareCommand | PowerCommand) -> list[str]:
     """Return the base and the others, which globs may name. Raises Misuse for a word that matches no curve."""
     there = f"the curves of {command.results}/{command.group} are {listed(sorted(names))}"
     if len(words) < 2:

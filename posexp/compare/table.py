@@ -26,7 +26,7 @@ def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
     for members in by_family(found):
         key, targets = members[0].key, sorted({c.targets for c in members})
         counts = f"{targets[0]:,}" if len(targets) == 1 else f"{targets[0]:,} to {targets[-1]:,}"
-        yield f"{named(key)} · base {members[0].base} · {counts} targets {key.family[-1][:8]}".rstrip(), members
+        yield f"{family_title(key)} · base {members[0].base} · {counts} targets {key.family[-1][:8]}".rstrip(), members
 
 
 def by_family(found: list[Any]) -> list[list[Any]]:
@@ -39,7 +39,7 @@ def by_family(found: list[Any]) -> list[list[Any]]:
     )
 
 
-def named(key: Key) -> str:
+def family_title(key: Key) -> str:
     parts = [key.protocol, f"stride {key.stride}" if key.stride else "", f"of {key.corpus}" if key.corpus else ""]
     return " · ".join(part for part in parts if part)
 
@@ -131,7 +131,7 @@ def footer(found: list[Comparison]) -> list[str]:
     seeds, documents = ({getattr(d, name) for d in estimates} for name in ("seeds", "documents"))
     if seeds == documents == {1}:
         return [*lines, "One seed and one document: no interval and no verdict."]
-    over = [span(counts, unit) for counts, unit in ((seeds, "seed"), (documents, "document")) if counts != {1}]
+    over = [counted(counts, unit) for counts, unit in ((seeds, "seed"), (documents, "document")) if counts != {1}]
     lines.append(f"In brackets: the 95 % interval over {' and '.join(over)}.")
     if 1 in seeds:
         lines.append("One seed: says nothing about other trainings.")
@@ -140,7 +140,7 @@ def footer(found: list[Comparison]) -> list[str]:
     return lines
 
 
-def span(counts: set[int], unit: str) -> str:
+def counted(counts: set[int], unit: str) -> str:
     low, high = min(counts), max(counts)
     return f"{low} {unit}s" if low == high else f"{low} to {high} {unit}s"
 
@@ -157,7 +157,7 @@ def print_power(
     from rich.text import Text
 
     for members in by_family(found):
-        title = f"{named(members[0].key)} · {other} less {base}, nats per token · power {power:g}"
+        title = f"{family_title(members[0].key)} · {other} less {base}, nats per token · power {power:g}"
         spread = (
             "length",
             "difference",
@@ -170,8 +170,8 @@ def print_power(
         Grid(head, [power_cells(p, difference) for p in members], title=title).show(console)
     counts = {len(p.seeds) for p in found}
     lines = [
-        f"Detectable: the smallest true difference that {span(counts, 'seed')} show with a probability of {power:g}, "
-        f"by the test of posexp compare at {ALPHA:.2f} for one length alone.",
+        f"Detectable: the smallest true difference that {counted(counts, 'seed')} show with a probability of "
+        f"{power:g}, by the test of posexp compare at {ALPHA:.2f} for one length alone.",
         "More seeds do not remove the error from documents; where it hides a difference, more documents are needed "
         "(a larger split, or eval.targets where it bounds them).",
     ]

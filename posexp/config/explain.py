@@ -11,7 +11,7 @@ EXTRAS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "jobli
 NO_SLURM = "there is no SLURM on this machine: sweep where sbatch is installed, or without hydra/launcher"
 
 
-def one_line(error: Exception, command: str) -> str:
+def explain_error(error: Exception, command: str) -> str:
     """Return one line that explains an error of a command and says what to type instead."""
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException

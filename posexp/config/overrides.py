@@ -46,7 +46,7 @@ def quoted(text: str) -> str:
 
 
 @cache
-def named(kind: type) -> set[str]:
+def option_names(kind: type) -> set[str]:
     """Return the last part of the key of every option of type `kind`, over all commands."""
     return {knob_.last for command in COMMANDS.values() for knob_ in knobs_of(command) if knob_.scalar is kind}
 
@@ -132,9 +132,9 @@ class TypedLoader(yaml.constructor.SafeConstructor):
             for scalar in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if not isinstance(scalar, yaml.ScalarNode) or scalar.style:
                     continue
-                if name in named(str) and scalar.tag in {f"{TAG}int", f"{TAG}float", f"{TAG}bool"}:
+                if name in option_names(str) and scalar.tag in {f"{TAG}int", f"{TAG}float", f"{TAG}bool"}:
                     scalar.tag = f"{TAG}str"
-                elif name in named(int) and (number := count(scalar.value)) is not None:
+                elif name in option_names(int) and (number := count(scalar.value)) is not None:
                     scalar.tag, scalar.value = f"{TAG}int", str(number)
         return super().construct_mapping(node, deep=deep)
 

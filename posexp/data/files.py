@@ -23,10 +23,10 @@ def find_files(config: DataConfig) -> dict[Split, list[Path]]:
     """Return the files of each split of the config, in reading order. Raises Misuse if files are missing."""
     if not config.paths:
         raise Misuse("data=files needs data.paths=<file, glob or folder>")
-    return {split: expand(f"data.{key}", value) for split, (key, value) in named(config).items()}
+    return {split: expand(f"data.{key}", value) for split, (key, value) in split_options(config).items()}
 
 
-def named(config: DataConfig) -> dict[Split, tuple[str, Any]]:
+def split_options(config: DataConfig) -> dict[Split, tuple[str, Any]]:
     """Return (name of the option, its value) for each split that the config names."""
     settings = {Split.train: "paths", Split.valid: "valid", Split.test: "test"}
     return {split: (key, value) for split, key in settings.items() if (value := getattr(config, key))}
@@ -95,7 +95,7 @@ def is_known(folder: Path, path: Path, suffixes: Collection[str] = KINDS) -> boo
 def skipped(config: DataConfig) -> list[str]:
     """Return a line for each folder of the config that has skipped files."""
     lines = []
-    for key, value in named(config).values():
+    for key, value in split_options(config).values():
         for folder in (
             one for pattern in ([value] if isinstance(value, str) else value) for one in folders_of(pattern)
         ):

@@ -11,7 +11,7 @@ from typing import Any
 
 from posexp.config.sections import DataConfig, Split
 from posexp.data import files
-from posexp.data.readers import complaint, one_line, text_of
+from posexp.data.readers import cause_line, complaint, text_of
 from posexp.errors import Misuse
 from posexp.storage.locks import NO_LOCKS
 from posexp.storage.network import reachable
@@ -51,7 +51,7 @@ def read_hub(config: DataConfig, cache: Path) -> tuple[dict[Split, Iterator[str]
     Raises Misuse if the hub cannot be reached and no copy is cached, or if there is no such dataset, split or column.
     """
     with quiet():
-        found = fetch(config, cache)
+        found = fetch_dataset(config, cache)
     splits = {}
     for split, names in NAMES.items():
         if name := next((name for name in names if name in found), None):
@@ -76,7 +76,7 @@ def texts_of(rows: Any, field: str, name: str) -> Iterator[str]:
             yield text_of({field: value}, field, f"{name}: row {number}")
 
 
-def fetch(config: DataConfig, cache: Path) -> Any:
+def fetch_dataset(config: DataConfig, cache: Path) -> Any:
     """Load the DatasetDict of all splits. Raises Misuse if it cannot be loaded."""
     import datasets
 
@@ -86,7 +86,7 @@ def fetch(config: DataConfig, cache: Path) -> Any:
             return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
         except Exception as error:  # datasets passes on any error of a builder
             raise_disk_error(error)
-            raise Misuse(f"cannot read the dataset in {folder}: {one_line(error)}") from error
+            raise Misuse(f"cannot read the dataset in {folder}: {cause_line(error)}") from error
     reachable = can_reach_hub()
     try:
         with offline(not reachable):
@@ -98,7 +98,7 @@ def fetch(config: DataConfig, cache: Path) -> Any:
         ) from error
     except Exception as error:
         raise_disk_error(error)
-        raise Misuse(f"cannot load data.dataset={config.dataset}: {one_line(error)}") from error
+        raise Misuse(f"cannot load data.dataset={config.dataset}: {cause_line(error)}") from error
 
 
 def raise_disk_error(error: BaseException) -> None:

@@ -124,10 +124,10 @@ def complaint(error: Exception, packing: str) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}"
     unpacking = packing and isinstance(error, (OSError, EOFError, lzma.LZMAError, zlib.error))
-    return f"cannot be {'unpacked' if unpacking else 'read'}: {one_line(error)}"
+    return f"cannot be {'unpacked' if unpacking else 'read'}: {cause_line(error)}"
 
 
-def one_line(error: BaseException) -> str:
+def cause_line(error: BaseException) -> str:
     """Return the innermost cause of a wrapped error, as one line of at most 300 characters."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -29,7 +29,7 @@ def find_token_files(config: DataConfig) -> dict[Split, list[Path]]:
     Raises Misuse for a missing file, and for a file of another suffix.
     """
     found = {}
-    for split, (key, value) in files.named(config).items():
+    for split, (key, value) in files.split_options(config).items():
         patterns = [value] if isinstance(value, str) else value
         if isinstance(patterns, (list, tuple)):
             patterns = [f"{name}.bin" if Path(f"{name}.bin").expanduser().is_file() else name for name in patterns]

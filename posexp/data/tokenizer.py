@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posexp.data.files import file_digest
-from posexp.data.readers import one_line
+from posexp.data.readers import cause_line
 from posexp.errors import Misuse
 from posexp.storage import untrusted
 
@@ -74,7 +74,7 @@ def marks(spec: str) -> dict[str, str]:
         if not all(isinstance(token, str) for token in found.values()):
             raise ValueError("a token must be text")
     except (OSError, ValueError, LookupError, AttributeError) as error:
-        raise Misuse(f"{path} names no BOS and EOS token: {one_line(error)}") from error
+        raise Misuse(f"{path} names no BOS and EOS token: {cause_line(error)}") from error
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from posexp.config.sections import Split
 from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.protocols import MIN_WINDOWS, TooLong, check_stream, evenly, spread
+from posexp.evaluation.protocols import MIN_WINDOWS, TooLong, check_stream, evenly, share_out
 from posexp.evaluation.targets import Measurement, targets_of
 
 RARE = 0.1  # share of the text that is rare tokens
@@ -120,7 +120,7 @@ def inside(tokens: Tokens, length: int, bound: int | None) -> np.ndarray:
     places_D = np.maximum(0, (np.diff(tokens.starts) - 1) // length)
     if not places_D.any():
         raise TooLong("no document is long enough", int(np.diff(tokens.starts).max(initial=0)) - 1)
-    taken_D = spread(places_D, int(places_D.sum()) if bound is None else max(MIN_WINDOWS, bound // length))
+    taken_D = share_out(places_D, int(places_D.sum()) if bound is None else max(MIN_WINDOWS, bound // length))
     begin_W = np.concatenate(
         [
             first + length * (np.arange(taken) * places // max(1, taken))

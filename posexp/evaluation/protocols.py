@@ -45,7 +45,7 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
         raise TooLong("no document is long enough", size - min(block, scored(power_below(size))))
     wanted = int(blocks_D.sum()) if bound is None else max(1, bound // block)
     firsts = []
-    for document, count in enumerate(spread(blocks_D, wanted)):
+    for document, count in enumerate(share_out(blocks_D, wanted)):
         begin = tokens.starts[document] + longest
         chosen = np.arange(count) * blocks_D[document] // max(count, 1)
         firsts.append(begin + chosen * block)
@@ -76,7 +76,7 @@ def power_below(number: int) -> int:
     return 1 << number.bit_length() - 1 if number > 0 else 0
 
 
-def spread(available_D: np.ndarray, wanted: int) -> np.ndarray:
+def share_out(available_D: np.ndarray, wanted: int) -> np.ndarray:
     """How many of `wanted` each takes of what it has: equally many, as far as they have them."""
     taken_D = np.zeros_like(available_D)
     for behind, index in enumerate(np.argsort(available_D, kind="stable")):  # who has least takes first

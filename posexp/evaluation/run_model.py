@@ -35,7 +35,7 @@ class Trained:
             "train_length": self.train_length,
             "trained_window": self.model.window.fingerprint(),
             "weights": experiment.weights,
-            "corpus": "" if command.data is None else named(self.store, self.eval.split),
+            "corpus": "" if command.data is None else text_name(self.store, self.eval.split),
         }
         self.trained_window = self.model.window
 
@@ -67,7 +67,7 @@ def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: Eva
     return store, replace(how, split=chosen)
 
 
-def named(store: Store, split: Split) -> str:
+def text_name(store: Store, split: Split) -> str:
     """Return the name of a split's text: its files, or the corpus."""
     corpus: str = store.meta["corpus"]
     return dict(part.partition(": ")[::2] for part in corpus.split(", ")).get(split.value) or corpus

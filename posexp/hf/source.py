@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp.data.hub import can_reach_hub, offline, raise_disk_error
-from posexp.data.readers import one_line
+from posexp.data.readers import cause_line
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
 from posexp.output.console import say
@@ -64,11 +64,11 @@ def find_source(given: str) -> Source:
             f"hf={given}: there is no such folder; name one, or a model of the hub as in hf=EleutherAI/pythia-160m"
         )
     repository, _, revision = given.partition("@")
-    folder = fetch(repository, revision or None)
+    folder = fetch_checkpoint(repository, revision or None)
     return read_source(folder, given, given.rpartition("/")[2], folder.name)
 
 
-def fetch(repository: str, revision: str | None) -> Path:
+def fetch_checkpoint(repository: str, revision: str | None) -> Path:
     """Fetch a model and return its folder in the hub's cache. Raises Misuse if the model cannot be fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -184,5 +184,5 @@ def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
 
 def why(error: Exception) -> str:
     """Return at most 160 characters of an error message: those of transformers contain long advice."""
-    text = one_line(error)
+    text = cause_line(error)
     return text if len(text) <= 160 else text[:157] + "..."

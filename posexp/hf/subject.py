@@ -21,7 +21,7 @@ from posexp.config.sections import DataConfig, EvalConfig
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
-from posexp.evaluation.run_model import named, other_text
+from posexp.evaluation.run_model import other_text, text_name
 from posexp.evaluation.variants import Variant, variants
 from posexp.hf import model as models
 from posexp.hf import source as sources
@@ -84,7 +84,7 @@ class Checkpoint:
             "trained_window": self.named(self.window, self.train_length),
             "weights": source.sha256[:12],
             "bos": begin.text,
-            "corpus": "" if command.data is None else named(self.store, self.eval.split),
+            "corpus": "" if command.data is None else text_name(self.store, self.eval.split),
         }
 
     def describe(self, tokenizer: Path) -> dict[str, Any]:

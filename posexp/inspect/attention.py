@@ -104,7 +104,7 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     parts = [part for part in model.modules() if isinstance(part, SelfAttention)]
     with ExitStack() as hooks:
         for part, into in zip(parts, seen, strict=True):
-            hooks.callback(part.register_forward_pre_hook(partial(watch, into)).remove)
+            hooks.callback(part.register_forward_pre_hook(partial(collect_attention, into)).remove)
         for piece_BT in text_BT.split(max(1, BATCH // length)):
             model(piece_BT.to(model.embedding.weight.device))
     mean_3LHT = torch.stack([torch.cat(pieces, dim=1).nanmean(dim=1) for pieces in seen], dim=1)
@@ -114,14 +114,14 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
     return Reading(distance_LHT, entropy_LHT, left_LHT, even_distance_LT, even_entropy_LT, count)
 
 
-def watch(into: list[Tensor], part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
+def collect_attention(into: list[Tensor], part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
     """Append the statistics of a layer's attention to `into`, before a forward pass with `inputs`."""
     x_BTD, attend = inputs
     q_BHTC, k_BHTC, _ = part.project(x_BTD)
     into.append(torch.stack(statistics(attend, q_BHTC, k_BHTC, x_BTD)).cpu())
 
 
-def span(values_HT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def head_range(values_HT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, minimum and maximum over the heads, [T] each, with NaN where no head has a value."""
     none_HT = values_HT.isnan()
     low_T = values_HT.masked_fill(none_HT, torch.inf).amin(0)
@@ -135,7 +135,7 @@ def picture(reading: Reading, about: str, train_length: int, split: str, colour:
     for layer in range(len(reading.distance)):
         columns: dict[str, Tensor] = {}
         for name, values in (("distance", reading.distance), ("entropy", reading.entropy)):
-            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), span(values[layer]), strict=True))
+            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), head_range(values[layer]), strict=True))
         columns |= {"even_distance": reading.even_distance[layer], "even_entropy": reading.even_entropy[layer]}
         columns["left"] = reading.left[layer].mean(0)
         for position, numbers in enumerate(zip(*(values.tolist() for values in columns.values()), strict=True)):
@@ -195,7 +195,7 @@ def draw_attention(reading: Reading, title: str, about: str, train_length: int, 
 def draw_panel(axes: "Axes", values_HT: Tensor, even_T: Tensor, colour: str, train_length: int) -> None:
     T = values_HT.shape[1]
     position_T = torch.arange(T)
-    mean_T, low_T, high_T = span(values_HT)
+    mean_T, low_T, high_T = head_range(values_HT)
     axes.fill_between(position_T, low_T, high_T, color=colour, alpha=0.2, linewidth=0, zorder=2)
     axes.plot(position_T, even_T, color=QUIET, linewidth=1.2, linestyle=(0, (5, 2)), zorder=2.5)
     axes.plot(position_T, mean_T, color=colour, linewidth=1.6, zorder=3)

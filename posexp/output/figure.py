@@ -109,7 +109,7 @@ def name_ends(
     step = ROW / (axes.get_window_extent().height / figure.dpi)
     last = max((x for x, _ in ends.values()), default=0.0)
     marks = offset_copy(axes.transAxes, figure, x=20, units="points")
-    for curve, height in zip(order, spread([height_of[curve] for curve in order], step), strict=True):
+    for curve, height in zip(order, spread_heights([height_of[curve] for curve in order], step), strict=True):
         look = look_of[curve]
         line = {"arrowstyle": "-", "color": look.colour, "linewidth": 1, "linestyle": look.dash, "relpos": (0, 0.5)}
         axes.annotate(
@@ -125,7 +125,7 @@ def name_ends(
         axes.plot([1], [height], look.marker, markersize=size_of(look.marker), **mark)
 
 
-def spread(heights: list[float], step: float) -> list[float]:
+def spread_heights(heights: list[float], step: float) -> list[float]:
     """Return descending heights at least `step` apart, as close as possible below the given ones, none below 0."""
     found: list[float] = []
     for index, height in enumerate(heights):

@@ -57,14 +57,14 @@ class Grid:
         columns = [[row[i].plain for row in texts] for i in range(len(self.heads))]
         wanted = [size_of(*column) for column in zip(self.heads, columns, strict=True)]
         sizes = list(wanted)
-        if taken(wanted) > width:
+        if total_width(wanted) > width:
             sizes = [size_of(*column, LONGEST) for column in zip(self.heads, columns, strict=True)]
-            beside = taken([0, *sizes[1 : self.names], max(sizes[self.names :], default=0)])
+            beside = total_width([0, *sizes[1 : self.names], max(sizes[self.names :], default=0)])
             sizes[0] = max(1, min(sizes[0], width - beside))
         found = []
         for part in parts(sizes, width, self.names):
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            spare = max(0, width - taken([sizes[i] for i in part]))
+            spare = max(0, width - total_width([sizes[i] for i in part]))
             for i in part:
                 more = min(spare, wanted[i] - sizes[i])
                 spare -= more
@@ -141,7 +141,7 @@ def size_of(head: str, cells: list[str], longest: int | None = None) -> int:
     return max([1, *words, min(max(lines, default=0), longest or max(lines, default=0))])
 
 
-def taken(sizes: list[int]) -> int:
+def total_width(sizes: list[int]) -> int:
     """Return the total width of columns, gaps included."""
     return sum(size + GAP for size in sizes)
 
@@ -151,7 +151,7 @@ def parts(sizes: list[int], width: int, names: int) -> list[list[int]]:
     first = list(range(names))
     found = [list(first)]
     for i in range(names, len(sizes)):
-        if len(found[-1]) > names and taken([sizes[j] for j in [*found[-1], i]]) > width:
+        if len(found[-1]) > names and total_width([sizes[j] for j in [*found[-1], i]]) > width:
             found.append(list(first))
         found[-1].append(i)
     return found

@@ -55,7 +55,7 @@ def write_report(
 
     from posexp.output.style import looks_of
     from posexp.report import change, option_sweep, ranking, verdict_table
-    from posexp.report.curves import pictures
+    from posexp.report.curves import curve_pictures
     from posexp.report.table import print_tables, report_latex, report_markdown
 
     console = console or Console()
@@ -72,14 +72,14 @@ def write_report(
         "table.tex": report_latex(shown).encode(),
     }
     look_of = looks_of(curve for table in shown for curve in table.curves)
-    contents["curves.png"], contents["curves.svg"] = change.pictures(shown[0], look_of)
+    contents["curves.png"], contents["curves.svg"] = change.change_pictures(shown[0], look_of)
     if len(shown) > 1:
-        contents["others.png"], contents["others.svg"] = pictures(shown[1:], look_of)
+        contents["others.png"], contents["others.svg"] = curve_pictures(shown[1:], look_of)
     if len(shown[0].curves) > ranking.FOLLOWED:
-        contents["ranking.png"], contents["ranking.svg"] = ranking.pictures(shown[0])
+        contents["ranking.png"], contents["ranking.svg"] = ranking.ranking_pictures(shown[0])
     if sweep := option_sweep.find_sweep(shown[0]):
         contents["table.md"] += option_sweep.sweep_markdown(sweep).encode()
-        contents["sweep.png"], contents["sweep.svg"] = option_sweep.pictures(sweep)
+        contents["sweep.png"], contents["sweep.svg"] = option_sweep.sweep_pictures(sweep)
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:

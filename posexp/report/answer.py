@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from posexp.output.text import one_line
 from posexp.report.metric import percent
-from posexp.report.tables import Table, span
+from posexp.report.tables import Table, number_range
 
 if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Verdict
@@ -78,6 +78,8 @@ def basis(table: Table) -> list[str]:
     if not any(verdict.bounded for verdict in table.verdicts):
         return []
     counts = tuple(sorted(set(table.seeds.values())))
-    seeds = "1 seed" if counts == (1,) else f"{span(counts)} seeds"
-    documents = f" and {span(table.documents)} document{'s' * (table.documents != (1,))}" if table.documents else ""
+    seeds = "1 seed" if counts == (1,) else f"{number_range(counts)} seeds"
+    documents = (
+        f" and {number_range(table.documents)} document{'s' * (table.documents != (1,))}" if table.documents else ""
+    )
     return [f"Intervals are over {seeds}{documents}."]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEVEL = 3.6  # width of the panel with levels
 
 
-def pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
+def change_pictures(headline: Table, look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     """Return (PNG, SVG) of the headline, with levels alone if there are no paired changes, as for tasks."""
     changed = any(
         cell.change and length != min(headline.trained[curve]) for (curve, length), cell in headline.cells.items()

@@ -35,7 +35,7 @@ DENSE = 16  # more lengths than this are drawn without markers, and only powers 
 PLOT, HIGH, AROUND = 6.6, 3.8, 1.5  # of the large panel, and the space for titles and axes above and below it
 
 
-def pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
+def curve_pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     """Return (PNG, SVG) of the tables. Equal tables give equal bytes."""
     return rendered(lambda: draw_curves(shown, look_of), shown[0].title)
 

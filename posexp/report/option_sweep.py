@@ -107,7 +107,7 @@ def print_sweep(sweep: Sweep, console: "Console") -> None:
     console.print(Text(sweep.note, style="dim"))
 
 
-def pictures(sweep: Sweep) -> tuple[bytes, bytes]:
+def sweep_pictures(sweep: Sweep) -> tuple[bytes, bytes]:
     """Return (PNG, SVG) of the sweep. Equal sweeps give equal bytes."""
     return rendered(lambda: draw_sweep(sweep, looks_of(sweep.cells)), sweep.title)
 

@@ -25,7 +25,7 @@ TRAINED = "#D55E00"
 WIDE, AROUND = 9.6, 1.7  # of the figure, and the space for title, legend and axis above and below the rows
 
 
-def pictures(table: Table) -> tuple[bytes, bytes]:
+def ranking_pictures(table: Table) -> tuple[bytes, bytes]:
     """Return (PNG, SVG) of the table. Equal tables give equal bytes."""
     return rendered(lambda: draw_ranking(table), table.title)
 
@@ -34,7 +34,7 @@ def draw_ranking(table: Table) -> "Figure":
     curves, shown = ranked(table), dots(table)
     figure = new_figure(WIDE, AROUND + ROW * (len(curves) + 1))
     axes = figure.subplots()
-    low, edge = reach(table, shown)
+    low, edge = axis_limits(table, shown)
     axes.set_xlim(low, edge)
     axes.set_ylim(len(curves), -1)
     axes.set_yticks(range(len(curves)), [one_line(curve)[:MAX_NAME] for curve in curves])
@@ -81,7 +81,7 @@ def dots(table: Table) -> list[int]:
     return sorted({known[round(i * (len(known) - 1) / (MAX_DOTS - 1))] for i in range(MAX_DOTS)})
 
 
-def reach(table: Table, shown: list[int]) -> tuple[float, float]:
+def axis_limits(table: Table, shown: list[int]) -> tuple[float, float]:
     """Return the limits of the axis. Some values may lie beyond."""
     found = [key for key in table.values if key[1] in shown]
     numbers = [table.values[key].value for key in found]

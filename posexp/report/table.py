@@ -7,7 +7,7 @@ from posexp.output.text import escape, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
 from posexp.report.metric import EXACT_MATCH, digits
-from posexp.report.tables import MAX_LENGTHS, Table, facts, listed, span
+from posexp.report.tables import MAX_LENGTHS, Table, facts, listed, number_range
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +81,7 @@ def print_tables(shown: list[Table], console: "Console", all_sets: bool = False)
     if others and not all_sets:
         console.print(Text("\nAlso measured, in table.md and by posexp report --all:", style="bold"))
         for table in others:
-            console.print(Text(f"{table.protocol} · {summary(table)}"))
+            console.print(Text(f"{table.protocol} · {table_summary(table)}"))
 
 
 def print_table(table: Table, console: "Console") -> None:
@@ -98,12 +98,12 @@ def print_table(table: Table, console: "Console") -> None:
         verdicts(table).show(console)
 
 
-def summary(table: Table) -> str:
+def table_summary(table: Table) -> str:
     """Return the range of lengths, the facts and the range of values of a table."""
     values = [value.value for value in table.values.values()]
     write = table.measure.write
     found = f"{table.measure.axis} {write(min(values))} to {write(max(values))}" if values else "no values"
-    return f"{span((min(table.lengths), max(table.lengths)))} · {facts(table)} · {found}"
+    return f"{number_range((min(table.lengths), max(table.lengths)))} · {facts(table)} · {found}"
 
 
 def too_many(table: Table) -> bool:

@@ -228,7 +228,7 @@ def facts(table: Table) -> str:
     """Return the facts of a table: targets with hash and documents, stride, corpus, crossed documents, seeds."""
     parts = []
     if table.targets:
-        parts.append(f"{span(table.targets)} targets" + (" a point" if len(table.targets) > 1 else ""))
+        parts.append(f"{number_range(table.targets)} targets" + (" a point" if len(table.targets) > 1 else ""))
     hashes = [name[:8] for name in table.targets_hashes if name]
     if len(hashes) > 1:
         parts[-1:] = [f"{parts[-1]}, others at every length" if parts else "other targets at every length"]
@@ -237,7 +237,7 @@ def facts(table: Table) -> str:
     elif hashes:
         parts.append(f"targets {hashes[0]}")
     if table.documents and parts:
-        parts[-1] += f" in {span(table.documents)} document{'s' * (table.documents != (1,))}"
+        parts[-1] += f" in {number_range(table.documents)} document{'s' * (table.documents != (1,))}"
     if table.stride is not None:
         parts.append(f"stride {table.stride}")
     parts += [f"of {table.corpus}"] if table.corpus else []
@@ -245,11 +245,11 @@ def facts(table: Table) -> str:
         share = f"{100 * table.crossing:.0f} %" if table.crossing >= 0.01 else "less than 1 %"
         parts.append(f"up to {share} of targets see another document")
     counts = tuple(sorted(set(table.seeds.values())))
-    parts.append("1 seed" if counts == (1,) else f"{span(counts)} seeds")
+    parts.append("1 seed" if counts == (1,) else f"{number_range(counts)} seeds")
     return " · ".join(parts)
 
 
-def span(numbers: tuple[int, ...]) -> str:
+def number_range(numbers: tuple[int, ...]) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 

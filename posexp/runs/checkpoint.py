@@ -113,7 +113,7 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
-        if state.keys() != STATE or not all(t.is_floating_point() and fits(t, weight) for t in state.values()):
+        if state.keys() != STATE or not all(t.is_floating_point() and tensors_fit(t, weight) for t in state.values()):
             raise RunFailed(f"the checkpoint does not fit the optimizer: its state of {name} differs")
         optimizer.state[weight] = {
             key: tensor.to(weight.device) if key == "step" else placed_like(tensor, weight)
@@ -143,7 +143,7 @@ def same_shape(one: Sequence[int], other: Sequence[int]) -> bool:
     return tuple(one) == tuple(other) or math.prod(one) == math.prod(other) == 1
 
 
-def fits(tensor: torch.Tensor, weight: torch.Tensor) -> bool:
+def tensors_fit(tensor: torch.Tensor, weight: torch.Tensor) -> bool:
     return tensor.ndim == 0 or same_shape(tensor.shape, weight.shape)
 
 

@@ -106,7 +106,7 @@ def asked(config: TrainCommand) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunStatus:
     """A run and its state.
 
     state: waiting, starting, running, evaluating, done, stopped, interrupted, requeued, failed, damaged or checkpoint.
@@ -132,10 +132,10 @@ class Cell:
         return bool(self.job) or self.state in {"starting", "running", "evaluating"}
 
 
-def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
+def run_status(run: Run, queue: Queue | None, say: Callable[[str], None]) -> RunStatus:
     """Return the state of a run; log damaged lines through `say`. Raises RunFailed if config.yaml is damaged."""
     if run.foreign:
-        return Cell(run, "checkpoint")
+        return RunStatus(run, "checkpoint")
     steps, batch_tokens = budget(run)
     rows, job, note = run.latest(say), job_of(run.folder, queue), noted(run.folder, JOB, NOTE)
     status, latest = rows["status"], rows.get("loss", {})
@@ -155,17 +155,17 @@ def cell(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Cell:
         state = "evaluating" if status["status"] == "done" else "running" if begun else "starting"
         left = (steps - step) * batch_tokens / speed if state == "running" and speed else None
         id_ = note.get("job") or (job.id if job else "")
-        return Cell(run, state, **known, left=left, host=note.get("host", ""), job=id_, since=note.get("since"))
+        return RunStatus(run, state, **known, left=left, host=note.get("host", ""), job=id_, since=note.get("since"))
     if job is not None and job.waits:
         state = "waiting" if status["status"] == "waiting" else "requeued"
-        return Cell(run, state, **known, job=job.id, why=waits(job))
+        return RunStatus(run, state, **known, job=job.id, why=waits(job))
     if state == "stopped":
         why = f"by {why}, saved"
     elif state == "interrupted" and not why:
         why = "its process ended without a status"
     elif state == "waiting" and queue is not None and (run.folder / SUBMISSION).is_file():
         why = "its SLURM job ended before training started: repeat the sweep"
-    return Cell(run, state, **known, why=why)
+    return RunStatus(run, state, **known, why=why)
 
 
 def budget(run: Run) -> tuple[int, int]:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from posexp import windows
 from posexp.dims import Dims
 from posexp.schemes import Scheme, exact_type
 from posexp.schemes.wrapper import Composite
-from posexp.windows import QUERY_BLOCK, Window
+from posexp.windows import Window
 
 CPU_QUERIES, CPU_LOGITS = 64, 2**18  # queries and logits of a block on a CPU, about
 CPU_PAIRS = 2**13  # pairs whose hidden layer is computed at a time on a CPU
@@ -80,7 +81,7 @@ class BlockwiseAttention(Scheme):
     ) -> Tensor:
         B, H, T, _ = q_BHTC.shape
         small = q_BHTC.device.type == "cpu"
-        queries = CPU_QUERIES if small else QUERY_BLOCK
+        queries = min(windows.QUERY_BLOCK, CPU_QUERIES if small else windows.QUERY_BLOCK)
         count = max(1, CPU_LOGITS // (H * T * queries)) if small else B
         mixed = []
         with torch.autocast(q_BHTC.device.type, enabled=False):

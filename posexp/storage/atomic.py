@@ -22,7 +22,7 @@ LONG = 24 * 3600.0  # seconds after which a file of another machine counts as ab
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write `path` atomically, by renaming a synced temporary file. Raises OSError, and then leaves no file behind."""
-    with named(path):
+    with naming(path):
         remove_leftovers(path.parent, path.name)
         aside = path.with_name(f".{path.name}.{MACHINE}.{os.getpid()}")
         aside.unlink(missing_ok=True)  # of an earlier process with this number
@@ -62,7 +62,7 @@ def is_running(process: int) -> bool:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Add `path` to an OSError of the block, since the error of a write to a full disk names no file."""
     try:
         yield

@@ -24,7 +24,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
     The caller must hold the file's lock. Raises OSError.
     """
     line = line_of(row)
-    with atomic.named(path), path.open("ab+", buffering=0) as file:
+    with atomic.naming(path), path.open("ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if size > 0:
             file.seek(-1, os.SEEK_END)
@@ -64,7 +64,7 @@ def read_lines(
                 except ValueError:
                     damaged.append(number)
                     continue
-                if fits(row, needed or {}, known or {}):
+                if row_fits(row, needed or {}, known or {}):
                     rows.append(row)
                 else:
                     damaged.append(number)
@@ -94,7 +94,7 @@ def last_rows(
             continue
         try:
             row = untrusted.object_of(line)
-            if not fits(row, {}, known or {}):
+            if not row_fits(row, {}, known or {}):
                 raise ValueError
         except ValueError:
             damaged += 1
@@ -126,7 +126,7 @@ def lines_backwards(path: Path) -> Iterator[bytes]:
         yield rest
 
 
-def fits(row: dict[str, Any], needed: Columns, known: Columns) -> bool:
+def row_fits(row: dict[str, Any], needed: Columns, known: Columns) -> bool:
     if len(row) > MOST_COLUMNS or any(isinstance(value, (dict, list)) for value in row.values()):
         return False
     right = all(name in row and is_right(row[name]) for name, is_right in needed.items())

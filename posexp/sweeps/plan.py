@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from posexp.config.commands import TrainCommand
 from posexp.config.compose import typed
-from posexp.config.explain import one_line
+from posexp.config.explain import explain_error
 from posexp.config.sections import Device
 from posexp.config.values import plain_value
 from posexp.data import Store
@@ -26,7 +26,7 @@ from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.jobs.slurm import queue
 from posexp.output.console import say
 from posexp.runs.run import Run
-from posexp.runs.status import cell, evaluated
+from posexp.runs.status import evaluated, run_status
 
 Words = list[str]  # the overrides of one cell
 
@@ -45,7 +45,7 @@ def missing(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
             skipped["named twice"] += 1
             continue
         if (run.folder / "config.yaml").is_file():
-            now = cell(run, jobs, say)
+            now = run_status(run, jobs, say)
             if now.busy:
                 skipped["waiting in SLURM" if now.state in {"waiting", "requeued"} else "being worked on"] += 1
                 continue
@@ -88,7 +88,7 @@ def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
                 texts.add(text)
         except (Misuse, HydraException, OmegaConfBaseException) as error:
             cell_ = " ".join(word for word in words if word not in common)
-            bad.append(f"cell {cell_}: {one_line(error, 'train')}")
+            bad.append(f"cell {cell_}: {explain_error(error, 'train')}")
         else:
             configs.append(config)
     if bad:

@@ -204,7 +204,7 @@ class Objective(nn.Module):
         return self.loss(x_BT, y_BT)
 
 
-def spread(model: Decoder, config: TrainCommand, ranks: Ranks, compiled: bool) -> Callable:
+def distribute(model: Decoder, config: TrainCommand, ranks: Ranks, compiled: bool) -> Callable:
     """Return the function of the loss of a process's share of a batch, with the gradient of the whole batch.
 
     FSDP shards the weights in place, so the optimizer must be built afterwards. Raises Misuse for weights that FSDP

@@ -41,7 +41,7 @@ class Log(ExitStack):
 
     def to_file(self, line: str) -> None:
         path = self.run.folder / "train.log"
-        with atomic.named(path), path.open("a") as file:
+        with atomic.naming(path), path.open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def status(self, status: str, step: int, **details: Any) -> None:

@@ -23,7 +23,7 @@ def fit(training: Training, saved: dict[str, Any] | None) -> Callable[..., Tenso
     Batches and draws are functions of (seed, step): a resumed run repeats, bit for bit on a CPU. Raises as `lifecycle`.
     """
     config, model, ranks, device = training.config, training.model, training.ranks, training.device
-    compute_loss = distributed.spread(model, config, ranks, device.type == "cuda" and config.train.compile)
+    compute_loss = distributed.distribute(model, config, ranks, device.type == "cuda" and config.train.compile)
     optimizer = optim.build_optimizer(model, config.train)
     if saved is not None:
         checkpoint.apply(saved["tensors"], model, optimizer)

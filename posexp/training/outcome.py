@@ -5,7 +5,7 @@ import signal
 import socket
 import traceback
 
-from posexp.config.explain import one_line
+from posexp.config.explain import explain_error
 from posexp.errors import Misuse, PosexpError, RunFailed, Stopped
 from posexp.jobs.ranks import place
 from posexp.storage import untrusted
@@ -43,4 +43,4 @@ def error_line(error: BaseException) -> str:
     """Return an error as one line, with rank and host unless the error is posexp's own."""
     if isinstance(error, PosexpError) or not isinstance(error, Exception):
         return str(error)
-    return f"rank {place().rank} on {socket.gethostname()}: {one_line(error, 'train')}"
+    return f"rank {place().rank} on {socket.gethostname()}: {explain_error(error, 'train')}"

@@ -51,7 +51,7 @@ class Training(Experiment):
         return load_store(self.config.data, say)
 
 
-def prepare(training: Training, held: ExitStack) -> None:
+def prepare_training(training: Training, held: ExitStack) -> None:
     """Write the run's folder with all that is known before its first step, hold its lock in `held`, build the model.
 
     Raises Misuse before anything is written if the configuration cannot work.

@@ -66,7 +66,7 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
-            watch(context, store, received)
+            wait_for_all(context, store, received)
         except ProcessException as error:
             death = error
         finally:  # processes are alive after a second Ctrl-C, or if `watch` does not wait for them
@@ -82,7 +82,7 @@ def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
         raise Stopped("stopped before training began; repeat the command to go on", signum or signal.SIGINT)
 
 
-def watch(context: ProcessContext, store: dist.TCPStore, received: list[int]) -> None:
+def wait_for_all(context: ProcessContext, store: dist.TCPStore, received: list[int]) -> None:
     """Wait until all processes have ended, and forward a signal of this process or of one of them to the others.
 
     Returns early if a stop need not be waited for, or takes too long. Raises ProcessException if a process died or

@@ -14,7 +14,7 @@ from posexp.training import distributed, processes
 from posexp.training.agreement import compare_losses
 from posexp.training.loop import fit
 from posexp.training.outcome import RankFailed
-from posexp.training.prepare import Training, prepare
+from posexp.training.prepare import Training, prepare_training
 
 
 def train(config: TrainCommand) -> Run:
@@ -45,7 +45,7 @@ def train_jointly(training: Training, held: ExitStack) -> None:
     part (distributed.part)."""
     run, config, ranks = training.run, training.config, training.ranks
     with ranks.in_turn():  # the first checks and writes
-        prepare(training, held)
+        prepare_training(training, held)
     saved = checkpoint.restore(run.folder / "checkpoint", say)
     step = ranks.same_step(saved["step"] if saved else 0)
     if step < config.train.steps:

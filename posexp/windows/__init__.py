@@ -75,13 +75,14 @@ class Window:
             inside_QK = inside_QK | (key_K < self.sinks)
         return inside_QK & (key_K <= query_Q[:, None])
 
-    def spans(self, T: int, size: int = QUERY_BLOCK) -> Iterator[tuple[slice, slice]]:
+    def spans(self, T: int, size: int | None = None) -> Iterator[tuple[slice, slice]]:
         """Yield (queries, keys) of every block of queries, without the keys before the first visible one."""
+        size = size or QUERY_BLOCK
         for first in range(0, T, size):
             last = min(first + size, T)
             yield slice(first, last), slice(self.begin(first), last)
 
-    def blocks(self, T: int, device: torch.device, size: int = QUERY_BLOCK) -> Iterator[tuple[slice, slice, Tensor]]:
+    def blocks(self, T: int, device: torch.device, size: int | None = None) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yield (queries, keys, [Q, K] bool: the query sees the key) of every block of `size` queries."""
         index_T = torch.arange(T, device=device)
         for rows, keys in self.spans(T, size):

@@ -117,7 +117,10 @@ def test_a_learned_bias_spread_over_copies_adds_the_same_and_gets_the_same_gradi
     index = [torch.arange(n).view(-1, *[1] * (3 - place)) for place, n in enumerate((B, H, T, T))]
     slope_BHTT, score_BHTT = torch.randn(B, H, T, T), torch.zeros(B, H, T, T)
     found = []
-    for path in (flex.spread, lambda bias_HN: lambda score, b, h, q, k: score + bias_HN[h, (q - k).clamp(min=0)]):
+    for path in (
+        flex.spread_over_copies,
+        lambda bias_HN: lambda score, b, h, q, k: score + bias_HN[h, (q - k).clamp(min=0)],
+    ):
         bias_HN = torch.randn(H, T, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
         added_BHTT = path(bias_HN)(score_BHTT, *index)
         (added_BHTT * slope_BHTT).sum().backward()

@@ -477,6 +477,6 @@ def test_tab_works_in_a_real_bash(tmp_path):
 
 
 def test_a_slurm_launcher_without_slurm_says_so():
-    from posexp.config.explain import one_line
+    from posexp.config.explain import explain_error
 
-    assert "no SLURM on this machine" in one_line(RuntimeError('Could not detect "srun", are you sure?'), "train")
+    assert "no SLURM on this machine" in explain_error(RuntimeError('Could not detect "srun", are you sure?'), "train")

@@ -9,7 +9,7 @@ from support.command import TINY, here, write_texts
 
 from posexp.config.commands import TrainCommand
 from posexp.config.digest import digest
-from posexp.config.overrides import count, named, settle
+from posexp.config.overrides import count, option_names, settle
 from posexp.config.stored_yaml import yaml_of
 from posexp.config.values import flat
 from posexp.runs.run import Run
@@ -153,9 +153,9 @@ def test_a_list_of_choices_is_refused_with_how_to_sweep(tmp_path, words, says):
 
 
 def test_no_name_is_of_text_in_one_place_and_a_number_in_another():
-    assert not named(str) & named(int)
-    assert {"label", "paths", "revision", "hf", "curves"} <= named(str)
-    assert {"tokens", "lengths", "targets", "seed"} <= named(int)
+    assert not option_names(str) & option_names(int)
+    assert {"label", "paths", "revision", "hf", "curves"} <= option_names(str)
+    assert {"tokens", "lengths", "targets", "seed"} <= option_names(int)
 
 
 def test_digests_are_as_they_were():

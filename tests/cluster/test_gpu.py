@@ -126,7 +126,7 @@ def test_compiled_steps_over_nccl_are_those_of_one_process(one_rank, scheme, str
     found = []
     for ranks in (distributed.Ranks(Place()), one_rank):
         model = build_decoder(config.model, 500, config.scheme, 128, seed=0).cuda().train()
-        compute_loss = distributed.spread(model, config, ranks, compiled=True)
+        compute_loss = distributed.distribute(model, config, ranks, compiled=True)
         optimizer, losses = optim.build_optimizer(model, config.train), []
         for _ in range(5):
             with autocast(Precision.bfloat16, torch.device("cuda")):

@@ -16,7 +16,7 @@ from support.command import SCRIPT, Answer, here, posexp
 from support.sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
 from posexp.runs.run import Run
-from posexp.runs.status import cell
+from posexp.runs.status import run_status
 
 LOCAL = Path(__file__).resolve().parents[2] / "scripts" / "slurm-local"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -134,7 +134,7 @@ def story(cluster: Cluster) -> Story:
     seen["preempted"] = cluster.table("story")
     until(lambda: steps_done(third), "the third cell")
     os.kill(json.loads((third.folder / "job.json").read_text())["pid"], signal.SIGKILL)
-    until(lambda: cell(third, None, print).state == "interrupted", "the third cell dead")
+    until(lambda: run_status(third, None, print).state == "interrupted", "the third cell dead")
     cluster.let_start()
 
     until(lambda: starts(first) == 2 and steps_done(first)[-1] > first.status()["step"] - 1, "the first cell again")
@@ -147,7 +147,7 @@ def story(cluster: Cluster) -> Story:
     until(lambda: not cluster.jobs(), "the queue is empty")
     seen["killed"] = cluster.table("story")
     seen["again"] = cluster.sweep("seed=0,1,2", "group=story", "--detach").err
-    until(lambda: cell(third, None, print).state == "done", "the third cell done")
+    until(lambda: run_status(third, None, print).state == "done", "the third cell done")
     seen["done"] = cluster.table("story")
     seen["nothing"] = cluster.sweep("seed=0,1,2", "group=story").err
     return Story(runs, seen)
@@ -211,7 +211,7 @@ def test_a_job_preempted_while_python_starts_is_put_back_too(story: Story, clust
     assert starts(run) == 0 and lines(cluster.table("early"))[0][1] == "waiting"
     late.unlink()
     cluster.let_start()
-    until(lambda: cell(run, None, print).state == "done", "the cell done")
+    until(lambda: run_status(run, None, print).state == "done", "the cell done")
 
 
 def test_a_cancelled_job_saves_and_is_not_put_back(story: Story, cluster: Cluster) -> None:

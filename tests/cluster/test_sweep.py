@@ -16,7 +16,7 @@ from support.sweeps import pace, runs_of, same_uninterrupted, slow_world, starts
 from posexp.cli.runs import lines_of
 from posexp.jobs import slurm
 from posexp.runs.run import Run
-from posexp.runs.status import Cell, cell
+from posexp.runs.status import RunStatus, run_status
 from posexp.storage import jsonl
 from posexp.sweeps.launchers import threads
 
@@ -66,7 +66,7 @@ def test_a_cell_killed_while_it_was_evaluated_is_not_done(finished):
     jsonl.rewrite(run.metrics, rows[:-1])
     assert "interrupted" in here("runs", cwd=finished).out
     answer = here("train", "-m", "+scheme=rope", *TINY, "--lengths", "8,16,64", cwd=finished)
-    assert "1 cells: 1 to do" in answer.err and cell(run, None, print).state == "done"
+    assert "1 cells: 1 to do" in answer.err and run_status(run, None, print).state == "done"
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
@@ -77,7 +77,7 @@ def test_launchers_of_one_machine_put_cells_into_the_same_folders(finished, laun
     sweep = ["train", "-m", "+scheme=rope,learned", *TINY, "--lengths", "8,16,64", f"hydra/launcher={launcher}"]
     answer = posexp(*sweep, cwd=finished)
     assert answer.code == 0 and "2 cells: 1 done, 1 to do" in answer.err, answer.err
-    assert weights(Run(kept)) == weights(Run(finished / "kept")) and cell(Run(kept), None, print).state == "done"
+    assert weights(Run(kept)) == weights(Run(finished / "kept")) and run_status(Run(kept), None, print).state == "done"
     about = json.loads((kept / "job.json").read_text())
     assert about["pid"] != os.getpid() and (launcher == "joblib" or "ppl" in Path(about["log"]).read_text())
 
@@ -143,7 +143,7 @@ def test_a_detached_sweep_outlives_its_command_and_can_be_looked_on(tmp_path):
     until(lambda: steps_done(first), "a training row of the first cell")
     table = here("runs", "--group", "far", cwd=tmp_path).out
     assert "2 runs, 1 running, 1 waiting" in table and "0/100" in table, table
-    until(lambda: cell(second, None, print).state == "done", "the second cell")
+    until(lambda: run_status(second, None, print).state == "done", "the second cell")
     (log,) = (tmp_path / "results" / "far").glob("sweep-*.log")
     assert "same_targets 16" in log.read_text() and time.monotonic() - began > 2 * 100 * 0.02
     assert json.loads((second.folder / "job.json").read_text())["log"] == str(log)
@@ -161,7 +161,7 @@ def test_a_local_job_that_is_told_its_time_is_over_goes_on_by_itself_bit_for_bit
     (run,) = runs_of(tmp_path, "default")
     until(lambda: steps_done(run), "a training row")
     os.kill(json.loads((run.folder / "job.json").read_text())["pid"], signal.SIGUSR2)
-    until(lambda: cell(run, None, print).state == "done", "the cell")
+    until(lambda: run_status(run, None, print).state == "done", "the cell")
     assert starts(run) == 2 and weights(run) == weights(same_uninterrupted(run, words, tmp_path))
 
 
@@ -173,7 +173,7 @@ def test_a_job_on_a_machine_that_lacks_something_says_so(finished, monkeypatch):
     (run.folder / "metrics.jsonl").unlink()
     shutil.move(finished / "text", finished / "elsewhere")
     assert here("train", "+scheme=rope", *TINY, cwd=finished).code == 2
-    now = cell(run, None, print)
+    now = run_status(run, None, print)
     assert now.state == "failed" and "no file text" in now.why and now.log == str(finished / "job.log")
 
 
@@ -194,7 +194,7 @@ def test_a_step_that_does_not_end_is_not_waited_for(tmp_path, signum):
     process.send_signal(signum)
     err = process.communicate(timeout=30)[1]
     assert process.returncode == 128 + signum and "in a step that did not end" in err.splitlines()[-1], err
-    assert "Traceback" not in err and cell(runs_of(tmp_path, "default")[0], None, print).state == "interrupted"
+    assert "Traceback" not in err and run_status(runs_of(tmp_path, "default")[0], None, print).state == "interrupted"
 
 
 @pytest.mark.parametrize("delay", [0.3, 0.9, 1.5, 2.5])
@@ -257,14 +257,14 @@ def test_a_failure_is_told_with_its_reason(finished):
     (run.folder / "checkpoint").write_text("no folder")
     answer = here("train", "-m", "+scheme=rope", *TINY, cwd=finished)
     assert answer.code == 1
-    now = cell(run, None, print)
+    now = run_status(run, None, print)
     assert now.state == "failed" and "checkpoint" in now.why
 
 
 def test_the_table_fits_a_narrow_terminal():
     cells = [
-        Cell(Run(Path("r/g/rope-s0-12345678")), "running", 10, 2000, 3.25, 51234, 75.0, "node7", "12_3", 1e9),
-        Cell(
+        RunStatus(Run(Path("r/g/rope-s0-12345678")), "running", 10, 2000, 3.25, 51234, 75.0, "node7", "12_3", 1e9),
+        RunStatus(
             Run(Path("r/g/alibi-s0-12345678")), "failed", 10, 2000, why="a reason of words " * 8, log="r/g/x/train.log"
         ),
     ]

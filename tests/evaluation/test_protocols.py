@@ -10,7 +10,7 @@ from posexp.config.sections import EvalConfig
 from posexp.data import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.plan import PROTOCOLS, STRIDE, announcement, own_lengths, plan, shuffled_beyond
-from posexp.evaluation.protocols import MIN_STRETCHES, MOST_SCORED, blocks, scored, spread
+from posexp.evaluation.protocols import MIN_STRETCHES, MOST_SCORED, blocks, scored, share_out
 from posexp.evaluation.reach import FRAME, MIN_DOCUMENTS, MIN_TARGETS, MOST_REACH, reach, stream_reach
 from posexp.evaluation.targets import targets_hash, targets_of
 
@@ -238,8 +238,8 @@ def test_a_bound_on_targets_is_spread_evenly_over_documents_and_within_them():
     assert [len(found) for found in inside] == [16, 0, 8, 16], "40 blocks of 2, so that there are 32 or more"
     assert max(inside[0]) - min(inside[0]) > 50 and max(np.diff(inside[0])) <= 2 * min(np.diff(inside[0]))
     for wanted in (1, 5, 30, 1000):
-        assert spread(np.array([24, 0, 7, 24]), wanted).sum() == min(wanted, 55)
-    assert spread(np.array([24, 0, 7, 24]), 55).tolist() == [24, 0, 7, 24]
+        assert share_out(np.array([24, 0, 7, 24]), wanted).sum() == min(wanted, 55)
+    assert share_out(np.array([24, 0, 7, 24]), 55).tolist() == [24, 0, 7, 24]
 
 
 def test_at_every_length_a_target_sees_its_own_document_alone():

@@ -17,7 +17,7 @@ from posexp.config.sections import Device, ModelConfig, config_dir
 from posexp.dims import Dims
 from posexp.errors import Misuse, RunFailed
 from posexp.inspect import inspect
-from posexp.inspect.attention import KEYS, even, read_attention, span, statistics, title_of, weights
+from posexp.inspect.attention import KEYS, even, head_range, read_attention, statistics, title_of, weights
 from posexp.inspect.bias import curves
 from posexp.inspect.bias import picture as bias_picture
 from posexp.inspect.frequencies import picture as frequencies_picture
@@ -127,12 +127,12 @@ def test_weights_that_do_not_add_up_to_one_leave_a_share_and_are_measured_withou
     assert left[:, 1:] == pytest.approx(0.25) and left[:, 0] == pytest.approx(1)
     assert distance[:, 1:] == pytest.approx(1 / 3)
     assert entropy[:, 1:] == pytest.approx(-(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3))
-    mean_T, low_T, high_T = span(distance)
+    mean_T, low_T, high_T = head_range(distance)
     assert mean_T[0].isnan() and low_T[0].isnan() and high_T[0].isnan() and not mean_T[1:].isnan().any()
 
 
 def test_heads_without_a_value_do_not_count_in_the_mean() -> None:
-    mean_T, low_T, high_T = span(torch.tensor([[1.0, math.nan], [3.0, 4.0]]))
+    mean_T, low_T, high_T = head_range(torch.tensor([[1.0, math.nan], [3.0, 4.0]]))
     assert (mean_T.tolist(), low_T.tolist(), high_T.tolist()) == ([2.0, 4.0], [1.0, 4.0], [3.0, 4.0])
 
 

@@ -33,7 +33,7 @@ from posexp.evaluation.pairing import differences
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate, estimate
 from posexp.evaluation.verdicts import Pairs, Place, Verdict
-from posexp.output.figure import new_figure, set_log_scale, spread, wrapped
+from posexp.output.figure import new_figure, set_log_scale, spread_heights, wrapped
 from posexp.output.grid import latex_escape as escape
 from posexp.output.style import COLOURS, FAMILIES, Look, looks_of, scheme_looks
 from posexp.report import COLUMNS, Table, change, curves, option_sweep, ranking, tables, verdict_table, write_report
@@ -731,7 +731,7 @@ def test_notes_break_between_facts() -> None:
     [([], 0.1), ([0.5], 0.1), ([0.9, 0.89, 0.88, 0.2], 0.1), ([0.05, 0.04, 0.03], 0.1), ([1.0] * 30, 0.05)],
 )
 def test_names_at_the_ends_of_curves_never_overlap_and_stay_in_order(wanted: list[float], step: float) -> None:
-    found = spread(wanted, step)
+    found = spread_heights(wanted, step)
     assert len(found) == len(wanted) and all(height >= -1e-9 for height in found)
     assert all(a - b >= step - 1e-9 for a, b in pairwise(found))
     apart = all(a - b >= step for a, b in pairwise(wanted))
@@ -897,7 +897,7 @@ def hollow(svg: str) -> int:
 def test_breaking_points_are_hollow_in_the_picture() -> None:
     for verdicts, points in (([], 0), (VERDICTS, 1)):
         shown = judged(LONGER, verdicts)
-        svg = curves.pictures(shown, looks(shown))[1].decode()
+        svg = curves.curve_pictures(shown, looks(shown))[1].decode()
         assert hollow(svg) == points and any("hollow: breaks" in text for text in picture_words(svg)) == (points > 0)
 
 
@@ -941,9 +941,9 @@ def test_what_lies_far_out_in_a_ranking_is_written_and_the_rest_has_the_room() -
         row("learned-s0-aa", 256, None, "undefined"),
     ]
     (table,) = tables(rows, labels(rows))
-    words = picture_words(ranking.pictures(table)[1].decode())
+    words = picture_words(ranking.ranking_pictures(table)[1].decode())
     assert {"→ 5000", "→ 900.0 … 7000", "undefined at 256"} <= set(words)
-    low, high = ranking.reach(table, [128, 256])
+    low, high = ranking.axis_limits(table, [128, 256])
     assert low < 20.0 < 25.56 < high < 30.0
 
 
@@ -953,7 +953,7 @@ def test_a_ranking_shows_a_few_lengths_from_training_to_the_longest(count: int) 
     (table,) = tables(rows, labels(rows))
     shown = ranking.dots(table)
     assert shown == sorted(shown) and (shown[0], shown[-1]) == (128, 64 + 64 * count) and len(shown) <= 6
-    ranking.pictures(table)
+    ranking.ranking_pictures(table)
 
 
 def latex_rows(text: str) -> list[list[str]]:
@@ -1606,7 +1606,7 @@ def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_tra
             assert (low, high) == pytest.approx((percent(one.low), percent(one.high)))
             assert high - low < 0.05 * abs(high + low) + 1
     assert drawn[128] == [(0, 0), (0, 0)]
-    words = picture_words(change.pictures(*shown_of(CHANGING))[1].decode())
+    words = picture_words(change.change_pictures(*shown_of(CHANGING))[1].decode())
     assert any("band: 95 % over seeds and documents" in text for text in words)
     assert not any("range of the seeds" in text for text in words)
     of_seeds = bands(figure.axes[1])  # of the level
@@ -1621,7 +1621,7 @@ def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_ro
     assert bands(figure.axes[1]) == {} and bands(figure.axes[0])
     bottom, top = figure.axes[1].get_ylim()
     assert bottom > 1 and top < 20 * 9 * 1.6
-    words = picture_words(change.pictures(*shown_of(single))[1].decode())
+    words = picture_words(change.change_pictures(*shown_of(single))[1].decode())
     assert any("band: 95 % over seeds and documents" in text for text in words)
     assert not any("range of the seeds" in text for text in words)
     (table,) = tables(single, labels(single))

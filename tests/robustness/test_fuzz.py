@@ -28,7 +28,7 @@ from posexp.compare.pairs import compared, pairs_of
 from posexp.compare.pairs import curves as curves_of
 from posexp.compare.table import comparison_markdown as compared_markdown
 from posexp.compare.table import comparisons_to_csv as compared_csv
-from posexp.config.explain import one_line
+from posexp.config.explain import explain_error
 from posexp.config.sections import EvalConfig, Split, TrainConfig
 from posexp.data import tokenizer
 from posexp.data.sampler import SequenceSampler
@@ -160,8 +160,8 @@ def use_rows(world: World, draw: random.Random) -> None:
             print_tables(shown, Console(file=io.StringIO(), width=100), all_sets=draw.random() < 0.5)
         if draw.random() < 0.01:
             look_of = looks_of(curve for table in shown for curve in table.curves)
-            change.pictures(shown[0], look_of)
-            curves.pictures(shown[1:] or shown, look_of)
+            change.change_pictures(shown[0], look_of)
+            curves.curve_pictures(shown[1:] or shown, look_of)
     rows_to_csv(rows)
     of_curve = curves_of(rows, functools.partial(curve_name, curve_of=world.labels))
     names = sorted(of_curve)
@@ -265,7 +265,7 @@ def use_line(world: World, draw: random.Random) -> None:
     try:
         compose("train", ["label=a", "scheme=rope", *filter(None, words)])
     except (HydraException, OmegaConfBaseException) as error:
-        assert "\n" not in one_line(error, "train")
+        assert "\n" not in explain_error(error, "train")
 
 
 def line(data: bytes, draw: random.Random) -> bytes:
