@@ -164,10 +164,10 @@ def is_task(about: Any) -> bool:
 def check_split(folder: Path, name: str, meta: dict[str, Any]) -> None:
     """Raise DamageError unless the split's documents are contiguous."""
     try:
-        count = meta["files"][f"{name}.bin"]["size"] // np.dtype(meta["dtype"]).itemsize
+        count, rest = divmod(meta["files"][f"{name}.bin"]["size"], np.dtype(meta["dtype"]).itemsize)
         starts = np.load(folder / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False)
         side_by_side = starts.dtype == np.int64 and starts.ndim == 1 and bool((np.diff(starts) > 0).all())
-        if not side_by_side or len(starts) < 2 or starts[0] != 0 or starts[-1] != count:
+        if rest or not side_by_side or len(starts) < 2 or starts[0] != 0 or starts[-1] != count:
             raise ValueError("its documents must be contiguous")
     except Exception as error:  # numpy passes on errors of its header parser
         raise DamageError(f"split {name!r} is invalid: {error}") from error

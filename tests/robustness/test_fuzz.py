@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support import hostile
@@ -251,7 +252,7 @@ def use_tokenizer(world: World, draw: random.Random) -> None:
     made = tokenizer.load_tokenizer(world.run.folder / "tokenizer.json")
     tokenizer.vocabulary_size(made)
     tokenizer.token_bytes(made)
-    list(tokenizer.encode(made, ["some text, and more of it", "é\0\n x", ""], divisible=False))
+    list(tokenizer.encode(made, ["some text, and more of it", "é\0\n x", ""], False, np.dtype(np.uint32)))
 
 
 def use_line(world: World, draw: random.Random) -> None:
