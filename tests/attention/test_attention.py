@@ -114,6 +114,7 @@ for T in (8, 4096, 16384):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="tells no peak memory")
 @pytest.mark.parametrize("scheme", ["alibi", "pope"])
 def test_memory_grows_with_the_length_and_not_with_its_square(scheme: str) -> None:

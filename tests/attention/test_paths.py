@@ -292,6 +292,7 @@ def test_flex_on_a_cpu_refuses_to_train() -> None:
         computed(build_scheme("alibi", DIMS), Window(DIMS), AttentionPath.flex, 20, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ["full", "bca"])
 @pytest.mark.parametrize("scheme", ["none", "rope", "alibi", "t5", "kerple_log", "cpb", "fire"])
 def test_no_tensor_of_a_training_step_grows_with_the_square_of_the_length(scheme: str, window: str) -> None:

@@ -49,6 +49,7 @@ def cut(path: Path, share: float = 0.6) -> None:
     path.write_bytes(data[: int(len(data) * share)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -134,6 +135,7 @@ def test_a_configuration_that_cannot_work_is_refused_before_a_run_folder_is_made
     assert not (corpus / "results").exists() and (corpus / "empty.txt").stat().st_size == 0
 
 
+@pytest.mark.slow
 def test_a_wrong_configuration_is_refused_by_a_fresh_process_too(corpus):
     answer = posexp("train", "+scheme=rope", *TINY, "model.d_model=30", cwd=corpus)
     assert "is odd" in answer.refusal() and answer.out == "" and len(answer.err.splitlines()) == 1
@@ -171,6 +173,7 @@ def test_there_must_be_a_finished_run_to_evaluate(finished):
     assert "2 unfinished: repeat their train command" in here(*EVAL, cwd=finished).refusal()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "altered", "gone", "json"])
 def test_a_damaged_checkpoint_is_named_others_are_measured_and_training_repairs_it(finished, damage):
     run = run_of(finished)
@@ -212,6 +215,7 @@ def test_a_damaged_token_store_is_named_and_built_again(finished):
     assert (np.fromfile(ids, np.uint16) == whole).all()
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_on_the_tokens_it_was_trained_on_or_not_at_all(finished):
     (finished / "text" / "00.txt").write_text("something else " * 300)
     kept = finished / "cache" / "tokens" / json.loads((run_of(finished) / "provenance.json").read_text())["store"]
@@ -227,6 +231,7 @@ def test_a_run_is_measured_on_the_tokens_it_was_trained_on_or_not_at_all(finishe
     assert "was trained on other tokens than those in cache/tokens/" in refused
 
 
+@pytest.mark.slow
 def test_damaged_rows_are_named_and_measured_again(finished):
     run = run_of(finished)
     whole = (run / "rows.jsonl").read_bytes().splitlines(keepends=True)
@@ -270,6 +275,7 @@ def test_damaged_metrics_are_named(finished):
     assert here(*EVAL, cwd=finished).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.8, 0.9])
 def test_a_damaged_config_is_named_and_the_other_runs_are_measured(finished, share):
     path = run_of(finished) / "config.yaml"
@@ -283,6 +289,7 @@ def test_a_damaged_config_is_named_and_the_other_runs_are_measured(finished, sha
     assert table.code == 0 and "damaged" in table.out and "config.yaml" in table.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ['{"commit": "ab', "[]", "\x00"])
 def test_damaged_provenance_is_named_with_its_remedy(finished, content):
     path = run_of(finished) / "provenance.json"
@@ -294,6 +301,7 @@ def test_damaged_provenance_is_named_with_its_remedy(finished, content):
     assert train("--lengths", "16", cwd=finished).code == 0 and "store" in json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written_are_named(finished):
     for label in ("rope", "learned"):
         (run_of(finished, label) / "rows.jsonl").unlink()
@@ -306,6 +314,7 @@ def test_results_that_cannot_be_written_are_named(finished):
     assert "cannot write the report into results/default/report" in here("report", cwd=finished).refusal(code=1)
 
 
+@pytest.mark.slow
 def test_of_two_processes_on_a_run_the_second_says_who_holds_it(finished):
     run = run_of(finished)
     before = files_of(run / "checkpoint")

@@ -192,6 +192,7 @@ def test_every_command_has_help_of_its_own(tmp_path, command):
     assert answer.code == 0 and f"posexp {command}" in answer.out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_cfg_and_info_show_what_would_run(tmp_path):
     answer = posexp("train", "+scheme=alibi", "--cfg", "job", "seed=3", cwd=tmp_path)
     assert composed(answer) == ("Alibi", "3")
@@ -209,6 +210,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
         assert ((tmp_path / "err").read_text(), done.returncode) == ("", 128 + signal.SIGPIPE), words
 
 
+@pytest.mark.slow
 def test_a_job_whose_reader_leaves_ends_like_any_command(finished):
     line = f"{{ sleep 0.1; exec {shlex.quote(str(SCRIPT))} runs; }} 2>err | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], cwd=finished, check=False)
@@ -222,6 +224,7 @@ def test_flags_may_stand_anywhere(tmp_path):
     assert "lengths:\n- 512\n- 2048\n" in lengths.out
 
 
+@pytest.mark.slow
 def test_an_experiment_may_name_the_scheme_and_the_line_may_name_another(own):
     of_experiment = ["train", "--config-dir", "own", "+experiment=x", "--cfg", "job"]
     assert composed(here(*of_experiment, cwd=own)) == ("Rope", "7")
@@ -231,6 +234,7 @@ def test_an_experiment_may_name_the_scheme_and_the_line_may_name_another(own):
     assert "model.d_model=31" in here(*of_experiment[:4], "model.d_model=31", cwd=own).refusal()
 
 
+@pytest.mark.slow
 def test_the_same_run_whatever_the_way_it_is_typed(finished):
     before = files_of(run_of(finished))
     for words in (["scheme=rope", *TINY], [*TINY, "--lengths=8,16,64", "+scheme=rope"]):
@@ -244,6 +248,7 @@ def test_the_same_run_whatever_the_way_it_is_typed(finished):
     assert len(list((finished / "results" / "default").glob("*/config.yaml"))) == 2
 
 
+@pytest.mark.slow
 def test_in_a_sweep_a_job_that_fails_ends_alone(finished):
     wild = [*TINY, "train.clip=1e9", "--lengths", "16", "group=wild"]
     answer = posexp("train", "-m", "+scheme=alibi", "train.lr=1e9,1e-3", *wild, cwd=finished)
@@ -288,6 +293,7 @@ def test_eval_measures_every_finished_run_once(finished):
     assert 24 not in {row["length"] for row in rows_of(run_of(finished))}
 
 
+@pytest.mark.slow
 def test_eval_takes_knobs_and_repeats_what_they_change(finished):
     run = run_of(finished)
     before = len(rows_of(run))
@@ -297,6 +303,7 @@ def test_eval_takes_knobs_and_repeats_what_they_change(finished):
     assert [(row["protocol"], row["stride"]) for row in rows_of(run)[before:]] == [("sliding", 4), ("sliding", 8)]
 
 
+@pytest.mark.slow
 def test_eval_goes_on_as_the_run_was_told(finished):
     run = run_of(finished)
     before = rows_of(run)
@@ -360,6 +367,7 @@ def test_schemes_is_a_line_for_each_that_fits_the_width(own):
     ]
 
 
+@pytest.mark.slow
 def test_schemes_tells_all_of_what_is_named(tmp_path):
     answer = posexp("schemes", "rope", "dape", "offset", "yarn", "small", cwd=tmp_path)
     assert answer.code == 0 and not list(tmp_path.iterdir())

@@ -378,6 +378,7 @@ class InterleavedFrequencies(Rope):
         return turn(q_BHTC), turn(k_BHTC)
 
 
+@pytest.mark.slow
 def test_b15_channels_that_turn_together_turn_at_one_frequency() -> None:
     """LLMs-from-scratch PR 747: rotate_half with interleaved frequencies."""
     for layout in ("half", "interleaved"):

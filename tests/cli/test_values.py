@@ -120,6 +120,7 @@ def test_counts_are_written_short(text, value):
     assert count(text) == value
 
 
+@pytest.mark.slow
 def test_a_short_count_is_stored_as_the_number_it_is(tmp_path):
     words = ["+scheme=rope", "label=x", "train.length=0.1k"]
     long = composed(tmp_path, "train", *words, "train.tokens=2500000", "train.batch_tokens=1000", "eval.targets=1000")

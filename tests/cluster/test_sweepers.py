@@ -35,6 +35,7 @@ def knob(run: Path, section: str, key: str) -> object:
     return yaml.safe_load((run / "config.yaml").read_text())[section][key]
 
 
+@pytest.mark.slow
 def test_lists_ranges_globs_and_choices_of_an_experiment_are_swept(folder):
     (folder / "own" / "experiment").mkdir(parents=True)
     (folder / "own" / "experiment" / "both.yaml").write_text(

@@ -100,6 +100,7 @@ def separated(documents: list[str], field: str = "text", delimiter: str = ",") -
     return file.getvalue().encode()
 
 
+@pytest.mark.slow
 def test_rows_are_known_by_their_suffixes_and_json_lines_without_one_by_content(tmp_path):
     expected = [*texts(5), "NA", "2020-01-01", "null", "long " * 50_000]
     for name, data in {
@@ -114,6 +115,7 @@ def test_rows_are_known_by_their_suffixes_and_json_lines_without_one_by_content(
         assert all_of(load_store(config(tmp_path, tmp_path / name), quietly)) == sorted(expected), name
 
 
+@pytest.mark.slow
 def test_only_the_field_that_is_asked_for_is_read(tmp_path):
     import pyarrow as pa
     import pyarrow.feather
@@ -280,6 +282,7 @@ def test_dropout_of_a_tokenizer_is_off_and_no_store_that_was_built_with_it_is_us
     assert tokenizer.load_tokenizer(store.tokenizer_path).model.dropout is None
 
 
+@pytest.mark.slow
 def test_a_bpe_learns_from_text_without_blanks_in_time_linear_in_its_length(monkeypatch):
     draw = random.Random(0)
     text = "".join(draw.choices("ACGT", k=400_000))
@@ -494,6 +497,7 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path):
     assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_two_processes_that_build_at_once_end_with_one_store(tmp_path):
     setting = config(tmp_path, write(tmp_path / "a", texts(400)), tokenizer="bpe", vocab_size=400)
     code = (
@@ -590,6 +594,7 @@ def test_a_setting_that_cannot_be_used_is_named_in_one_line(tmp_path, knobs, com
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_line(tmp_path):
     write(tmp_path / "a", ["word " * 200_000])
     code = (
@@ -609,6 +614,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path):
         assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 1, "only the lock file"
 
 
+@pytest.mark.slow
 def test_a_local_folder_serves_as_a_hub_dataset(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
@@ -648,6 +654,7 @@ def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_s
         list(hub.texts_of(datasets.Dataset(pa.table({"a": bad})), "a", "set"))
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
     code = (
         "import time; from posexp.config.sections import *; from posexp.errors import Misuse\n"
@@ -703,6 +710,7 @@ def test_a_batch_follows_from_its_arguments_alone(tmp_path):
         assert not (first[0] == one.batch(*other, 32)[0]).all()
 
 
+@pytest.mark.slow
 def test_every_place_is_drawn_equally_often_and_is_in_the_text(tmp_path):
     tokens = load_store(config(tmp_path, write(tmp_path / "a", texts())), quietly).split(Split.train)
     drawn = SequenceSampler(tokens, 8, False).batch(0, 0, 20_000)[0][:, 0].numpy()
@@ -727,6 +735,7 @@ def corpus_file(name: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_wikitext_is_divided_at_its_headings(tmp_path):
     path = corpus_file("wikitext-2.valid.txt.xz")
     store = load_store(config(tmp_path, path, document_start="^ = [^=].* = $"), quietly)
@@ -737,6 +746,7 @@ def test_wikitext_is_divided_at_its_headings(tmp_path):
     assert all(text in whole and text.lstrip("\n ").startswith("= ") for texts in held.values() for text in texts)
 
 
+@pytest.mark.slow
 def test_proofs_are_rows_of_jsonl(tmp_path):
     path = corpus_file("proofs.valid.jsonl.xz")
     store = load_store(config(tmp_path, path, valid=path), quietly)

@@ -122,6 +122,7 @@ def test_damaged_losses_are_no_losses(finished: Path) -> None:
         assert stored_losses(run_of(finished), row) is None
 
 
+@pytest.mark.slow
 def test_other_text_is_read_in_the_runs_own_tokens(finished: Path) -> None:
     (finished / "other").mkdir()
     (finished / "other" / "one.txt").write_text("the model counts long lines of text " * 60)

@@ -182,6 +182,7 @@ def plain_rows_of(run: Run) -> list[dict]:
     return sorted(rows, key=lambda row: (row["protocol"] != "same_targets", row["length"]))
 
 
+@pytest.mark.slow
 def test_a_row_has_every_column_as_strict_json(tmp_path):
     run = finished_run(tmp_path, ROPE, [16, 64])
     rows = plain_rows_of(run)
@@ -202,6 +203,7 @@ def test_a_row_has_every_column_as_strict_json(tmp_path):
     assert sum_D.sum() / count_D.sum() == pytest.approx(rows[1]["nll"]) and len(sum_D) == rows[1]["documents"]
 
 
+@pytest.mark.slow
 def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
     run = finished_run(tmp_path, ROPE, [16], tokenizer="bpe", vocab_size=280)
     row = plain_rows_of(run)[0]
@@ -217,6 +219,7 @@ def test_bits_per_byte_count_the_bytes_of_the_text_behind_the_targets(tmp_path):
     assert row["byte_count"] == "exact"
 
 
+@pytest.mark.slow
 def test_a_row_says_that_its_bytes_are_scaled_where_the_tokens_do_not_sum_to_the_text(tmp_path, capsys):
     from tokenizers import normalizers
 
@@ -252,6 +255,7 @@ def test_only_memory_that_ran_out_is_taken_for_it(error, is_one):
     assert is_out_of_memory(error) == is_one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memory", "status"), [(False, "non-finite"), (True, "out of memory")])
 def test_a_length_that_fails_is_a_row_that_says_so_and_the_rest_goes_on(tmp_path, memory, status):
     run = finished_run(tmp_path, {"_target_": f"{__name__}.Fails", "last": 40, "memory": memory}, [64, 16, 32])
@@ -280,6 +284,7 @@ def test_rows_of_all_runs_and_lengths_score_the_same_targets(tmp_path_factory, t
     assert {row["crossing_share"] for row in rows if row["protocol"] == "same_targets"} == {0.0}
 
 
+@pytest.mark.slow
 def test_the_crossing_share_counts_targets_whose_context_begins_in_another_document(tmp_path):
     folder = tmp_path / "valid"
     folder.mkdir()

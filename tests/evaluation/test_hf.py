@@ -308,6 +308,7 @@ def test_p_rope_in_transformers_has_the_frequencies_of_posexp(made, text, p):
     torch.testing.assert_close(rotary.inv_freq, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_transforms_that_do_not_apply_take_no_rows_along(made, text, tmp_path):
     words = ["eval", "--lengths", "64,128", f"hf={made('recurrent')}", *WORDS, "eval.protocols=[nonoverlapping]"]
     answer = here(*words, "train_length=64", "+transform=yarn,ntk", f"results={tmp_path}", cwd=text)
@@ -407,6 +408,7 @@ def test_a_checkpoint_is_evaluated_like_a_run(made, tmp_path_factory, tmp_path):
         assert f"{run.name} is a checkpoint from elsewhere, not a run that posexp trained" in refused
 
 
+@pytest.mark.slow
 def test_the_same_weights_with_an_edited_config_are_another_model(made, tmp_path_factory, tmp_path):
     folder = world(tmp_path_factory, tmp_path)
     shutil.copytree(made("llama"), folder / "ck")
@@ -458,6 +460,7 @@ def beginning(made, into: Path, **says) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("says", "asked", "bos"),
     [
@@ -485,6 +488,7 @@ def test_windows_begin_with_the_token_that_the_tokenizer_begins_texts_with(made,
     assert (kept.context == targets_of(windows)[1]).all(), "the token is one of the window's"
 
 
+@pytest.mark.slow
 def test_rows_with_and_without_a_beginning_token_lie_apart_and_the_first_line_says_which(made, text, tmp_path):
     beginning(made, tmp_path / "ck", bos_token="<bos>", add_bos_token=True)
     words = ["eval", "--lengths", "16", f"hf={tmp_path}/ck", *WORDS, f"results={tmp_path}/results"]
@@ -591,6 +595,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(made, text, tmp_path, n
     assert says in answer.refusal()
 
 
+@pytest.mark.slow
 def test_a_window_that_transformers_does_not_have_is_refused(made, text):
     words = ["eval", "--lengths", "16,32", f"hf={made('mistral')}", *WORDS]
     refused = here(*words, "window=sinks", cwd=text).refusal()
@@ -608,6 +613,7 @@ def test_a_tokenizer_that_does_not_belong_to_the_model_is_refused(made, text, tm
     assert f"its tokenizer yields token {V}, but its model has a vocabulary of {V} tokens" in refused
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_is_said_at_once(text, tmp_path):
     # A port where nothing listens stands for a hub without network, on a machine that has one.
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
@@ -644,6 +650,7 @@ def test_code_of_a_checkpoint_runs_if_it_is_trusted(made, text, tmp_path, monkey
     assert losses(model, whole(64)) == pytest.approx(own_losses(reference(made("llama")), IDS, whole(64)), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_transformers_it_is_said_what_to_install(made, text, tmp_path):
     (tmp_path / "transformers.py").write_text("raise ImportError('not here')\n")
     answer = posexp("eval", "--lengths", "16", f"hf={made('llama')}", *WORDS, cwd=text, PYTHONPATH=str(tmp_path))

@@ -52,6 +52,7 @@ TABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [window_512, uses_all, breaks])
 def test_the_same_model_gets_these_numbers(model):
     for (of, length), row in TABLE.items():

@@ -43,6 +43,7 @@ def test_intervals_cover_the_true_mean_and_p_is_below_5_percent_as_often_as_they
     assert np.mean([one.p < 0.05 for one in found]) == pytest.approx(1 - covering, abs=1e-9)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_p_is_uniform_where_there_is_no_difference() -> None:
     p_values = [one.p for one in estimates(1, 20, (0, 1, 0), 0)]
     assert stats.kstest(p_values, "uniform").pvalue > 0.001

@@ -240,6 +240,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_a_task_goes_from_training_to_a_report(tmp_path):
     small = [*TINY, "data=addition", "data.task_size=3", "train.length=32", "eval.targets=64"]
     answer = here(
@@ -266,6 +267,7 @@ def test_a_task_is_measured_as_one_unless_something_else_is_asked_for(tmp_path):
     assert [row["length"] for row in added] == [64, 32], "in tokens, within the reach of the text"
 
 
+@pytest.mark.slow
 def test_the_experiment_of_tasks_can_be_run_as_its_first_line_says(tmp_path):
     words = ["train", "+experiment=tasks", "+scheme=alibi", *TINY, "eval.targets=64"]
     assert here(*words, cwd=tmp_path).code == 0

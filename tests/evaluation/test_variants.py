@@ -65,6 +65,7 @@ def test_a_factor_left_out_is_that_of_each_length(finished: Path) -> None:
     assert plain[2] != squeezed[2]
 
 
+@pytest.mark.slow
 def test_another_window_is_a_row_set_too(finished: Path) -> None:
     for window in ("bca", "sliding", "full"):
         answer = here("eval", *MEASURE, "--runs", "rope*", f"window={window}", cwd=finished)
@@ -78,6 +79,7 @@ def test_another_window_is_a_row_set_too(finished: Path) -> None:
     assert len(rows) == 9, "the full window was measured after training"
 
 
+@pytest.mark.slow
 def test_a_run_trained_in_a_window_is_evaluated_in_it(finished: Path) -> None:
     from support.command import TINY
 
@@ -92,6 +94,7 @@ def test_a_run_trained_in_a_window_is_evaluated_in_it(finished: Path) -> None:
     assert len(rows_of(finished, "rope-sliding")) == 6
 
 
+@pytest.mark.slow
 def test_what_does_not_apply_is_said_in_one_line_and_the_rest_goes_on(finished: Path) -> None:
     answer = here("eval", *MEASURE, "+transform=yarn,logn", cwd=finished)
     assert answer.code == 0, answer.err
@@ -149,6 +152,7 @@ def test_perplexities_of_variants_are_those_of_their_losses(finished: Path) -> N
     assert all(row["ppl"] == pytest.approx(math.exp(row["nll"])) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_forced_path_is_measured_though_another_was(finished: Path) -> None:
     assert here("eval", *MEASURE, "--runs", "rope*", cwd=finished).code == 0
     before = rows_of(finished)

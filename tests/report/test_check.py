@@ -115,6 +115,7 @@ def test_the_length_at_which_xpos_overflows_is_found() -> None:
     assert 8192 < found[512.0, torch.float16] < 16384
 
 
+@pytest.mark.slow
 def test_a_length_that_is_not_finite_breaks_the_promise() -> None:
     xpos = own("xpos", scale_base=2.0)
     assert examine("xpos", xpos, [128]).broken == []
@@ -216,6 +217,7 @@ def test_authors_numbers_are_shown_with_their_source() -> None:
     assert authors_numbers("none") is None
 
 
+@pytest.mark.slow
 def test_a_schemes_table_has_a_row_for_each_type_and_length(mine: Path) -> None:
     answer = check("rope", "sound", cwd=mine)
     assert answer.code == 0, answer.err
@@ -229,6 +231,7 @@ def test_a_schemes_table_has_a_row_for_each_type_and_length(mine: Path) -> None:
     assert "authors' numbers: none" in words.partition("✓ sound")[2]
 
 
+@pytest.mark.slow
 def test_broken_promises_are_named_with_their_figures(mine: Path) -> None:
     answer = check("rope", "sound", "claims", "peeks", "falls", "heaps", cwd=mine)
     assert answer.refusal(1).endswith("4 of 6 schemes break a promise: claims, peeks, falls, heaps")
@@ -262,6 +265,7 @@ def test_a_name_in_two_folders_is_that_of_the_first(tmp_path: Path) -> None:
         chosen(["zigzga"], [tmp_path])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((config_dir() / "scheme").glob("*.yaml")), ids=lambda path: path.stem)
 def test_posexps_own_schemes_keep_their_promises(path: Path) -> None:
     assert examine(path.stem, own(path.stem), [64, 512], with_authors=True).broken == []

@@ -253,6 +253,7 @@ def test_every_finished_run_gets_its_pictures_and_their_numbers(group: Path, cap
     assert files_of(rope) == before, "the same run gives the same bytes"
 
 
+@pytest.mark.slow
 def test_a_damaged_run_does_not_keep_the_others_from_being_drawn(group: Path, capsys) -> None:
     for path in (run_of(group, "learned") / "checkpoint").iterdir():
         path.write_bytes(b"")

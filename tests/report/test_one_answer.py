@@ -44,6 +44,7 @@ def content(rows: list[dict[str, Any]]) -> dict[tuple, tuple]:
     }
 
 
+@pytest.mark.slow
 def test_three_commands_give_one_table_on_one_set_of_targets(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (said,) = measured(tmp_path, "512,2048,8192")
@@ -67,6 +68,7 @@ def test_three_commands_give_one_table_on_one_set_of_targets(trained: Path, tmp_
     assert answer.out.startswith("At 64 times its training length, against that length alone, rope is ")
 
 
+@pytest.mark.slow
 def test_other_orders_of_lengths_give_equal_rows_and_measure_nothing_twice(trained: Path, tmp_path: Path) -> None:
     found = []
     for name, orders in {"a": ("512,2048,8192",), "b": ("8192,512", "2048"), "c": ("2048", "8192", "512,128")}.items():
@@ -83,6 +85,7 @@ def test_other_orders_of_lengths_give_equal_rows_and_measure_nothing_twice(train
             assert other[place][:2] == (hash_, documents) and other[place][2] == pytest.approx(nll, abs=1e-5), place
 
 
+@pytest.mark.slow
 def test_a_length_beyond_the_reach_is_said_before_it_is_measured_and_reported_apart(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -332,6 +332,7 @@ def test_a_group_of_one_failed_run_still_makes_a_page() -> None:
     assert [trace["uid"] for trace in view["figure"]["data"]] == ["line0", "cross0"] and "non-finite" in text
 
 
+@pytest.mark.slow
 def test_only_a_page_imports_plotly() -> None:
     code = "import sys, posexp.report.command; print({'plotly', 'jinja2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

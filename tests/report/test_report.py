@@ -281,6 +281,7 @@ def test_the_markdown_table_parses_back_to_the_numbers(tmp_path: Path) -> None:
     assert "the 95 % interval over documents, by a bootstrap" in page
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_every_cell_however_narrow(tmp_path: Path) -> None:
     rows = MIXED + [row("rope-s0-aa", 2**e, 1.5**e) for e in range(9, 15)]
     for width in (200, 60, 30):
@@ -333,6 +334,7 @@ def test_every_failure_is_a_cross_in_the_picture_and_every_curve_is_named(tmp_pa
     assert crosses(svg) == 0
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     names = ("rows.csv", "verdicts.csv", "table.md", "table.tex", "curves.png", "curves.svg")
     for folder in ("a", "b"):
@@ -348,6 +350,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() != (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [
@@ -665,6 +668,7 @@ def swept(*values: float, key: str = "train.lr") -> tuple[list[Row], dict[str, s
     return rows, curve_of
 
 
+@pytest.mark.slow
 def test_a_sweep_over_one_number_is_a_table_and_a_picture_with_the_best_marked(tmp_path: Path) -> None:
     rows, curve_of = swept(0.001, 0.01, 0.1)
     printed, page, _ = written(rows, tmp_path, curve_of=curve_of)
@@ -991,6 +995,7 @@ def test_latex_has_the_best_of_each_length_bold_and_intervals_small(tmp_path: Pa
 ODD_NAMES = ["_hidden", "$10^4$", "a<b>&c", "x|y*z~", "50% #1", r"back\slash{}", "rope · window bca 64", "[bold]", "*`"]
 
 
+@pytest.mark.slow
 def test_latex_is_balanced_and_names_are_text(tmp_path: Path) -> None:
     rows = [row(f"r{i}-s0-aa", n, 20.0 + i) for i in range(len(ODD_NAMES)) for n in (128, 256)]
     rows += [row("r0-s0-aa", 128, 20.0, protocol="sliding"), row("r0-s0-aa", 128, 20.0, protocol="per_position")]
@@ -1072,6 +1077,7 @@ def test_the_command_judges_by_the_kept_losses_and_writes_the_page(tmp_path: Pat
     assert len((folder / "verdicts.csv").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_all_of_the_command_prints_every_table(tmp_path: Path, capsys: Any) -> None:
     from posexp.storage import jsonl
 
@@ -1197,6 +1203,7 @@ def test_no_table_mixes_two_sets() -> None:
     assert {verdict.control for verdict in far.verdicts} == {"cropped"}
 
 
+@pytest.mark.slow
 def test_no_cell_column_or_mark_of_table_md_mixes_two_sets(sets: Path) -> None:
     _, *sections = re.split(r"^## ", (sets / "table.md").read_text(), flags=re.MULTILINE)
     assert len(sections) == len(SETS)
@@ -1332,6 +1339,7 @@ def test_whatever_was_measured_a_column_and_a_difference_are_of_one_set(seed: in
     assert sum(len(table.cells) for table in found) == len(cells)
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_the_headline_and_a_line_for_each_other_table(tmp_path: Path) -> None:
     shown, page, _ = written(MIXED_SETS, tmp_path, pairs=paired(MIXED_SETS))
     headline, rest = shown.split("\nAlso measured, in table.md and by posexp report --all:\n")
@@ -1361,6 +1369,7 @@ def test_with_all_sets_the_terminal_shows_every_table_in_full(sets: Path) -> Non
     assert [*re.findall(" targets ([a-f]{2}00....)", shown)] == [of_set.targets_hash for of_set in SETS]
 
 
+@pytest.mark.slow
 def test_one_table_has_no_others(tmp_path: Path) -> None:
     written(MIXED_SETS, tmp_path)
     assert {"others.png", "others.svg"} <= {path.name for path in tmp_path.iterdir()}

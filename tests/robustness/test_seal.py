@@ -30,7 +30,7 @@ def test_files_with_checksums_of_older_versions_are_read_edited_or_not(tmp_path:
         assert jsonl.read_lines(path, pytest.fail) == [ROW | {"loss": loss}]
         assert read_object(path, "") == ROW | {"loss": loss}
     (tmp_path / "config.yaml").write_text("train: {length: 16}\ndevice: cpu\n# crc32 of the lines above: 01234567\n")
-    assert Run(tmp_path).training().length == 16
+    assert Run(tmp_path).section("train")["length"] == 16
 
 
 def test_damaged_lines_are_named_in_one_line_and_the_others_read(tmp_path: Path):
@@ -41,6 +41,7 @@ def test_damaged_lines_are_named_in_one_line_and_the_others_read(tmp_path: Path)
     assert said == [f"{path}: line 2, 4, 6, 7 cannot be read (damaged or cut off) and is skipped"]
 
 
+@pytest.mark.slow
 def test_a_long_run_is_read_whole(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n' * 300_000)

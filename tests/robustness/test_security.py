@@ -248,6 +248,7 @@ CODE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", CODE)
 @pytest.mark.parametrize("key", ["group: default", "base: 10000.0", "field: text", "vocab_size: 260"])
 def test_a_stored_config_names_no_types_runs_no_resolvers_and_reads_no_environment(alone, monkeypatch, key, text):
@@ -271,6 +272,7 @@ class Evil(Scheme):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "node",
     [
@@ -322,6 +324,7 @@ def test_targets_are_found_wherever_they_are():
     assert targets({"a": [{"b": {"_target_": "x"}}, [[{"_target_": "y"}]]], "_target_": 5}) == ["5", "x", "y"]
 
 
+@pytest.mark.slow
 def test_what_lies_beside_the_command_stands_in_for_no_library(alone):
     for name in ("peft", "kernels", "pandas", "sentencepiece", "evil", "bitsandbytes", "yaml", "typing_extensions"):
         (alone / f"{name}.py").write_text(EVIL)
@@ -415,6 +418,7 @@ LINKED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LINKED)
 def test_nothing_is_written_through_a_link_in_a_run_folder(alone, tmp_path, name):
     outside = tmp_path / "outside"
@@ -490,6 +494,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 def test_names_and_messages_from_files_are_only_text(group):
     run = run_of(group)
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
@@ -654,6 +659,7 @@ def test_text_of_json_can_be_printed():
     assert value == {"\\x1b[2J": ["a\\nb", "\\ud800", "\\u202e", "café", 1.5, None, True]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows.jsonl", "metrics.jsonl"])
 def test_rows_without_end_are_no_hang(alone, name):
     path = run_of(alone) / name
@@ -781,6 +787,7 @@ def evaluated(folder: Path, group: Path) -> Answer:
                 "eval.protocols=[nonoverlapping]", "cache=cache", "group=theirs", cwd=group)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pickled_weights_and_code_beside_a_checkpoint_are_left_alone(llama, group, tmp_path):
     mark = tmp_path / "ran"
     auto = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel", "AutoTokenizer": "own.OwnTokenizer"}

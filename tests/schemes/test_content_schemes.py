@@ -195,6 +195,7 @@ def test_what_it_promises(name: str) -> None:
     assert scheme.relative and scheme.reads_positions and scheme.prefix_stable and scheme.max_length is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_far_out_it_is_finite_and_autocast_rounds_nothing_inside(name: str) -> None:
     dims = Dims(d_model=4, n_head=1, n_layer=1, train_length=64)
@@ -297,6 +298,7 @@ def test_constant_steps_are_alibi() -> None:
     torch.testing.assert_close(attention(cable_scheme.layer(0), q, k, v, pos_BT, x), wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_nearest_keys_stay_exact_after_many_tokens() -> None:
     """Each token halves the rest: after 16384 of them a float32 sum is off by a thousandth."""
     T, near = 16_384, 8

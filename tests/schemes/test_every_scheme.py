@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra.utils import get_class
 from support import contract
-from support.contract import CONTRACT, Make
+from support.contract import CONTRACT, Make, far_out_it_stays_exact
 from torch import Tensor, nn
 
 from posexp.attention import kernel_path
@@ -124,12 +124,19 @@ def say(value: object) -> str:
     return getattr(value, "__name__", str(value))
 
 
-@pytest.mark.parametrize("check", CONTRACT, ids=say)
+CHECKS = [
+    pytest.param(check, id=say(check), marks=[pytest.mark.slow] if check is far_out_it_stays_exact else [])
+    for check in CONTRACT
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(("name", "options"), DEFAULTS + OPTIONS, ids=say)
 def test_a_scheme_keeps_the_contract(name: str, options: dict, check: Callable[[Make], None]) -> None:
     check(lambda dims: build_scheme(name, dims, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CONTRACT, ids=say)
 @pytest.mark.parametrize(("node", "path"), FROM_OUTSIDE, ids=say)
 def test_a_scheme_from_outside_keeps_the_contract(

@@ -66,6 +66,7 @@ def base_of(theta_I: Tensor) -> float:
     return float(theta_I[1]) ** -len(theta_I)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "base"), [(1.0, 10000), (4.0, 41829), (8.0, 85550)])
 def test_ntk_is_a_larger_base(factor: float, base: int) -> None:
     theta_I = ntk_frequencies(rotary_frequencies(64, 10000.0, dtype=torch.float64), factor)

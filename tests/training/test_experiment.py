@@ -46,6 +46,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     yield counted
 
 
+@pytest.mark.slow
 def test_training_on_an_existing_store_opens_everything_once(corpus: Path, tmp_path: Path, calls: Counter) -> None:
     train(tiny(corpus, tmp_path, tokens=64))
     assert calls["store"] > 0, "when it is built"
@@ -56,6 +57,7 @@ def test_training_on_an_existing_store_opens_everything_once(corpus: Path, tmp_p
         assert calls["model"] <= 1 and calls["store"] == 0 and calls["config"] <= 1 and calls["corpus"] == 1, calls
 
 
+@pytest.mark.slow
 def test_a_sweep_reads_its_corpus_once(tmp_path: Path, calls: Counter) -> None:
     write_texts(tmp_path / "text")
     words = ["train", "-m", "+scheme=rope,alibi,none", *TINY, "seed=0,1", "train.lr=0.1,0.2", "train.length=8,15"]
@@ -73,6 +75,7 @@ def measured(run: Run) -> tuple[list[dict], dict[str, list[np.ndarray]]]:
     return [row | {"tokens_per_second": None, "peak_memory": None} for row in rows], arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["rope", "learned"])
 def test_evaluation_after_training_equals_that_of_the_stored_checkpoint(
     corpus: Path, tmp_path: Path, scheme: str

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.command import here
 from support.rows import row_of
 
@@ -171,6 +172,7 @@ def test_the_log_is_the_standard_librarys(caplog):
     assert caplog.messages == ["100 % of rope: done"]
 
 
+@pytest.mark.slow
 def test_verbose_shows_details_for_one_command(tmp_path):
     (tmp_path / "text.txt").write_text("so it goes and goes again, " * 200)
     words = ["train", "+scheme=none", "model.d_model=16", "model.n_layer=1", "model.n_head=2", "train.length=16"]

@@ -73,6 +73,7 @@ def test_a_pytorch_without_the_switch_keeps_its_default(monkeypatch: pytest.Monk
     assert cpu.matmul() == cpu.MKL
 
 
+@pytest.mark.slow
 def test_denormal_numbers_are_flushed_in_every_thread() -> None:
     """exp(-100) is one; a far key's weight under ALiBi is, and costs ten times an ordinary number."""
     code = (
@@ -86,6 +87,7 @@ def test_denormal_numbers_are_flushed_in_every_thread() -> None:
 SCHEMES = sorted((config_dir() / "scheme").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_training_step_is_compiled_once(path) -> None:
@@ -105,6 +107,7 @@ def test_a_training_step_is_compiled_once(path) -> None:
     assert made[1:] == made[:1] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "window"), [("alibi", "full"), ("t5", "sliding"), ("none", "bca")])
 @torch.no_grad()
 def test_the_flex_path_is_one_graph_with_the_model_around_it(scheme: str, window: str) -> None:
@@ -131,6 +134,7 @@ def test_graphs_that_are_compiled_late_are_told_once(monkeypatch: pytest.MonkeyP
     assert watch.made_again(150) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="tells no peak memory")
 def test_a_small_pass_after_a_large_one_is_not_told_the_large_ones_peak() -> None:
     """Large blocks are kept for the next pass; what a row says of its memory must not count them."""

@@ -60,12 +60,14 @@ def test_the_loss_falls_and_the_run_is_evaluated(corpus, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_evaluation_on_training_text_agrees_with_training(corpus, tmp_path):
     run = train(tiny(corpus, tmp_path, tokens=64 * 300, lr=1e-2))
     check = next(row for row in jsonl.read_lines(run.metrics, print) if "check" in row)
     assert check["agrees"] and check["evaluation_loss"] == pytest.approx(check["training_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7])
 def test_a_short_run_is_not_told_to_be_suspect(corpus, tmp_path, capsys, steps):
     """Both losses are of one text, so that neither noise nor what the last steps learned comes between them."""
@@ -74,6 +76,7 @@ def test_a_short_run_is_not_told_to_be_suspect(corpus, tmp_path, capsys, steps):
     assert check["agrees"] and "distrust" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_scores_something_else_is_told(corpus, tmp_path, capsys, monkeypatch):
     def higher(model, ids, windows_W3, *other):
         return token_losses(model, ids, windows_W3, *other) + 0.2
@@ -141,6 +144,7 @@ def wait_for_row(run: Run, process: subprocess.Popen) -> None:
     raise AssertionError("no training row within 30 seconds")
 
 
+@pytest.mark.slow
 def test_accumulation_changes_a_step_by_rounding_alone(corpus, tmp_path):
     one = losses(train(tiny(corpus, tmp_path, tokens=640)))
     four = losses(train(tiny(corpus, tmp_path, tokens=640, accumulate=4)))
@@ -164,6 +168,7 @@ def test_all_schemes_see_the_same_batches_from_the_same_weights(corpus, tmp_path
         assert torch.equal(a, b), name
 
 
+@pytest.mark.slow
 def test_repeating_a_finished_run_trains_nothing_again(corpus, tmp_path, capsys):
     config = tiny(corpus, tmp_path)
     run = train(config)
@@ -175,6 +180,7 @@ def test_repeating_a_finished_run_trains_nothing_again(corpus, tmp_path, capsys)
     assert "already trained" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_killed_just_before_it_said_done_is_done_when_repeated(corpus, tmp_path):
     config = tiny(corpus, tmp_path)
     run = train(config)
