@@ -61,13 +61,12 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
 
 
 def scored(length: int) -> int:
-    """How many targets a window of same_targets scores at most: a power of two, so that those of a long window are
-    those of several short ones."""
+    """Return the most targets of a window: a power of two, so that several short windows score those of a long one."""
     return min(MOST_SCORED, max(1, power_below(length // 16)))
 
 
 def blocks(tokens: Tokens, longest: int, block: int) -> np.ndarray:
-    """How many blocks of targets each document holds behind its first `longest` tokens, int64 [D]."""
+    """Return the number of blocks of targets that each document has behind its first `longest` tokens, int64 [D]."""
     return np.asarray(np.maximum(0, (np.diff(tokens.starts) - longest) // block))
 
 
@@ -77,7 +76,7 @@ def power_below(number: int) -> int:
 
 
 def share_out(available_D: np.ndarray, wanted: int) -> np.ndarray:
-    """How many of `wanted` each takes of what it has: equally many, as far as they have them."""
+    """Return the number that each document gives of `wanted`: equally many, as far as each has them."""
     taken_D = np.zeros_like(available_D)
     for behind, index in enumerate(np.argsort(available_D, kind="stable")):  # who has least takes first
         taken_D[index] = min(available_D[index], wanted // (len(available_D) - behind))
@@ -270,7 +269,7 @@ def stretches(tokens: Tokens, size: int, bound: int | None) -> np.ndarray:
 
 
 def streamed(tokens: Tokens, longest: int, bound: int | None) -> int:
-    """How many targets from the beginning of the split a bound leaves, at least twice the longest length."""
+    """Return the number of targets from the split's beginning within `bound`, at least twice the longest length."""
     total = len(tokens.ids) - 1
     check_stream(total, longest)
     return total if bound is None else min(total, max(bound, 2 * longest))

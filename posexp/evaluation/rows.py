@@ -94,7 +94,7 @@ class Row:
 
     @property
     def variant(self) -> str:
-        """How the evaluation differs from training: "", or " · window bca 64 · yarn".
+        """The difference of the evaluation from training: "", or " · window bca 64 · yarn".
 
         A control has the variant of the row that it belongs to.
         """

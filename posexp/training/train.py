@@ -18,7 +18,7 @@ from posexp.training.prepare import Training, prepare_training
 
 
 def train(config: TrainCommand) -> Run:
-    """Trains the run that `config` describes, from where it was left, then evaluates it at its own lengths.
+    """Train the run that `config` describes, from its last checkpoint on, then evaluate it at its own lengths.
 
     Raises Misuse before anything is written if the configuration cannot work; Diverged if the loss stops being
     finite; RunFailed if a checkpoint cannot be saved, another process holds the run, or one that trains it dies;
@@ -41,8 +41,11 @@ def train(config: TrainCommand) -> Run:
 
 
 def train_jointly(training: Training, held: ExitStack) -> None:
-    """What the processes of a run do together. Its names end with it: what is spread over them must be gone before they
-    part (distributed.part)."""
+    """Train with all processes of the run.
+
+    Modules that are spread over the processes are local to this function, since they must be gone before the processes
+    part (distributed.part).
+    """
     run, config, ranks = training.run, training.config, training.ranks
     with ranks.in_turn():  # the first checks and writes
         prepare_training(training, held)
@@ -62,7 +65,7 @@ def train_jointly(training: Training, held: ExitStack) -> None:
 
 
 def train_below(run: Run, config: TrainCommand) -> None:
-    """Trains in several processes below this one. Raises what `train` does, and puts down if one of them died."""
+    """Train in several processes below this one. Raises as `train` does, and records the death of a process."""
     try:
         processes.spawn(train, config)
     except RankFailed as error:
