@@ -9,6 +9,7 @@ from posexp.compare.seeds import Power
 from posexp.evaluation.statistics import ALPHA, MOST_SEEDS
 from posexp.output.grid import Grid
 from posexp.output.text import csv_text, escape
+from posexp.report.metric import percent
 from posexp.report.table import number
 
 if TYPE_CHECKING:
@@ -107,11 +108,6 @@ def bracketed(numbers: Sequence[float | None], form: str) -> str:
     """Return a value with its interval, if any."""
     value, *bounds = [None if x is None else f"{x:{form}}" for x in numbers]
     return f"{value} [{bounds[0]}, {bounds[1]}]" if bounds[0] else f"{value}"
-
-
-def percent(nats: float) -> float:
-    """Return a difference of losses as a change of perplexity in percent."""
-    return 100 * math.expm1(min(nats, 700.0))
 
 
 def p_value(p: float | None) -> str:
