@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MIN_HEIGHT = 3.6
-PEER = Look("#8a8a8a", "o", (0, (2, 1)))  # of every other library; they are told apart by their names
+PEER = Look("#8a8a8a", "o", (0, (2, 1)))  # of every other library, whose name stands beside its line
 
 
 def bench_pictures(rows: list[Row], machine: str) -> tuple[bytes, bytes]:

@@ -64,7 +64,9 @@ def check_options(config: DataConfig) -> None:
     if config.tokenizer == "none" and config.source is not Source.tokens:
         raise Misuse(f"data.tokenizer=none belongs to data=tokens, not to data={source}")
     if config.tokenizer == "bpe" and config.source is Source.tokens:
-        raise Misuse("data=tokens has no text to learn a bpe from: data.tokenizer is none, or the tokenizer of the ids")
+        raise Misuse(
+            "data=tokens cannot learn a bpe, which needs text: set data.tokenizer=none, or the tokenizer of the ids"
+        )
     try:
         re.compile(config.document_start)
     except re.error as error:
@@ -125,7 +127,7 @@ def described(found: dict[Split, list[Path]]) -> str:
 
 
 def divided(streams: Streams, pattern: str) -> Iterator[str]:
-    """Yield documents, each of which starts at a line that matches `pattern`."""
+    """Yield the documents of a text. A line that matches `pattern` begins a new document."""
     start = re.compile(pattern)
     for stream in streams:
         yield from divide(joined_lines(iter(stream)), start)

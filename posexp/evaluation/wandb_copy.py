@@ -20,7 +20,7 @@ def log_rows(copy: Wandb, rows: list[Row], config: EvalConfig) -> None:
 def curve_name(row: Row, targets: str) -> str:
     """Return a name such as eval/same_targets 1a2b3c4d/sliding 64/yarn or eval/…/control window.
 
-    `targets` names the set of targets, of which a curve has one.
+    `targets` is the hash of the set of targets; all rows of a curve share it.
     """
     seen = row.control_of or row.window
     window = seen if seen != row.trained_window else ""

@@ -9,8 +9,9 @@ from typing import Any
 
 from posexp.config.sections import config_dir
 
-# A family of schemes has one hue in three shades. The first shades are told apart by colour-blind readers, and all have
-# a contrast of at least 2.5 on white and on the dark page. `# look: <family> <place>` in a scheme's YAML chooses.
+# A family of schemes has one hue in three shades. Colour-blind readers can distinguish the first shades.
+# All shades have a contrast of at least 2.5 on white and on the dark page.
+# A scheme's YAML chooses one by its line `# look: <family> <place>`.
 FAMILIES = {
     "none": ("#6A6A6A", "#8E8E8E", "#5E6470"),
     "added": ("#D55E00", "#E08C00", "#C4314B"),

@@ -1,4 +1,4 @@
-"""posexp train: short sequences, a budget in tokens, the same batches for every scheme. The loop is in loop.py."""
+"""The command posexp train: short sequences, a budget in tokens, the same batches for every scheme."""
 
 from contextlib import ExitStack
 

@@ -169,7 +169,7 @@ def test_a_negative_id_is_refused(tmp_path):
         ({"paths": "HERE/a.txt"}, "a.txt is no file of token ids, which ends with .bin: text is read by data=files"),
         ({"paths": "HERE/odd.bin"}, "odd.bin has 3 bytes, which are no whole number of uint16 token ids"),
         ({"vocab_size": 5}, "a.bin holds the token id 7, and the vocabulary has 5 tokens: set data.vocab_size"),
-        ({"tokenizer": "bpe"}, "data=tokens has no text to learn a bpe from: data.tokenizer is none, or"),
+        ({"tokenizer": "bpe"}, "data=tokens cannot learn a bpe, which needs text: set data.tokenizer=none, or"),
         (
             {"document_start": "x"},
             "data.document_start belongs to data=stdlib or files or hub or task, not to data=tokens",
