@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 from posexp.config.commands import CompareCommand, PowerCommand
 from posexp.errors import Misuse, RunFailed, did_you_mean
 from posexp.output.console import say
-from posexp.runs.labels import curve_labels
-from posexp.runs.run import Run, find_runs
 from posexp.storage import atomic, untrusted
 
 if TYPE_CHECKING:
-    from posexp.compare.pairs import Comparison, Curve, LossesOf
-    from posexp.evaluation.rows import Row
+    from posexp.compare.pairs import Comparison, Curve
 
 LONGEST_NAME = 120  # bytes of a file name without its ending; file systems allow 255
-AGAIN = "repeat the eval command, which measures rows without losses again"
 
 
 def compare(command: CompareCommand) -> None:
@@ -30,10 +26,10 @@ def compare(command: CompareCommand) -> None:
     from rich.text import Text
 
     from posexp.compare import table
-    from posexp.compare.pairs import NOT_KEPT, compared, pairs_of
+    from posexp.compare.pairs import compared, pairs_of
     from posexp.output.console import console
 
-    of_curve, losses_of = load_rows(command)
+    of_curve = load_curves(command)
     base, *others = chosen_curves(command.curves, list(of_curve), command)
     protocols = protocols_of(command, of_curve)
     found: list[Comparison] = []
@@ -45,14 +41,10 @@ def compare(command: CompareCommand) -> None:
         except Misuse as error:
             refusals.append(error)
             continue
-        found += compared(pairs, losses_of)
+        found += compared(pairs)
         notes += of_pair
     if not found:
         raise refusals[0]
-    if all(NOT_KEPT in comparison.word for comparison in found):
-        raise Misuse(f"no token losses are kept of {found[0].word.partition(':')[0]}: {AGAIN}")
-    if any(NOT_KEPT in comparison.word for comparison in found):
-        notes.append(f"Where losses are not kept, {AGAIN}.")
     notes += [str(refusal) for refusal in refusals]
     folder = Path(command.results).expanduser() / command.group / "compare"
     name = file_name(base, command.curves[1:])
@@ -72,46 +64,27 @@ def power(command: PowerCommand) -> None:
     Raises Misuse for an unknown curve, for fewer than two seeds in common, or if nothing can be compared.
     """
     from posexp.compare import table
-    from posexp.compare.pairs import NOT_KEPT, pairs_of
+    from posexp.compare.pairs import pairs_of
     from posexp.compare.seeds import power_of
     from posexp.output.console import console
 
-    of_curve, losses_of = load_rows(command)
+    of_curve = load_curves(command)
     base, *others = chosen_curves(command.curves, list(of_curve), command)
     if len(others) > 1:
         raise Misuse(f"posexp power takes two curves, not {len(others) + 1}: {listed([base, *others])}")
     pairs, notes = pairs_of(base, others[0], of_curve, protocols_of(command, of_curve))
-    found = [power_of(pair, losses_of, command.difference, command.power) for pair in pairs]
-    if all(NOT_KEPT in of_length.word for of_length in found):
-        raise Misuse(f"no token losses are kept of {found[0].word.partition(':')[0]}: {AGAIN}")
+    found = [power_of(pair, command.difference, command.power) for pair in pairs]
     table.print_power(base, others[0], found, command.difference, command.power, notes, console())
 
 
-def load_rows(command: CompareCommand | PowerCommand) -> tuple[dict[str, "Curve"], "LossesOf"]:
-    """Return (curves of the group by name, function that reads a row's losses). Raises Misuse if there are no rows."""
+def load_curves(command: CompareCommand | PowerCommand) -> dict[str, "Curve"]:
+    """Return the curves of the group by name. Raises Misuse if there are no rows."""
     from posexp.compare.pairs import curves
-    from posexp.evaluation.losses import LossReader
+    from posexp.evaluation.group import load_group, read_group
     from posexp.evaluation.verdicts import curve_name
 
-    rows_of = {run: readable(run) for run in find_runs(command.results, command.group)}
-    measured = [run for run, rows in rows_of.items() if rows]
-    if not measured:
-        raise Misuse(f"no measured run in {command.results}/{command.group}: first posexp train, then posexp eval")
-    rows = [row for run in measured for row in rows_of[run]]
-    label_of = curve_labels(measured, say)
-    losses_of = LossReader({run.name: run.folder for run in measured})
-    return curves(rows, partial(curve_name, curve_of=label_of)), losses_of
-
-
-def readable(run: Run) -> list["Row"]:
-    """Return the rows of a run; log damaged files and return no rows."""
-    from posexp.evaluation.rows import read_rows
-
-    try:
-        return read_rows(run, say)
-    except RunFailed as error:
-        say(f"skipping {run.name}: {error}")
-        return []
+    group = read_group(command.rows, say) if command.rows else load_group(command.results, command.group, "*", say)
+    return curves(group.rows, partial(curve_name, curve_of=group.curve_of))
 
 
 def chosen_curves(words: list[str], names: list[str], command: CompareCommand | PowerCommand) -> list[str]:

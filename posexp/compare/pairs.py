@@ -7,14 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from posexp.errors import Misuse
-from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.plan import is_moving
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
 
-LossesOf = Callable[[Row], Losses | None]
-NOT_KEPT = "losses not kept"
 CANNOT_TELL = "cannot tell"
 EQUAL = "equal"
 ROUNDING = 1e-5  # nats: float32 rounding in another batch or library is smaller
@@ -68,18 +65,9 @@ class Pair:
                     found.append(f"{name} {status} ({of_seeds(failed)})")
         return found
 
-    def losses(self, losses_of: LossesOf) -> tuple[list[tuple[Losses, Losses]], list[str]]:
-        """Return (losses of the other and of the base by seed, reasons why losses are missing)."""
-        pairs: list[tuple[Losses, Losses]] = []
-        missing: dict[str, list[int]] = {}
-        for seed, other_row, base_row in zip(self.seeds, self.other_rows, self.base_rows, strict=True):
-            other, base = kept(other_row, losses_of), kept(base_row, losses_of)
-            if isinstance(other, Losses) and isinstance(base, Losses):
-                pairs.append((other, base))
-            for name, found in ((self.base, base), (self.other, other)):
-                if isinstance(found, str):
-                    missing.setdefault(f"{name}: {found}", []).append(seed)
-        return pairs, [f"{words} ({of_seeds(seeds)})" for words, seeds in missing.items()]
+    def rows(self) -> list[tuple[Row, Row]]:
+        """Return (row of the other, row of the base) by seed."""
+        return list(zip(self.other_rows, self.base_rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -174,9 +162,9 @@ def why_nothing(base: str, other: str, one: Curve, two: Curve) -> str:
     return f"{base} and {other} have no protocol and length in common: run one posexp eval for both"
 
 
-def compared(pairs: list[Pair], losses_of: LossesOf) -> list[Comparison]:
+def compared(pairs: list[Pair]) -> list[Comparison]:
     """Compare the pairs of two curves, in order, with p adjusted over the lengths of each family."""
-    raw = [one_by_one(pair, losses_of) for pair in pairs]
+    raw = [one_by_one(pair) for pair in pairs]
     found = list(raw)
     for family in dict.fromkeys(c.key.family for c in raw):
         members = [index for index, c in enumerate(raw) if c.key.family == family]
@@ -186,31 +174,18 @@ def compared(pairs: list[Pair], losses_of: LossesOf) -> list[Comparison]:
     return found
 
 
-def one_by_one(pair: Pair, losses_of: LossesOf) -> Comparison:
+def one_by_one(pair: Pair) -> Comparison:
     """Compare one pair; p is not adjusted yet, and `word` is "" unless the pair cannot be compared."""
     targets = pair.other_rows[0].targets or 0
     nothing = Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, "")
     if failures := pair.failures():
         return replace(nothing, word="; ".join(failures))
-    losses, missing = pair.losses(losses_of)
-    if missing:
-        return replace(nothing, word="; ".join(missing))
     try:
-        difference = estimate(*differences(losses))
+        difference = estimate(*differences(pair.rows()))
     except Misuse as error:
         return replace(nothing, word=str(error))
     nlls = [float(np.mean([row.loss for row in rows])) for rows in (pair.base_rows, pair.other_rows)]
     return replace(nothing, base_nll=nlls[0], other_nll=nlls[1], difference=difference)
-
-
-def kept(row: Row, losses_of: LossesOf) -> Losses | str:
-    """Return the row's losses, or the reason why the losses cannot be used."""
-    losses = losses_of(row)
-    if losses is None:
-        return NOT_KEPT
-    if not abs(losses.nll.mean(dtype=np.float64) - row.loss) <= 1e-8 + 1e-4 * abs(row.loss):  # np.isclose is slow
-        return f"{row.protocol} is no mean over tokens"
-    return losses
 
 
 def word_of(comparison: Comparison, adjusted: float | None) -> str:

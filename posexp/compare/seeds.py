@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from posexp.compare.pairs import Key, LossesOf, Pair
+from posexp.compare.pairs import Key, Pair
 from posexp.errors import Misuse
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.statistics import Spread, detectable, seeds_needed, spread
@@ -32,7 +32,7 @@ class Power:
     needed_observed: int | None = None
 
 
-def power_of(pair: Pair, losses_of: LossesOf, difference: float, power: float) -> Power:
+def power_of(pair: Pair, difference: float, power: float) -> Power:
     """Return the power at the length of `pair`. Raises Misuse for a single seed, which has no spread."""
     if len(pair.seeds) < 2:
         raise Misuse(
@@ -41,11 +41,8 @@ def power_of(pair: Pair, losses_of: LossesOf, difference: float, power: float) -
         )
     if failures := pair.failures():
         return Power(pair.key, pair.seeds, 0, "; ".join(failures))
-    losses, missing = pair.losses(losses_of)
-    if missing:
-        return Power(pair.key, pair.seeds, 0, "; ".join(missing))
     try:
-        sum_SD, count_D = differences(losses)
+        sum_SD, count_D = differences(pair.rows())
     except Misuse as error:
         return Power(pair.key, pair.seeds, 0, str(error))
     parts = spread(sum_SD, count_D)

@@ -121,6 +121,10 @@ class ReportCommand(OfRuns):
     measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; null: ppl, or exact_match for tasks")
     html: bool = knob(False, "--html: also write page.html, the whole report in one file for a browser")
     folder: str = knob("report", "name of the report's folder in the group")
+    rows: str | None = knob(None, "a rows.csv to report in place of run folders, as in results/studies/<study>")
+    oracle: str | None = knob(
+        None, "curves trained at the evaluated length, a glob; null: the same configuration with another train.length"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +137,7 @@ class CompareCommand(OfGroup):
 
     curves: list[str] = knob([], "labels of posexp report: the base, then curves or globs to compare with it")
     protocol: str | None = knob(None, "compare under this protocol alone; null: under every measured protocol")
+    rows: str | None = knob(None, "a rows.csv to compare in place of run folders, as in results/studies/<study>")
 
 
 @dataclass
@@ -143,6 +148,7 @@ class PowerCommand(OfGroup):
     difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity")
     power: float = knob(0.8, "probability of detecting the difference")
     protocol: str = knob("same_targets", "protocol of the compared losses")
+    rows: str | None = knob(None, "a rows.csv to read in place of run folders, as in results/studies/<study>")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ from posexp.evaluation.plan import (
     plan,
     shuffled_beyond,
 )
-from posexp.evaluation.rows import KEY, Row, read_rows
+from posexp.evaluation.rows import KEY, Row, read_rows, sums_of
 from posexp.evaluation.run_model import Trained
 from posexp.evaluation.scoring import Cost, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.statistics import summarize
@@ -95,7 +95,7 @@ def evaluate_subject(
     requested = subject.variants(command)
     key = (*KEY, "kernel_path") if subject.eval.attention is not AttentionPath.auto else KEY
     known = read_rows(run, say)
-    done = {row.key(key) for row in known if stands(run, row)}
+    done = {row.key(key) for row in known if stands(row)}
     todo: list[Job] = []
     refused: list[NotApplicable] = []
     for variant in requested:
@@ -248,9 +248,10 @@ class Evaluator:
         nll_N, document_N, hit_N = scores.nll[about_N], document_N[about_N], scores.hit[about_N]
         if not np.isfinite(nll_N).all():
             return {"status": "non-finite", **speed}
+        sums = sums_of(nll_N, document_N) if PROTOCOLS[measurement.protocol].summed else None
         bytes_ = float(self.token_bytes[tokens.ids[target_N[about_N]]].sum()) if tokens.bytes else None
         summary = summarize(nll_N, document_N, bytes_, measurement.weights()[about_N])
-        found = {**vars(summary), "accuracy": float(hit_N.mean()), **speed, "status": "ok"}
+        found = {**vars(summary), "accuracy": float(hit_N.mean()), **speed, "document_sums": sums, "status": "ok"}
         if bytes_:
             found["byte_count"] = self.byte_count
         if measurement.task:

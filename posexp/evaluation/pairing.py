@@ -1,6 +1,6 @@
-"""The differences between the losses of two rows, paired by target.
+"""The differences between the losses of two rows, paired by document.
 
-Shape suffixes: N targets, S seeds, D documents.
+Shape suffixes: S seeds, D documents.
 """
 
 from collections.abc import Sequence
@@ -8,31 +8,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from posexp.errors import Misuse
-from posexp.evaluation.losses import Losses
+from posexp.evaluation.rows import Row
 
 
-def differences(pairs: Sequence[tuple[Losses, Losses]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums over each document of the first loss less the second (float64 [S, D]) and the counts of targets
-    (float64 [D]).
+def differences(pairs: Sequence[tuple[Row, Row]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sums over each document of the first row's losses less the second's (float64 [S, D]) and the counts of
+    targets (float64 [D]).
 
-    There is one pair per seed. Raises Misuse unless all rows score the same targets.
+    There is one pair per seed. Both rows of a pair score the same targets, so that sums over a document are paired by
+    target. Raises Misuse if sums are missing or targets differ.
     """
-    first = in_order(pairs[0][0])
-    document_D, index_N, count_D = np.unique(first.document, return_inverse=True, return_counts=True)
+    first = pairs[0][0].sums
     sums = []
     for pair in pairs:
-        one, other = map(in_order, pair)
-        for losses in (one, other):
-            if losses.target is not first.target and not np.array_equal(losses.target, first.target):
+        one, other = (row.sums for row in pair)
+        if first is None or one is None or other is None:
+            row = next(row for row in pair if row.sums is None) if one and first else pairs[0][0]
+            raise Misuse(
+                f"the losses of {row.run} by document are missing: repeat the eval command, which measures them"
+            )
+        for found in (one, other):
+            same = np.array_equal(found.documents, first.documents) and np.array_equal(found.counts, first.counts)
+            if not same:
                 raise Misuse("their targets differ, so they cannot be paired")
-        difference_N = one.nll.astype(np.float64) - other.nll.astype(np.float64)
-        sums.append(np.bincount(index_N, weights=difference_N, minlength=len(document_D)))
-    return np.stack(sums), count_D.astype(np.float64)
-
-
-def in_order(losses: Losses) -> Losses:
-    """Return the losses sorted by target, and by context where a target is scored several times."""
-    if (losses.target[1:] > losses.target[:-1]).all():
-        return losses
-    order = np.lexsort((losses.context, losses.target))
-    return Losses(**{name: values[order] for name, values in vars(losses).items()})
+        if len({pair[0].targets_hash, pair[1].targets_hash, pairs[0][0].targets_hash}) > 1:
+            raise Misuse("their targets differ, so they cannot be paired")
+        sums.append(one.sums - other.sums)
+    assert first is not None
+    return np.stack(sums), first.counts

@@ -29,8 +29,8 @@ class Protocol:
     """A protocol and its properties.
 
     `axis` says what a length counts. `moving`: each length scores targets of its own. `drawn_only`: lengths are too
-    many for a table. `slides`: spans advance by eval.stride. `reach` returns the longest length of the shared set of
-    targets; it is None if the set depends on the longest requested length.
+    many for a table. `weighted`: the mean weights targets. `slides`: spans advance by eval.stride. `reach` returns the
+    longest length of the shared set of targets; it is None if the set depends on the longest requested length.
     """
 
     cut: Callable[[Tokens, list[int], int, int, int | None], list[Measurement]]
@@ -38,8 +38,14 @@ class Protocol:
     axis: str = WINDOW
     moving: bool = False
     drawn_only: bool = False
+    weighted: bool = False
     slides: bool = False
     reach: Callable[[Tokens], int] | None = stream_reach
+
+    @property
+    def summed(self) -> bool:
+        """Whether rows have the sums of losses by document, with which they are compared."""
+        return not self.drawn_only and not self.weighted
 
 
 PROTOCOLS = {
@@ -49,7 +55,7 @@ PROTOCOLS = {
         Protocol(protocols.nonoverlapping, "in non-overlapping windows"),
         Protocol(protocols.sliding, "in sliding windows", slides=True),
         Protocol(protocols.sliding_late, "in sliding windows, the first left out", slides=True),
-        Protocol(protocols.window_means, "in sliding windows, mean of the windows' means", slides=True),
+        Protocol(protocols.window_means, "in sliding windows, mean of the windows' means", weighted=True, slides=True),
         Protocol(protocols.overlapping, "in overlapping windows scored whole", moving=True, slides=True),
         Protocol(protocols.last_k, "of the last targets of each window", moving=True, slides=True),
         Protocol(protocols.fixed_windows, "in a fixed number of windows", moving=True),

@@ -1,12 +1,23 @@
-"""The row of rows.jsonl and rows.csv: one run under one protocol at one length."""
+"""The row of rows.jsonl and rows.csv: one run under one protocol at one length.
 
+Shape suffixes: N targets, D documents.
+"""
+
+import csv
+import io
+import json
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Annotated, Any, get_args, get_type_hints
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
+import numpy as np
+
+from posexp.errors import Misuse
+from posexp.output.text import csv_text
 from posexp.runs.run import Run
-from posexp.storage import jsonl
+from posexp.storage import jsonl, untrusted
 from posexp.storage.untrusted import is_count, is_loss, is_perplexity, is_share, is_text
 
 # The types of columns, with the check of a stored value.
@@ -15,6 +26,7 @@ Count = Annotated[int, is_count]
 Loss = Annotated[float, is_loss]
 Perplexity = Annotated[float, is_perplexity]
 Share = Annotated[float, is_share]
+ABSENT = "NA"  # a missing value in published files of older versions
 Copied = object  # of any type: posexp computes nothing with it
 
 
@@ -23,6 +35,8 @@ class Row:
     """A row, with its columns in the order of rows.jsonl.
 
     Columns with a default may be missing in rows of older versions. `extra` holds the columns of other versions.
+    `document_sums` has "document:targets:sum" for each document, separated by spaces: its index in the split, the
+    number of its targets, and the sum of their losses in nats.
     """
 
     run: str
@@ -62,6 +76,10 @@ class Row:
     matmul: Copied = None
     control_of: Text | None = None
     byte_count: Text | None = None
+    document_sums: Text | None = None
+    origin: Text | None = None  # "checkpoint" for one that posexp has not trained
+    curve: Text | None = None  # curve and recipe: only in rows.csv, the label and the key of the oracle
+    recipe: Text | None = None
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @staticmethod
@@ -93,6 +111,11 @@ class Row:
         return math.nan if self.nll is None else self.nll
 
     @property
+    def sums(self) -> "DocumentSums | None":
+        """The sums of losses over each document; None if the row has none."""
+        return None if self.document_sums is None else parse_sums(self.document_sums)
+
+    @property
     def variant(self) -> str:
         """The difference of the evaluation from training: "", or " · window bca 64 · yarn".
 
@@ -113,6 +136,37 @@ class Row:
         control = {"window": "window cut", "shuffled": "far text shuffled"}.get(self.control or "", "")
         how = "".join(f", {part}" for part in (window, self.transform, control) if part)
         return f"{self.run}: {self.protocol} {self.length}{how}: {value}"
+
+
+class DocumentSums(NamedTuple):
+    """The losses of a row by document: indices in the split (int64 [D], ascending), counts of targets and sums of
+    losses in nats (float64 [D] each)."""
+
+    documents: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+
+
+def sums_of(loss_N: np.ndarray, document_N: np.ndarray) -> str:
+    """Return the column `document_sums` of losses in nats [N] of targets in documents [N]."""
+    document_D, index_N, count_D = np.unique(document_N, return_inverse=True, return_counts=True)
+    sum_D = np.bincount(index_N, weights=loss_N.astype(np.float64))
+    columns = zip(document_D.tolist(), count_D.tolist(), sum_D.tolist(), strict=True)
+    return " ".join(f"{document}:{count}:{total!r}" for document, count, total in columns)
+
+
+@lru_cache(maxsize=1 << 16)
+def parse_sums(text: str) -> DocumentSums | None:
+    """Return the sums of a column `document_sums`; None if it is damaged."""
+    try:
+        table_3D = np.array([part.split(":") for part in text.split(" ")], dtype=np.float64).reshape(-1, 3).T
+    except ValueError:
+        return None
+    document_D, count_D, _ = table_3D
+    if not np.isfinite(table_3D).all() or (np.diff(document_D) <= 0).any() or (count_D < 1).any():
+        return None
+    table_3D.flags.writeable = False  # rows with equal columns share it
+    return DocumentSums(document_D.astype(np.int64), *table_3D[1:])
 
 
 # The first columns of rows.csv, in its order. They are stored even if they are None.
@@ -149,9 +203,43 @@ def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
 
     Raises RunFailed if rows.jsonl cannot be read.
     """
-    return [Row.of(values) for values in read_columns(run, say)]
+    return [Row.of({**values, "run": run.name}) for values in jsonl.read_lines(run.rows, say, NEEDED, KNOWN)]
 
 
-def read_columns(run: Run, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Return the rows as `read_rows` does, but each as the columns that its line has."""
-    return [{**values, "run": run.name} for values in jsonl.read_lines(run.rows, say, NEEDED, KNOWN)]
+def rows_to_csv(rows: list[Row]) -> str:
+    """Return the rows as CSV: COLUMNS, then other keys in order of appearance.
+
+    None becomes an empty field, and text that would be read as another value is written as JSON. Values are not escaped
+    for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many columns.
+    """
+    lines = [row.values() for row in rows]
+    extras = [key for key in dict.fromkeys(key for line in lines for key in line) if key not in COLUMNS]
+    if len(extras) > jsonl.MOST_COLUMNS:
+        raise Misuse(f"the rows have {len(extras):,} unknown columns: choose runs with --runs")
+    return csv_text([*COLUMNS, *extras], [{key: field_of(value) for key, value in line.items()} for line in lines])
+
+
+def rows_of_csv(text: str, say: Callable[[str], None]) -> list[Row]:
+    """Return the rows of a CSV file that `rows_to_csv` wrote; lines that cannot be rows are reported by `say`."""
+    found = []
+    for number, line in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=2):
+        values = {key: value_of(field) for key, field in line.items() if key and field not in ("", ABSENT, None)}
+        if jsonl.row_fits(values, NEEDED, KNOWN):
+            found.append(Row.of(values))
+        else:
+            say(f"line {number} of the CSV file is not a row, so it is skipped")
+    return found
+
+
+def field_of(value: Any) -> Any:
+    """Return the CSV field of a value. A string that would parse as another value is quoted as in JSON."""
+    if isinstance(value, str):
+        return value if value_of(value) == value != ABSENT else json.dumps(value)
+    return None if value is None else json.dumps(value)
+
+
+def value_of(field: str) -> Any:
+    try:
+        return untrusted.printable(untrusted.parsed(field.encode()))
+    except ValueError:
+        return untrusted.visible(field)

@@ -158,6 +158,34 @@ def estimate(sum_SD: np.ndarray, count_SD: np.ndarray) -> Estimate:
     return Estimate(parts.value, parts.value - half, parts.value + half, error, p, seeds, documents)
 
 
+def estimates(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Estimate]:
+    """Return the estimate of each sample (sums [S, D], counts [D]) of comparable curves, in order."""
+    return [estimate(sum_SD, count_D) for sum_SD, count_D in samples]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The ratio of two paired means, with its 95 % interval, None with one seed and one document."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def ratio(numerator_SD: np.ndarray, denominator_SD: np.ndarray, count_D: np.ndarray) -> Ratio:
+    """Return the ratio of two means over the same seeds and documents, from their sums.
+
+    The interval is that of the linearised ratio: the mean of numerator - ratio x denominator, over the denominator's.
+    """
+    value = float(numerator_SD.sum() / denominator_SD.sum())
+    rest = estimate(numerator_SD - value * denominator_SD, count_D)
+    if rest.low is None or rest.high is None:
+        return Ratio(value, None, None)
+    mean = float(denominator_SD.sum() / (len(denominator_SD) * count_D.sum()))
+    half = (rest.high - rest.low) / 2 / abs(mean)
+    return Ratio(value, value - half, value + half)
+
+
 def satterthwaite(variance: float, *parts: tuple[float, float]) -> float:
     """Return the degrees of freedom of a sum of variances, from (variance, df) of each part; at least 1."""
     return max(1.0, variance**2 / sum(part**2 / max(df, 1.0) for part, df in parts if part > 0))

@@ -1,22 +1,30 @@
-"""The verdicts on a run at lengths beyond its training length: it uses the longer context, ignores it, or breaks."""
+"""The verdicts on a run at lengths beyond its training length: does it use the longer context, and does that harm it?
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+All differences are paired by target, over seeds and documents, in nats per token.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+import numpy as np
+
 from posexp.errors import Misuse
-from posexp.evaluation.losses import Losses
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.rows import Row
-from posexp.evaluation.statistics import Estimate, estimate
+from posexp.evaluation.statistics import Estimate, Ratio, estimates, ratio
 
 MARGIN = 0.01  # nats per token, 1 % in perplexity: the smallest change that matters
+HEADROOM_SHARE = 0.25  # of the oracle's gain, if that is a smaller margin
+LEAST_SEEDS = 3
 PROTOCOL = "same_targets"
-WORDS = ("uses", "ignores", "breaks", "unclear")  # other words of verdicts are statuses
+JUDGED = ("uses", "ignores", "unchanged", "no headroom", "degrades", "collapses", "unclear")
+TOO_FEW = "too few seeds"
+WORDS = (*JUDGED, TOO_FEW)  # other words of verdicts are statuses
 
-LossesOf = Callable[[Row], Losses | None]
 Rows = dict[str, Row]  # by run
+Sample = tuple[np.ndarray, np.ndarray]  # sums of differences float64 [S, D] and counts of targets float64 [D]
 
 
 class Place(NamedTuple):
@@ -32,143 +40,230 @@ class Place(NamedTuple):
 class Verdict:
     """A verdict on one curve at one length beyond its training length, on one set of targets of same_targets.
 
-    `word` is uses, ignores, breaks, unclear, or the status of a failed row (undefined, non-finite, out of memory).
-    `control` is "cropped" or "window", whichever has the lower loss. `difference` is the loss less that of `control`,
-    in nats per token, paired by target, over seeds and documents. `shuffled` is the loss with all text beyond the
-    training length shuffled less the loss without, paired likewise; None if it was not measured. `documents` is the
-    number of documents with targets, None in old rows.
+    `word` is one of WORDS (`word_of` has the rules) or the status of a failed row (undefined, non-finite, out of
+    memory). The estimates are differences between the loss and that of a control: `cropped`, the input cut to the
+    training length; `window`, attention cut to the training length in every layer; `eighth`, the input cut to an eighth
+    of the training length. `shuffled` is the loss with all text beyond the training length shuffled less the loss
+    without. `gain` is what the oracle gains over the cropped control (positive if it gains), and `captured` the run's
+    own gain over the same control as a share of it. Estimates are None where a control was not measured. `margin` is
+    the smallest change that matters here. `documents` is the number of documents with targets, None in old rows.
     """
 
     place: Place
     word: str
-    control: str
-    difference: Estimate | None
-    shuffled: Estimate | None
+    margin: float = MARGIN
+    cropped: Estimate | None = None
+    window: Estimate | None = None
+    shuffled: Estimate | None = None
+    eighth: Estimate | None = None
+    gain: Estimate | None = None
+    captured: Ratio | None = None
     documents: int | None = None
 
     @property
     def bounded(self) -> bool:
-        """Whether the difference has an interval."""
-        return self.difference is not None and self.difference.low is not None
+        """Whether the difference to the cropped control has an interval."""
+        return self.cropped is not None and self.cropped.low is not None
+
+    @property
+    def failed(self) -> bool:
+        return self.word not in WORDS
 
 
 @dataclass(frozen=True)
 class Usable:
-    """The largest evaluated length up to which a curve never breaks.
+    """The lengths that a curve is shown to bear, at an error of 2.5 % a side.
 
-    `at_least`: no longer length was evaluated. `doubtful`: the verdict at this or a shorter length is unclear.
+    `safe` is the longest evaluated length at and below which the loss is shown to exceed that at the training length by
+    less than the margin (non-inferiority, tested from the shortest length on). `broken` is the shortest length at which
+    it is shown to exceed it by more, or has no value; None if no length is. `all_safe`: `safe` is the longest
+    evaluated length.
     """
 
     curve: str
-    length: int
-    at_least: bool
-    doubtful: bool = False
+    safe: int
+    broken: int | None
+    all_safe: bool
 
 
 class Pairs:
-    """The differences of losses between rows of the same runs and targets, each computed once.
+    """The differences of losses between rows of the same runs and targets, and the verdicts that follow.
 
-    `curve_of` maps names of run folders to labels. `losses_of` returns the losses of a row.
+    `curve_of` maps names of run folders to labels. `recipe_of` maps them to a key that runs share if they differ only
+    in training length and seed: the run trained at the evaluated length is the oracle. `oracle` is a glob over labels
+    that names other oracles instead.
     """
 
-    def __init__(self, rows: list[Row], curve_of: dict[str, str], losses_of: LossesOf):
-        self.losses_of = losses_of
-        self.known: dict[tuple[tuple[int, int], ...], Estimate] = {}
+    def __init__(
+        self,
+        rows: list[Row],
+        curve_of: dict[str, str],
+        recipe_of: dict[str, str] | None = None,
+        oracle: str | None = None,
+    ):
+        self.recipe_of, self.curve_of, self.oracle = recipe_of or {}, curve_of, oracle
         self.plain: dict[Place, Rows] = {}
         self.controls: dict[tuple[Place, str], Rows] = {}
+        self.oracles: dict[tuple[int, str, str, int], Row] = {}  # by length, targets, recipe and seed
+        self.refused: dict[tuple[str, str], set[int]] = {}  # lengths without estimates, by curve and reason
+        self.known: dict[str, dict[Place, Estimate]] = {}
         for row in rows:
             if row.protocol == PROTOCOL:
                 place = Place(curve_name(row, curve_of), row.length, row.targets_hash, row.stride)
-                of_place = (
-                    self.controls.setdefault((place, row.control), {})
-                    if row.control
-                    else self.plain.setdefault(place, {})
-                )
-                of_place[row.run] = row
+                control = self.controls.setdefault((place, row.control), {}) if row.control else None
+                (self.plain.setdefault(place, {}) if control is None else control)[row.run] = row
+                if row.length == row.train_length and not (row.control or row.variant) and row.outcome == "ok":
+                    self.oracles[row.length, row.targets_hash, self.oracle_key(row), row.seed] = row
 
-    def controls_of(self, place: Place) -> dict[str, Rows]:
-        """Return the rows of each control ("window", "shuffled", "cropped") that every run of the place has."""
+    def oracle_key(self, row: Row) -> str:
+        """Return the key that a row shares with its oracle, "" for none."""
+        if self.oracle is None:
+            return self.recipe_of.get(row.run, "")
+        return self.oracle if fnmatchcase(self.curve_of.get(row.run, row.run), self.oracle) else ""
+
+    def control(self, place: Place, name: str) -> Rows:
+        """Return the rows of a control of a place by run, {} unless every run of the place has it."""
         plain = self.plain[place]
-        found = {name: self.controls.get((place, name), {}) for name in ("window", "shuffled")}
-        found["cropped"] = self.plain.get(place._replace(length=trained_length(plain)), {})
-        return {name: of_runs for name, of_runs in found.items() if covers(of_runs, plain)}
+        trained = trained_length(plain)
+        if name == "cropped":
+            found = self.plain.get(place._replace(length=trained), {})
+        elif name == "eighth":
+            found = self.plain.get(place._replace(length=max(1, trained // 8)), {})
+        else:
+            found = self.controls.get((place, name), {})
+        return found if covers(found, plain) and covers(plain, plain) else {}
 
-    def difference(self, ones: Rows, others: Rows) -> Estimate:
-        """Return the mean loss of `ones` less that of `others`, paired by run and target.
+    def oracle_of(self, place: Place) -> Rows:
+        """Return the oracle's rows by the run that they belong to, of the seeds that have one."""
+        found = {}
+        for run, row in self.plain[place].items():
+            key = self.recipe_of.get(run, "") if self.oracle is None else self.oracle
+            oracle = self.oracles.get((place.length, place.targets_hash, key, row.seed)) if key else None
+            if oracle is not None and oracle.run != run:
+                found[run] = oracle
+        return found
 
-        Raises Misuse if losses are missing or targets differ.
+    def sample(self, place: Place, ones: Rows, others: Rows) -> Sample | None:
+        """Return the losses of `ones` less those of `others` by document, of the runs in common; None without any.
+
+        A reason why they cannot be paired goes to `refused`.
         """
-        key = tuple((id(row), id(others[run])) for run, row in ones.items())
-        if key not in self.known:
-            pairs = []
-            for run, row in ones.items():
-                one = self.losses_of(row)
-                other = self.losses_of(others[run]) if one is not None else None
-                if one is None or other is None:
-                    raise Misuse(
-                        f"some losses of {run} are missing: repeat the eval command, which measures them again"
-                    )
-                pairs.append((one, other))
-            self.known[key] = estimate(*differences(pairs))
-        return self.known[key]
+        runs = sorted((run for run in ones if run in others), key=lambda run: (ones[run].seed, run))
+        if not runs or any(ones[run] is others[run] for run in runs):
+            return None
+        try:
+            return differences([(ones[run], others[run]) for run in runs])
+        except Misuse as error:
+            self.refused.setdefault((place.curve, str(error)), set()).add(place.length)
+            return None
+
+    def contrast(self, name: str, place: Place) -> Sample | None:
+        """Return the sample of a field of Verdict."""
+        plain = self.plain[place]
+        if name == "gain":
+            return self.sample(place, self.control(place, "cropped"), self.oracle_of(place))
+        if name == "shuffled":
+            return self.sample(place, self.control(place, name), plain)
+        return self.sample(place, plain, self.control(place, name))
+
+    def estimated(self, name: str) -> dict[Place, Estimate]:
+        """Return the estimate of a field of Verdict at every place; curves at one length pool their seed variance."""
+        if name not in self.known:
+            at: dict[tuple[int, str], dict[Place, Sample]] = {}
+            for place in self.plain:
+                if (sample := self.contrast(name, place)) is not None:
+                    at.setdefault(place[1:3], {})[place] = sample
+            self.known[name] = {
+                place: one
+                for samples in at.values()
+                for place, one in zip(samples, estimates(list(samples.values())), strict=True)
+            }
+        return self.known[name]
 
     def changes(self) -> dict[Place, Estimate]:
         """Return the change of the loss from the curve's training length, on the same targets, in nats per token.
 
         Places for which the change cannot be computed are omitted.
         """
-        found = {}
-        for place, plain in self.plain.items():
-            cropped = self.controls_of(place).get("cropped")
-            if cropped and cropped is not plain and covers(plain, plain):
-                with suppress(Misuse):
-                    found[place] = self.difference(plain, cropped)
-        return found
+        return self.estimated("cropped")
 
     def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
         """Return the verdicts by curve and length, on every set of targets.
 
-        A length has no verdict unless each of its runs has a control, all losses are stored and targets agree. `say`
-        receives a line for missing losses and for differing targets.
+        A length has no verdict unless each of its runs has the cropped control with losses by document on the same
+        targets. `say` receives the reasons.
         """
-        found: list[Verdict] = []
-        refused: dict[tuple[str, str], set[int]] = {}
-        for place, plain in sorted(self.plain.items(), key=lambda item: item[0][:3]):
-            if place.length > trained_length(plain):
-                try:
-                    if verdict := self.judge(place):
-                        found.append(verdict)
-                except Misuse as error:
-                    refused.setdefault((place.curve, str(error)), set()).add(place.length)
-        for (curve, reason), lengths in refused.items():
+        places = sorted(self.plain, key=lambda place: place[:3])
+        found = [self.judge(place) for place in places if place.length > trained_length(self.plain[place])]
+        for (curve, reason), lengths in self.refused.items():
             say(f"{curve} at {', '.join(map(str, sorted(lengths)))}: no verdict, because {reason}")
-        return found
+        return [verdict for verdict in found if verdict is not None]
 
     def judge(self, place: Place) -> Verdict | None:
-        """Return the verdict; None unless every run has a control. Raises Misuse if the runs cannot be paired."""
-        plain, controls = self.plain[place], self.controls_of(place)
+        """Return the verdict; None unless every run has the cropped control."""
+        plain = self.plain[place]
         documents = next((row.documents for row in plain.values() if row.documents), None)
         failures = [row.outcome for row in sorted(plain.values(), key=by_seed) if row.outcome != "ok"]
         if failures:
-            return Verdict(place, failures[0].split(":")[0], "", None, None, documents)
-        candidates = [name for name in ("cropped", "window") if name in controls]
-        if not candidates:
+            return Verdict(place, failures[0].split(":")[0], documents=documents)
+        estimate_of = {
+            name: self.estimated(name).get(place) for name in ("cropped", "window", "shuffled", "eighth", "gain")
+        }
+        if estimate_of["cropped"] is None:
             return None
-        control = min(candidates, key=lambda name: sum(controls[name][run].loss for run in plain))
-        difference = self.difference(plain, controls[control])
-        shuffled = None
-        if "shuffled" in controls:
-            shuffled = self.difference({run: controls["shuffled"][run] for run in plain}, plain)
-        return Verdict(place, word_of(difference), control, difference, shuffled, documents)
+        gain = estimate_of["gain"]
+        verdict = Verdict(
+            place, "", margin_of(gain), **estimate_of, captured=self.captured(place, gain), documents=documents
+        )
+        checkpoint = all(row.origin == "checkpoint" for row in plain.values())
+        few = estimate_of["cropped"].seeds < LEAST_SEEDS and not checkpoint
+        return replaced(verdict, TOO_FEW if few else word_of(verdict))
+
+    def captured(self, place: Place, gain: Estimate | None) -> Ratio | None:
+        """Return the run's gain over the cropped control as a share of the oracle's; None unless that has a gain."""
+        if not shown_above(gain, 0.0):
+            return None
+        oracle = self.oracle_of(place)
+        cropped = {run: row for run, row in self.control(place, "cropped").items() if run in oracle}
+        own, best = self.sample(place, cropped, self.plain[place]), self.sample(place, cropped, oracle)
+        return None if own is None or best is None else ratio(own[0], best[0], own[1])
 
 
-def word_of(difference: Estimate) -> str:
-    """Return the word of a verdict from the interval of the difference to the control."""
-    if difference.low is None or difference.high is None:
+def replaced(verdict: Verdict, word: str) -> Verdict:
+    return Verdict(**{**vars(verdict), "word": word})
+
+
+def margin_of(gain: Estimate | None) -> float:
+    """Return the smallest change that matters: MARGIN, or a quarter of the oracle's gain if shown and smaller."""
+    return min(MARGIN, HEADROOM_SHARE * gain.value) if gain is not None and shown_above(gain, 0.0) else MARGIN
+
+
+def word_of(verdict: Verdict) -> str:
+    """Return the word of a verdict. The first rule that holds decides; intervals have 95 %.
+
+    1. The change lies within the margin: *ignores* if the oracle is shown to gain, *no headroom* if it is not, and
+       *unchanged* if there is no oracle.
+    2. The change lies below 0 against the cropped and, if measured, the window control: *uses*.
+    3. The change lies above 0: *collapses* if the loss is shown to be above that of an eighth of the training length
+       too, otherwise *degrades*.
+    4. *unclear*.
+    """
+    cropped, margin = verdict.cropped, verdict.margin
+    if cropped is None or cropped.low is None or cropped.high is None:
         return "unclear"
-    if difference.low >= -MARGIN and difference.high <= MARGIN:
-        return "ignores"
-    return "uses" if difference.high < 0 else "breaks" if difference.low > 0 else "unclear"
+    if cropped.low >= -margin and cropped.high <= margin:
+        if verdict.gain is None:
+            return "unchanged"
+        return "ignores" if shown_above(verdict.gain, 0.0) else "no headroom"
+    if all(one.high is not None and one.high < 0 for one in (cropped, verdict.window) if one is not None):
+        return "uses"
+    if cropped.low > 0:
+        return "collapses" if shown_above(verdict.eighth, 0.0) else "degrades"
+    return "unclear"
+
+
+def shown_above(one: Estimate | None, bound: float) -> bool:
+    return one is not None and one.low is not None and one.low > bound
 
 
 def covers(of_runs: Rows, plain: Rows) -> bool:
@@ -190,19 +285,31 @@ def curve_name(row: Row, curve_of: dict[str, str]) -> str:
     return curve_of.get(row.run, row.run) + row.variant
 
 
-def usable(verdicts: Sequence[Verdict], trained: dict[str, int]) -> list[Usable]:
-    """Return the usable length of every curve among `verdicts`, which share one set of targets.
+def usable(verdicts: Sequence[Verdict], trained: dict[str, int], lengths: Iterable[int]) -> list[Usable]:
+    """Return the usable lengths of every curve with verdicts, which share one set of targets.
 
-    The usable length is the largest before the first that breaks or fails, or the training length (from `trained`).
-    Lengths without a verdict do not count.
+    `trained` has the training length of each curve and `lengths` all evaluated lengths. A length without a verdict is
+    not shown to be safe. Curves with too few seeds are omitted.
     """
     found = []
-    for curve in dict.fromkeys(verdict.place.curve for verdict in verdicts):
-        length, at_least, doubtful = trained[curve], True, False
-        for verdict in sorted((v for v in verdicts if v.place.curve == curve), key=lambda v: v.place.length):
-            if verdict.word == "breaks" or verdict.word not in WORDS:
-                at_least = False
+    at = {(verdict.place.curve, verdict.place.length): verdict for verdict in verdicts}
+    for curve in dict.fromkeys(verdict.place.curve for verdict in verdicts if verdict.word != TOO_FEW):
+        longer = sorted(length for length in set(lengths) if length > trained[curve])
+        safe = trained[curve]
+        for length in longer:
+            verdict = at.get((curve, length))
+            if verdict is None or verdict.cropped is None or not below(verdict.cropped, verdict.margin):
                 break
-            length, doubtful = verdict.place.length, doubtful or verdict.word == "unclear"
-        found.append(Usable(curve, length, at_least, doubtful))
+            safe = length
+        broken = next((n for n in longer if (one := at.get((curve, n))) is not None and breaks(one)), None)
+        found.append(Usable(curve, safe, broken, bool(longer) and safe == longer[-1]))
     return found
+
+
+def below(one: Estimate, margin: float) -> bool:
+    return one.high is not None and one.high <= margin
+
+
+def breaks(verdict: Verdict) -> bool:
+    """Return whether the loss is shown to exceed that at the training length by more than the margin, or has failed."""
+    return verdict.failed or shown_above(verdict.cropped, verdict.margin)

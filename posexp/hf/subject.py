@@ -85,6 +85,7 @@ class Checkpoint:
             "weights": source.sha256[:12],
             "bos": begin.text,
             "corpus": "" if command.data is None else text_name(self.store, self.eval.split),
+            "origin": "checkpoint",
         }
 
     def describe(self, tokenizer: Path) -> dict[str, Any]:

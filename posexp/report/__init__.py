@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posexp.errors import Misuse, RunFailed
-from posexp.evaluation.rows import COLUMNS, Row
-from posexp.output.text import csv_text
+from posexp.evaluation.rows import COLUMNS, Row, rows_to_csv
 from posexp.report.cell import Cell
 from posexp.report.metric import PPL, Metric
 from posexp.report.tables import Table, tables
 from posexp.storage import atomic, untrusted
-from posexp.storage.jsonl import MOST_COLUMNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,16 +107,3 @@ def check_size(found: list[Table]) -> None:
             f"{len(found):,} tables of {len(curves):,} curves exceed the limits of a report ({MAX_TABLES} of "
             f"{MAX_CURVES}): choose runs with --runs, or skip other windows and transforms with variants=false"
         )
-
-
-def rows_to_csv(rows: list[Row]) -> str:
-    """Return the rows as CSV: COLUMNS, then other keys in order of appearance. None becomes an empty field.
-
-    Values are not escaped for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many
-    columns.
-    """
-    lines = [row.values() for row in rows]
-    extras = [key for key in dict.fromkeys(key for line in lines for key in line) if key not in COLUMNS]
-    if len(extras) > MOST_COLUMNS:
-        raise Misuse(f"the rows have {len(extras):,} unknown columns: choose runs with --runs")
-    return csv_text([*COLUMNS, *extras], lines)

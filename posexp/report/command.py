@@ -7,17 +7,16 @@ from typing import Any
 
 from posexp import __version__
 from posexp.config.commands import ReportCommand
-from posexp.errors import Misuse, RunFailed
-from posexp.evaluation.losses import Losses, LossReader
-from posexp.evaluation.rows import Row, read_rows
-from posexp.evaluation.verdicts import PROTOCOL, LossesOf, Pairs
+from posexp.errors import RunFailed
+from posexp.evaluation.group import load_group, read_group
+from posexp.evaluation.rows import Row, rows_to_csv
+from posexp.evaluation.verdicts import PROTOCOL, Pairs
 from posexp.output.console import console, say
 from posexp.report import write_report
 from posexp.report.metric import METRICS, PPL
 from posexp.report.tables import Table
-from posexp.runs.labels import curve_labels
 from posexp.runs.provenance import environment
-from posexp.runs.run import Run, find_runs
+from posexp.runs.run import Run
 from posexp.storage import untrusted
 
 ORIGIN = (
@@ -32,56 +31,23 @@ ORIGIN = (
 
 def report(command: ReportCommand) -> None:
     """Write the report into <results>/<group>/<folder>/. Raises Misuse if no run of the group has eval rows."""
-    runs = find_runs(command.results, command.group, command.runs)
-    rows: list[Row] = []
-    measured = []
-    for run in runs:
-        try:
-            of_run = read_rows(run, say)
-        except RunFailed as error:
-            say(f"{error}; the run is skipped")
-            continue
-        if not of_run:
-            say(f"{run.name}: {run.status()['status']}, not measured yet, so it is skipped")
-        shown = [row for row in of_run if command.variants or not row.variant]
-        rows += shown
-        measured += [run] * bool(shown)
-    if not rows:
-        place = f"{command.results}/{command.group}/{command.runs}"
-        raise Misuse(f"no measured run in {place}. First: posexp train +scheme=<name>, then posexp eval --lengths …")
-    curve_of = curve_labels(measured, say)
-    missing: dict[str, None] = {}
-    notes: list[str] = []
+    found = (
+        read_group(command.rows, say, command.variants)
+        if command.rows
+        else load_group(command.results, command.group, command.runs, say, command.variants)
+    )
+    rows, curve_of, measured = found.labelled(), found.curve_of, found.runs
     write_report(
         rows,
         curve_of,
         Path(command.results).expanduser() / command.group / command.folder,
         console(),
         measure=METRICS[command.measure.value] if command.measure else PPL,
-        pairs=Pairs(rows, curve_of, kept_losses(measured, missing)),
-        say=notes.append,
+        pairs=Pairs(rows, curve_of, found.recipe_of, command.oracle),
+        say=say,
         all_sets=command.all,
         page=(lambda shown: page_of(command, rows, shown, measured, curve_of)) if command.html else None,
     )
-    for note in notes:
-        if not any(run in note for run in missing):
-            say(note)
-    if missing:
-        who = next(iter(missing)) + (" and others" if len(missing) > 1 else "")
-        say(f"{who}: no token losses are stored, so there is no verdict; repeat the eval command to store them")
-
-
-def kept_losses(runs: list[Run], missing: dict[str, None]) -> LossesOf:
-    """Return a function that reads the losses of a row and adds runs without stored losses to `missing`."""
-    reader = LossReader({run.name: run.folder for run in runs})
-
-    def losses_of(row: Row) -> Losses | None:
-        kept = reader(row)
-        if kept is None:
-            missing[row.run] = None
-        return kept
-
-    return losses_of
 
 
 def page_of(
@@ -94,7 +60,6 @@ def page_of(
     """Return the report as HTML, with the provenance of the runs and of the report."""
     from hydra.core.hydra_config import HydraConfig
 
-    from posexp.report import rows_to_csv
     from posexp.report.page import RunCard, page
 
     seed_of = {row.run: row.seed for row in rows}

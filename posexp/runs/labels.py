@@ -1,5 +1,6 @@
 """The labels of the curves, and the grouping of runs into seeds of one curve."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -41,6 +42,21 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
         curves.setdefault(label, {}).setdefault(code_of[name], values_of[name])
     title_of = {(label, code): title for label in curves for code, title in titles(label, curves[label]).items()}
     return {name: title_of[label, code_of[name]] for name, label in label_of.items()}
+
+
+def run_recipes(runs: list[Run]) -> dict[str, str]:
+    """Return a key for each trained run, equal for runs that differ only in training length, seed and path of text.
+
+    Runs that cannot be read are omitted.
+    """
+    found = {}
+    for run in runs:
+        with suppress(RunFailed):
+            if not run.foreign:
+                values = flat(plain_value(run.config()))
+                likely = likeness(run, {key: value for key, value in values.items() if key != "train.length"})
+                found[run.name] = hashlib.sha256(likely.encode()).hexdigest()[:12] if likely != run.name else ""
+    return found
 
 
 def codes(runs: list[Run], label_of: dict[str, str], values_of: dict[str, dict[str, Any]]) -> dict[str, str]:
