@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from posexp.evaluation.contrasts import PROTOCOL
 from posexp.evaluation.plan import PROTOCOLS, is_moving
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate
-from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
+from posexp.evaluation.verdicts import Place, Usable, Verdict, usable
 from posexp.output.text import one_line
 from posexp.report.cell import Cell, cell_of
 from posexp.report.metric import EXACT_MATCH, PPL, Metric, Value
