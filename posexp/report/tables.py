@@ -46,7 +46,7 @@ class Table:
 
     @property
     def usable(self) -> list[Usable]:
-        return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()})
+        return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()}, self.lengths)
 
     @cached_property
     def words(self) -> dict[tuple[str, int], str]:
@@ -141,7 +141,7 @@ def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estim
     places = {table.place(*key) for key in table.cells}
     own = tuple(verdict for verdict in verdicts if verdict.place in places)
     every = {verdict.place.curve for verdict in own} == set(table.curves)
-    return replace(table, cells=cells, verdicts=own if every or any(verdict.difference for verdict in own) else ())
+    return replace(table, cells=cells, verdicts=own if every or any(verdict.cropped for verdict in own) else ())
 
 
 def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estimate]) -> Estimate | None:
