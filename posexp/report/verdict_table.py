@@ -106,6 +106,28 @@ def grid(table: Table) -> tuple[list[int], list[tuple[str, str, "list[tuple[str,
     ]
 
 
+def columns(table: Table) -> list[tuple[str, dict[str, tuple[str, float]]]]:
+    """Return the columns that sum a curve up: heading, and (text, sort key) by curve. The last two are at the longest
+    length that has verdicts, and at the longest that has oracles."""
+    from posexp.evaluation.verdicts import JUDGED
+
+    if not table.verdicts:
+        return []
+    up_to = lengths_of(table.usable)
+    last = max(verdict.place.length for verdict in table.verdicts)
+    words = {curve: word for (curve, length), word in table.words.items() if length == last}
+    found: list[tuple[str, dict[str, tuple[str, float]]]] = [
+        ("usable length", {one.curve: (up_to[one.curve], one.safe) for one in table.usable}),
+        (f"verdict at {last}", {c: (word, JUDGED.index(word) if word in JUDGED else 99) for c, word in words.items()}),
+    ]
+    gains = [verdict for verdict in table.verdicts if verdict.captured]
+    if gains:
+        last = max(verdict.place.length for verdict in gains)
+        of_last = {one.place.curve: one.captured for one in gains if one.place.length == last and one.captured}
+        found.append((f"captured gain at {last}", {curve: (share(one), one.value) for curve, one in of_last.items()}))
+    return found
+
+
 def lengths_of(usable: "Sequence[Usable]") -> dict[str, str]:
     """Return the usable length of each curve as text: 128–1024, 512–? or 4096+."""
     return {one.curve: f"{one.safe}+" if one.all_safe else f"{one.safe}–{one.broken or '?'}" for one in usable}
