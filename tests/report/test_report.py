@@ -933,7 +933,7 @@ def test_verdicts_are_kept_as_numbers() -> None:
 
 
 MANY = [row(f"c{n}-s{seed}-aa", length, n + 20 + (n < 12) * length / (10 + n) + seed) for n in range(13)
-        for seed in (0, 1) for length in (128, 256, 512)]  # fmt: skip
+        for seed in (0, 1, 2) for length in (128, 256, 512)]  # fmt: skip
 
 
 def test_curves_that_are_too_many_to_follow_are_ranked_too(tmp_path: Path) -> None:
@@ -941,7 +941,7 @@ def test_curves_that_are_too_many_to_follow_are_ranked_too(tmp_path: Path) -> No
     words = picture_words((tmp_path / "ranking.svg").read_text())
     assert {f"c{n}" for n in range(13)} <= set(words)
     assert {"128, trained", "256", "512", "usable length"} <= set(words)
-    assert words.count("512+") == 1 and words.count("128") == 12  # c12 alone does not break
+    assert words.count("512+") == 1 and words.count("128–256") == 12  # c12 alone does not break
     assert any("range of the seeds" in word for word in words)
     assert len(re.findall("stroke-width: 1.2; ", (tmp_path / "ranking.svg").read_text())) == 2 * 13  # one at each end
     assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
@@ -1120,7 +1120,7 @@ def test_a_report_of_rows_csv_alone_is_that_of_the_run_folders(tmp_path: Path, c
     report(ReportCommand(results=str(tmp_path), rows=str(source)))
     for name in ("rows.csv", "verdicts.csv", "table.md", "table.tex", "curves.svg"):
         assert (tmp_path / "books-rows" / "report" / name).read_bytes() == (first / name).read_bytes(), name
-    (line,) = [line for line in csv.DictReader((first / "verdicts.csv").open()) if line["captured"]]
+    (line,) = [line for line in csv.DictReader((first / "verdicts.csv").read_text().splitlines()) if line["captured"]]
     assert (line["length"], line["word"]) == ("256", "uses") and float(line["captured"]) == pytest.approx(0.2, abs=0.02)
     assert float(line["gain"]) == pytest.approx(0.1, abs=0.002) and line["gain_low"] and line["captured_low"]
     with pytest.raises(Misuse, match="would replace rows="):
@@ -1140,13 +1140,11 @@ def test_named_oracles_are_those_of_the_glob_and_stay_curves_of_the_table(tmp_pa
         report(replace(command, oracle=oracle))
         page = (tmp_path / "g/report/table.md").read_text()
         assert [line[0] for line in pipes(page)[0][2:]] == ["long", "short"]
-        (line,) = csv.DictReader((tmp_path / "g/report/verdicts.csv").open())
+        (line,) = csv.DictReader((tmp_path / "g/report/verdicts.csv").read_text().splitlines())
         words[oracle] = line["word"], line["captured"] and round(float(line["captured"]), 2)
     assert words == {None: ("unchanged", ""), "lo*": ("ignores", pytest.approx(0, abs=0.01))}
-    for oracle, told in (("x*", "names no curve: there are long, short"), ("*", None)):
-        if told:
-            with pytest.raises(Misuse, match=told):
-                report(replace(command, oracle=oracle))
+    with pytest.raises(Misuse, match="names no curve: there are long, short"):
+        report(replace(command, oracle="x*"))
     with pytest.raises(Misuse, match="names two curves trained at 128 tokens, short and shorter"):
         check_oracle("sh*", [*rows, row("shorter-s0-cc", 128, 20.0)], {**curve_of, "shorter-s0-cc": "shorter"})
 
@@ -1377,7 +1375,7 @@ def test_nothing_in_the_page_mixes_two_sets(sets: Path) -> None:
 def test_the_answer_is_about_the_headline_alone(sets: Path) -> None:
     told = answer_of(sets)
     assert re.findall(r"At (\S+) times", told) == ["4"]  # the far set has 8
-    assert re.search(r"rope is 88 % worse .*; alibi is 9\.8 % better", told)
+    assert re.search(r"rope is 69 % worse .*; alibi is 9\.8 % better", told)
     assert (sets / "table.md").read_text().split("\n\n")[1] == told
     assert (sets / "printed").read_text().startswith(told[:100])
 
@@ -1582,8 +1580,13 @@ def test_the_answers_interval_is_that_of_the_paired_losses(tmp_path: Path) -> No
 
 def test_names_in_the_answer_are_text_and_never_markup(tmp_path: Path) -> None:
     names = ["[bold]x[/bold]", "<b>&amp;", "$10^4$", "a|b*c*_d_", "</script>", "x\n\n# y"]
-    rows = [row(f"r{i}-s0-aa", n, 20.0 + n, documents=8) for i in range(len(names)) for n in (128, 256)]
-    curve_of = {f"r{i}-s0-aa": name for i, name in enumerate(names)}
+    rows = [
+        row(f"r{i}-s{seed}-aa", n, 20.0 + n, documents=8)
+        for i in range(len(names))
+        for seed in (0, 1, 2)
+        for n in (128, 256)
+    ]
+    curve_of = {made.run: names[int(made.run[1])] for made in rows}
     pairs, make = paired(rows, curve_of), lambda shown: page_of("odd", shown, [], {})
     shown, page, _ = written(rows, tmp_path, curve_of=curve_of, pairs=pairs, page=make)
     said = page.split("\n\n")[1]
