@@ -223,9 +223,9 @@ def test_a_row_per_curve_sums_it_up_beside_the_name_and_has_whole_numbers_to_sor
     cells = [re.findall('<td(?: data-order="(.*?)")?>(.*?)</td>', line, re.DOTALL) for line in lines]
     assert [re.sub("<.*?>|&nbsp;", "", line[0][1])[1:] for line in cells] == ["alibi", "learned", "rope"]
     assert [line[1:4] for line in cells] == [
-        [("256", "256–?"), ("6", "unclear"), ("0.2", "20 % [−10, 50]")],
-        [("128", "128–256"), ("", "–"), ("", "–")],
-        [("128", "128–256"), ("4", "degrades"), ("", "–")],
+        [("256.0", "256–?"), ("6.0", "unclear"), ("0.2", "20 % [−10, 50]")],
+        [("128.0", "128–256"), ("", "–"), ("", "–")],
+        [("128.0", "128–256"), ("4.0", "degrades"), ("", "–")],
     ]
     assert cells[2][6][1].startswith("+45.8 ▲▲") and float(cells[2][7][0]) == pytest.approx(100 * (150 / 48 - 1))
     assert cells[1][7] == ("", '<small class="failure">undefined</small>')

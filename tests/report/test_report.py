@@ -1483,11 +1483,11 @@ AT_4 = "At 4 times {} training length, against that length alone, {}. Intervals 
         ),
         ("uses", 0.9, "rope is 10 % better (95 %: 9.1 to 11 %)"),
         ("uses", 0.97, "rope is 3.0 % better (95 %: 2.0 to 4.0 %)"),
-        ("unchanged", 1.0, "rope is unchanged (−1.0 to +1.0 %)"),
-        ("ignores", 1.0, "rope is unchanged (−1.0 to +1.0 %), while the oracle gains"),
-        ("no headroom", 1.0, "rope is unchanged (−1.0 to +1.0 %), and the oracle is not shown to gain"),
-        ("unclear", 0.995, "rope is undecided (−1.5 to +0.5 %)"),
-        ("unclear", 1.0096, "rope is undecided (0.0 to +2.0 %)"),
+        ("unchanged", 1.0, "rope is unchanged (95 %: −1.0 to +1.0 %)"),
+        ("ignores", 1.0, "rope is unchanged (95 %: −1.0 to +1.0 %), while the oracle gains"),
+        ("no headroom", 1.0, "rope is unchanged (95 %: −1.0 to +1.0 %), and the oracle is not shown to gain"),
+        ("unclear", 0.995, "rope is undecided (95 %: −1.5 to +0.5 %)"),
+        ("unclear", 1.0096, "rope is undecided (95 %: 0.0 to +2.0 %)"),
     ],
 )
 def test_the_answer_says_in_percent_what_becomes_of_a_curve(word: str, ratio: float, said: str) -> None:
@@ -1597,18 +1597,13 @@ def test_names_in_the_answer_are_text_and_never_markup(tmp_path: Path) -> None:
     assert all(f"{name} is 86 % worse" in answer_of(tmp_path) for name in lines)
 
 
-def test_a_change_is_drawn_where_its_value_is_and_read_back_from_there() -> None:
+def test_a_change_is_drawn_where_its_value_is() -> None:
     values = [0.0, 0.1, -0.3, 0.999, 1.0, -1.0, 1.001, -7.5, 48.1, -100.0, 2988.0, 1e12, 1e306]
-    for value in values:
-        assert CHANGE.at(CHANGE.level(value)) == pytest.approx(value, rel=1e-9)
-        assert CHANGE.level(CHANGE.at(value / 400)) == pytest.approx(value / 400, rel=1e-9) or abs(value) > 1e5
     levels = [CHANGE.level(value) for value in sorted(values)]
     assert levels == sorted(levels) and len(set(levels)) == len(levels)
     assert (CHANGE.level(0.5), CHANGE.level(10), CHANGE.level(-1000)) == pytest.approx((0.5, 2, -4))
     assert CHANGE.level(-1 - 1e-12) == pytest.approx(CHANGE.level(-1))  # without a step
     assert all(math.isnan(CHANGE.level(value)) for value in (None, math.inf, -math.inf))
-    for measure in METRICS.values():
-        assert [measure.at(measure.level(value)) for value in (0.5, 20.0, 99.0)] == pytest.approx([0.5, 20.0, 99.0])
 
 
 @pytest.mark.parametrize(
