@@ -183,8 +183,8 @@ def test_every_curve_with_a_value_is_drawn_and_every_failure_marked_above(text: 
     assert lines["rope"]["x"] == list(LENGTHS)
     assert lines["rope"]["y"] == pytest.approx([ppl * math.sqrt(1.02) for ppl in PPLS["rope"] if ppl])
     assert lines["learned"]["y"][2:] == [None, None]
-    assert lines["rope"]["marker"]["color"][1:] == [lines["rope"]["line"]["color"], "white", "white"]  # hollow: harmed
-    assert "white" not in lines["alibi"]["marker"]["color"]
+    assert lines["alibi"]["marker"]["color"] == [lines["alibi"]["line"]["color"]] * 3 + ["white"]  # hollow: unclear
+    assert "white" not in lines["rope"]["marker"]["color"]
     (cross,) = traces_of(figure, "cross").values()
     assert (cross["name"], cross["x"], cross["yaxis"], cross["showlegend"]) == ("learned", [256, 512], "y2", False)
     assert all("undefined" in words for words in cross["hovertext"])
