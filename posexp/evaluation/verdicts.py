@@ -116,8 +116,8 @@ def usable(verdicts: Sequence[Verdict], trained: dict[str, int], lengths: Iterab
     not shown to be safe. Curves with too few seeds are omitted.
     """
     found = []
-    at = {(verdict.place.curve, verdict.place.length): verdict for verdict in verdicts}
-    for curve in dict.fromkeys(verdict.place.curve for verdict in verdicts if verdict.word != TOO_FEW):
+    at = {(verdict.place.curve, verdict.place.length): verdict for verdict in verdicts if verdict.word != TOO_FEW}
+    for curve in dict.fromkeys(curve for curve, _ in at):
         longer = sorted(length for length in set(lengths) if length > trained[curve])
         safe = trained[curve]
         for length in longer:

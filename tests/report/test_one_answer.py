@@ -13,7 +13,7 @@ from support.command import here, posexp, run_of
 
 SMALL = ["model.d_model=16", "model.n_layer=1", "model.n_head=1", "train.tokens=20_000", "data.cache=cache"]
 LESS = ["eval.targets=1024", "wandb.mode=disabled"]  # a training run's own words, which posexp eval repeats
-LENGTHS = [128, 256, 512, 1024, 2048, 8192]
+LENGTHS = [8, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192]  # with parts of the training length
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,8 @@ def test_three_commands_give_one_table_on_one_set_of_targets(trained: Path, tmp_
     headline = answer.out.partition("Also measured")[0]
     assert re.search(r"128\*\s+256\s+512\s+1024\s+2048\s+8192", headline), headline
     assert headline.count("same_targets · perplexity") == 1 and "nonoverlapping" not in headline
-    assert answer.out.startswith("At 64 times its training length, against that length alone, rope is ")
+    assert answer.out.startswith("At 64 times its training length, against that length alone, rope changes by ")
+    assert answer.out.count("No verdict from fewer than three seeds.") == 2, "in the answer, and below the table"
 
 
 @pytest.mark.slow
@@ -100,6 +101,6 @@ def test_a_length_beyond_the_reach_is_said_before_it_is_measured_and_reported_ap
     for row in rows_of(tmp_path):
         if row["protocol"] == "same_targets" and row["targets"] == 256:
             sets.setdefault(row["targets_hash"], set()).add(row["length"])
-    assert sorted(map(sorted, sets.values())) == [[128, 512], [128, 512, 16384]]
+    assert sorted(map(sorted, sets.values())) == [[16, 128, 512], [16, 128, 512, 16384]]
     shown = here("report", cwd=tmp_path).out.partition("Also measured")
-    assert "16384" not in shown[0] and "128 to 16,384" in shown[2]
+    assert "16384" not in shown[0] and "16 to 16,384" in shown[2]
