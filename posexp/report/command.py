@@ -8,9 +8,9 @@ from typing import Any
 from posexp import __version__
 from posexp.config.commands import ReportCommand
 from posexp.errors import RunFailed
+from posexp.evaluation.contrasts import PROTOCOL, Pairs
 from posexp.evaluation.group import load_group, read_group
 from posexp.evaluation.rows import Row, rows_to_csv
-from posexp.evaluation.verdicts import PROTOCOL, Pairs
 from posexp.output.console import console, say
 from posexp.report import write_report
 from posexp.report.metric import METRICS, PPL
