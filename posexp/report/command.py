@@ -13,6 +13,7 @@ from posexp.evaluation.group import load_group, read_group
 from posexp.evaluation.rows import Row, rows_to_csv
 from posexp.output.console import console, say
 from posexp.report import write_report
+from posexp.report.fairness import fairness_of
 from posexp.report.metric import METRICS, PPL
 from posexp.report.tables import Table
 from posexp.runs.provenance import environment
@@ -47,6 +48,7 @@ def report(command: ReportCommand) -> None:
         say=say,
         all_sets=command.all,
         page=(lambda shown: page_of(command, rows, shown, measured, curve_of)) if command.html else None,
+        fairness=fairness_of(rows, measured, curve_of, say),
     )
 
 
