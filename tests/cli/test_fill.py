@@ -31,12 +31,12 @@ FILL = load_fill()
 
 @pytest.mark.parametrize("study", FILL.templates())
 def test_a_page_is_what_its_template_and_rows_give(study):
-    page = ROOT / "results" / "studies" / study / "README.md"
+    page = FILL.folder_of(study) / "README.md"
     assert page.read_text() == FILL.render(study), f"run scripts/fill {study}"
 
 
-def test_every_study_of_schemes_has_a_template():
-    assert {"books", "demo", "papers", "protocols", "schemes"} <= set(FILL.templates())
+def test_the_pages_with_numbers_have_a_template():
+    assert {"results", "books", "demo", "papers", "protocols", "schemes"} <= set(FILL.templates())
 
 
 def row(curve: str, seed: int, length: int, ppl: float, **columns) -> Row:
@@ -151,7 +151,7 @@ def test_the_command_writes_a_page_and_check_finds_a_stale_one(study, monkeypatc
         (["--check"], 1, "stale: one"),
         (["one"], 0, "written: one"),
         (["--check"], 0, ""),
-        (["two"], 2, "no README.md.j2 in results/studies/two; there are one"),
+        (["two"], 2, "no page 'two' has a README.md.j2; there are one"),
     ):
         monkeypatch.setattr(sys, "argv", ["fill", *words])
         assert FILL.main() == code and said in capsys.readouterr().err
