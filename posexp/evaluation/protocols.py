@@ -15,6 +15,7 @@ from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.spans import (
     TooLong,
+    blocks,
     check_stream,
     cut,
     evenly,
