@@ -48,7 +48,7 @@ def report(command: ReportCommand) -> None:
         say=say,
         all_sets=command.all,
         page=(lambda shown: page_of(command, rows, shown, measured, curve_of)) if command.html else None,
-        fairness=fairness_of(rows, measured, curve_of, say),
+        fairness=fairness_of(rows, found.runs, found.curve_of, say),
     )
 
 
