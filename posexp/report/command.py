@@ -46,9 +46,9 @@ def report(command: ReportCommand) -> None:
         measure=METRICS[command.measure.value] if command.measure else PPL,
         pairs=Pairs(rows, curve_of, found.recipe_of, command.oracle),
         say=say,
+        fairness=fairness_of(rows, found.runs, found.curve_of, say),
         all_sets=command.all,
         page=(lambda shown: page_of(command, rows, shown, measured, curve_of)) if command.html else None,
-        fairness=fairness_of(rows, found.runs, found.curve_of, say),
     )
 
 
