@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from posexp.evaluation.contrasts import Pairs
+    from posexp.report.fairness import Fairness
 
 MAX_TABLES, MAX_CURVES = 500, 500
 SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking", "sweep") for kind in ("png", "svg")}
@@ -33,6 +34,7 @@ def write_report(
     say: Callable[[str], None] = lambda line: None,
     all_sets: bool = False,
     page: Callable[[list[Table]], str] | None = None,
+    fairness: "Fairness | None" = None,
 ) -> list[Path]:
     """Write the report into `folder`, print it and return the paths of its files.
 
@@ -40,7 +42,8 @@ def write_report(
     are more tables, others.png and .svg show them. If the headline has too many curves to follow, ranking.png and .svg
     rank them. If curves differ in one numeric option, sweep.png and .svg show their loss against it. `page` renders
     the tables as page.html.
-    Prints the answer, the headline, and one line for each other table, or with `all_sets` all tables.
+    Prints the answer, the headline, and one line for each other table, or with `all_sets` all tables and `fairness`.
+    The latter is a section of table.md.
 
     `curve_of` maps run folder names to curve labels. `pairs` has the verdicts, and `say` receives the reasons for
     missing ones. Equal input gives equal bytes. Raises Misuse if there are no rows or none has `measure`, and RunFailed
@@ -78,6 +81,8 @@ def write_report(
     if sweep := option_sweep.find_sweep(shown[0]):
         contents["table.md"] += option_sweep.sweep_markdown(sweep).encode()
         contents["sweep.png"], contents["sweep.svg"] = option_sweep.sweep_pictures(sweep)
+    if fairness:
+        contents["table.md"] += fairness.markdown().encode()
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:
@@ -90,6 +95,8 @@ def write_report(
     print_tables(shown, console, all_sets)
     if sweep:
         option_sweep.print_sweep(sweep, console)
+    if fairness and all_sets:
+        fairness.show(console)
     for table in found:
         if table.lacking:
             console.print(Text(f"{table.protocol} is skipped: its rows lack {measure.axis}"), soft_wrap=True)

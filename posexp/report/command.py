@@ -17,6 +17,7 @@ from posexp.evaluation.group import Group, load_group, read_group
 from posexp.evaluation.rows import Row, rows_to_csv
 from posexp.output.console import console, say
 from posexp.report import write_report
+from posexp.report.fairness import fairness_of
 from posexp.report.metric import METRICS, PPL
 from posexp.report.tables import Table
 from posexp.runs.provenance import environment
@@ -51,6 +52,7 @@ def report(command: ReportCommand) -> None:
         measure=METRICS[command.measure.value] if command.measure else PPL,
         pairs=Pairs(rows, found.curve_of, found.recipe_of, command.oracle),
         say=say,
+        fairness=fairness_of(rows, found.runs, found.curve_of, say),
         all_sets=command.all,
         page=(lambda shown: page_of(command, found, shown)) if command.html else None,
     )

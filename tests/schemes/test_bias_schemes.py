@@ -6,6 +6,7 @@ positions, K key positions, U buckets.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,6 +166,61 @@ def test_kerple_parameters_are_drawn_as_their_authors_do(name: str, r1: float, r
         assert 0 <= parameter_H.min().item() < 0.02 * widest
         assert 0.98 * widest < parameter_H.max().item() <= widest
         assert parameter_H.mean().item() == pytest.approx(widest / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(("name", "r1", "r2"), [("kerple_log", 1.0, 0.5), ("kerple_power", 0.5, 1.0)])
+def test_kerple_can_start_at_the_mean_of_its_draws(name: str, r1: float, r2: float) -> None:
+    one, other = drawn(name, init="fixed"), build_scheme(name, DIMS, init="fixed")  # at another state of the generator
+    for scheme in (one, other):
+        assert isinstance(scheme, Kerple)
+        assert scheme.r1_H.tolist() == [r1] * DIMS.n_head and scheme.r2_H.tolist() == [r2] * DIMS.n_head
+    assert "init=fixed" in one.fingerprint() and "init" not in drawn(name).fingerprint()
+
+
+def test_t5s_scale_changes_the_table_and_not_the_first_biases() -> None:
+    usual, small = drawn("t5"), drawn("t5", table_scale=1.0)
+    torch.manual_seed(3)
+    table_UH = torch.randn(32, DIMS.n_head) * (DIMS.d_model * DIMS.head_dim) ** -0.5
+    assert torch.equal(usual.table_UH, table_UH) and usual.factor == DIMS.head_dim**0.5
+    torch.testing.assert_close(small.table_UH, DIMS.head_dim**0.5 * table_UH)
+    torch.testing.assert_close(by_distance(small), by_distance(usual))
+    with pytest.raises(Misuse, match=r"scheme\.table_scale=0\.0 must be above 0"):
+        drawn("t5", table_scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "note"),
+    [
+        ("xpos", 128, "xPos's scale_base=512 belongs to a training length of 1024"),
+        ("t5", 128, "the last bucket has 12% of its distances"),
+        ("t5", 1024, "the last bucket has 89% of its distances"),
+        ("t5", 64, "the last bucket has 0% of its distances"),
+        ("alibi", 64, "ALiBi's steepest slope is 0.25 with 4 heads, and 0.5 with its paper's 8"),
+        ("pose", 128, "Pose has positions up to 2048 in training"),
+        ("randomized", 128, "Randomized has positions up to 2048 in training"),
+    ],
+)
+def test_constants_of_another_length_are_noted(name: str, length: int, note: str) -> None:
+    (found,) = build_scheme(name, replace(DIMS, train_length=length)).notes()
+    assert note in found
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "options"),
+    [
+        ("xpos", replace(DIMS, train_length=1024), {}),
+        ("xpos", DIMS, {"scale_base": 32.0}),
+        ("t5", replace(DIMS, train_length=512), {}),
+        ("alibi", replace(DIMS, n_head=8), {}),
+        ("rope", DIMS, {}),
+    ],
+)
+def test_constants_of_the_papers_ratio_are_not_noted(name: str, dims: Dims, options: dict[str, Any]) -> None:
+    assert build_scheme(name, dims, **options).notes() == []
+
+
+def test_a_wrapper_notes_what_its_inner_scheme_does() -> None:
+    assert build_scheme("pose", DIMS, inner="alibi").notes()[1:] == build_scheme("alibi", DIMS).notes() != []
 
 
 def test_sandwich_is_the_inner_product_of_sinusoids_without_the_fastest() -> None:
