@@ -319,6 +319,22 @@ def test_fire_is_its_formula(c: float, threshold: float) -> None:
                 torch.testing.assert_close(got_H, fire_by_hand(scheme, query, key), rtol=1e-5, atol=1e-5)
 
 
+def test_the_smaller_network_of_fire_gives_the_same_on_its_shares() -> None:
+    scheme = fire().double()
+    share_BQK = torch.linspace(0, 0.9, 50).double().view(1, 5, 10)
+    w_W1, b_W1, out_HW, out_H1 = scheme.network(share_BQK)
+    assert len(w_W1) < scheme.mlp[0].out_features
+    small_HN = out_H1 + out_HW @ (b_W1 + w_W1 * share_BQK.flatten()).relu()
+    full_HN = scheme.mlp(share_BQK.flatten()[:, None]).T
+    torch.testing.assert_close(small_HN, full_HN)
+    slope_HN = torch.linspace(-1, 2, full_HN.numel()).double().view(full_HN.shape)
+    weights = list(scheme.mlp.parameters())
+    for got, wanted in zip(
+        *(torch.autograd.grad((x * slope_HN).sum(), weights) for x in (small_HN, full_HN)), strict=True
+    ):
+        torch.testing.assert_close(got, wanted)
+
+
 def test_fire_starts_with_the_training_length_as_its_threshold() -> None:
     scheme = drawn("fire")
     assert scheme.c.item() == pytest.approx(0.1)
