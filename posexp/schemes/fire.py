@@ -52,7 +52,8 @@ class Fire(Scheme):
         A unit that keeps its sign from 0 to the largest share is 0 or linear there. One unit with input weight 1 and
         bias 0 replaces the linear ones, since shares are not negative. At the start a quarter of the units remain.
         """
-        first, _, last = self.mlp
+        first, last = self.mlp[0], self.mlp[2]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
         w_W1, b_W1, out_HW, out_H1 = first.weight, first.bias[:, None], last.weight, last.bias[:, None]
         if share_BQK.is_cuda or torch.compiler.is_compiling():  # which would wait for the number of units
             return w_W1, b_W1, out_HW, out_H1
