@@ -1,16 +1,17 @@
 """The comparison of two curves, paired by seed and target: which is better at each length, and by how much."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from posexp.errors import Misuse
+from posexp.evaluation.multiplicity import holm, joint
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.plan import is_moving
 from posexp.evaluation.rows import Row
-from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
+from posexp.evaluation.statistics import ALPHA, Estimate, estimates, p_floor
 
 CANNOT_TELL = "cannot tell"
 EQUAL = "equal"
@@ -75,8 +76,9 @@ class Comparison:
     """The result of a pair.
 
     `difference` is the loss of `other` less that of `base`, in nats per token; where it is None, `word` gives the
-    reason. `base_nll` and `other_nll` are means over the seeds in common. `adjusted` is p after Holm's correction over
-    the lengths of the pair and protocol.
+    reason. `base_nll` and `other_nll` are means over the seeds in common. `primary` marks the one comparison that
+    counts first; its `adjusted` is p after Holm's correction over the compared curves. That of the others is the joint
+    p of the pair's other lengths under one protocol.
     """
 
     base: str
@@ -89,6 +91,12 @@ class Comparison:
     difference: Estimate | None
     adjusted: float | None
     word: str
+    primary: bool = False
+
+    @property
+    def floor(self) -> float:
+        """The least p that the seeds support."""
+        return p_floor(1 + self.difference.seeds_df) if self.difference else 0.0
 
 
 def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
@@ -162,30 +170,73 @@ def why_nothing(base: str, other: str, one: Curve, two: Curve) -> str:
     return f"{base} and {other} have no protocol and length in common: run one posexp eval for both"
 
 
-def compared(pairs: list[Pair]) -> list[Comparison]:
-    """Compare the pairs of two curves, in order, with p adjusted over the lengths of each family."""
-    raw = [one_by_one(pair) for pair in pairs]
-    found = list(raw)
-    for family in dict.fromkeys(c.key.family for c in raw):
-        members = [index for index, c in enumerate(raw) if c.key.family == family]
-        p_values = [c.difference.p if (c := raw[index]).difference else None for index in members]
-        for index, adjusted in zip(members, holm(p_values), strict=True):
-            found[index] = replace(raw[index], adjusted=adjusted, word=raw[index].word or word_of(raw[index], adjusted))
-    return found
+def declared(of_curve: dict[str, Curve], names: list[str]) -> tuple[int | None, str]:
+    """Return the primary length that the rows of curves declare, None unless it is one, and a text that says so."""
+    found = {row.primary for name in names for rows in of_curve[name].values() for row in rows.values() if row.primary}
+    if len(found) == 1:
+        (length,) = found
+        return length, f"{length}, as the runs declare (where it is missing, the longest)"
+    why = f"declare {', '.join(map(str, sorted(found)))}" if found else "declare none"
+    return None, f"the longest, since the runs {why}"
 
 
-def one_by_one(pair: Pair) -> Comparison:
-    """Compare one pair; p is not adjusted yet, and `word` is "" unless the pair cannot be compared."""
-    targets = pair.other_rows[0].targets or 0
-    nothing = Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, "")
-    if failures := pair.failures():
-        return replace(nothing, word="; ".join(failures))
-    try:
-        difference = estimate(*differences(pair.rows()))
-    except Misuse as error:
-        return replace(nothing, word=str(error))
-    nlls = [float(np.mean([row.loss for row in rows])) for rows in (pair.base_rows, pair.other_rows)]
-    return replace(nothing, base_nll=nlls[0], other_nll=nlls[1], difference=difference)
+def compared(pairs: list[Pair], length: int | None = None) -> list[Comparison]:
+    """Compare pairs with one base, in order; seed variances are pooled over the pairs of each key.
+
+    The primary comparison of each pair of curves is that at `length`, or at the longest if None or missing, under the
+    first protocol (same_targets if measured).
+    """
+    found = [without_difference(pair) for pair in pairs]
+    samples = {}
+    for index, pair in enumerate(pairs):
+        if not found[index].word:
+            try:
+                samples[index] = differences(pair.rows())
+            except Misuse as error:
+                found[index] = replace(found[index], word=str(error))
+    for members in grouped(samples, lambda index: pairs[index].key):
+        for index, one in zip(members, estimates([samples[index] for index in members]), strict=True):
+            nlls = (float(np.mean([row.loss for row in r])) for r in (pairs[index].base_rows, pairs[index].other_rows))
+            found[index] = replace(found[index], difference=one, base_nll=next(nlls), other_nll=next(nlls))
+    primaries = [primary_of(found, members, length) for members in grouped(range(len(found)), lambda i: found[i].other)]
+    p_values = [one.p if (one := found[index].difference) else None for index in primaries]
+    for index, adjusted in zip(primaries, holm(p_values), strict=True):
+        found[index] = replace(found[index], adjusted=adjusted, primary=True)
+    rest = [i for i in samples if not found[i].primary and (one := found[i].difference) and one.p is not None]
+    for members in grouped(rest, lambda index: (found[index].other, found[index].key.family)):
+        ones = [one for index in members if (one := found[index].difference)]
+        alike = len(grouped(members, lambda index: (pairs[index].seeds, documents_of(pairs[index])))) == 1
+        joints = joint(ones, [samples[index] for index in members]) if alike else holm([one.p for one in ones])
+        for index, adjusted in zip(members, joints, strict=True):
+            found[index] = replace(found[index], adjusted=adjusted)
+    return [replace(one, word=one.word or word_of(one, one.adjusted)) for one in found]
+
+
+def grouped(indices: Iterable[int], key: Callable[[int], object]) -> list[list[int]]:
+    """Return the indices in groups of equal key, in order of appearance."""
+    found: dict[object, list[int]] = {}
+    for index in indices:
+        found.setdefault(key(index), []).append(index)
+    return list(found.values())
+
+
+def without_difference(pair: Pair) -> Comparison:
+    """Return the comparison of a pair before it is computed; `word` is "" unless the pair cannot be compared."""
+    targets, word = pair.other_rows[0].targets or 0, "; ".join(pair.failures())
+    return Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, word)
+
+
+def primary_of(found: list[Comparison], members: list[int], length: int | None) -> int:
+    """Return the member that is the primary comparison; of several sets of targets, the one with most targets."""
+    first = min(found[index].key.family[:3] for index in members)
+    of_protocol = [index for index in members if found[index].key.family[:3] == first]
+    at_length = [index for index in of_protocol if found[index].key.length == length]
+    return max(at_length or of_protocol, key=lambda index: (found[index].key.length, found[index].targets))
+
+
+def documents_of(pair: Pair) -> tuple[int, ...]:
+    sums = pair.base_rows[0].sums
+    return () if sums is None else tuple(sums.documents.tolist())
 
 
 def word_of(comparison: Comparison, adjusted: float | None) -> str:
