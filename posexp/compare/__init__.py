@@ -121,11 +121,11 @@ def protocols_of(command: CompareCommand | PowerCommand, of_curve: dict[str, "Cu
     from posexp.evaluation.plan import PROTOCOLS
 
     measured = {key.protocol for curve in of_curve.values() for key in curve}
-    tabled = {name for name in measured if name not in PROTOCOLS or not PROTOCOLS[name].drawn_only}
+    tabled = {name for name in measured if name not in PROTOCOLS or PROTOCOLS[name].summed}
     if command.protocol is None:
         return tabled
     if command.protocol in measured - tabled:
-        raise Misuse(f"{command.protocol} is only drawn: its token losses are not kept, so nothing can be paired")
+        raise Misuse(f"{command.protocol} has no losses by document, so nothing can be paired")
     if command.protocol not in tabled:
         hint = did_you_mean(command.protocol, sorted(tabled))
         raise Misuse(f"protocol {command.protocol!r} was not measured{hint}; there are {', '.join(sorted(tabled))}")

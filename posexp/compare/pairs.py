@@ -1,8 +1,8 @@
 """The comparison of two curves, paired by seed and target: which is better at each length, and by how much."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from posexp.evaluation.statistics import ALPHA, Estimate, estimates, p_floor
 CANNOT_TELL = "cannot tell"
 EQUAL = "equal"
 ROUNDING = 1e-5  # nats: float32 rounding in another batch or library is smaller
-
+T = TypeVar("T")
 
 Family = tuple[str, bool, str, int, str]
 
@@ -55,6 +55,10 @@ class Pair:
     base_rows: list[Row]
     other_rows: list[Row]
 
+    @property
+    def targets(self) -> int:
+        return self.other_rows[0].targets or 0
+
     def failures(self) -> list[str]:
         """Return one text per curve and status other than ok, such as `learned undefined (seeds 0, 1)`."""
         found = []
@@ -72,31 +76,28 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The result of a pair.
+class Comparison(Pair):
+    """A pair with its result.
 
     `difference` is the loss of `other` less that of `base`, in nats per token; where it is None, `word` gives the
-    reason. `base_nll` and `other_nll` are means over the seeds in common. `primary` marks the one comparison that
-    counts first; its `adjusted` is p after Holm's correction over the compared curves. That of the others is the joint
-    p of the pair's other lengths under one protocol.
+    reason. `primary` marks the comparison of two curves that counts first; its `adjusted` is p after Holm's correction
+    over the compared curves. That of the others is the joint p of the curve's other lengths under one protocol.
     """
 
-    base: str
-    other: str
-    key: Key
-    seeds: tuple[int, ...]
-    targets: int
-    base_nll: float | None
-    other_nll: float | None
     difference: Estimate | None
     adjusted: float | None
     word: str
-    primary: bool = False
+    primary: bool
 
     @property
-    def floor(self) -> float:
+    def losses(self) -> tuple[float, float]:
+        """The mean losses of the base and of the other over the seeds in common."""
+        return float(np.mean([row.loss for row in self.base_rows])), float(np.mean([r.loss for r in self.other_rows]))
+
+    @property
+    def floor(self) -> float | None:
         """The least p that the seeds support."""
-        return p_floor(1 + self.difference.seeds_df) if self.difference else 0.0
+        return p_floor(1 + self.difference.seeds_df) if self.difference else None
 
 
 def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
@@ -186,52 +187,52 @@ def compared(pairs: list[Pair], length: int | None = None) -> list[Comparison]:
     The primary comparison of each pair of curves is that at `length`, or at the longest if None or missing, under the
     first protocol (same_targets if measured).
     """
-    found = [without_difference(pair) for pair in pairs]
+    words = ["; ".join(pair.failures()) for pair in pairs]
     samples = {}
     for index, pair in enumerate(pairs):
-        if not found[index].word:
-            try:
+        try:
+            if not words[index]:
                 samples[index] = differences(pair.rows())
-            except Misuse as error:
-                found[index] = replace(found[index], word=str(error))
+        except Misuse as error:
+            words[index] = str(error)
+    known: dict[int, Estimate] = {}
     for members in grouped(samples, lambda index: pairs[index].key):
-        for index, one in zip(members, estimates([samples[index] for index in members]), strict=True):
-            nlls = (float(np.mean([row.loss for row in r])) for r in (pairs[index].base_rows, pairs[index].other_rows))
-            found[index] = replace(found[index], difference=one, base_nll=next(nlls), other_nll=next(nlls))
-    primaries = [primary_of(found, members, length) for members in grouped(range(len(found)), lambda i: found[i].other)]
-    p_values = [one.p if (one := found[index].difference) else None for index in primaries]
-    for index, adjusted in zip(primaries, holm(p_values), strict=True):
-        found[index] = replace(found[index], adjusted=adjusted, primary=True)
-    rest = [i for i in samples if not found[i].primary and (one := found[i].difference) and one.p is not None]
-    for members in grouped(rest, lambda index: (found[index].other, found[index].key.family)):
-        ones = [one for index in members if (one := found[index].difference)]
+        known |= zip(members, estimates([samples[index] for index in members]), strict=True)
+    primaries = [primary_of(pairs, of_pair, length) for of_pair in grouped(range(len(pairs)), lambda i: pairs[i].other)]
+    p_of = {index: one.p for index, one in known.items()}
+    adjusted = dict(zip(primaries, holm([p_of.get(index) for index in primaries]), strict=True))
+    rest = [index for index, p in p_of.items() if p is not None and index not in adjusted]
+    for members in grouped(rest, lambda index: (pairs[index].other, pairs[index].key.family)):
         alike = len(grouped(members, lambda index: (pairs[index].seeds, documents_of(pairs[index])))) == 1
-        joints = joint(ones, [samples[index] for index in members]) if alike else holm([one.p for one in ones])
-        for index, adjusted in zip(members, joints, strict=True):
-            found[index] = replace(found[index], adjusted=adjusted)
-    return [replace(one, word=one.word or word_of(one, one.adjusted)) for one in found]
+        ones = [known[index] for index in members]
+        of_lengths = joint(ones, [samples[index] for index in members]) if alike else holm([one.p for one in ones])
+        adjusted |= zip(members, of_lengths, strict=True)
+    return [
+        Comparison(
+            **vars(pair),
+            difference=known.get(index),
+            adjusted=adjusted.get(index),
+            word=words[index] or word_of(pair, known[index], adjusted.get(index)),
+            primary=index in primaries,
+        )
+        for index, pair in enumerate(pairs)
+    ]
 
 
-def grouped(indices: Iterable[int], key: Callable[[int], object]) -> list[list[int]]:
-    """Return the indices in groups of equal key, in order of appearance."""
-    found: dict[object, list[int]] = {}
-    for index in indices:
-        found.setdefault(key(index), []).append(index)
+def grouped(members: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Return the members in groups of equal key, in order of appearance."""
+    found: dict[object, list[T]] = {}
+    for one in members:
+        found.setdefault(key(one), []).append(one)
     return list(found.values())
 
 
-def without_difference(pair: Pair) -> Comparison:
-    """Return the comparison of a pair before it is computed; `word` is "" unless the pair cannot be compared."""
-    targets, word = pair.other_rows[0].targets or 0, "; ".join(pair.failures())
-    return Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, word)
-
-
-def primary_of(found: list[Comparison], members: list[int], length: int | None) -> int:
+def primary_of(pairs: list[Pair], members: list[int], length: int | None) -> int:
     """Return the member that is the primary comparison; of several sets of targets, the one with most targets."""
-    first = min(found[index].key.family[:3] for index in members)
-    of_protocol = [index for index in members if found[index].key.family[:3] == first]
-    at_length = [index for index in of_protocol if found[index].key.length == length]
-    return max(at_length or of_protocol, key=lambda index: (found[index].key.length, found[index].targets))
+    first = min(pairs[index].key.family[:3] for index in members)
+    of_protocol = [index for index in members if pairs[index].key.family[:3] == first]
+    at_length = [index for index in of_protocol if pairs[index].key.length == length]
+    return max(at_length or of_protocol, key=lambda index: (pairs[index].key.length, pairs[index].targets))
 
 
 def documents_of(pair: Pair) -> tuple[int, ...]:
@@ -239,13 +240,13 @@ def documents_of(pair: Pair) -> tuple[int, ...]:
     return () if sums is None else tuple(sums.documents.tolist())
 
 
-def word_of(comparison: Comparison, adjusted: float | None) -> str:
+def word_of(pair: Pair, difference: Estimate, adjusted: float | None) -> str:
     """Return the verdict on a comparison."""
-    if comparison.difference is not None and abs(comparison.difference.value) < ROUNDING:
+    if abs(difference.value) < ROUNDING:
         return EQUAL
-    if comparison.difference is None or adjusted is None or adjusted >= ALPHA:
+    if adjusted is None or adjusted >= ALPHA:
         return CANNOT_TELL
-    return f"{comparison.other if comparison.difference.value < 0 else comparison.base} is better"
+    return f"{pair.other if difference.value < 0 else pair.base} is better"
 
 
 def of_seeds(seeds: list[int]) -> str:

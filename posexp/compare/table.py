@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from posexp.compare.pairs import Comparison, Family, Key
+from posexp.compare.pairs import Comparison, Key, grouped
 from posexp.compare.seeds import Power
 from posexp.evaluation.power import MOST_SEEDS
 from posexp.evaluation.statistics import ALPHA
@@ -35,12 +35,8 @@ def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
 
 def by_family(found: list[Any]) -> list[list[Any]]:
     """Return objects with a `key`, grouped by family; of several sets of targets, shorter lengths come first."""
-    families: dict[Family, list[Any]] = {}
-    for one in found:
-        families.setdefault(one.key.family, []).append(one)
-    return sorted(
-        families.values(), key=lambda members: (members[0].key.family[:4], max(m.key.length for m in members))
-    )
+    families = grouped(found, lambda one: one.key.family)
+    return sorted(families, key=lambda members: (members[0].key.family[:4], max(m.key.length for m in members)))
 
 
 def family_title(key: Key) -> str:
@@ -82,10 +78,11 @@ def comparisons_to_csv(found: list[Comparison]) -> str:
     """Return the comparisons as CSV with columns FIELDS: losses in nats per token, None as an empty field."""
     rows = []
     for c in found:
-        row = {**dict.fromkeys(FIELDS), **c.key._asdict(), **vars(c), "seeds": len(c.seeds), "difference": None}
+        row = {**dict.fromkeys(FIELDS), **c.key._asdict(), "base": c.base, "other": c.other, "targets": c.targets}
         if d := c.difference:
-            row |= {**vars(d), "difference": d.value, "documents": d.documents or None}
-        row |= {"p_adjusted": c.adjusted, "p_floor": c.floor or None, "primary": int(c.primary), "verdict": c.word}
+            row |= {**vars(d), "difference": d.value, "base_nll": c.losses[0], "other_nll": c.losses[1]}
+        row |= {"seeds": len(c.seeds), "p_adjusted": c.adjusted, "p_floor": c.floor}
+        row |= {"primary": int(c.primary), "verdict": c.word}
         rows.append({name: row[name] for name in FIELDS})
     return csv_text(FIELDS, rows)
 
@@ -93,12 +90,12 @@ def comparisons_to_csv(found: list[Comparison]) -> str:
 def cells(c: Comparison) -> list[str]:
     """Return the cells of a comparison under HEAD."""
     d = c.difference
-    if d is None or c.base_nll is None or c.other_nll is None:
+    if d is None or c.floor is None:
         return [str(c.key.length), *["–"] * 6, str(len(c.seeds)), c.word]
     return [
         str(c.key.length),
-        number(math.exp(c.other_nll)),
-        number(math.exp(c.base_nll)),
+        number(math.exp(c.losses[1])),
+        number(math.exp(c.losses[0])),
         bracketed([d.value, d.low, d.high], "+.4f"),
         bracketed([None if x is None else percent(x) for x in (d.value, d.low, d.high)], "+.2f"),
         p_value(d.p, c.floor),

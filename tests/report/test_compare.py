@@ -286,7 +286,7 @@ def test_every_protocol_is_compared_apart_and_controls_not_at_all(tmp_path: Path
     line = here("compare", "alibi", "rope", "protocol=slidding", cwd=tmp_path).refusal()
     assert "'slidding' was not measured; there are nonoverlapping, same_targets" in line
     line = here("compare", "alibi", "rope", "protocol=per_position", cwd=tmp_path).refusal()
-    assert "per_position is only drawn: its token losses are not kept" in line
+    assert "per_position has no losses by document" in line
 
 
 def test_another_text_is_compared_apart(tmp_path: Path) -> None:
