@@ -174,9 +174,9 @@ def estimates(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Estimate
     """Return the estimate of each sample (sums [S, D], counts [D]) of comparable curves, in order.
 
     Their variances from seeds are pooled (`pooled`), because three seeds of one curve say little about theirs. In
-    simulations with 3 x 8 to 5 x 12 seeds x documents, normal effects and a base that all curves share, 93 to 97 % of
-    intervals hold the true mean, and where seeds dominate 85 to 92 % of the narrowest quarter, against 76 to 85 %
-    unpooled. With log-normal effects 87 to 91 % hold it where seeds dominate (docs/statistics.md).
+    simulations with 3 x 8 to 5 x 12 seeds x documents, normal effects and a base that all curves share, 93 to 96 % of
+    intervals hold the true mean, and where seeds dominate 84 to 92 % of the narrowest quarter, against 76 to 85 %
+    unpooled. With log-normal effects 88 to 91 % hold it where seeds dominate (docs/statistics.md).
     """
     parts = pooled([spread(*sample) for sample in samples])
     return [interval(one, *np.shape(sum_SD)) for one, (sum_SD, _) in zip(parts, samples, strict=True)]
