@@ -13,7 +13,7 @@ from posexp.output.console import say
 from posexp.storage import atomic, untrusted
 
 if TYPE_CHECKING:
-    from posexp.compare.pairs import Comparison, Curve
+    from posexp.compare.pairs import Curve, Pair
 
 LONGEST_NAME = 120  # bytes of a file name without its ending; file systems allow 255
 
@@ -26,13 +26,13 @@ def compare(command: CompareCommand) -> None:
     from rich.text import Text
 
     from posexp.compare import table
-    from posexp.compare.pairs import compared, pairs_of
+    from posexp.compare.pairs import compared, declared, pairs_of
     from posexp.output.console import console
 
     of_curve = load_curves(command)
     base, *others = chosen_curves(command.curves, list(of_curve), command)
     protocols = protocols_of(command, of_curve)
-    found: list[Comparison] = []
+    found: list[Pair] = []
     notes: list[str] = []
     refusals: list[Misuse] = []
     for other in others:
@@ -41,19 +41,26 @@ def compare(command: CompareCommand) -> None:
         except Misuse as error:
             refusals.append(error)
             continue
-        found += compared(pairs)
+        found += pairs
         notes += of_pair
     if not found:
         raise refusals[0]
     notes += [str(refusal) for refusal in refusals]
+    length, why = declared(of_curve, [base, *others])
+    if command.length is not None:
+        length, why = command.length, f"{command.length}, as length={command.length} asks"
+        if length not in (lengths := {pair.key.length for pair in found}):
+            raise Misuse(f"length={length} was not measured; there are {', '.join(map(str, sorted(lengths)))}")
+    result = compared(found, length)
+    notes = [f"Primary length: {why}.", *notes]
     folder = Path(command.results).expanduser() / command.group / "compare"
     name = file_name(base, command.curves[1:])
     paths = {
-        folder / f"{name}.md": table.comparison_markdown(found, notes),
-        folder / f"{name}.csv": table.comparisons_to_csv(found),
+        folder / f"{name}.md": table.comparison_markdown(result, notes),
+        folder / f"{name}.csv": table.comparisons_to_csv(result),
     }
     write_comparison(folder, paths)
-    table.print_comparisons(found, notes, console())
+    table.print_comparisons(result, notes, console())
     for path in paths:
         console().print(Text(str(path)), soft_wrap=True)
 
@@ -114,11 +121,11 @@ def protocols_of(command: CompareCommand | PowerCommand, of_curve: dict[str, "Cu
     from posexp.evaluation.plan import PROTOCOLS
 
     measured = {key.protocol for curve in of_curve.values() for key in curve}
-    tabled = {name for name in measured if name not in PROTOCOLS or not PROTOCOLS[name].drawn_only}
+    tabled = {name for name in measured if name not in PROTOCOLS or PROTOCOLS[name].summed}
     if command.protocol is None:
         return tabled
     if command.protocol in measured - tabled:
-        raise Misuse(f"{command.protocol} is only drawn: its token losses are not kept, so nothing can be paired")
+        raise Misuse(f"{command.protocol} has no losses by document, so nothing can be paired")
     if command.protocol not in tabled:
         hint = did_you_mean(command.protocol, sorted(tabled))
         raise Misuse(f"protocol {command.protocol!r} was not measured{hint}; there are {', '.join(sorted(tabled))}")

@@ -1,21 +1,22 @@
 """The comparison of two curves, paired by seed and target: which is better at each length, and by how much."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from posexp.errors import Misuse
+from posexp.evaluation.multiplicity import holm, joint
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.plan import is_moving
 from posexp.evaluation.rows import Row
-from posexp.evaluation.statistics import ALPHA, Estimate, estimate, holm
+from posexp.evaluation.statistics import ALPHA, Estimate, estimates, p_floor
 
 CANNOT_TELL = "cannot tell"
 EQUAL = "equal"
 ROUNDING = 1e-5  # nats: float32 rounding in another batch or library is smaller
-
+T = TypeVar("T")
 
 Family = tuple[str, bool, str, int, str]
 
@@ -54,6 +55,10 @@ class Pair:
     base_rows: list[Row]
     other_rows: list[Row]
 
+    @property
+    def targets(self) -> int:
+        return self.other_rows[0].targets or 0
+
     def failures(self) -> list[str]:
         """Return one text per curve and status other than ok, such as `learned undefined (seeds 0, 1)`."""
         found = []
@@ -71,24 +76,28 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The result of a pair.
+class Comparison(Pair):
+    """A pair with its result.
 
     `difference` is the loss of `other` less that of `base`, in nats per token; where it is None, `word` gives the
-    reason. `base_nll` and `other_nll` are means over the seeds in common. `adjusted` is p after Holm's correction over
-    the lengths of the pair and protocol.
+    reason. `primary` marks the comparison of two curves that counts first; its `adjusted` is p after Holm's correction
+    over the compared curves. That of the others is the joint p of the curve's other lengths under one protocol.
     """
 
-    base: str
-    other: str
-    key: Key
-    seeds: tuple[int, ...]
-    targets: int
-    base_nll: float | None
-    other_nll: float | None
     difference: Estimate | None
     adjusted: float | None
     word: str
+    primary: bool
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """The mean losses of the base and of the other over the seeds in common."""
+        return float(np.mean([row.loss for row in self.base_rows])), float(np.mean([r.loss for r in self.other_rows]))
+
+    @property
+    def floor(self) -> float | None:
+        """The least p that the seeds support."""
+        return p_floor(1 + self.difference.seeds_df) if self.difference else None
 
 
 def curves(rows: list[Row], name_of: Callable[[Row], str]) -> dict[str, Curve]:
@@ -162,39 +171,82 @@ def why_nothing(base: str, other: str, one: Curve, two: Curve) -> str:
     return f"{base} and {other} have no protocol and length in common: run one posexp eval for both"
 
 
-def compared(pairs: list[Pair]) -> list[Comparison]:
-    """Compare the pairs of two curves, in order, with p adjusted over the lengths of each family."""
-    raw = [one_by_one(pair) for pair in pairs]
-    found = list(raw)
-    for family in dict.fromkeys(c.key.family for c in raw):
-        members = [index for index, c in enumerate(raw) if c.key.family == family]
-        p_values = [c.difference.p if (c := raw[index]).difference else None for index in members]
-        for index, adjusted in zip(members, holm(p_values), strict=True):
-            found[index] = replace(raw[index], adjusted=adjusted, word=raw[index].word or word_of(raw[index], adjusted))
-    return found
+def declared(of_curve: dict[str, Curve], names: list[str]) -> tuple[int | None, str]:
+    """Return the primary length that the rows of curves declare, None unless it is one, and a text that says so."""
+    found = {row.primary for name in names for rows in of_curve[name].values() for row in rows.values() if row.primary}
+    if len(found) == 1:
+        (length,) = found
+        return length, f"{length}, as the runs declare (where it is missing, the longest)"
+    why = f"declare {', '.join(map(str, sorted(found)))}" if found else "declare none"
+    return None, f"the longest, since the runs {why}"
 
 
-def one_by_one(pair: Pair) -> Comparison:
-    """Compare one pair; p is not adjusted yet, and `word` is "" unless the pair cannot be compared."""
-    targets = pair.other_rows[0].targets or 0
-    nothing = Comparison(pair.base, pair.other, pair.key, pair.seeds, targets, None, None, None, None, "")
-    if failures := pair.failures():
-        return replace(nothing, word="; ".join(failures))
-    try:
-        difference = estimate(*differences(pair.rows()))
-    except Misuse as error:
-        return replace(nothing, word=str(error))
-    nlls = [float(np.mean([row.loss for row in rows])) for rows in (pair.base_rows, pair.other_rows)]
-    return replace(nothing, base_nll=nlls[0], other_nll=nlls[1], difference=difference)
+def compared(pairs: list[Pair], length: int | None = None) -> list[Comparison]:
+    """Compare pairs with one base, in order; seed variances are pooled over the pairs of each key.
+
+    The primary comparison of each pair of curves is that at `length`, or at the longest if None or missing, under the
+    first protocol (same_targets if measured).
+    """
+    words = ["; ".join(pair.failures()) for pair in pairs]
+    samples = {}
+    for index, pair in enumerate(pairs):
+        try:
+            if not words[index]:
+                samples[index] = differences(pair.rows())
+        except Misuse as error:
+            words[index] = str(error)
+    known: dict[int, Estimate] = {}
+    for members in grouped(samples, lambda index: pairs[index].key):
+        known |= zip(members, estimates([samples[index] for index in members]), strict=True)
+    primaries = [primary_of(pairs, of_pair, length) for of_pair in grouped(range(len(pairs)), lambda i: pairs[i].other)]
+    p_of = {index: one.p for index, one in known.items()}
+    adjusted = dict(zip(primaries, holm([p_of.get(index) for index in primaries]), strict=True))
+    rest = [index for index, p in p_of.items() if p is not None and index not in adjusted]
+    for members in grouped(rest, lambda index: (pairs[index].other, pairs[index].key.family)):
+        alike = len(grouped(members, lambda index: (pairs[index].seeds, documents_of(pairs[index])))) == 1
+        ones = [known[index] for index in members]
+        of_lengths = joint(ones, [samples[index] for index in members]) if alike else holm([one.p for one in ones])
+        adjusted |= zip(members, of_lengths, strict=True)
+    return [
+        Comparison(
+            **vars(pair),
+            difference=known.get(index),
+            adjusted=adjusted.get(index),
+            word=words[index] or word_of(pair, known[index], adjusted.get(index)),
+            primary=index in primaries,
+        )
+        for index, pair in enumerate(pairs)
+    ]
 
 
-def word_of(comparison: Comparison, adjusted: float | None) -> str:
+def grouped(members: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Return the members in groups of equal key, in order of appearance."""
+    found: dict[object, list[T]] = {}
+    for one in members:
+        found.setdefault(key(one), []).append(one)
+    return list(found.values())
+
+
+def primary_of(pairs: list[Pair], members: list[int], length: int | None) -> int:
+    """Return the member that is the primary comparison; of several sets of targets, the one with most targets."""
+    first = min(pairs[index].key.family[:3] for index in members)
+    of_protocol = [index for index in members if pairs[index].key.family[:3] == first]
+    at_length = [index for index in of_protocol if pairs[index].key.length == length]
+    return max(at_length or of_protocol, key=lambda index: (pairs[index].key.length, pairs[index].targets))
+
+
+def documents_of(pair: Pair) -> tuple[int, ...]:
+    sums = pair.base_rows[0].sums
+    return () if sums is None else tuple(sums.documents.tolist())
+
+
+def word_of(pair: Pair, difference: Estimate, adjusted: float | None) -> str:
     """Return the verdict on a comparison."""
-    if comparison.difference is not None and abs(comparison.difference.value) < ROUNDING:
+    if abs(difference.value) < ROUNDING:
         return EQUAL
-    if comparison.difference is None or adjusted is None or adjusted >= ALPHA:
+    if adjusted is None or adjusted >= ALPHA:
         return CANNOT_TELL
-    return f"{comparison.other if comparison.difference.value < 0 else comparison.base} is better"
+    return f"{pair.other if difference.value < 0 else pair.base} is better"
 
 
 def of_seeds(seeds: list[int]) -> str:

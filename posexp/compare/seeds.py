@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from posexp.compare.pairs import Key, Pair
 from posexp.errors import Misuse
 from posexp.evaluation.pairing import differences
-from posexp.evaluation.statistics import Spread, detectable, seeds_needed, spread
+from posexp.evaluation.power import detectable, seeds_needed
+from posexp.evaluation.statistics import Spread, spread
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from posexp.compare.pairs import Comparison, Family, Key
+from posexp.compare.pairs import Comparison, Key, grouped
 from posexp.compare.seeds import Power
-from posexp.evaluation.statistics import ALPHA, MOST_SEEDS
+from posexp.evaluation.power import MOST_SEEDS
+from posexp.evaluation.statistics import ALPHA
 from posexp.output.grid import Grid
 from posexp.output.text import csv_text, escape
 from posexp.report.metric import percent
@@ -15,29 +16,27 @@ from posexp.report.table import number
 if TYPE_CHECKING:
     from rich.console import Console
 
-HEAD = ("length", "perplexity", "of base", "difference, nats", "perplexity, %", "p", "p (Holm)", "seeds", "verdict")
+HEAD = ("length", "perplexity", "of base", "difference, nats", "perplexity, %", "p")
 FIELDS = (
     *("corpus", "protocol", "stride", "length", "targets", "targets_hash", "base", "other", "base_nll", "other_nll"),
-    *("difference", "low", "high", "error", "p", "p_holm", "seeds", "documents", "verdict"),
+    *("difference", "low", "high", "error", "p", "p_adjusted", "p_floor", "seeds", "documents", "primary", "verdict"),
 )
 
 
 def sections(found: list[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-    """Yield (title, comparisons) of each text, protocol and set of targets, in order."""
-    for members in by_family(found):
+    """Yield (title, comparisons): the primary ones, then the others of each text, protocol and set of targets."""
+    primaries = [c for c in found if c.primary]
+    for index, members in enumerate([primaries, *by_family([c for c in found if not c.primary])]):
         key, targets = members[0].key, sorted({c.targets for c in members})
         counts = f"{targets[0]:,}" if len(targets) == 1 else f"{targets[0]:,} to {targets[-1]:,}"
-        yield f"{family_title(key)} · base {members[0].base} · {counts} targets {key.family[-1][:8]}".rstrip(), members
+        parts = ["other lengths" if index else "primary", family_title(key), f"base {members[0].base}"]
+        yield " · ".join([*parts, f"{counts} targets {key.family[-1][:8]}".rstrip()]), members
 
 
 def by_family(found: list[Any]) -> list[list[Any]]:
     """Return objects with a `key`, grouped by family; of several sets of targets, shorter lengths come first."""
-    families: dict[Family, list[Any]] = {}
-    for one in found:
-        families.setdefault(one.key.family, []).append(one)
-    return sorted(
-        families.values(), key=lambda members: (members[0].key.family[:4], max(m.key.length for m in members))
-    )
+    families = grouped(found, lambda one: one.key.family)
+    return sorted(families, key=lambda members: (members[0].key.family[:4], max(m.key.length for m in members)))
 
 
 def family_title(key: Key) -> str:
@@ -60,7 +59,8 @@ def grids(found: list[Comparison]) -> Iterator[Grid]:
         names = [c.other for c in members]
         shown = ["" if i and names[i - 1] == name else name for i, name in enumerate(names)]
         rows = [[name, *cells(c)] for name, c in zip(shown, members, strict=True)]
-        yield Grid(("curve", *HEAD), rows, names=2, title=title)
+        adjusted = "p (Holm)" if members[0].primary else "p (joint)"
+        yield Grid(("curve", *HEAD, adjusted, "seeds", "verdict"), rows, names=2, title=title)
 
 
 def comparison_markdown(found: list[Comparison], notes: list[str]) -> str:
@@ -78,10 +78,11 @@ def comparisons_to_csv(found: list[Comparison]) -> str:
     """Return the comparisons as CSV with columns FIELDS: losses in nats per token, None as an empty field."""
     rows = []
     for c in found:
-        row = {**dict.fromkeys(FIELDS), **c.key._asdict(), **vars(c), "seeds": len(c.seeds), "difference": None}
+        row = {**dict.fromkeys(FIELDS), **c.key._asdict(), "base": c.base, "other": c.other, "targets": c.targets}
         if d := c.difference:
-            row |= {**vars(d), "difference": d.value, "documents": d.documents or None}
-        row |= {"p_holm": c.adjusted, "verdict": c.word}
+            row |= {**vars(d), "difference": d.value, "base_nll": c.losses[0], "other_nll": c.losses[1]}
+        row |= {"seeds": len(c.seeds), "p_adjusted": c.adjusted, "p_floor": c.floor}
+        row |= {"primary": int(c.primary), "verdict": c.word}
         rows.append({name: row[name] for name in FIELDS})
     return csv_text(FIELDS, rows)
 
@@ -89,16 +90,16 @@ def comparisons_to_csv(found: list[Comparison]) -> str:
 def cells(c: Comparison) -> list[str]:
     """Return the cells of a comparison under HEAD."""
     d = c.difference
-    if d is None or c.base_nll is None or c.other_nll is None:
+    if d is None or c.floor is None:
         return [str(c.key.length), *["–"] * 6, str(len(c.seeds)), c.word]
     return [
         str(c.key.length),
-        number(math.exp(c.other_nll)),
-        number(math.exp(c.base_nll)),
+        number(math.exp(c.losses[1])),
+        number(math.exp(c.losses[0])),
         bracketed([d.value, d.low, d.high], "+.4f"),
         bracketed([None if x is None else percent(x) for x in (d.value, d.low, d.high)], "+.2f"),
-        p_value(d.p),
-        p_value(c.adjusted),
+        p_value(d.p, c.floor),
+        p_value(c.adjusted, c.floor),
         str(d.seeds),
         c.word,
     ]
@@ -110,17 +111,18 @@ def bracketed(numbers: Sequence[float | None], form: str) -> str:
     return f"{value} [{bounds[0]}, {bounds[1]}]" if bounds[0] else f"{value}"
 
 
-def p_value(p: float | None) -> str:
-    return "–" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+def p_value(p: float | None, floor: float) -> str:
+    return "–" if p is None else f"<{floor:g}" if p < floor else f"{p:.4f}"
 
 
 def footer(found: list[Comparison]) -> list[str]:
     """Return lines that say what the numbers mean and what the intervals cover."""
     estimates = [c.difference for c in found if c.difference is not None]
     lines = [
-        "Differences are of the mean loss, the curve's less the base's, paired by target: below 0 the curve is better. "
-        f"p (Holm) holds for all lengths of a curve and protocol together, and below {ALPHA:.2f} there is a verdict; "
-        "p and what is in brackets hold for one length alone."
+        "Differences are of the mean loss, the curve's less the base's, paired by target: below 0 the curve is better.",
+        "The primary comparison of each pair counts first: p (Holm) holds for all compared curves together, p (joint) "
+        f"for all other lengths of a curve and protocol. Below {ALPHA:.2f} there is a verdict. p and what is in "
+        "brackets hold for one curve and length alone. After < stands the least p that so few seeds support.",
     ]
     if not estimates:
         return lines

@@ -142,6 +142,9 @@ class CompareCommand(OfGroup):
 
     curves: list[str] = knob([], "labels of posexp report: the base, then curves or globs to compare with it")
     protocol: str | None = knob(None, "compare under this protocol alone; null: under every measured protocol")
+    length: int | None = knob(
+        None, "length of the primary comparison of each pair; null: eval.primary of the runs, or the longest", least=1
+    )
     rows: str | None = knob(None, "a rows.csv to compare in place of run folders, as in results/studies/<study>")
 
 

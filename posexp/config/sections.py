@@ -143,6 +143,9 @@ class EvalConfig:
         "judge as if the training length were this shorter one: a check that verdicts find context that is used",
         least=1,
     )
+    primary: int | None = knob(
+        None, "length at which posexp compare compares pairs of curves first; null: the longest", least=1
+    )
     split: Split = knob(Split.valid, "train, valid or test")
     batch_tokens: int = knob(16384, "tokens per evaluation batch", least=1, most=1 << 26)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")

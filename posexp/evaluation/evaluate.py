@@ -199,6 +199,7 @@ class Evaluator:
             precision=self.precision.value,
             device=describe(self.device),
             matmul=cpu.matmul(),
+            primary=self.config.primary,
         )
 
     def rows(self, jobs: list[Job]) -> Iterator[Row]:

@@ -78,6 +78,7 @@ class Row:
     control_of: Text | None = None
     byte_count: Text | None = None
     document_sums: Text | None = None
+    primary: Count | None = None  # eval.primary
     origin: Text | None = None  # "checkpoint" for one that posexp has not trained
     curve: Text | None = None  # curve and recipe: only in rows.csv, the label and the key of the oracle
     recipe: Text | None = None

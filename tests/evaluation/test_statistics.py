@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from posexp.evaluation.statistics import MOST_SEEDS, Estimate, detectable, estimate, holm, seeds_needed, spread
+from posexp.evaluation.multiplicity import holm
+from posexp.evaluation.power import MOST_SEEDS, detectable, seeds_needed
+from posexp.evaluation.statistics import Estimate, estimate, spread
 
 SIMULATIONS = 1500
 

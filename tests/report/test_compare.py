@@ -15,11 +15,9 @@ from posexp.compare import file_name
 from posexp.compare.pairs import curves, pairs_of
 from posexp.compare.table import by_family
 from posexp.config.commands import TrainCommand
-from posexp.evaluation import losses
-from posexp.evaluation.losses import Losses
-from posexp.evaluation.rows import Row, read_rows
-from posexp.evaluation.statistics import holm
-from posexp.evaluation.verdicts import Pairs
+from posexp.evaluation.group import load_group
+from posexp.evaluation.multiplicity import holm
+from posexp.evaluation.rows import Row, read_rows, rows_to_csv, sums_of
 from posexp.runs.run import Run
 from posexp.storage import jsonl
 
@@ -38,18 +36,16 @@ def add_run(folder: Path, label: str, seed: int, scheme: dict | None = None) -> 
 
 
 def measure(run: Run, length: int, loss_D: Any, keep: bool = True, **other: Any) -> None:
-    """A row whose targets have the loss of their document, one of DOCUMENTS with EACH targets."""
+    """A row whose targets have the loss of their document, one of DOCUMENTS with EACH targets; with their sums if
+    `keep`."""
     nll_N = np.repeat(np.zeros(DOCUMENTS) + loss_D, EACH).astype(np.float32)
     label, seed, _ = run.name.rsplit("-", 2)
     row: dict[str, Any] = {"run": run.name, "scheme": label, "seed": int(seed[1:]), "train_length": 128}
     row |= {"length": length, "protocol": "same_targets", "stride": 5, "window": "full", "trained_window": "full"}
     row |= {"targets": len(nll_N), "targets_hash": "abc", "nll": float(nll_N.mean()), "status": "ok"} | other
-    jsonl.append(run.rows, row)
     if keep:
-        count = np.arange(len(nll_N))
-        document_N = np.repeat(np.arange(DOCUMENTS, dtype=np.int32), EACH)
-        kept = Losses(nll_N, 9 * count, np.full(len(count), 9, np.int32), document_N, np.zeros(len(count), bool))
-        losses.keep(run.folder, Row.of(row), kept)
+        row["document_sums"] = sums_of(nll_N, np.repeat(np.arange(DOCUMENTS), EACH))
+    jsonl.append(run.rows, row)
 
 
 def hard(seed: int) -> np.ndarray:
@@ -90,8 +86,12 @@ def test_the_better_curve_is_named_with_numbers_that_can_be_checked_by_hand(tmp_
         assert (line["seeds"], line["documents"], line["targets"]) == ("3", "8", "40")
         # Documents differ by nothing but a little noise here, so the spread of the seeds is all there is.
         assert float(line["error"]) == pytest.approx(stats.sem(change_S), rel=0.1)
+    assert [line["primary"] for line in found] == ["0", "0", "1"], "the longest, since no run declares one"
+    for line in found:
+        assert float(line["p_floor"]) == 0.05 and 1 >= float(line["p_adjusted"]) >= float(line["p"])
     p_values = [float(line["p"]) for line in found]
-    assert [float(line["p_holm"]) for line in found] == pytest.approx(holm(p_values))
+    assert float(found[2]["p_adjusted"]) == p_values[2], "one curve is compared, so there is nothing to correct"
+    assert float(found[0]["p_adjusted"]) <= 2 * p_values[0] < 0.01 and "<0.05 <0.05 3 rope is better" in shown
     middle = [float(found[1][name]) for name in ("low", "high")]
     assert sum(middle) / 2 == pytest.approx(0.102, abs=1e-6)
     percents = [f"{100 * math.expm1(nats):+.2f}" for nats in (0.102, *middle)]
@@ -118,16 +118,81 @@ def test_swapping_the_two_changes_the_sign_alone(tmp_path: Path) -> None:
     assert one["p"][:8] == two["p"][:8] and one["verdict"] == two["verdict"] == "alibi is better"
 
 
-def test_holm_takes_a_verdict_that_one_length_alone_would_have(tmp_path: Path) -> None:
-    """p is near 0.03 at every length, and 0.03 among three is nothing."""
-    fill(tmp_path, {length: [0.01, 0.02, 0.0165] for length in (128, 256, 512)}, scatter=0.0001)
-    here("compare", "alibi", "rope", cwd=tmp_path)
-    found = lines_of(tmp_path)
-    assert all(float(line["p"]) < 0.05 and float(line["low"]) > 0 for line in found)
-    assert {line["verdict"] for line in found} == {"cannot tell"}
-    fill(tmp_path / "alone", {128: [0.01, 0.02, 0.0165]}, scatter=0.0001)
-    here("compare", "alibi", "rope", cwd=tmp_path / "alone")
-    assert [line["verdict"] for line in lines_of(tmp_path / "alone")] == ["alibi is better"]
+def test_other_lengths_are_corrected_jointly_which_costs_most_where_they_differ(tmp_path: Path) -> None:
+    """p is near 0.03 at every length: enough where all say the same, too little where each speaks for itself."""
+    same = {length: [0.01, 0.02, 0.0165] for length in (128, 256, 512, 1024)}
+    fill(tmp_path / "same", same, scatter=0.0001)
+    apart = [[0.01, 0.02, 0.0165], [0.02, 0.0165, 0.01], [0.0165, 0.01, 0.02], [0.02, 0.01, 0.0165]]
+    fill(tmp_path / "apart", dict(zip(same, apart, strict=True)), scatter=0.0001)
+    for name, words in (("same", {"alibi is better"}), ("apart", {"cannot tell"})):
+        here("compare", "alibi", "rope", cwd=tmp_path / name)
+        *others, primary = lines_of(tmp_path / name)
+        assert all(float(line["p"]) < 0.05 and float(line["low"]) > 0 for line in others)
+        assert {line["verdict"] for line in others} == words and primary["verdict"] == "alibi is better"
+        adjusted = [float(line["p_adjusted"]) / float(line["p"]) for line in others]
+        assert max(adjusted) < 1.2 if name == "same" else min(adjusted) > 1.5
+
+
+def contrasts(folder: Path, words: list[str], **columns: Any) -> tuple[list[str], str]:
+    """The primary lengths of a group whose rows have `columns`, and what is shown."""
+    if not (folder / "results").exists():
+        for label in ("alibi", "rope"):
+            for length in (128, 256, 512):
+                measure(add_run(folder, label, 0), length, hard(length) + (label == "rope"), **columns)
+    shown = squeezed(here("compare", "alibi", "rope", *words, cwd=folder))
+    return [line["length"] for line in lines_of(folder) if line["primary"] == "1"], shown
+
+
+def test_the_primary_comparison_is_declared_asked_for_or_the_longest(tmp_path: Path) -> None:
+    lengths, shown = contrasts(tmp_path, [], primary=256)
+    assert lengths == ["256"] and "Primary length: 256, as the runs declare" in shown
+    assert shown.index("primary · same_targets") < shown.index("other lengths · same_targets")
+    lengths, shown = contrasts(tmp_path, ["length=128"])
+    assert lengths == ["128"] and "Primary length: 128, as length=128 asks." in shown
+    line = here("compare", "alibi", "rope", "length=77", cwd=tmp_path).refusal()
+    assert "length=77 was not measured; there are 128, 256, 512" in line
+    measure(add_run(tmp_path, "rope", 0), 256, hard(256), primary=512)
+    lengths, shown = contrasts(tmp_path, [])
+    assert lengths == ["512"] and "Primary length: the longest, since the runs declare 256, 512." in shown
+    lengths, shown = contrasts(tmp_path / "none", [])
+    assert lengths == ["512"] and "Primary length: the longest, since the runs declare none." in shown
+
+
+def test_primary_comparisons_are_corrected_over_curves_and_pooled(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for label in ("alibi", "rope", "b", "c", "d"):
+        for seed in range(3):
+            loss_D = hard(seed) + draw.normal(0, 0.01) + 0.05 * (label == "b") + draw.normal(0, 0.001, DOCUMENTS)
+            measure(add_run(tmp_path, label, seed), 128, loss_D)
+    here("compare", "alibi", "*", cwd=tmp_path)
+    found = lines_of(tmp_path, "alibi-vs-all")
+    p_values = [float(line["p"]) for line in found]
+    assert [line["other"] for line in found if line["verdict"] == "b is better" or "alibi" in line["verdict"]] == ["b"]
+    assert [float(line["p_adjusted"]) for line in found] == pytest.approx(holm(p_values))
+    assert {line["p_floor"] for line in found} == {"0.01"}, "four curves lend each other seeds"
+    here("compare", "alibi", "b", cwd=tmp_path)
+    (alone,) = lines_of(tmp_path, "alibi-vs-b")
+    (among,) = [line for line in found if line["other"] == "b"]
+    assert (
+        alone["difference"] == among["difference"] and alone["error"] != among["error"] and alone["p_floor"] == "0.05"
+    )
+
+
+def test_a_table_of_rows_is_compared_as_its_runs_are(tmp_path: Path) -> None:
+    fill(tmp_path, {128: [0.1, 0.11, 0.12], 256: [0.1, 0.12, 0.1]})
+    rows = load_group(str(tmp_path / "results"), "default", "*", print).labelled()
+    (tmp_path / "rows.csv").write_text(rows_to_csv([row_of(**row.values() | {"primary": 128}) for row in rows]))
+    shown = squeezed(here("compare", "alibi", "rope", "rows=rows.csv", "results=elsewhere", cwd=tmp_path))
+    table = (tmp_path / "elsewhere/default/compare/alibi-vs-rope.csv").read_text()
+    here("compare", "alibi", "rope", "length=128", cwd=tmp_path)
+    assert table == (tmp_path / "results/default/compare/alibi-vs-rope.csv").read_text()
+    assert "Primary length: 128, as the runs declare" in shown
+    of_runs, of_table = (
+        here("power", "alibi", "rope", *words, cwd=tmp_path)
+        for words in ([], ["rows=rows.csv", "results=elsewhere", "group=none"])
+    )
+    assert of_table.code == 0 and of_table.out == of_runs.out
+    assert "cannot be read" in here("compare", "alibi", "rope", "rows=none.csv", cwd=tmp_path).refusal()
 
 
 def test_a_failed_seed_is_carried_through_and_named(tmp_path: Path) -> None:
@@ -138,9 +203,8 @@ def test_a_failed_seed_is_carried_through_and_named(tmp_path: Path) -> None:
     found = lines_of(tmp_path)
     assert found[0]["verdict"] == "alibi is better"
     assert found[1]["verdict"] == "alibi out of memory (seed 2); rope non-finite (seed 1)"
-    assert (
-        found[1]["difference"] == found[1]["p"] == found[1]["other_nll"] == "" and found[0]["p"] == found[0]["p_holm"]
-    )
+    assert found[1]["difference"] == found[1]["p"] == found[1]["other_nll"] == ""
+    assert found[0]["p"] == found[0]["p_adjusted"]
     assert "non-finite" in shown
 
 
@@ -186,33 +250,24 @@ def test_a_hash_that_lies_is_found_out(tmp_path: Path) -> None:
     rope, alibi = add_run(tmp_path, "rope", 0), add_run(tmp_path, "alibi", 0)
     for run in (rope, alibi):
         measure(run, 128, hard(0))
-    (path,) = (rope.folder / "losses").iterdir()
-    with np.load(path) as kept:
-        other = {name: kept[name] for name in kept}
-    other["target"] += 1
-    np.savez(path, **other)
+    other = sums_of(np.zeros(40), np.repeat(np.arange(1, 9), 5))
+    measure(rope, 128, hard(0), keep=False, document_sums=other)
     assert here("compare", "alibi", "rope", cwd=tmp_path).code == 0
     assert lines_of(tmp_path)[0]["verdict"] == "their targets differ, so they cannot be paired"
 
 
-def test_losses_that_are_not_kept_ask_for_another_evaluation(tmp_path: Path) -> None:
+def test_rows_without_sums_by_document_ask_for_another_evaluation(tmp_path: Path) -> None:
     rope, alibi = add_run(tmp_path, "rope", 0), add_run(tmp_path, "alibi", 0)
     measure(rope, 128, 4.0, keep=False)
     measure(alibi, 128, 4.0)
-    line = here("compare", "alibi", "rope", cwd=tmp_path).refusal()
-    assert "no token losses are kept of rope: repeat the eval command" in line
     for run in (rope, alibi):
         measure(run, 256, hard(0))
-    shown = squeezed(here("compare", "alibi", "rope", cwd=tmp_path))
-    assert lines_of(tmp_path)[0]["verdict"] == "rope: losses not kept (seed 0)" and "repeat the eval command" in shown
-
-
-def test_losses_that_are_not_those_of_the_row_are_not_used(tmp_path: Path) -> None:
-    """A protocol that weighs windows has another mean than its tokens."""
-    for label in ("rope", "alibi"):
-        measure(add_run(tmp_path, label, 0), 128, hard(0), protocol="window_means", nll=9.0)
     here("compare", "alibi", "rope", cwd=tmp_path)
-    assert "window_means is no mean over tokens (seed 0)" in lines_of(tmp_path)[0]["verdict"]
+    words = {line["length"]: line["verdict"] for line in lines_of(tmp_path)}
+    assert words["128"] == f"the losses of {rope.name} by document are missing: repeat the eval command, which " + (
+        "measures them"
+    )
+    assert words["256"] == "equal"
 
 
 def test_every_protocol_is_compared_apart_and_controls_not_at_all(tmp_path: Path) -> None:
@@ -231,7 +286,7 @@ def test_every_protocol_is_compared_apart_and_controls_not_at_all(tmp_path: Path
     line = here("compare", "alibi", "rope", "protocol=slidding", cwd=tmp_path).refusal()
     assert "'slidding' was not measured; there are nonoverlapping, same_targets" in line
     line = here("compare", "alibi", "rope", "protocol=per_position", cwd=tmp_path).refusal()
-    assert "per_position is only drawn: its token losses are not kept" in line
+    assert "per_position has no losses by document" in line
 
 
 def test_another_text_is_compared_apart(tmp_path: Path) -> None:
@@ -312,7 +367,7 @@ def test_power_refuses_what_compare_refuses_and_a_third_curve(single: Path) -> N
     assert "the spread between seeds needs two seeds of both" in here("power", "alibi", "rope", cwd=single).refusal()
 
 
-def test_runs_that_were_trained_and_evaluated_are_compared_and_judged(
+def test_runs_that_were_trained_and_evaluated_are_compared(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     folder = world(tmp_path_factory, tmp_path)
@@ -328,17 +383,6 @@ def test_runs_that_were_trained_and_evaluated_are_compared_and_judged(
             assert float(line[column]) == pytest.approx(row.nll)
     assert found["same_targets", "64"]["verdict"] == "learned undefined (seed 0)"
     assert float(found["same_targets", "16"]["p"]) <= 1 and "One seed: says nothing" in shown
-    of_run = {run.name: run.folder for run in runs}
-    said: list[str] = []
-    judged = Pairs(rows, {}, lambda row: losses.read_losses(of_run[row.run], row)).verdicts(said.append)
-    assert [one.place[:2] for one in judged] == [(run.name, 64) for run in sorted(runs, key=lambda r: r.name)]
-    learned, rope = judged
-    assert learned.word == "undefined" and rope.word in ("uses", "ignores", "breaks", "unclear") and said == []
-    assert rope.difference is not None and rope.shuffled is not None and rope.control in ("cropped", "window")
-    here_ = (rope.place.curve, "same_targets", 64)
-    at_64 = [row for row in rows if (row.run, row.protocol, row.length) == here_]
-    nll = {row.control: row.loss for row in at_64}
-    assert rope.shuffled.value == pytest.approx(nll["shuffled"] - nll[""], abs=1e-5)
 
 
 def test_file_names_are_plain_and_short() -> None:
