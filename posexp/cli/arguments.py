@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import PurePath
+from shutil import which
 
 from posexp.config import hints
 from posexp.config.commands import COMMANDS, GROUPS
+from posexp.config.explain import NO_SLURM
 from posexp.config.overrides import count, quoted, settle
 from posexp.errors import Misuse
-from posexp.sweeps.launchers import check_launcher
 
 OWN_FLAGS: dict[str, dict[str, str]] = {  # the option that a flag sets, by command
     "--lengths": {"train": "eval.lengths", "eval": "eval.lengths", "check": "lengths", "bench": "lengths"},
@@ -136,8 +137,8 @@ def check_key(command: str, word: str, sweeps: bool) -> None:
     key, _, value = word.lstrip("+").partition("=")
     if key in ("hydra/launcher", "hydra/sweeper", "hydra.sweeper.detach") and not sweeps:
         raise Misuse(f"{'--detach' if key.endswith('detach') else word} only acts in a sweep: add -m")
-    if key == "hydra/launcher":
-        check_launcher(value)
+    if (key, value) == ("hydra/launcher", "submitit_slurm") and which("sbatch") is None:
+        raise Misuse(NO_SLURM)
     if DECIDED.match(key):
         places = [place for place in fields(COMMANDS[command]) if place.name in PLACES]
         known = [f"{place.name}=… ({place.metadata['meaning']})" for place in places]

@@ -135,25 +135,14 @@ def hydra_main(command: str, words: list[str]) -> None:
     import hydra
 
     from posexp.cli.tasks import run_job
-    from posexp.config.compose import register
+    from posexp.config.compose import register, register_launchers
 
     register(command)
-    register_plugins()
+    register_launchers()
     logging.raiseExceptions = False  # --info prints by logging, whose reader (head, less) may exit early
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which `main` prints in one line
     sys.argv = [sys.argv[0], *words]
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(run_job)()
-
-
-def register_plugins() -> None:
-    """Rename the launchers of installed plugins, and register the resolver of their presets."""
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    from posexp.sweeps.launchers import present_launchers, threads
-
-    OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
-    present_launchers(ConfigStore.instance())
 
 
 def exit_code(error: Exception) -> int:

@@ -12,7 +12,6 @@ from posexp.jobs.slurm import Queue, queue
 from posexp.output.console import clock, say
 from posexp.runs.run import Run, find_runs, groups
 from posexp.runs.status import RunStatus, run_status
-from posexp.runs.verify import verify_runs
 from posexp.storage.untrusted import visible
 
 MAX_LENGTHS = 40  # in the column of measured lengths
@@ -28,6 +27,8 @@ def print_runs(command: RunsCommand) -> None:
     if not names:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
     if command.verify:
+        from posexp.runs.verify import verify_runs
+
         verify_runs([run for group in names for run in find_runs(command.results, group)])
         return
     width = get_terminal_size().columns if sys.stdout.isatty() else None

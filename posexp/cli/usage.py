@@ -1,15 +1,16 @@
 """The help texts: all commands with an example each, and the form and options of each command."""
 
-from dataclasses import MISSING
+import json
 from enum import Enum
 from pathlib import Path
 from shutil import get_terminal_size
-from textwrap import wrap
+from textwrap import TextWrapper
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 from posexp.config.commands import COMMANDS
 from posexp.config.hints import Knob, groups_of, knobs_of
+from posexp.config.values import default_of, plain_value
 
 USAGE = """posexp: how decoder language models trained on short sequences behave on longer ones
 
@@ -62,19 +63,16 @@ def help_of(command: str, own: str | None = None) -> str:
 def choices_text(rows: dict[str, str], width: int) -> str:
     """Return one line per row, with wrapped text beside the name."""
     left = max(map(len, rows)) + 4
-    lines = []
-    for name, text in rows.items():
-        pieces = wrap(text, max(width - left, 30), break_long_words=False, break_on_hyphens=False)
-        lines += [f"{f'  {name}' if not i else '':<{left}}{piece}" for i, piece in enumerate(pieces)]
-    return "\n".join(lines)
+    wrapped = TextWrapper(max(width, left + 30), break_long_words=False, break_on_hyphens=False)
+    wrapped.subsequent_indent = " " * left
+    return "\n".join(wrapped.fill(f"{f'  {name}':<{left}}{text}") for name, text in rows.items())
 
 
 def described(knob: Knob) -> str:
     """Return the meaning, type and default of an option: peak learning rate (float, default 0.003)."""
-    default = knob.field.default_factory() if knob.field.default is MISSING else knob.field.default
-    shown = [] if default == "???" else [f"default {written(default)}"]
+    default = json.dumps(plain_value(default_of(knob.field))).replace('"', "") or "empty"
     kind = "text or list" if knob.type is Any and "." in knob.key else type_name(knob.type)
-    return f"{knob.field.metadata['meaning']} ({', '.join([kind, *shown])})"
+    return f"{knob.field.metadata['meaning']} ({kind}{'' if default == '???' else f', default {default}'})"
 
 
 def type_name(kind: Any) -> str:
@@ -86,12 +84,3 @@ def type_name(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " | ".join(each.name for each in kind)
     return "choice" if kind is Any or get_origin(kind) is dict else kind.__name__
-
-
-def written(default: Any) -> str:
-    """Return a default as it is typed on the command line."""
-    if isinstance(default, Enum):
-        return default.name
-    if isinstance(default, bool) or default is None:
-        return {None: "null", True: "true", False: "false"}[default]
-    return str(default).replace("'", "") if default != "" else "empty"

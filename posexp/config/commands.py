@@ -87,7 +87,7 @@ class EvalCommand(OfModels):
     train_length: int | None = knob(None, "hf: the training length, if the checkpoint's config lacks it", least=1)
     bos: Any = knob("auto", "hf: begin each input with the BOS token; auto: as the tokenizer does; true, false")
     data: DataConfig | None = knob(
-        None, "text in place of the run's own, with the run's tokenizer: data=files data.paths=…"
+        None, "text in place of the run's, with the run's tokenizer: data=files data.paths=…"
     )
     eval: Any = knob(dict, "options that replace those of the run's own evaluation", choices_of=EvalConfig)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
@@ -140,16 +140,9 @@ class PowerCommand(OfGroup):
     """posexp power"""
 
     curves: list[str] = knob([], "two labels of posexp report")
-    difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity")
-    power: float = knob(0.8, "probability of detecting the difference")
+    difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity", above=0)
+    power: float = knob(0.8, "probability of detecting the difference", least=0.1, most=0.999)
     protocol: str = knob("same_targets", "protocol of the compared losses")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.difference > 0:
-            raise Misuse(f"difference={self.difference} must be above 0")
-        if not 0.1 <= self.power <= 0.999:
-            raise Misuse(f"power={self.power} must be a probability from 0.1 to 0.999")
 
 
 @dataclass
@@ -196,12 +189,9 @@ class BenchCommand:
     length: int = knob(512, "tokens per training sequence", least=1)
     lengths: list[int] = knob([512, 2048, 8192], "lengths of the evaluated inputs, in tokens")
     rounds: int = knob(7, "measured rounds, in which every model takes one turn", least=1)
-    memory_limit_gib: float = knob(13.0, "largest address space per model on Linux without a GPU, in GiB")
+    memory_limit_gib: float = knob(13.0, "largest address space per model on Linux without a GPU, in GiB", above=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
-    attention: AttentionPath = knob(
-        AttentionPath.auto,
-        "attention path of posexp; auto: the fastest; blocks, flex, dense: for comparisons",
-    )
+    attention: AttentionPath = knob(AttentionPath.auto, "auto: the fastest; blocks, flex, dense: for comparisons")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
     threads: int | None = knob(None, "threads per model; null: PyTorch's choice", least=1)
     folder: str = knob("results/bench", "folder of all benches")
@@ -210,8 +200,6 @@ class BenchCommand:
     def __post_init__(self) -> None:
         check_least(self, "")
         check_lengths(self.lengths, "lengths")
-        if not self.memory_limit_gib > 0:
-            raise Misuse(f"memory_limit_gib={self.memory_limit_gib} must be above 0")
         if self.name is not None:
             check_name("name", self.name)
 

@@ -12,12 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig
 
 from posexp.config.commands import TrainCommand
-from posexp.config.compose import typed
 from posexp.config.explain import explain_error
 from posexp.config.sections import Device
 from posexp.config.values import plain_value
@@ -122,9 +118,3 @@ def explained(error: Exception) -> PosexpError | None:
         refusal = next((line for line in str(error).splitlines() if "sbatch: error" in line), last[0])
         return Misuse(f"SLURM rejected the jobs: {refusal.removeprefix('sbatch: error: ')}")
     return RunFailed(f"a job ended without a result: posexp runs shows which, and the same command goes on ({last[0]})")
-
-
-def typed_cell(config: DictConfig) -> TrainCommand:
-    made: Any = typed(config)
-    assert isinstance(made, TrainCommand)
-    return made

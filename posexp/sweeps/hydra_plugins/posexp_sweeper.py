@@ -61,7 +61,7 @@ class CellSweeper(BasicSweeper):
 
     def compose(self, words: list[str]) -> Any:
         """Return the configuration of a cell. Cells that differ in plain values only are composed by Hydra once."""
-        from posexp.sweeps.plan import typed_cell
+        from posexp.config.compose import typed
 
         loader, before = self.hydra_context.config_loader, HydraConfig.instance().cfg
         plain = [
@@ -80,7 +80,7 @@ class CellSweeper(BasicSweeper):
             config, HydraConfig.instance().cfg = self.composed[others]
             config = copy.deepcopy(config)
             ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(plain), config)
-            return typed_cell(config)
+            return typed(config)
         finally:
             HydraConfig.instance().cfg = before
 
@@ -93,8 +93,8 @@ class CellSweeper(BasicSweeper):
             own, mark = self.config.hydra.launcher.comment, f"posexp-{uuid.uuid4().hex[:12]}"
             self.launcher.params["comment"] = f"{own} {mark}" if own else mark
             self.launcher.params["setup"] = [*(self.config.hydra.launcher.setup or []), GUARD]
-            for place, words in enumerate(batch):
-                submit(self.run_of[tuple(words)].folder, mark, place)
+            for index, words in enumerate(batch):
+                submit(self.run_of[tuple(words)].folder, mark, index)
         return batch
 
     def validate_batch_is_legal(self, batch: Any) -> None:
