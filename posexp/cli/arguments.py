@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from shutil import which
 
 from posexp.config import hints
@@ -60,12 +60,17 @@ class Line:
         """The value of --config-dir."""
         return dict(pairwise(self.flags)).get("--config-dir")
 
+    @property
+    def folders(self) -> list[Path]:
+        """The user's own folder of configs, if there is one."""
+        return [Path(self.config_dir).expanduser()] if self.config_dir else []
+
 
 def read_line(command: str, words: list[str]) -> Line:
     """Return the flags and overrides of a command line, with every override as Hydra composes it.
 
     Raises Misuse for an unknown flag or a flag without its value, a bad choice of a config group, an option that has no
-    effect, and a launcher without -m.
+    effect, a launcher without -m, and a key of a section that is not chosen (data.paths of posexp eval without data=).
     """
     flags, typed = split_flags(command, words)
     line = Line(flags, [])
@@ -75,8 +80,10 @@ def read_line(command: str, words: list[str]) -> Line:
         check_key(command, word, line.sweeps)
     overrides = settle(command, typed)
     chosen = {word.lstrip("+~").partition("=")[0] for word in overrides}
-    if "experiment" not in chosen:
-        check_chosen(command, overrides, chosen)
+    for section in fields(COMMANDS[command]) if "experiment" not in chosen else ():
+        keys = [word.partition("=")[0] for word in overrides if word.lstrip("+").startswith(f"{section.name}.")]
+        if keys and section.default is None and section.name not in chosen:
+            raise Misuse(f"{keys[0]}: no {section.name} is chosen ({section.metadata['meaning']})")
     return Line(flags, overrides)
 
 
@@ -147,11 +154,3 @@ def check_key(command: str, word: str, sweeps: bool) -> None:
     group = key in {name.lstrip("+") for name in GROUPS[command]}
     if not group and not value.startswith("{") and (hint := hints.of_section(command, key, value)):
         raise Misuse(hint)
-
-
-def check_chosen(command: str, overrides: list[str], chosen: set[str]) -> None:
-    """Raise Misuse for a key of a section that is not chosen, such as data.paths of posexp eval without data=files."""
-    for section in fields(COMMANDS[command]):
-        keys = [word.partition("=")[0] for word in overrides if word.lstrip("+").startswith(f"{section.name}.")]
-        if keys and section.default is None and section.name not in chosen:
-            raise Misuse(f"{keys[0]}: no {section.name} is chosen ({section.metadata['meaning']})")

@@ -107,7 +107,7 @@ def run_hydra(command: str, tail: list[str]) -> None:
     if plugins not in sys.path:
         sys.path.append(plugins)  # before Hydra looks for plugins, which it does once in a process
     if {"--help", "-h"} & set(line.flags):
-        print(help_of(command, line.config_dir))
+        print(help_of(command, line.folders))
     elif line.flags in ([], ["--config-dir", line.config_dir]):
         from posexp.cli.tasks import perform
         from posexp.config.compose import compose

@@ -46,13 +46,13 @@ EXAMPLES = {
 }
 
 
-def help_of(command: str, own: str | None = None) -> str:
+def help_of(command: str, own: list[Path]) -> str:
     """Return the form, named choices and options of a command, wrapped to the width of the terminal.
 
-    `own` is the folder of --config-dir.
+    `own` holds the folder of --config-dir, if there is one.
     """
     width = get_terminal_size().columns
-    groups = groups_of(command, [Path(own)] if own else [])
+    groups = groups_of(command, own)
     parts = [("Named choices (group=name)", {group: ", ".join(names) for group, names in groups.items()})]
     parts += [("Options (key=value)", {knob.key: described(knob) for knob in knobs_of(COMMANDS[command])})]
     tables = [f"{title}:\n\n{choices_text(rows, width)}" for title, rows in parts if rows]

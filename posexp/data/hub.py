@@ -5,9 +5,10 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from posexp.config.sections import DataConfig, Split
 from posexp.data import files
@@ -121,27 +122,15 @@ def can_reach_hub() -> bool:
 
 
 @contextmanager
-def changed(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Set each (module, name, value) inside the block."""
-    before = [getattr(module, name) for module, name, _ in changes]
-    try:
-        for module, name, value in changes:
-            setattr(module, name, value)
-        yield
-    finally:
-        for (module, name, _), value in zip(changes, before, strict=True):
-            setattr(module, name, value)
-
-
-@contextmanager
 def offline(wanted: bool) -> Iterator[None]:
     """Make `datasets` use only its local cache inside the block, if `wanted`."""
     import datasets
     import huggingface_hub.constants
 
-    # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
-    homes = [datasets.config, huggingface_hub.constants] if wanted else []
-    with changed([(home, "HF_HUB_OFFLINE", True) for home in homes]):
+    with ExitStack() as changed:
+        # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
+        for home in (datasets.config, huggingface_hub.constants) if wanted else ():
+            changed.enter_context(patch.object(home, "HF_HUB_OFFLINE", True))
         yield
 
 
@@ -157,7 +146,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     datasets.disable_progress_bars()
     try:
-        with changed([(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)]):
+        with patch.object(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False):
             yield
     finally:
         logging.disable(level)

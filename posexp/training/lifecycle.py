@@ -60,7 +60,7 @@ class Lifecycle:
         """
         self.counted += 1
         config, ranks = self.training.config.train, self.training.ranks
-        signum = ranks.agreed(self.received)
+        signum = ranks.largest(self.received[0] if self.received else 0)  # the same in all processes
         save = done % config.checkpoint_every == 0 or done == config.steps or signum > 0
         if done % LOG_EVERY == 0 or save:
             self.write_row(done, norm)

@@ -26,8 +26,7 @@ from posexp.jobs.signals import PATIENCE, STOPPING, heed, ignore_signals, signal
 from posexp.model.device import choose_device
 from posexp.output import console
 from posexp.training import distributed
-from posexp.training.distributed import JOINED, check_share
-from posexp.training.meeting import HOST, loopback_store
+from posexp.training.distributed import HOST, JOINED, check_share, loopback_store
 from posexp.training.outcome import PeerLost, RankFailed, deserialise, serialise
 
 GRACE = 5.0  # seconds until the others are stopped after one has died, and until they are killed after that
