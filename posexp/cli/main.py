@@ -70,7 +70,12 @@ def main() -> int:
         if wants_traceback:
             raise
         say(f"posexp: error: {explain_error(error, words[0])}")
-        return exit_code(error)
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        if isinstance(error, PosexpError):
+            return error.exit_code
+        return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)  # of posexp.jobs.signals.insist
 
@@ -143,12 +148,3 @@ def hydra_main(command: str, words: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which `main` prints in one line
     sys.argv = [sys.argv[0], *words]
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(run_job)()
-
-
-def exit_code(error: Exception) -> int:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, PosexpError):
-        return error.exit_code
-    return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1

@@ -23,12 +23,6 @@ UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} | NO_LOCKS
 BATCH = 100  # rows; books have a million characters
 
 
-def local_folder(config: DataConfig) -> Path | None:
-    """Return the folder that `data.dataset` names, or None if it names a repository."""
-    path = Path(config.dataset).expanduser()
-    return path if path.is_dir() else None
-
-
 def hub_content(config: DataConfig) -> list[str]:
     """Return what identifies the dataset without a network: its id, or a hash of a local folder.
 
@@ -37,8 +31,8 @@ def hub_content(config: DataConfig) -> list[str]:
     """
     if not config.dataset:
         raise Misuse("data=hub needs data.dataset=<repository id>, as in data.dataset=Salesforce/wikitext")
-    folder = local_folder(config)
-    if folder is None:
+    folder = Path(config.dataset).expanduser()
+    if not folder.is_dir():
         return [config.dataset, config.subset, config.revision]
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -81,8 +75,8 @@ def fetch_dataset(config: DataConfig, cache: Path) -> Any:
     """Load the DatasetDict of all splits. Raises Misuse if it cannot be loaded."""
     import datasets
 
-    folder = local_folder(config)
-    if folder is not None:
+    folder = Path(config.dataset).expanduser()
+    if folder.is_dir():
         try:
             return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
         except Exception as error:  # datasets passes on any error of a builder

@@ -47,18 +47,14 @@ def tokenizer_content(spec: str, vocab_size: int) -> list[str | int]:
 def tokenizer_path(spec: str) -> Path:
     """Return the tokenizer.json of a file or folder. Raises Misuse if there is none."""
     path = Path(spec).expanduser()
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if file.is_file():
+        return file
     if path.is_dir():
-        if not (path / "tokenizer.json").is_file():
-            raise Misuse(
-                f"data.tokenizer={spec} holds no tokenizer.json: save_pretrained of transformers.AutoTokenizer, "
-                "loaded from that folder, writes one"
-            )
-        return path / "tokenizer.json"
-    if not path.is_file():
-        raise Misuse(
-            f"data.tokenizer={spec} is neither bpe nor bytes, nor a tokenizer.json or its folder: there is no such file"
-        )
-    return path
+        remedy = "save_pretrained of transformers.AutoTokenizer, loaded from that folder, writes one"
+        raise Misuse(f"data.tokenizer={spec} holds no tokenizer.json: {remedy}")
+    known = "neither bpe nor bytes, nor a tokenizer.json or its folder"
+    raise Misuse(f"data.tokenizer={spec} is {known}: there is no such file")
 
 
 def marks(spec: str) -> dict[str, str]:

@@ -105,10 +105,8 @@ class Ranks:
         """Return `step`. Raises RunFailed if the processes load checkpoints of different steps."""
         least, most = -self.largest(-step), self.largest(step)
         if least != most:
-            raise RunFailed(
-                f"the {self.place.size} processes load checkpoints of different steps, {least} and {most}: "
-                "use the same results folder for all of them"
-            )
+            steps = f"{self.place.size} processes load checkpoints of different steps, {least} and {most}"
+            raise RunFailed(f"the {steps}: use the same results folder for all of them")
         return step
 
     def largest(self, number: int) -> int:
@@ -139,10 +137,8 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
         yield ranks
     except Exception as error:  # do not wait for the others, which may have died
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST):
-            error = PeerLost(
-                f"rank {here.rank} lost the connection to another of the {here.size} processes; "
-                "the same command goes on from the last checkpoint"
-            )
+            line = f"rank {here.rank} lost the connection to another of the {here.size} processes"
+            error = PeerLost(f"{line}; the same command goes on from the last checkpoint")
         own = isinstance(error, (RankFailed, PeerLost)) or not isinstance(error, PosexpError)
         if own and console.logger.disabled and parent is None:
             print(f"posexp: error: {error_line(error)}", file=sys.stderr, flush=True)
@@ -202,10 +198,8 @@ kept_store = functools.cache(loopback_store)  # reused by all runs of a sweep
 def check_share(config: TrainCommand, size: int) -> None:
     """Raise Misuse if `size` differs from trainer.devices, or does not divide the sequences of a micro-batch."""
     if config.trainer.devices not in (1, size):
-        raise Misuse(
-            f"trainer.devices={config.trainer.devices}, but torchrun or srun has started {size} processes: remove "
-            "trainer.devices"
-        )
+        devices = f"trainer.devices={config.trainer.devices}"
+        raise Misuse(f"{devices}, but torchrun or srun has started {size} processes: remove trainer.devices")
     sequences = config.train.batch_tokens // config.train.length // config.train.accumulate
     if sequences % size:
         batch = "micro-batch" if config.train.accumulate > 1 else "step"

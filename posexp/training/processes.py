@@ -109,10 +109,8 @@ def cause(store: dist.TCPStore, death: ProcessException | None) -> BaseException
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     if code == -signal.SIGKILL:
         how += ", possibly because memory ran out"
-    return RankFailed(
-        f"rank {death.error_index} (process {death.error_pid}) {how}; the others are stopped, and the same command "
-        "goes on from the last checkpoint"
-    )
+    remedy = "the others are stopped, and the same command goes on from the last checkpoint"
+    return RankFailed(f"rank {death.error_index} (process {death.error_pid}) {how}; {remedy}")
 
 
 def process_main(
