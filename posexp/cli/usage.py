@@ -31,20 +31,6 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
 posexp <command> --help lists the options of a command; -v logs more. TAB completion: eval "$(posexp -sc install=bash)"
 """
 
-EXAMPLES = {
-    "train": "posexp train +scheme=<name> [key=value …] [-m [--detach] [hydra/launcher=<name>]]",
-    "eval": "posexp eval --lengths 512,2048,8192 [--runs 'glob'] [+transform=a,b] [window=<name>] [key=value …]",
-    "report": "posexp report [--html] [--runs 'glob'] [key=value …]",
-    "compare": "posexp compare <base> <curve, or a quoted glob> … [key=value …]",
-    "power": "posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]",
-    "runs": "posexp runs [--group 'glob']",
-    "schemes": "posexp schemes [name …]",
-    "check": "posexp check [scheme …] [key=value …]",
-    "bench": "posexp bench [scheme …] [--peers] [key=value …]",
-    "inspect": "posexp inspect [run, or a glob …] [key=value …]",
-    "export": "posexp export [run, or a glob …] [folder=…] [key=value …]",
-}
-
 
 def help_of(command: str, own: list[Path]) -> str:
     """Return the form, named choices and options of a command, wrapped to the width of the terminal.
@@ -57,7 +43,7 @@ def help_of(command: str, own: list[Path]) -> str:
     parts += [("Options (key=value)", {knob.key: described(knob) for knob in knobs_of(COMMANDS[command])})]
     tables = [f"{title}:\n\n{choices_text(rows, width)}" for title, rows in parts if rows]
     more = f"posexp {command} --cfg job prints the composed config, and --hydra-help Hydra's own flags."
-    return "\n\n".join([EXAMPLES[command], *tables, more])
+    return "\n\n".join([str(COMMANDS[command].__doc__), *tables, more])
 
 
 def choices_text(rows: dict[str, str], width: int) -> str:

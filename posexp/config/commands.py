@@ -1,4 +1,4 @@
-"""The options of each command, with the sections of posexp/config/sections.py."""
+"""The options of each command, with the sections of posexp/config/sections.py. A docstring is the form of a command."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,7 @@ FULL_WINDOW = {"_target_": "posexp.windows.Window"}
 
 @dataclass
 class TrainCommand:
-    """posexp train"""
+    """posexp train +scheme=<name> [key=value …] [-m [--detach] [hydra/launcher=<name>]]"""
 
     scheme: Any = knob("???", "the positional scheme: +scheme=<name>", part=True)
     window: Any = knob(None, "the attention window: window=<name>; null: full causal attention", part=True)
@@ -79,7 +79,7 @@ class OfModels(OfRuns):
 
 @dataclass
 class EvalCommand(OfModels):
-    """posexp eval"""
+    """posexp eval --lengths 512,2048,8192 [--runs 'glob'] [+transform=a,b] [window=<name>] [key=value …]"""
 
     transform: dict[str, Any] = knob(dict, "changes to the trained model, with rows for each: +transform=<name>,<name>")
     window: Any = knob(None, "attention window in place of the one used in training: window=<name>")
@@ -114,7 +114,7 @@ class EvalCommand(OfModels):
 
 @dataclass
 class ReportCommand(OfRuns):
-    """posexp report"""
+    """posexp report [--html] [--runs 'glob'] [key=value …]"""
 
     all: bool = knob(False, "--all: print the tables of all targets and protocols, not only the headline")
     variants: bool = knob(True, "include rows with other windows or transforms than in training")
@@ -129,7 +129,7 @@ class ReportCommand(OfRuns):
 
 @dataclass
 class CompareCommand(OfGroup):
-    """posexp compare"""
+    """posexp compare <base> <curve, or a quoted glob> … [key=value …]"""
 
     curves: list[str] = knob([], "labels of posexp report: the base, then curves or globs to compare with it")
     protocol: str | None = knob(None, "compare under this protocol alone; null: under every measured protocol")
@@ -137,7 +137,7 @@ class CompareCommand(OfGroup):
 
 @dataclass
 class PowerCommand(OfGroup):
-    """posexp power"""
+    """posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]"""
 
     curves: list[str] = knob([], "two labels of posexp report")
     difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity", above=0)
@@ -147,7 +147,7 @@ class PowerCommand(OfGroup):
 
 @dataclass
 class RunsCommand:
-    """posexp runs"""
+    """posexp runs [--group 'glob']"""
 
     results: str = knob("results", "folder of all groups")
     group: str = knob("*", "groups to list: a glob")
@@ -156,14 +156,14 @@ class RunsCommand:
 
 @dataclass
 class SchemesCommand:
-    """posexp schemes"""
+    """posexp schemes [name …]"""
 
     names: list[str] = knob([], "schemes, windows, transforms and models to show in full; empty: one line for each")
 
 
 @dataclass
 class CheckCommand:
-    """posexp check"""
+    """posexp check [scheme …] [key=value …]"""
 
     schemes: list[str] = knob([], "names of schemes; empty: all")
     lengths: list[int] = knob([128, 1024, 8192, 65536], "input lengths to check, in tokens")
@@ -174,7 +174,7 @@ class CheckCommand:
 
 @dataclass
 class BenchCommand:
-    """posexp bench"""
+    """posexp bench [scheme …] [--peers] [key=value …]"""
 
     schemes: list[str] = knob(
         ["none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log"],
@@ -206,7 +206,7 @@ class BenchCommand:
 
 @dataclass
 class InspectCommand(OfModels):
-    """posexp inspect"""
+    """posexp inspect [run, or a glob …] [key=value …]"""
 
     length: int | None = knob(None, "tokens of the inspected inputs; null: twice the training length", least=2)
     split: Split = knob(Split.valid, "train, valid or test")
@@ -215,7 +215,7 @@ class InspectCommand(OfModels):
 
 @dataclass
 class ExportCommand(OfModels):
-    """posexp export"""
+    """posexp export [run, or a glob …] [folder=…] [key=value …]"""
 
     folder: str | None = knob(None, "output folder, for a single run; null: export/ in the run's folder")
 

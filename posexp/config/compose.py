@@ -19,11 +19,32 @@ read_typed()  # here, because a launcher's job composes its config after it impo
 
 
 def register(command: str) -> None:
-    """Give Hydra the schema and the primary config of a command, and the resolver of its label."""
+    """Give Hydra the schema and the primary config of a command, and the resolver of its label.
+
+    In a section with `choices_of`, every field is MISSING. posexp creates folders itself, once the configuration is
+    checked.
+    """
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name=f"{command}_schema", node=schema_of(COMMANDS[command]))
-    ConfigStore.instance().store(name=command, node=primary(command))
+    schema = OmegaConf.structured(COMMANDS[command])
+    for knob_ in fields(COMMANDS[command]):
+        if section := knob_.metadata["choices_of"]:
+            schema[knob_.name] = OmegaConf.structured(section)
+            for key in fields(section):
+                schema[knob_.name][key.name] = MISSING
+    groups = {group.lstrip("+"): choice for group, choice in GROUPS[command].items() if group != "+transform"}
+    experiment = [{group: groups.pop(group)} for group in ("experiment",) if group in groups]  # overrides the others
+    defaults = [f"{command}_schema", *({group: choice} for group, choice in groups.items()), "_self_", *experiment]
+    config: dict[str, Any] = {
+        "defaults": [*defaults, {"override hydra/job_logging": "none"}],
+        "hydra": {"output_subdir": None, "run": {"dir": "."}},
+    }
+    if command == "train":
+        config["defaults"].append({"override hydra/sweeper": "cells"})
+        config["hydra"]["sweep"] = {"dir": "${results}/${group}", "subdir": "."}
+        config["label"] = "${posexp_label:}"
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema)
+    ConfigStore.instance().store(name=command, node=config)
     OmegaConf.register_new_resolver("posexp_label", label, replace=True)
 
 
@@ -47,22 +68,6 @@ def threads(n_jobs: int) -> int:
     """Return the threads per process for `n_jobs` on this machine; -1 means one job per core, -2 one job less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // (n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)))
-
-
-def primary(command: str) -> dict[str, Any]:
-    """Return the config that Hydra begins with. posexp creates folders itself, once the configuration is checked."""
-    groups = {group.lstrip("+"): choice for group, choice in GROUPS[command].items() if group != "+transform"}
-    experiment = [{group: groups.pop(group)} for group in ("experiment",) if group in groups]  # overrides the others
-    defaults = [f"{command}_schema", *({group: choice} for group, choice in groups.items()), "_self_", *experiment]
-    config: dict[str, Any] = {
-        "defaults": [*defaults, {"override hydra/job_logging": "none"}],
-        "hydra": {"output_subdir": None, "run": {"dir": "."}},
-    }
-    if command == "train":
-        config["defaults"].append({"override hydra/sweeper": "cells"})
-        config["hydra"]["sweep"] = {"dir": "${results}/${group}", "subdir": "."}
-        config["label"] = "${posexp_label:}"
-    return config
 
 
 def label() -> str:
@@ -112,17 +117,6 @@ def typed(config: DictConfig) -> object:
         else:
             values[knob_.name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     return schema(**values)
-
-
-def schema_of(command: type) -> Any:
-    """Return the command's node for Hydra's config store. In a section with `choices_of`, every field is MISSING."""
-    node = OmegaConf.structured(command)
-    for knob_ in fields(command):
-        if section := knob_.metadata["choices_of"]:
-            node[knob_.name] = OmegaConf.structured(section)
-            for key in fields(section):
-                node[knob_.name][key.name] = MISSING
-    return node
 
 
 def smuggled(config: DictConfig, prefix: str = "") -> Iterator[str]:

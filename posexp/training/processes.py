@@ -21,7 +21,6 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessException
 
 from posexp.config.commands import TrainCommand
 from posexp.errors import Misuse, Stopped
-from posexp.jobs.ranks import place
 from posexp.jobs.signals import PATIENCE, STOPPING, heed, ignore_signals, signals, stop
 from posexp.model.device import choose_device
 from posexp.output import console
@@ -35,11 +34,6 @@ DONE = "done"  # a key of the store: the number of processes that succeeded
 # Keys of the store: the first outcome of each kind. A failure is reported rather than a stop: when a checkpoint cannot
 # be saved, only its writer fails. A lost peer is reported last, because the peer itself knows why it ended.
 FAILED, STOPPED, LOST = OUTCOMES = ("failed", "stopped", "lost")
-
-
-def wanted(config: TrainCommand) -> bool:
-    """Return whether to start processes, which torchrun, srun or this module may have done already."""
-    return config.trainer.devices > 1 and place().size == 1
 
 
 def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:

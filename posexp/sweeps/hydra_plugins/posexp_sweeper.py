@@ -64,11 +64,8 @@ class CellSweeper(BasicSweeper):
         from posexp.config.compose import typed
 
         loader, before = self.hydra_context.config_loader, HydraConfig.instance().cfg
-        plain = [
-            word
-            for word in words
-            if re.match(r"[a-z_]+(\.\w+)*=", word) and not is_group(loader, word.partition("=")[0])
-        ]
+        typed_plainly = [word for word in words if re.match(r"[a-z_]+(\.\w+)*=", word)]
+        plain = [word for word in typed_plainly if not is_group(loader, word.partition("=")[0])]
         others = tuple(word for word in words if word not in plain)
         try:
             if others not in self.composed:
@@ -101,11 +98,17 @@ class CellSweeper(BasicSweeper):
         """Accept the batch, which split_arguments has checked."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from posexp.sweeps.plan import explained
+        """Run the sweep. Raises Misuse or RunFailed with one line for an error of submitit."""
+        from posexp.errors import Misuse, RunFailed
 
         try:
             return super().sweep(arguments)
         except Exception as error:
-            if explanation := explained(error):
-                raise explanation from error
-            raise
+            if not type(error).__module__.startswith("submitit"):
+                raise
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            if type(error).__name__ == "FailedJobError" and "sbatch" in str(error):
+                refusal = next((line for line in str(error).splitlines() if "sbatch: error" in line), last)
+                raise Misuse(f"SLURM rejected the jobs: {refusal.removeprefix('sbatch: error: ')}") from error
+            remedy = "posexp runs shows which, and the same command goes on"
+            raise RunFailed(f"a job ended without a result: {remedy} ({last})") from error
