@@ -88,7 +88,10 @@ def read_line(command: str, words: list[str]) -> Line:
 
 
 def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """Return (Hydra's flags with their values, overrides), with posexp's flags and bare words as overrides."""
+    """Return (Hydra's flags with their values, overrides), with posexp's flags and bare words as overrides.
+
+    Raises Misuse for an unknown flag, a flag without its value, and more than one run.
+    """
     flags: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
@@ -116,18 +119,16 @@ def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
             overrides.append(f"{option}={value or 'true'}")
         else:
             overrides.append(f"{option}={numbers(value) if flag == '--lengths' else quoted(value)}")
-    return flags, overrides + (bare_words(command, bare) if bare else [])
-
-
-def bare_words(command: str, words: list[str]) -> list[str]:
-    """Return the overrides that bare words stand for. Raises Misuse for more than one run."""
-    if BARE[command] != "runs":
-        return [f"{BARE[command]}=[{','.join(map(quoted, words))}]"]
-    if len(words) > 1:
-        raise Misuse(f"name one run, or several by a quoted glob, got {len(words)}: {' '.join(words)}")
-    path = PurePath(words[0])
-    places = [f"group={quoted(path.parent.name)}", f"results={quoted(str(path.parent.parent))}"]
-    return [f"runs={quoted(path.name)}", *(places if len(path.parts) > 1 else [])]
+    if bare and BARE[command] != "runs":
+        overrides.append(f"{BARE[command]}=[{','.join(map(quoted, bare))}]")
+    elif len(bare) > 1:
+        raise Misuse(f"name one run, or several by a quoted glob, got {len(bare)}: {' '.join(bare)}")
+    elif bare:
+        path = PurePath(bare[0])
+        overrides.append(f"runs={quoted(path.name)}")
+        if len(path.parts) > 1:
+            overrides += [f"group={quoted(path.parent.name)}", f"results={quoted(str(path.parent.parent))}"]
+    return flags, overrides
 
 
 def numbers(text: str) -> str:

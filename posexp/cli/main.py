@@ -38,19 +38,26 @@ def main() -> int:
     stopped.clear()
     heed(stop)
     try:
-        if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
-            complete(words)
+        if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:  # Hydra installs its hooks of the shells
+            if not any(word.startswith("query=") for word in words):
+                hydra_main("train", words)
+            else:
+                found = candidates(os.environ.get("COMP_LINE", ""))
+                print(*found, sep="\n" if "query=fish" in words else " ")
             return 0
         if words == ["--version"]:
             print(f"posexp {__version__}")
             return 0
-        command, tail = command_of(words)
-        if command is None:
+        if not words or words[0] in ("-h", "--help", "help"):
             print(USAGE, end="", flush=True)
             return 0 if words else 2
-        if command == "train":
+        if words[0] not in COMMANDS:
+            close = get_close_matches(words[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
+            raise Misuse(f"no command {words[0]!r}; {hint}")
+        if words[0] == "train":
             console.logger.disabled = place().rank > 0
-        run_hydra(command, tail)
+        run_hydra(words[0], words[1:])
         sys.stdout.flush()  # raises BrokenPipeError here, not while the interpreter exits
         return 0
     except KeyboardInterrupt as end:
@@ -94,17 +101,6 @@ def end_silently() -> int:
     return 128 + signal.SIGPIPE
 
 
-def command_of(words: list[str]) -> tuple[str | None, list[str]]:
-    """Return the command and the words after it, or None for help. Raises Misuse for an unknown command."""
-    if not words or words[0] in ("-h", "--help", "help"):
-        return None, []
-    if words[0] not in COMMANDS:
-        close = get_close_matches(words[0], COMMANDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
-        raise Misuse(f"no command {words[0]!r}; {hint}")
-    return words[0], words[1:]
-
-
 def run_hydra(command: str, tail: list[str]) -> None:
     """Run a command once, or show or sweep what Hydra's flags say. Raises Misuse for a wrong command line."""
     line = read_line(command, tail)
@@ -125,14 +121,6 @@ def run_hydra(command: str, tail: list[str]) -> None:
             if not (line.shows and "You must specify 'scheme'" in str(error)):
                 raise
             hydra_main(command, [*line.flags, *line.overrides, "~scheme"])
-
-
-def complete(words: list[str]) -> None:
-    """Print TAB completions of $COMP_LINE for `-sc query=<shell>`. Hydra installs its hooks of the shells."""
-    if not any(word.startswith("query=") for word in words):
-        hydra_main("train", words)
-        return
-    print(*candidates(os.environ.get("COMP_LINE", "")), sep="\n" if "query=fish" in words else " ")
 
 
 def hydra_main(command: str, words: list[str]) -> None:

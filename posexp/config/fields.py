@@ -86,9 +86,8 @@ def check_room(key: str, folder: Path) -> None:
     there = next((parent for parent in (place, *place.parents) if os.access(parent, os.F_OK)), Path("/"))
     most = os.pathconf(there, "PC_PATH_MAX") - ROOM
     if (length := len(os.fsencode(place))) > most:
-        raise Misuse(
-            f"{key} makes a path of {length:,} bytes, which must be at most {most:,} because of the files below it"
-        )
+        limit = f"must be at most {most:,} because of the files below it"
+        raise Misuse(f"{key} makes a path of {length:,} bytes, which {limit}")
     longest = os.pathconf(there, "PC_NAME_MAX")
     if long := [part for part in place.parts if len(os.fsencode(part)) > longest]:
         raise Misuse(f"{key}: the folder name {long[0][:40]}… must be at most {longest} bytes")

@@ -65,9 +65,8 @@ def check_options(config: DataConfig) -> None:
     if config.tokenizer == "none" and config.source is not Source.tokens:
         raise Misuse(f"data.tokenizer=none belongs to data=tokens, not to data={source}")
     if config.tokenizer == "bpe" and config.source is Source.tokens:
-        raise Misuse(
-            "data=tokens cannot learn a bpe, which needs text: set data.tokenizer=none, or the tokenizer of the ids"
-        )
+        remedy = "set data.tokenizer=none, or the tokenizer of the ids"
+        raise Misuse(f"data=tokens cannot learn a bpe, which needs text: {remedy}")
     try:
         re.compile(config.document_start)
     except re.error as error:

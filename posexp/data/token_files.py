@@ -33,11 +33,10 @@ def find_token_files(config: DataConfig) -> dict[Split, list[Path]]:
         patterns = [value] if isinstance(value, str) else value
         if isinstance(patterns, (list, tuple)):
             patterns = [f"{name}.bin" if Path(f"{name}.bin").expanduser().is_file() else name for name in patterns]
-        paths = [
-            path.with_suffix(".bin") if path.suffix == ".idx" else path
-            for path in files.expand(f"data.{key}", patterns, [".bin"])
-        ]
-        found[split] = list(dict.fromkeys(paths))
+        paths = files.expand(f"data.{key}", patterns, [".bin"])
+        found[split] = list(
+            dict.fromkeys(path.with_suffix(".bin") if path.suffix == ".idx" else path for path in paths)
+        )
         for path in found[split]:
             if path.suffix != ".bin":
                 raise Misuse(f"{path} is no file of token ids, which ends with .bin: text is read by data=files")
@@ -68,9 +67,9 @@ def read_token_files(config: DataConfig, vocab_size: int) -> dict[Split, Documen
             smallest, largest = int(ids_N.min(initial=0)), int(ids_N.max(initial=0))
             if smallest < 0 or largest >= vocab_size:
                 wrong = smallest if smallest < 0 else largest
+                remedy = "set data.vocab_size, or the data.tokenizer of these tokens"
                 raise Misuse(
-                    f"{path} holds the token id {wrong}, and the vocabulary has {vocab_size:,} tokens: set "
-                    "data.vocab_size, or the data.tokenizer of these tokens"
+                    f"{path} holds the token id {wrong}, and the vocabulary has {vocab_size:,} tokens: {remedy}"
                 )
             arrays.append(ids_N)
             bounds.append(bounds_D1)

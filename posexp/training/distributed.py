@@ -203,10 +203,8 @@ def check_share(config: TrainCommand, size: int) -> None:
     sequences = config.train.batch_tokens // config.train.length // config.train.accumulate
     if sequences % size:
         batch = "micro-batch" if config.train.accumulate > 1 else "step"
-        raise Misuse(
-            f"{size} processes cannot share the {sequences} sequences of a {batch} equally: change trainer.devices, "
-            "train.batch_tokens or train.accumulate"
-        )
+        remedy = "change trainer.devices, train.batch_tokens or train.accumulate"
+        raise Misuse(f"{size} processes cannot share the {sequences} sequences of a {batch} equally: {remedy}")
 
 
 class Objective(nn.Module):
@@ -269,7 +267,7 @@ def compiled_in_training(block: nn.Module) -> Callable:
 def rests(config: TrainCommand) -> bool:
     """Return whether a weight may get no gradient in a step, as in a scheme that is dropped before the end."""
     model = build_model(config, 2).train()
-    if not any(True for _ in model.scheme.parameters()):
+    if not list(model.scheme.parameters()):
         return False
     tokens_BT = torch.zeros(1, 2, dtype=torch.long)
     missing = False
