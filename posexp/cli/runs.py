@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from shutil import get_terminal_size
-from textwrap import wrap
+from textwrap import TextWrapper
 from time import localtime, strftime
 
 from posexp.config.commands import RunsCommand
@@ -56,17 +56,14 @@ def lines_of(cells: list[RunStatus], width: int | None) -> list[str]:
     sizes = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
     while width is not None and len(columns) > 2 and sum(sizes[name] + 2 for name in columns) - 2 > width:
         columns.pop()
-    lines = [dict(zip(columns, columns, strict=True)), *rows]
-    shown = [visible("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip()) for line in lines]
-    found = shown[:1]
-    for each, line in zip(cells, shown[1:], strict=True):
-        found.append(line)
-        notes = [each.why, f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""]
-        found += [
-            f"    {part}"
-            for note in map(visible, filter(None, notes))
-            for part in wrap(note, max(width or 10_000, 40) - 4, break_long_words=False, break_on_hyphens=False)
-        ]
+    indented = TextWrapper(max(width or 10_000, 40), break_long_words=False, break_on_hyphens=False)
+    indented.initial_indent = indented.subsequent_indent = "    "
+    heads = dict(zip(columns, columns, strict=True))
+    head, *shown = ("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip() for line in (heads, *rows))
+    found = [head]
+    for each, line in zip(cells, map(visible, shown), strict=True):
+        log = f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""
+        found += [line, *indented.wrap(visible(each.why)), *indented.wrap(visible(log))]
     return found
 
 

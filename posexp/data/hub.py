@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from posexp.config.sections import DataConfig, Split
 from posexp.data import files
@@ -118,6 +117,8 @@ def can_reach_hub() -> bool:
 @contextmanager
 def offline(wanted: bool) -> Iterator[None]:
     """Make `datasets` use only its local cache inside the block, if `wanted`."""
+    from unittest.mock import patch  # imports asyncio
+
     import datasets
     import huggingface_hub.constants
 
@@ -134,6 +135,8 @@ def quiet() -> Iterator[None]:
 
     Also disable the download counter of `datasets`, which takes ten seconds where names cannot be resolved.
     """
+    from unittest.mock import patch
+
     import datasets
 
     bars, level = datasets.is_progress_bar_enabled(), logging.root.manager.disable

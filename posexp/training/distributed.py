@@ -171,7 +171,7 @@ def meet(here: Place, chosen: torch.device) -> Ranks:
     # torchrun and posexp/training/processes.py have a store already
     if here.one_machine and here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         store = kept_store(int(os.environ["MASTER_PORT"]), here.size)
-    else:  # with several machines the store listens on every interface
+    else:  # that of rank 0, which listens on every interface if there are several machines
         store, _, _ = next(dist.rendezvous("env://"))
     ranks = Ranks(here, dist.PrefixStore(f"posexp {next(joined_before)}", store))
     device = ranks.device(chosen)
