@@ -67,9 +67,9 @@ def bench(command: BenchCommand) -> None:
 def contenders_of(command: BenchCommand) -> "list[Any]":
     """Return the contenders: the baseline of all ratios, posexp's other schemes, then peers."""
     from posexp.bench.models import BASE, Contender
-    from posexp.config.components import chosen, scheme_folders
+    from posexp.config.components import chosen, folders_of
 
-    paths = chosen(list(dict.fromkeys([BASE, *command.schemes])), scheme_folders())
+    paths = chosen(list(dict.fromkeys([BASE, *command.schemes])), folders_of("scheme"))
     checkout = Path(command.peers_path).expanduser().resolve() if command.peers_path else None
     if checkout and not (checkout / "model.py").is_file():
         raise Misuse(f"peers_path={command.peers_path} has no model.py; it must be the folder of a nanoGPT checkout")

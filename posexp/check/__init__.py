@@ -3,7 +3,7 @@
 from functools import partial
 
 from posexp.config.commands import CheckCommand
-from posexp.config.components import chosen, scheme_folders
+from posexp.config.components import chosen, folders_of
 from posexp.config.sections import config_dir
 from posexp.errors import RunFailed
 from posexp.output.console import progress
@@ -16,7 +16,7 @@ def check(command: CheckCommand) -> None:
     """
     from posexp.output.console import console
 
-    paths = chosen(command.schemes, scheme_folders())
+    paths = chosen(command.schemes, folders_of("scheme"))
     from posexp.check.table import LEGEND, show
     from posexp.check.verdict import examine
     from posexp.config.components import read_options

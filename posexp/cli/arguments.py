@@ -3,13 +3,14 @@
 import re
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from shutil import which
 
 from posexp.config import hints
 from posexp.config.commands import COMMANDS, GROUPS
+from posexp.config.explain import NO_SLURM
 from posexp.config.overrides import count, quoted, settle
 from posexp.errors import Misuse
-from posexp.sweeps.launchers import check_launcher
 
 OWN_FLAGS: dict[str, dict[str, str]] = {  # the option that a flag sets, by command
     "--lengths": {"train": "eval.lengths", "eval": "eval.lengths", "check": "lengths", "bench": "lengths"},
@@ -59,12 +60,17 @@ class Line:
         """The value of --config-dir."""
         return dict(pairwise(self.flags)).get("--config-dir")
 
+    @property
+    def folders(self) -> list[Path]:
+        """The user's own folder of configs, if there is one."""
+        return [Path(self.config_dir).expanduser()] if self.config_dir else []
+
 
 def read_line(command: str, words: list[str]) -> Line:
     """Return the flags and overrides of a command line, with every override as Hydra composes it.
 
     Raises Misuse for an unknown flag or a flag without its value, a bad choice of a config group, an option that has no
-    effect, and a launcher without -m.
+    effect, a launcher without -m, and a key of a section that is not chosen (data.paths of posexp eval without data=).
     """
     flags, typed = split_flags(command, words)
     line = Line(flags, [])
@@ -74,13 +80,18 @@ def read_line(command: str, words: list[str]) -> Line:
         check_key(command, word, line.sweeps)
     overrides = settle(command, typed)
     chosen = {word.lstrip("+~").partition("=")[0] for word in overrides}
-    if "experiment" not in chosen:
-        check_chosen(command, overrides, chosen)
+    for section in fields(COMMANDS[command]) if "experiment" not in chosen else ():
+        keys = [word.partition("=")[0] for word in overrides if word.lstrip("+").startswith(f"{section.name}.")]
+        if keys and section.default is None and section.name not in chosen:
+            raise Misuse(f"{keys[0]}: no {section.name} is chosen ({section.metadata['meaning']})")
     return Line(flags, overrides)
 
 
 def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """Return (Hydra's flags with their values, overrides), with posexp's flags and bare words as overrides."""
+    """Return (Hydra's flags with their values, overrides), with posexp's flags and bare words as overrides.
+
+    Raises Misuse for an unknown flag, a flag without its value, and more than one run.
+    """
     flags: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
@@ -108,18 +119,16 @@ def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
             overrides.append(f"{option}={value or 'true'}")
         else:
             overrides.append(f"{option}={numbers(value) if flag == '--lengths' else quoted(value)}")
-    return flags, overrides + (bare_words(command, bare) if bare else [])
-
-
-def bare_words(command: str, words: list[str]) -> list[str]:
-    """Return the overrides that bare words stand for. Raises Misuse for more than one run."""
-    if BARE[command] != "runs":
-        return [f"{BARE[command]}=[{','.join(map(quoted, words))}]"]
-    if len(words) > 1:
-        raise Misuse(f"name one run, or several by a quoted glob, got {len(words)}: {' '.join(words)}")
-    path = PurePath(words[0])
-    places = [f"group={quoted(path.parent.name)}", f"results={quoted(str(path.parent.parent))}"]
-    return [f"runs={quoted(path.name)}", *(places if len(path.parts) > 1 else [])]
+    if bare and BARE[command] != "runs":
+        overrides.append(f"{BARE[command]}=[{','.join(map(quoted, bare))}]")
+    elif len(bare) > 1:
+        raise Misuse(f"name one run, or several by a quoted glob, got {len(bare)}: {' '.join(bare)}")
+    elif bare:
+        path = PurePath(bare[0])
+        overrides.append(f"runs={quoted(path.name)}")
+        if len(path.parts) > 1:
+            overrides += [f"group={quoted(path.parent.name)}", f"results={quoted(str(path.parent.parent))}"]
+    return flags, overrides
 
 
 def numbers(text: str) -> str:
@@ -136,8 +145,8 @@ def check_key(command: str, word: str, sweeps: bool) -> None:
     key, _, value = word.lstrip("+").partition("=")
     if key in ("hydra/launcher", "hydra/sweeper", "hydra.sweeper.detach") and not sweeps:
         raise Misuse(f"{'--detach' if key.endswith('detach') else word} only acts in a sweep: add -m")
-    if key == "hydra/launcher":
-        check_launcher(value)
+    if (key, value) == ("hydra/launcher", "submitit_slurm") and which("sbatch") is None:
+        raise Misuse(NO_SLURM)
     if DECIDED.match(key):
         places = [place for place in fields(COMMANDS[command]) if place.name in PLACES]
         known = [f"{place.name}=… ({place.metadata['meaning']})" for place in places]
@@ -146,11 +155,3 @@ def check_key(command: str, word: str, sweeps: bool) -> None:
     group = key in {name.lstrip("+") for name in GROUPS[command]}
     if not group and not value.startswith("{") and (hint := hints.of_section(command, key, value)):
         raise Misuse(hint)
-
-
-def check_chosen(command: str, overrides: list[str], chosen: set[str]) -> None:
-    """Raise Misuse for a key of a section that is not chosen, such as data.paths of posexp eval without data=files."""
-    for section in fields(COMMANDS[command]):
-        keys = [word.partition("=")[0] for word in overrides if word.lstrip("+").startswith(f"{section.name}.")]
-        if keys and section.default is None and section.name not in chosen:
-            raise Misuse(f"{keys[0]}: no {section.name} is chosen ({section.metadata['meaning']})")

@@ -44,7 +44,7 @@ def keys_of(command: str, last: str, typed: Line) -> list[str]:
     for word in typed.overrides:
         name, _, choice = word.lstrip("+").partition("=")
         if name in groups:
-            paths = [folder / name / f"{choice}.yaml" for folder in (config_dir(), *folders(typed))]
+            paths = [folder / name / f"{choice}.yaml" for folder in (config_dir(), *typed.folders)]
             keys += [key for path in paths if path.is_file() for key in part_options(name, path)]
     shown = [key if "." in last else key.partition(".")[0] + "." * ("." in key) for key in keys if key not in groups]
     choices = [f"+{group}" for group in groups] if last.startswith("+") else list(GROUPS[command])
@@ -55,7 +55,7 @@ def values_of(command: str, key: str, typed: Line) -> list[str]:
     """Return the known values of an option or a config group, such as names of runs, groups, curves and protocols."""
     group = key.partition("@")[0]
     if group in {name.lstrip("+") for name in GROUPS[command]}:
-        return names_of(group, folders(typed))
+        return names_of(group, typed.folders)
     given = dict(word.replace("'", "").split("=", 1) for word in typed.overrides if "=" in word)
     every = [path.parent for path in Path(given.get("results", "results")).expanduser().glob("*/*/config.yaml")]
     runs = sorted(run.name for run in every if run.parent.name == given.get("group", "default"))
@@ -63,7 +63,7 @@ def values_of(command: str, key: str, typed: Line) -> list[str]:
         case "hydra/launcher":
             return ["basic", *names_of(key)]
         case "schemes":
-            return names_of("scheme", folders(typed))
+            return names_of("scheme", typed.folders)
         case "names":
             return [name for kind in ("scheme", "window", "transform", "model") for name in names_of(kind)]
         case "group":
@@ -77,7 +77,3 @@ def values_of(command: str, key: str, typed: Line) -> list[str]:
             return re.findall(r"^ +Protocol\(\w+\.(\w+)", plan.read_text(), re.M)
     found = next((knob for knob in knobs_of(COMMANDS[command]) if knob.key == key), None)
     return [] if found is None else ["true", "false"] if found.type is bool else found.words
-
-
-def folders(typed: Line) -> list[Path]:
-    return [Path(typed.config_dir).expanduser()] if typed.config_dir else []

@@ -38,19 +38,26 @@ def main() -> int:
     stopped.clear()
     heed(stop)
     try:
-        if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:
-            complete(words)
+        if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:  # Hydra installs its hooks of the shells
+            if not any(word.startswith("query=") for word in words):
+                hydra_main("train", words)
+            else:
+                found = candidates(os.environ.get("COMP_LINE", ""))
+                print(*found, sep="\n" if "query=fish" in words else " ")
             return 0
         if words == ["--version"]:
             print(f"posexp {__version__}")
             return 0
-        command, tail = command_of(words)
-        if command is None:
+        if not words or words[0] in ("-h", "--help", "help"):
             print(USAGE, end="", flush=True)
             return 0 if words else 2
-        if command == "train":
+        if words[0] not in COMMANDS:
+            close = get_close_matches(words[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
+            raise Misuse(f"no command {words[0]!r}; {hint}")
+        if words[0] == "train":
             console.logger.disabled = place().rank > 0
-        run_hydra(command, tail)
+        run_hydra(words[0], words[1:])
         sys.stdout.flush()  # raises BrokenPipeError here, not while the interpreter exits
         return 0
     except KeyboardInterrupt as end:
@@ -70,7 +77,12 @@ def main() -> int:
         if wants_traceback:
             raise
         say(f"posexp: error: {explain_error(error, words[0])}")
-        return exit_code(error)
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        if isinstance(error, PosexpError):
+            return error.exit_code
+        return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)  # of posexp.jobs.signals.insist
 
@@ -89,17 +101,6 @@ def end_silently() -> int:
     return 128 + signal.SIGPIPE
 
 
-def command_of(words: list[str]) -> tuple[str | None, list[str]]:
-    """Return the command and the words after it, or None for help. Raises Misuse for an unknown command."""
-    if not words or words[0] in ("-h", "--help", "help"):
-        return None, []
-    if words[0] not in COMMANDS:
-        close = get_close_matches(words[0], COMMANDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
-        raise Misuse(f"no command {words[0]!r}; {hint}")
-    return words[0], words[1:]
-
-
 def run_hydra(command: str, tail: list[str]) -> None:
     """Run a command once, or show or sweep what Hydra's flags say. Raises Misuse for a wrong command line."""
     line = read_line(command, tail)
@@ -107,7 +108,7 @@ def run_hydra(command: str, tail: list[str]) -> None:
     if plugins not in sys.path:
         sys.path.append(plugins)  # before Hydra looks for plugins, which it does once in a process
     if {"--help", "-h"} & set(line.flags):
-        print(help_of(command, line.config_dir))
+        print(help_of(command, line.folders))
     elif line.flags in ([], ["--config-dir", line.config_dir]):
         from posexp.cli.tasks import perform
         from posexp.config.compose import compose
@@ -122,44 +123,16 @@ def run_hydra(command: str, tail: list[str]) -> None:
             hydra_main(command, [*line.flags, *line.overrides, "~scheme"])
 
 
-def complete(words: list[str]) -> None:
-    """Print TAB completions of $COMP_LINE for `-sc query=<shell>`. Hydra installs its hooks of the shells."""
-    if not any(word.startswith("query=") for word in words):
-        hydra_main("train", words)
-        return
-    print(*candidates(os.environ.get("COMP_LINE", "")), sep="\n" if "query=fish" in words else " ")
-
-
 def hydra_main(command: str, words: list[str]) -> None:
     """Call Hydra as a program with the arguments `words`."""
     import hydra
 
     from posexp.cli.tasks import run_job
-    from posexp.config.compose import register
+    from posexp.config.compose import register, register_launchers
 
     register(command)
-    register_plugins()
+    register_launchers()
     logging.raiseExceptions = False  # --info prints by logging, whose reader (head, less) may exit early
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which `main` prints in one line
     sys.argv = [sys.argv[0], *words]
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(run_job)()
-
-
-def register_plugins() -> None:
-    """Rename the launchers of installed plugins, and register the resolver of their presets."""
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    from posexp.sweeps.launchers import present_launchers, threads
-
-    OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
-    present_launchers(ConfigStore.instance())
-
-
-def exit_code(error: Exception) -> int:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, PosexpError):
-        return error.exit_code
-    return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from shutil import get_terminal_size
-from textwrap import wrap
+from textwrap import TextWrapper
 from time import localtime, strftime
 
 from posexp.config.commands import RunsCommand
@@ -12,7 +12,6 @@ from posexp.jobs.slurm import Queue, queue
 from posexp.output.console import clock, say
 from posexp.runs.run import Run, find_runs, groups
 from posexp.runs.status import RunStatus, run_status
-from posexp.runs.verify import verify_runs
 from posexp.storage.untrusted import visible
 
 MAX_LENGTHS = 40  # in the column of measured lengths
@@ -28,6 +27,8 @@ def print_runs(command: RunsCommand) -> None:
     if not names:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")
     if command.verify:
+        from posexp.runs.verify import verify_runs
+
         verify_runs([run for group in names for run in find_runs(command.results, group)])
         return
     width = get_terminal_size().columns if sys.stdout.isatty() else None
@@ -55,17 +56,14 @@ def lines_of(cells: list[RunStatus], width: int | None) -> list[str]:
     sizes = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
     while width is not None and len(columns) > 2 and sum(sizes[name] + 2 for name in columns) - 2 > width:
         columns.pop()
-    lines = [dict(zip(columns, columns, strict=True)), *rows]
-    shown = [visible("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip()) for line in lines]
-    found = shown[:1]
-    for each, line in zip(cells, shown[1:], strict=True):
-        found.append(line)
-        notes = [each.why, f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""]
-        found += [
-            f"    {part}"
-            for note in map(visible, filter(None, notes))
-            for part in wrap(note, max(width or 10_000, 40) - 4, break_long_words=False, break_on_hyphens=False)
-        ]
+    indented = TextWrapper(max(width or 10_000, 40), break_long_words=False, break_on_hyphens=False)
+    indented.initial_indent = indented.subsequent_indent = "    "
+    heads = dict(zip(columns, columns, strict=True))
+    head, *shown = ("  ".join(f"{line[name]:{sizes[name]}}" for name in columns).rstrip() for line in (heads, *rows))
+    found = [head]
+    for each, line in zip(cells, map(visible, shown), strict=True):
+        log = f"log: {each.log}" if each.state in {"failed", "interrupted"} and each.log else ""
+        found += [line, *indented.wrap(visible(each.why)), *indented.wrap(visible(log))]
     return found
 
 

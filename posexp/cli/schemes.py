@@ -2,12 +2,11 @@
 
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 from rich.text import Text
 
 from posexp.config.commands import SchemesCommand
-from posexp.config.components import choices
+from posexp.config.components import folders_of, read_options
 from posexp.errors import Misuse, did_you_mean
 from posexp.output.console import console
 from posexp.output.grid import Grid
@@ -18,6 +17,7 @@ KINDS = {
     "transform": "Transforms, at evaluation: +transform=<name>",
     "model": "Models: model=<name>",
 }
+HOOKS = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "layer")
 
 
 def print_schemes(command: SchemesCommand) -> None:
@@ -27,7 +27,8 @@ def print_schemes(command: SchemesCommand) -> None:
     unknown.
     """
     screen = console()
-    there = {kind: choices(kind) for kind in KINDS}
+    found = {kind: [path for folder in folders_of(kind) for path in folder.glob("*.yaml")] for kind in KINDS}
+    there = {kind: sorted(paths, key=lambda path: path.stem) for kind, paths in found.items()}
     if not command.names:
         for kind, title in KINDS.items():
             width = max(len(path.stem) for path in there[kind])
@@ -40,11 +41,9 @@ def print_schemes(command: SchemesCommand) -> None:
     for name in command.names:
         if name not in every:
             raise Misuse(f"nothing is called {name!r}{did_you_mean(name, every)}; posexp schemes lists all")
-        for kind, paths in there.items():
-            for path in paths:
-                if path.stem == name:
-                    known = {"description": about(path), **details(kind, path)}
-                    Grid((kind, name), [[key, value] for key, value in known.items() if value]).show(screen)
+        for kind, path in ((kind, path) for kind, paths in there.items() for path in paths if path.stem == name):
+            known = {"description": about(path), **details(kind, path)}
+            Grid((kind, name), [[key, value] for key, value in known.items() if value]).show(screen)
 
 
 def fitted(text: str, width: int) -> str:
@@ -55,14 +54,17 @@ def fitted(text: str, width: int) -> str:
 
 
 def details(kind: str, path: Path) -> dict[str, str]:
-    """Return the options with their defaults, and the hooks and promises of a scheme."""
-    from posexp.config.components import read_options
-    from posexp.dims import Dims
-    from posexp.schemes import from_config
-
+    """Return the options with their defaults, and the hooks and promises of a scheme. An inner part is its class."""
     node = read_options(path)
+    shown = {
+        key: inner["_target_"].rpartition(".")[2] if isinstance(inner, dict) else inner for key, inner in node.items()
+    }
+    options = {"options": ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")}
     if kind != "scheme":
-        return {"options": options_of(node)}
+        return options
+    from posexp.dims import Dims
+    from posexp.schemes import Scheme, from_config
+
     scheme = from_config(node, Dims(d_model=128, n_head=4, n_layer=2, train_length=128))
     promises = {
         "relative": scheme.relative,
@@ -70,10 +72,12 @@ def details(kind: str, path: Path) -> dict[str, str]:
         "not prefix-stable": not scheme.prefix_stable,
         f"ends at {scheme.max_length} if trained at 128": scheme.max_length is not None,
     }
+    parts = (scheme, scheme.layer(0))  # the scheme, or that of its first block, overrides a hook
+    hooks = [hook for hook in HOOKS if any(getattr(type(part), hook) is not getattr(Scheme, hook) for part in parts)]
     return {
-        "hooks": ", ".join(hooks_of(scheme)),
+        "hooks": ", ".join(hooks),
         "promises": ", ".join(name for name, true in promises.items() if true),
-        "options": options_of(node),
+        **options,
     }
 
 
@@ -81,20 +85,3 @@ def about(path: Path) -> str:
     """Return the first comment of a YAML file."""
     comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
     return comments[0].removeprefix("# ") if comments else ""
-
-
-def options_of(node: dict[str, Any]) -> str:
-    """Return the options with their defaults. Nested components are shown by class name."""
-    shown = {
-        key: value["_target_"].rpartition(".")[2] if isinstance(value, dict) else value for key, value in node.items()
-    }
-    return ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")
-
-
-def hooks_of(scheme: Any) -> list[str]:
-    """Return the hooks that a scheme or the scheme of its first block overrides."""
-    from posexp.schemes import Scheme
-
-    hooks = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "layer")
-    parts = (scheme, scheme.layer(0))
-    return [hook for hook in hooks if any(getattr(type(part), hook) is not getattr(Scheme, hook) for part in parts)]

@@ -24,14 +24,13 @@ FUNCTIONS = {
     "inspect": "posexp.inspect.inspect",
     "export": "posexp.hf.export.export",
 }
-OF_CHECKPOINT = "posexp.hf.evaluate_checkpoint"  # posexp eval hf=…
 
 
 def perform(config: Any) -> None:
     """Run the command whose dataclass `config` is."""
     (command,) = (name for name, schema in COMMANDS.items() if isinstance(config, schema))
-    function = OF_CHECKPOINT if getattr(config, "hf", None) is not None else FUNCTIONS[command]
-    module, _, name = function.rpartition(".")
+    of_checkpoint = getattr(config, "hf", None) is not None  # posexp eval hf=…
+    module, _, name = ("posexp.hf.evaluate_checkpoint" if of_checkpoint else FUNCTIONS[command]).rpartition(".")
     with in_a_job():
         getattr(import_module(module), name)(config)
 

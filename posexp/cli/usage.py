@@ -1,15 +1,16 @@
 """The help texts: all commands with an example each, and the form and options of each command."""
 
-from dataclasses import MISSING
+import json
 from enum import Enum
 from pathlib import Path
 from shutil import get_terminal_size
-from textwrap import wrap
+from textwrap import TextWrapper
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 from posexp.config.commands import COMMANDS
 from posexp.config.hints import Knob, groups_of, knobs_of
+from posexp.config.values import default_of, plain_value
 
 USAGE = """posexp: how decoder language models trained on short sequences behave on longer ones
 
@@ -30,51 +31,34 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
 posexp <command> --help lists the options of a command; -v logs more. TAB completion: eval "$(posexp -sc install=bash)"
 """
 
-EXAMPLES = {
-    "train": "posexp train +scheme=<name> [key=value …] [-m [--detach] [hydra/launcher=<name>]]",
-    "eval": "posexp eval --lengths 512,2048,8192 [--runs 'glob'] [+transform=a,b] [window=<name>] [key=value …]",
-    "report": "posexp report [--html] [--runs 'glob'] [key=value …]",
-    "compare": "posexp compare <base> <curve, or a quoted glob> … [key=value …]",
-    "power": "posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]",
-    "runs": "posexp runs [--group 'glob']",
-    "schemes": "posexp schemes [name …]",
-    "check": "posexp check [scheme …] [key=value …]",
-    "bench": "posexp bench [scheme …] [--peers] [key=value …]",
-    "inspect": "posexp inspect [run, or a glob …] [key=value …]",
-    "export": "posexp export [run, or a glob …] [folder=…] [key=value …]",
-}
 
-
-def help_of(command: str, own: str | None = None) -> str:
+def help_of(command: str, own: list[Path]) -> str:
     """Return the form, named choices and options of a command, wrapped to the width of the terminal.
 
-    `own` is the folder of --config-dir.
+    `own` holds the folder of --config-dir, if there is one.
     """
     width = get_terminal_size().columns
-    groups = groups_of(command, [Path(own)] if own else [])
+    groups = groups_of(command, own)
     parts = [("Named choices (group=name)", {group: ", ".join(names) for group, names in groups.items()})]
     parts += [("Options (key=value)", {knob.key: described(knob) for knob in knobs_of(COMMANDS[command])})]
     tables = [f"{title}:\n\n{choices_text(rows, width)}" for title, rows in parts if rows]
     more = f"posexp {command} --cfg job prints the composed config, and --hydra-help Hydra's own flags."
-    return "\n\n".join([EXAMPLES[command], *tables, more])
+    return "\n\n".join([str(COMMANDS[command].__doc__), *tables, more])
 
 
 def choices_text(rows: dict[str, str], width: int) -> str:
     """Return one line per row, with wrapped text beside the name."""
     left = max(map(len, rows)) + 4
-    lines = []
-    for name, text in rows.items():
-        pieces = wrap(text, max(width - left, 30), break_long_words=False, break_on_hyphens=False)
-        lines += [f"{f'  {name}' if not i else '':<{left}}{piece}" for i, piece in enumerate(pieces)]
-    return "\n".join(lines)
+    wrapped = TextWrapper(max(width, left + 30), break_long_words=False, break_on_hyphens=False)
+    wrapped.subsequent_indent = " " * left
+    return "\n".join(wrapped.fill(f"{f'  {name}':<{left}}{text}") for name, text in rows.items())
 
 
 def described(knob: Knob) -> str:
     """Return the meaning, type and default of an option: peak learning rate (float, default 0.003)."""
-    default = knob.field.default_factory() if knob.field.default is MISSING else knob.field.default
-    shown = [] if default == "???" else [f"default {written(default)}"]
+    default = json.dumps(plain_value(default_of(knob.field))).replace('"', "") or "empty"
     kind = "text or list" if knob.type is Any and "." in knob.key else type_name(knob.type)
-    return f"{knob.field.metadata['meaning']} ({', '.join([kind, *shown])})"
+    return f"{knob.field.metadata['meaning']} ({kind}{'' if default == '???' else f', default {default}'})"
 
 
 def type_name(kind: Any) -> str:
@@ -86,12 +70,3 @@ def type_name(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " | ".join(each.name for each in kind)
     return "choice" if kind is Any or get_origin(kind) is dict else kind.__name__
-
-
-def written(default: Any) -> str:
-    """Return a default as it is typed on the command line."""
-    if isinstance(default, Enum):
-        return default.name
-    if isinstance(default, bool) or default is None:
-        return {None: "null", True: "true", False: "false"}[default]
-    return str(default).replace("'", "") if default != "" else "empty"

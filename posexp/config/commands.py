@@ -1,4 +1,4 @@
-"""The options of each command, with the sections of posexp/config/sections.py."""
+"""The options of each command, with the sections of posexp/config/sections.py. A docstring is the form of a command."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,7 @@ FULL_WINDOW = {"_target_": "posexp.windows.Window"}
 
 @dataclass
 class TrainCommand:
-    """posexp train"""
+    """posexp train +scheme=<name> [key=value …] [-m [--detach] [hydra/launcher=<name>]]"""
 
     scheme: Any = knob("???", "the positional scheme: +scheme=<name>", part=True)
     window: Any = knob(None, "the attention window: window=<name>; null: full causal attention", part=True)
@@ -79,7 +79,7 @@ class OfModels(OfRuns):
 
 @dataclass
 class EvalCommand(OfModels):
-    """posexp eval"""
+    """posexp eval --lengths 512,2048,8192 [--runs 'glob'] [+transform=a,b] [window=<name>] [key=value …]"""
 
     transform: dict[str, Any] = knob(dict, "changes to the trained model, with rows for each: +transform=<name>,<name>")
     window: Any = knob(None, "attention window in place of the one used in training: window=<name>")
@@ -87,7 +87,7 @@ class EvalCommand(OfModels):
     train_length: int | None = knob(None, "hf: the training length, if the checkpoint's config lacks it", least=1)
     bos: Any = knob("auto", "hf: begin each input with the BOS token; auto: as the tokenizer does; true, false")
     data: DataConfig | None = knob(
-        None, "text in place of the run's own, with the run's tokenizer: data=files data.paths=…"
+        None, "text in place of the run's, with the run's tokenizer: data=files data.paths=…"
     )
     eval: Any = knob(dict, "options that replace those of the run's own evaluation", choices_of=EvalConfig)
     wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
@@ -114,7 +114,7 @@ class EvalCommand(OfModels):
 
 @dataclass
 class ReportCommand(OfRuns):
-    """posexp report"""
+    """posexp report [--html] [--runs 'glob'] [key=value …]"""
 
     all: bool = knob(False, "--all: print the tables of all targets and protocols, not only the headline")
     variants: bool = knob(True, "include rows with other windows or transforms than in training")
@@ -138,7 +138,7 @@ class ReportCommand(OfRuns):
 
 @dataclass
 class CompareCommand(OfGroup):
-    """posexp compare"""
+    """posexp compare <base> <curve, or a quoted glob> … [key=value …]"""
 
     curves: list[str] = knob([], "labels of posexp report: the base, then curves or globs to compare with it")
     protocol: str | None = knob(None, "compare under this protocol alone; null: under every measured protocol")
@@ -150,25 +150,18 @@ class CompareCommand(OfGroup):
 
 @dataclass
 class PowerCommand(OfGroup):
-    """posexp power"""
+    """posexp power <base> <curve> [difference=0.01] [power=0.8] [key=value …]"""
 
     curves: list[str] = knob([], "two labels of posexp report")
-    difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity")
-    power: float = knob(0.8, "probability of detecting the difference")
+    difference: float = knob(0.01, "difference to detect, in nats per token; 0.01 is 1 % in perplexity", above=0)
+    power: float = knob(0.8, "probability of detecting the difference", least=0.1, most=0.999)
     protocol: str = knob("same_targets", "protocol of the compared losses")
     rows: str | None = knob(None, "a rows.csv to read in place of run folders, as in results/studies/<study>")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.difference > 0:
-            raise Misuse(f"difference={self.difference} must be above 0")
-        if not 0.1 <= self.power <= 0.999:
-            raise Misuse(f"power={self.power} must be a probability from 0.1 to 0.999")
 
 
 @dataclass
 class RunsCommand:
-    """posexp runs"""
+    """posexp runs [--group 'glob']"""
 
     results: str = knob("results", "folder of all groups")
     group: str = knob("*", "groups to list: a glob")
@@ -177,14 +170,14 @@ class RunsCommand:
 
 @dataclass
 class SchemesCommand:
-    """posexp schemes"""
+    """posexp schemes [name …]"""
 
     names: list[str] = knob([], "schemes, windows, transforms and models to show in full; empty: one line for each")
 
 
 @dataclass
 class CheckCommand:
-    """posexp check"""
+    """posexp check [scheme …] [key=value …]"""
 
     schemes: list[str] = knob([], "names of schemes; empty: all")
     lengths: list[int] = knob([128, 1024, 8192, 65536], "input lengths to check, in tokens")
@@ -195,7 +188,7 @@ class CheckCommand:
 
 @dataclass
 class BenchCommand:
-    """posexp bench"""
+    """posexp bench [scheme …] [--peers] [key=value …]"""
 
     schemes: list[str] = knob(
         ["none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log"],
@@ -210,12 +203,9 @@ class BenchCommand:
     length: int = knob(512, "tokens per training sequence", least=1)
     lengths: list[int] = knob([512, 2048, 8192], "lengths of the evaluated inputs, in tokens")
     rounds: int = knob(7, "measured rounds, in which every model takes one turn", least=1)
-    memory_limit_gib: float = knob(13.0, "largest address space per model on Linux without a GPU, in GiB")
+    memory_limit_gib: float = knob(13.0, "largest address space per model on Linux without a GPU, in GiB", above=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
-    attention: AttentionPath = knob(
-        AttentionPath.auto,
-        "attention path of posexp; auto: the fastest; blocks, flex, dense: for comparisons",
-    )
+    attention: AttentionPath = knob(AttentionPath.auto, "auto: the fastest; blocks, flex, dense: for comparisons")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
     threads: int | None = knob(None, "threads per model; null: PyTorch's choice", least=1)
     folder: str = knob("results/bench", "folder of all benches")
@@ -224,15 +214,13 @@ class BenchCommand:
     def __post_init__(self) -> None:
         check_least(self, "")
         check_lengths(self.lengths, "lengths")
-        if not self.memory_limit_gib > 0:
-            raise Misuse(f"memory_limit_gib={self.memory_limit_gib} must be above 0")
         if self.name is not None:
             check_name("name", self.name)
 
 
 @dataclass
 class InspectCommand(OfModels):
-    """posexp inspect"""
+    """posexp inspect [run, or a glob …] [key=value …]"""
 
     length: int | None = knob(None, "tokens of the inspected inputs; null: twice the training length", least=2)
     split: Split = knob(Split.valid, "train, valid or test")
@@ -241,7 +229,7 @@ class InspectCommand(OfModels):
 
 @dataclass
 class ExportCommand(OfModels):
-    """posexp export"""
+    """posexp export [run, or a glob …] [folder=…] [key=value …]"""
 
     folder: str | None = knob(None, "output folder, for a single run; null: export/ in the run's folder")
 

@@ -125,13 +125,6 @@ def lean(node: Any) -> Any:
     return {key: lean(value) for key, value in node.items() if key not in later or plain_value(value) != later[key]}
 
 
-def searched() -> list[Path]:
-    """Return the folders of posexp's configs and of --config-dir."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
-
-
 @cache
 def defaults_of(target: str) -> dict[str, Any]:
     """Return the options of a component's constructor that have a default, as plain values.
@@ -158,14 +151,12 @@ def defaults_of(target: str) -> dict[str, Any]:
     return found
 
 
-def choices(kind: str) -> list[Path]:
-    """Return the YAML files of one kind in posexp's configs and in --config-dir, sorted by name."""
-    return sorted((path for folder in searched() for path in folder.glob(f"{kind}/*.yaml")), key=lambda p: p.stem)
+def folders_of(kind: str) -> list[Path]:
+    """Return the folders of one kind in posexp's configs and in --config-dir."""
+    from hydra.core.hydra_config import HydraConfig
 
-
-def scheme_folders() -> list[Path]:
-    """Return the folder scheme/ of posexp's configs and of --config-dir."""
-    return [folder / "scheme" for folder in searched()]
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) / kind for source in sources if source.schema == "file"]
 
 
 def chosen(names: list[str], folders: list[Path]) -> dict[str, Path]:

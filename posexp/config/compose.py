@@ -1,5 +1,6 @@
 """The composition of a command's config by Hydra, and its conversion to the dataclass of the command."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from posexp.config.commands import COMMANDS, GROUPS
+from posexp.config.explain import EXTRAS
 from posexp.config.hints import of_key
 from posexp.config.overrides import quoted, read_typed
 from posexp.config.sections import config_dir
@@ -17,16 +19,19 @@ read_typed()  # here, because a launcher's job composes its config after it impo
 
 
 def register(command: str) -> None:
-    """Give Hydra the schema and the primary config of a command, and the resolver of its label."""
+    """Give Hydra the schema and the primary config of a command, and the resolver of its label.
+
+    In a section with `choices_of`, every field is MISSING. posexp creates folders itself, once the configuration is
+    checked.
+    """
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name=f"{command}_schema", node=schema_of(COMMANDS[command]))
-    ConfigStore.instance().store(name=command, node=primary(command))
-    OmegaConf.register_new_resolver("posexp_label", label, replace=True)
-
-
-def primary(command: str) -> dict[str, Any]:
-    """Return the config that Hydra begins with. posexp creates folders itself, once the configuration is checked."""
+    schema = OmegaConf.structured(COMMANDS[command])
+    for knob_ in fields(COMMANDS[command]):
+        if section := knob_.metadata["choices_of"]:
+            schema[knob_.name] = OmegaConf.structured(section)
+            for key in fields(section):
+                schema[knob_.name][key.name] = MISSING
     groups = {group.lstrip("+"): choice for group, choice in GROUPS[command].items() if group != "+transform"}
     experiment = [{group: groups.pop(group)} for group in ("experiment",) if group in groups]  # overrides the others
     defaults = [f"{command}_schema", *({group: choice} for group, choice in groups.items()), "_self_", *experiment]
@@ -38,7 +43,31 @@ def primary(command: str) -> dict[str, Any]:
         config["defaults"].append({"override hydra/sweeper": "cells"})
         config["hydra"]["sweep"] = {"dir": "${results}/${group}", "subdir": "."}
         config["label"] = "${posexp_label:}"
-    return config
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema)
+    ConfigStore.instance().store(name=command, node=config)
+    OmegaConf.register_new_resolver("posexp_label", label, replace=True)
+
+
+def register_launchers() -> None:
+    """Register the resolver of configs/hydra/launcher/, and rename each plugin's config to `<name>_schema`, their base.
+
+    Under the same name, Hydra would merge the two by a deprecated mechanism, with a warning.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    OmegaConf.register_new_resolver("posexp_threads", threads, replace=True)
+    Plugins.instance()  # finds the installed plugins
+    nodes = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for name in EXTRAS:
+        if (node := nodes.pop(f"{name}.yaml", None)) is not None:
+            ConfigStore.instance().store(name=f"{name}_schema", node=node.node)
+
+
+def threads(n_jobs: int) -> int:
+    """Return the threads per process for `n_jobs` on this machine; -1 means one job per core, -2 one job less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)))
 
 
 def label() -> str:
@@ -79,29 +108,15 @@ def typed(config: DictConfig) -> object:
     (command,) = (name for name, each in COMMANDS.items() if each is schema)
     for key in smuggled(config):
         raise Misuse(f"no key {key!r}{of_key(command, key, str(OmegaConf.select(config, key)))}")
-    values = {knob_.name: value_of(config, knob_) for knob_ in fields(schema)}
-    return schema(**values)
-
-
-def value_of(config: DictConfig, knob_: Any) -> Any:
-    """Return the value of a field. A section with `choices_of` becomes the dict of its chosen options."""
-    if not knob_.metadata["choices_of"]:
+    values: dict[str, Any] = {}
+    for knob_ in fields(schema):
         value = config[knob_.name]
-        return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-    section = config[knob_.name]
-    made = {str(key): section[key] for key in section if not OmegaConf.is_missing(section, key)}
-    return {key: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value for key, value in made.items()}
-
-
-def schema_of(command: type) -> Any:
-    """Return the command's node for Hydra's config store. In a section with `choices_of`, every field is MISSING."""
-    node = OmegaConf.structured(command)
-    for knob_ in fields(command):
-        if section := knob_.metadata["choices_of"]:
-            node[knob_.name] = OmegaConf.structured(section)
-            for key in fields(section):
-                node[knob_.name][key.name] = MISSING
-    return node
+        if knob_.metadata["choices_of"]:  # the dict of the chosen options of a section
+            chosen: Any = OmegaConf.to_container(value, resolve=True)
+            values[knob_.name] = {key: inner for key, inner in chosen.items() if inner != MISSING}
+        else:
+            values[knob_.name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    return schema(**values)
 
 
 def smuggled(config: DictConfig, prefix: str = "") -> Iterator[str]:

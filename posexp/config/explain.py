@@ -19,12 +19,9 @@ def explain_error(error: Exception, command: str) -> str:
     if isinstance(error, PosexpError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        full = (
-            "; free some space and repeat the command to continue"
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}
-            else ""
-        )
-        return error.strerror + (f": {error.filename}" if error.filename else "") + full
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        remedy = "; free some space and repeat the command to continue" if full else ""
+        return error.strerror + (f": {error.filename}" if error.filename else "") + remedy
     if 'Could not detect "srun"' in str(error):  # submitit's message
         return NO_SLURM
     if "INTERVAL_SWEEP" in str(error):
@@ -44,14 +41,11 @@ def explain_error(error: Exception, command: str) -> str:
         return f"choose a {unchosen[1]} with +{unchosen[1]}=<name>: {', '.join(options)}"
     if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
         text += "\n" + str(error.__cause__)
-    if missing := re.search(r"Could not find '([^']+)'", text) or re.search(
-        r"In '[^']*': Could not load '([^']+)'", text
-    ):
+    if missing := re.search(r"(?:Could not find|In '[^']*': Could not load) '([^']+)'", text):
         group, _, name = missing[1].rpartition("/")
-        options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:] if line.strip()]
-        options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
-        if remedy := lacking(name):
-            return remedy
+        if (launcher := name.removesuffix("_schema")) in EXTRAS:
+            return f"hydra/launcher={launcher} comes with an extra: pip install 'posexp[{EXTRAS[launcher]}]'"
+        options = re.findall(r"^\s*([\w.-]+)\s*$", text.partition("Available options in")[2].partition("\n")[2], re.M)
         return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
@@ -74,10 +68,3 @@ def explain_error(error: Exception, command: str) -> str:
 
 def squeezed(text: str) -> str:
     return " ".join(text.split())
-
-
-def lacking(name: str) -> str | None:
-    """Return how to install the launcher that the missing config `name` belongs to, or None for other configs."""
-    launcher = name.removesuffix("_schema")
-    extra = EXTRAS.get(launcher)
-    return f"hydra/launcher={launcher} comes with an extra: pip install 'posexp[{extra}]'" if extra else None

@@ -19,21 +19,22 @@ def knob(
     meaning: str,
     *,
     least: float | None = None,
-    most: int = MOST,
+    above: float | None = None,
+    most: float = MOST,
     identity: bool = True,
     part: bool = False,
     text: bool = False,
     choices_of: type | None = None,
 ) -> Any:
-    """Return a dataclass field with its one-line `meaning`, `least` and `most` allowed value.
+    """Return a dataclass field with its one-line `meaning`, and the `least` and `most` number or a bound it is `above`.
 
     `identity=False` marks an option that does not change the result of a run, only where or how it is stored.
     `part` marks a component, whose class is named by `_target_` (posexp/config/components.py).
     `text` marks a text, a list of texts or null, for which OmegaConf has no type.
     `choices_of` marks a dict {name: value} of the chosen fields of a dataclass.
     """
-    metadata: dict[str, Any] = {"meaning": meaning, "least": least, "most": most, "identity": identity}
-    metadata |= {"part": part, "text": text, "choices_of": choices_of}
+    metadata: dict[str, Any] = {"meaning": meaning, "least": least, "above": above, "most": most}
+    metadata |= {"identity": identity, "part": part, "text": text, "choices_of": choices_of}
     if isinstance(default, (list, type)):
         factory = default if isinstance(default, type) else lambda: list(default)
         return field(default_factory=factory, metadata=metadata)
@@ -43,8 +44,10 @@ def knob(
 def check_least(section: Any, prefix: str) -> None:
     """Raise Misuse for a number outside the allowed values of its option, or for text with a NUL character."""
     for knob_ in fields(section):
-        value, least = getattr(section, knob_.name), knob_.metadata["least"]
+        value, least, above = getattr(section, knob_.name), knob_.metadata["least"], knob_.metadata["above"]
         name = f"{prefix}.{knob_.name}" if prefix else knob_.name
+        if above is not None and not value > above:
+            raise Misuse(f"{name}={value} must be above {above}")
         if least is not None and value is not None and not value >= least:
             off = re.search(r"; (null: .*)", knob_.metadata["meaning"])
             raise Misuse(f"{name}={value} must be at least {least}" + (f"; {off[1]}" if off else ""))
@@ -83,9 +86,8 @@ def check_room(key: str, folder: Path) -> None:
     there = next((parent for parent in (place, *place.parents) if os.access(parent, os.F_OK)), Path("/"))
     most = os.pathconf(there, "PC_PATH_MAX") - ROOM
     if (length := len(os.fsencode(place))) > most:
-        raise Misuse(
-            f"{key} makes a path of {length:,} bytes, which must be at most {most:,} because of the files below it"
-        )
+        limit = f"must be at most {most:,} because of the files below it"
+        raise Misuse(f"{key} makes a path of {length:,} bytes, which {limit}")
     longest = os.pathconf(there, "PC_NAME_MAX")
     if long := [part for part in place.parts if len(os.fsencode(part)) > longest]:
         raise Misuse(f"{key}: the folder name {long[0][:40]}… must be at most {longest} bytes")

@@ -43,6 +43,10 @@ class Knob:
         """The names of all values of an enum; none for other types."""
         return list(self.scalar.__members__) if isinstance(self.scalar, EnumType) else []
 
+    def set_to(self, value: str | None) -> str:
+        """Return what to type for a value, with `…` for a value that is not known."""
+        return f"{self.key}={value or ('true' if self.type is bool else '…')}"
+
 
 def scalar_of(hint: Any) -> Any:
     """Return the type of one value: str for list[str] | None."""
@@ -76,7 +80,10 @@ def names_of(group: str, folders: Sequence[Path] = ()) -> list[str]:
 
 def of_key(command: str, key: str, value: str) -> str:
     """Return what follows "no key 'lr'": the options with that last part, or the closest one, with the typed value."""
-    knobs = [knob.key for knob in knobs_of(COMMANDS[command])] + scheme_options(command)
+    knobs = [knob.key for knob in knobs_of(COMMANDS[command])]
+    if "+scheme" in GROUPS[command]:
+        files = (config_dir() / "scheme").glob("*.yaml")
+        knobs += sorted({option for path in files for option in part_options("scheme", path)})
     last = key.rpartition(".")[2]
     same = [known for known in knobs if known.rpartition(".")[2] == last and known != key]
     if 0 < len(same) <= MOST:
@@ -100,13 +107,13 @@ def of_word(command: str, word: str) -> str:
     groups, knobs = groups_of(command), knobs_of(COMMANDS[command])
     found = [f"{group}={word}" for group, names in groups.items() if set(word.split(",")) <= set(names)]
     found += [f"{knob.key}={word}" for knob in knobs if word in knob.words]
-    found += [assigned(knob, None) for knob in knobs if knob.last == word]
+    found += [knob.set_to(None) for knob in knobs if knob.last == word]
     if found:
         return f": use {either(found[:MOST])}"
-    places = [f"group={word}"] * any(knob.key == "group" for knob in knobs)
-    if places and "+scheme" not in groups:  # the command reads runs
-        runs = [f"--runs '{word}*'"] * any(knob.key == "runs" for knob in knobs)
-        return f": use {either(places + runs)}"
+    keys = {knob.key for knob in knobs}
+    if "group" in keys and "+scheme" not in groups:  # the command reads runs
+        places = [f"group={word}", *([f"--runs '{word}*'"] if "runs" in keys else [])]
+        return f": use {either(places)}"
     close = get_close_matches(word, [name for names in groups.values() for name in names], n=1)
     if close:
         return f", did you mean {either(f'{group}={close[0]}' for group in groups if close[0] in groups[group])}?"
@@ -117,7 +124,7 @@ def of_flag(command: str, flag: str, value: str | None, flags: Sequence[str]) ->
     """Return what follows "no flag --group": the option or choice of that name, or the closest of `flags`."""
     name = flag.lstrip("-").replace("-", "_")
     found = [f"{group}={value or '<name>'}" for group in groups_of(command) if group.lstrip("+") == name]
-    found = found or [assigned(knob, value) for knob in knobs_of(COMMANDS[command]) if knob.last == name]
+    found = found or [knob.set_to(value) for knob in knobs_of(COMMANDS[command]) if knob.last == name]
     if found:
         return f": use {either(found[:MOST])}"
     close = get_close_matches(flag, flags, n=1, cutoff=CLOSE)
@@ -126,17 +133,6 @@ def of_flag(command: str, flag: str, value: str | None, flags: Sequence[str]) ->
 
 def general(command: str) -> str:
     return f"posexp {command} --help lists all options, and posexp {command} --cfg job shows the composed config"
-
-
-def assigned(knob: Knob, value: str | None) -> str:
-    return f"{knob.key}={value or ('true' if knob.type is bool else '…')}"
-
-
-def scheme_options(command: str) -> list[str]:
-    """Return `scheme.<option>` for every option of every scheme of posexp, if the command takes a scheme."""
-    if "+scheme" not in GROUPS[command]:
-        return []
-    return sorted({key for path in (config_dir() / "scheme").glob("*.yaml") for key in part_options("scheme", path)})
 
 
 def part_options(section: str, path: Path) -> list[str]:

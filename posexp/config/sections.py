@@ -46,9 +46,7 @@ class ModelConfig:
 class DataConfig:
     source: Source = knob(Source.stdlib, "stdlib, files, hub, task or tokens")
     paths: Any = knob(
-        None,
-        "files: path, glob or folder (or a list) of the training documents, or of all documents to split",
-        text=True,
+        None, "files: path, glob, folder or list of the training documents, or of all to split", text=True
     )
     valid: Any = knob(None, "files: the same for the validation split; null: split documents by hash", text=True)
     test: Any = knob(None, "files: the same for the test split", text=True)
@@ -91,27 +89,22 @@ class TrainConfig:
     batch_tokens: int = knob(1024, "tokens per optimizer step; a multiple of length", least=1)
     accumulate: int = knob(1, "micro-batches per optimizer step", least=1)
     lr: float = knob(3e-3, "peak learning rate", least=0)
-    warmup: float = knob(0.1, "share of the steps with linear warm-up", least=0)
+    warmup: float = knob(0.1, "share of the steps with linear warm-up", least=0, most=1)
     weight_decay: float = knob(0.1, "AdamW weight decay of matrices", least=0)
     scheme_lr: float = knob(1.0, "learning rate of the scheme's parameters, in multiples of lr", least=0)
     scheme_weight_decay: bool = knob(True, "decay the scheme's matrices too; false: none of its parameters")
     clip: float = knob(1.0, "largest gradient norm; 0: no clipping", least=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     compile: bool = knob(True, "torch.compile the model on a GPU")
-    attention: AttentionPath = knob(
-        AttentionPath.auto, "attention path; auto: the fastest; blocks, flex, dense: for comparisons"
-    )
+    attention: AttentionPath = knob(AttentionPath.auto, "auto: the fastest; blocks, flex, dense: for comparisons")
     checkpoint_every: int = knob(200, "steps between checkpoints", least=1, identity=False)
 
     def __post_init__(self) -> None:
         check_least(self, "train")
         if self.batch_tokens % self.length:
             raise Misuse(f"train.batch_tokens={self.batch_tokens} must be a multiple of train.length={self.length}")
-        if (self.batch_tokens // self.length) % self.accumulate:
-            sequences = self.batch_tokens // self.length
+        if (sequences := self.batch_tokens // self.length) % self.accumulate:
             raise Misuse(f"train.accumulate={self.accumulate} must divide the {sequences} sequences of a step")
-        if self.warmup > 1:
-            raise Misuse(f"train.warmup={self.warmup} must be at most 1, as a share of the steps")
 
     @property
     def steps(self) -> int:
@@ -163,11 +156,9 @@ class EvalConfig:
 
 @dataclass
 class TrainerConfig:
-    devices: int = knob(
-        1, "training processes, one per GPU (or all on the CPU); the batch of a step does not change", least=1
-    )
+    devices: int = knob(1, "training processes, one per GPU (or all on the CPU), which share each batch", least=1)
     strategy: Strategy = knob(
-        Strategy.ddp, "ddp: replicate the model in every process; fsdp: shard the model, for model=base and larger"
+        Strategy.ddp, "ddp: replicate the model in every process; fsdp: shard it, from model=base on"
     )
 
     def __post_init__(self) -> None:

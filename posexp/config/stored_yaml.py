@@ -49,9 +49,8 @@ def yaml_of(content: bytes) -> dict[Any, Any]:
             if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
                 raise ValueError("it has an interpolation, ${…}, and must hold plain values")
             if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_TEXT:
-                raise ValueError(
-                    f"it has a value of {len(event.value):,} characters, which must be at most {MOST_TEXT:,}"
-                )
+                size = f"{len(event.value):,} characters, which must be at most {MOST_TEXT:,}"
+                raise ValueError(f"it has a value of {size}")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             nodes += isinstance(event, yaml.NodeEvent)
             if depth > DEEPEST:

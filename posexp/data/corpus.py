@@ -4,7 +4,7 @@ import platform
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ BELONGS = {
     "document_end": ("tokens",),
 }
 
+END: Any = object()  # follows the last row of a stream
 Streams = Iterable[Iterable[str]]  # successive texts; a document may go on in the next text of its stream
 
 
@@ -64,9 +65,8 @@ def check_options(config: DataConfig) -> None:
     if config.tokenizer == "none" and config.source is not Source.tokens:
         raise Misuse(f"data.tokenizer=none belongs to data=tokens, not to data={source}")
     if config.tokenizer == "bpe" and config.source is Source.tokens:
-        raise Misuse(
-            "data=tokens cannot learn a bpe, which needs text: set data.tokenizer=none, or the tokenizer of the ids"
-        )
+        remedy = "set data.tokenizer=none, or the tokenizer of the ids"
+        raise Misuse(f"data=tokens cannot learn a bpe, which needs text: {remedy}")
     try:
         re.compile(config.document_start)
     except re.error as error:
@@ -127,38 +127,22 @@ def described(found: dict[Split, list[Path]]) -> str:
 
 
 def divided(streams: Streams, pattern: str) -> Iterator[str]:
-    """Yield the documents of a text. A line that matches `pattern` begins a new document."""
+    """Yield the documents of each stream. A line that matches `pattern` begins a new document.
+
+    A row that does not end with a newline gets one, unless it is the last. Blank lines before a first heading belong to
+    its document.
+    """
     start = re.compile(pattern)
     for stream in streams:
-        yield from divide(joined_lines(iter(stream)), start)
-
-
-def joined_lines(rows: Iterator[str]) -> Iterator[str]:
-    """Yield the lines of all rows with their newlines. A row that does not end with a newline gets one."""
-    unfinished = None
-    for text in rows:
-        if unfinished is not None:
-            yield unfinished + "\n"
-        unfinished = None if text.endswith("\n") else ""
-        for match in LINE.finditer(text):
-            line = match.group()
-            if line.endswith("\n"):
-                yield line
-            else:
-                unfinished = line
-    if unfinished:
-        yield unfinished
-
-
-def divide(lines: Iterator[str], start: re.Pattern[str]) -> Iterator[str]:
-    """Yield documents. Blank lines before a first heading belong to its document."""
-    held: list[str] = []
-    blank = True
-    for line in lines:
-        if not blank and start.search(line.rstrip("\n")):
+        held: list[str] = []
+        blank = True
+        for row, following in pairwise(chain(stream, [END])):
+            whole = row.endswith("\n") or following is END
+            for line in LINE.findall(row if whole else row + "\n"):
+                if not blank and start.search(line.rstrip("\n")):
+                    yield "".join(held)
+                    held, blank = [], True
+                held.append(line)
+                blank = blank and not line.strip()
+        if not blank:
             yield "".join(held)
-            held, blank = [], True
-        held.append(line)
-        blank = blank and not line.strip()
-    if not blank:
-        yield "".join(held)

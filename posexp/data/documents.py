@@ -28,9 +28,6 @@ class Documents:
     places: np.ndarray
     is_text: bool
 
-    def select(self, places: np.ndarray) -> "Documents":
-        return replace(self, places=places)
-
     def __len__(self) -> int:
         return len(self.places)
 
@@ -41,11 +38,6 @@ class Documents:
     def texts(self) -> Iterator[str]:
         for data in self:
             yield str(data.data, "utf-8")
-
-    def sizes(self) -> list[int]:
-        """Return the bytes, or tokens, of each document."""
-        sizes: list[int] = (self.places[:, 2] - self.places[:, 1]).tolist()
-        return sizes
 
 
 def between(arrays: list[np.ndarray], bounds: list[np.ndarray], is_text: bool) -> Documents:
@@ -81,7 +73,7 @@ def hold_out(
     train = splits[Split.train]
     missing = [split for split in (Split.valid, Split.test) if split not in splits]
     hashes = [hashlib.sha256(data.data).hexdigest() for data in train]
-    lengths = dict(zip(hashes, train.sizes(), strict=True))
+    lengths = dict(zip(hashes, map(len, train), strict=True))
     if len(lengths) < 3:
         names = " and for ".join(split.value for split in missing)
         note(f"documents are too few ({len(train)}) to hold out whole ones: 5 % of each text is kept for {names}")
@@ -94,7 +86,7 @@ def hold_out(
     places: dict[Split, list[int]] = {split: [] for split in (Split.train, *missing)}
     for index, name in enumerate(hashes):
         places[home.get(name, Split.train)].append(index)
-    return splits | {split: train.select(train.places[chosen]) for split, chosen in places.items()}
+    return splits | {split: replace(train, places=train.places[chosen]) for split, chosen in places.items()}
 
 
 def cut(documents: Documents, missing: list[Split]) -> dict[Split, Documents]:
@@ -111,4 +103,4 @@ def cut(documents: Documents, missing: list[Split]) -> dict[Split, Documents]:
         for split, first, last in zip(names, [start, *ends], ends, strict=False):
             if first < last:
                 pieces[split].append((place, first, last))
-    return {split: documents.select(np.array(kept)) for split, kept in pieces.items() if kept}
+    return {split: replace(documents, places=np.array(kept)) for split, kept in pieces.items() if kept}

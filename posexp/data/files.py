@@ -42,7 +42,17 @@ def expand(key: str, value: Any, suffixes: Collection[str] = KINDS) -> list[Path
         raise Misuse(f"{key}={value!r} must be a path, a glob, a folder or a list of these")
     found: dict[Path, Path] = {}
     for pattern in patterns:
-        for path in expand_one(key, pattern, suffixes):
+        there = named(pattern)
+        if not there:
+            missing = "no file matches" if glob.has_magic(pattern) else "there is no file"
+            raise Misuse(f"{key}: {missing} {Path(pattern).expanduser()}")
+        if there[0].is_dir():
+            folder = there[0]
+            there = [file for one in there for file in sorted_files(one) if is_known(one, file, suffixes)]
+            if not there:
+                readable = READABLE if suffixes is KINDS else ", ".join(suffixes)
+                raise Misuse(f"{key}: the folder {folder} holds no file with a known suffix ({readable})")
+        for path in there:
             found.setdefault(path.resolve(), path)
     for path in found.values():
         if path.stat().st_size == 0:
@@ -52,32 +62,11 @@ def expand(key: str, value: Any, suffixes: Collection[str] = KINDS) -> list[Path
     return list(found.values())
 
 
-def expand_one(key: str, pattern: str, suffixes: Collection[str]) -> list[Path]:
+def named(pattern: str) -> list[Path]:
+    """Return the file or folder that `pattern` names, else the files that it matches as a glob, else the folders."""
     path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    folders = folders_of(pattern)
-    if not folders and (files := [match for match in matches(path) if match.is_file()]):
-        return files
-    if files := [file for folder in folders for file in sorted_files(folder) if is_known(folder, file, suffixes)]:
-        return files
-    if folders:
-        readable = READABLE if suffixes is KINDS else ", ".join(suffixes)
-        raise Misuse(f"{key}: the folder {folders[0]} holds no file with a known suffix ({readable})")
-    raise Misuse(f"{key}: {'no file matches' if glob.has_magic(pattern) else 'there is no file'} {path}")
-
-
-def matches(path: Path) -> list[Path]:
-    return [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-
-
-def folders_of(pattern: str) -> list[Path]:
-    """Return the folder that `pattern` names, or its matches if all of them are folders."""
-    path = Path(pattern).expanduser()
-    if path.is_dir():
-        return [path]
-    found = matches(path)
-    return found if all(match.is_dir() for match in found) else []
+    found = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    return [one for one in found if one.is_file()] or [one for one in found if one.is_dir()]
 
 
 def sorted_files(folder: Path) -> list[Path]:
@@ -96,9 +85,8 @@ def skipped(config: DataConfig) -> list[str]:
     """Return a line for each folder of the config that has skipped files."""
     lines = []
     for key, value in split_options(config).values():
-        for folder in (
-            one for pattern in ([value] if isinstance(value, str) else value) for one in folders_of(pattern)
-        ):
+        found = [one for pattern in ([value] if isinstance(value, str) else value) for one in named(pattern)]
+        for folder in filter(Path.is_dir, found):
             names = [str(path.relative_to(folder)) for path in sorted_files(folder) if not is_known(folder, path)]
             if names:
                 some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -117,23 +105,23 @@ def inner_suffix(path: Path) -> str:
 
 
 def kind(path: Path) -> str:
-    """Return the name of the file's reader. Raises Misuse for a binary file of unknown suffix."""
-    return KINDS.get(inner_suffix(path)) or kind_by_content(path)
+    """Return the name of the file's reader; for an unknown suffix json if the first line is a JSON object, else text.
 
-
-def kind_by_content(path: Path) -> str:
-    """Return json if the first line is a JSON object, else text. Raises Misuse for a binary file."""
+    Raises Misuse for a binary file of unknown suffix.
+    """
+    if known := KINDS.get(inner_suffix(path)):
+        return known
     try:
         with opened(path, packing(path)) as file:
             head = file.read(4096)
-            if b"\0" in head:
-                remedy = "read its token ids by data=tokens" if path.suffix == ".bin" else "unpack or convert it"
-                raise Misuse(f"{path} is neither text nor of a known suffix ({READABLE}): {remedy}")
             line = head.split(b"\n")[0] if b"\n" in head else head + file.readline()
     except Misuse:
         raise
     except Exception as error:  # decompressors raise errors of their own
         raise Misuse(f"{path} {complaint(error, packing(path))}") from error
+    if b"\0" in head:
+        remedy = "read its token ids by data=tokens" if path.suffix == ".bin" else "unpack or convert it"
+        raise Misuse(f"{path} is neither text nor of a known suffix ({READABLE}): {remedy}")
     try:
         return "json" if isinstance(json.loads(line), dict) else "text"
     except ValueError:

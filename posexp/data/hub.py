@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,6 @@ UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} | NO_LOCKS
 BATCH = 100  # rows; books have a million characters
 
 
-def local_folder(config: DataConfig) -> Path | None:
-    """Return the folder that `data.dataset` names, or None if it names a repository."""
-    path = Path(config.dataset).expanduser()
-    return path if path.is_dir() else None
-
-
 def hub_content(config: DataConfig) -> list[str]:
     """Return what identifies the dataset without a network: its id, or a hash of a local folder.
 
@@ -36,8 +30,8 @@ def hub_content(config: DataConfig) -> list[str]:
     """
     if not config.dataset:
         raise Misuse("data=hub needs data.dataset=<repository id>, as in data.dataset=Salesforce/wikitext")
-    folder = local_folder(config)
-    if folder is None:
+    folder = Path(config.dataset).expanduser()
+    if not folder.is_dir():
         return [config.dataset, config.subset, config.revision]
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -80,8 +74,8 @@ def fetch_dataset(config: DataConfig, cache: Path) -> Any:
     """Load the DatasetDict of all splits. Raises Misuse if it cannot be loaded."""
     import datasets
 
-    folder = local_folder(config)
-    if folder is not None:
+    folder = Path(config.dataset).expanduser()
+    if folder.is_dir():
         try:
             return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
         except Exception as error:  # datasets passes on any error of a builder
@@ -121,27 +115,17 @@ def can_reach_hub() -> bool:
 
 
 @contextmanager
-def changed(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Set each (module, name, value) inside the block."""
-    before = [getattr(module, name) for module, name, _ in changes]
-    try:
-        for module, name, value in changes:
-            setattr(module, name, value)
-        yield
-    finally:
-        for (module, name, _), value in zip(changes, before, strict=True):
-            setattr(module, name, value)
-
-
-@contextmanager
 def offline(wanted: bool) -> Iterator[None]:
     """Make `datasets` use only its local cache inside the block, if `wanted`."""
+    from unittest.mock import patch  # imports asyncio
+
     import datasets
     import huggingface_hub.constants
 
-    # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
-    homes = [datasets.config, huggingface_hub.constants] if wanted else []
-    with changed([(home, "HF_HUB_OFFLINE", True) for home in homes]):
+    with ExitStack() as changed:
+        # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
+        for home in (datasets.config, huggingface_hub.constants) if wanted else ():
+            changed.enter_context(patch.object(home, "HF_HUB_OFFLINE", True))
         yield
 
 
@@ -151,13 +135,15 @@ def quiet() -> Iterator[None]:
 
     Also disable the download counter of `datasets`, which takes ten seconds where names cannot be resolved.
     """
+    from unittest.mock import patch
+
     import datasets
 
     bars, level = datasets.is_progress_bar_enabled(), logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     datasets.disable_progress_bars()
     try:
-        with changed([(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)]):
+        with patch.object(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False):
             yield
     finally:
         logging.disable(level)

@@ -1,16 +1,31 @@
-"""The loader of token stores, which opens a store of the cache or builds it under a lock."""
+"""The loader of token stores, which opens a store of the cache, or builds it from the text under a lock.
+
+posexp/data/store.py describes the files of a store.
+"""
 
 import errno
+import json
+import os
+import platform
+import shutil
+import tempfile
+from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from posexp.config.fields import check_room
-from posexp.config.sections import DataConfig
-from posexp.data.store import DamageError, Say, Store, different, key_of
-from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.config.sections import DataConfig, Split
+from posexp.data import corpus, tokenizer
+from posexp.data.store import FORMAT, DamageError, Say, Store, choices, different, key_of, meta_digest
+from posexp.data.tokenizer import Piece
+from posexp.errors import Misuse, RunFailed
 from posexp.output.console import logger, say
-from posexp.storage import locks
+from posexp.storage import atomic, locks, untrusted
+
+# Codes of an OSError for which another cache folder helps. `datasets` needs locks.
+WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR} | locks.NO_LOCKS
 
 
 def load_store(config: DataConfig, say: Say = say) -> Store:
@@ -27,17 +42,20 @@ def load_store(config: DataConfig, say: Say = say) -> Store:
     if store:
         logger.debug(f"token store: {folder}")
         return store
-    from posexp.data.build_store import build_store
-
+    lock, holder = Path(f"{folder}.lock"), Path(f"{folder}.holder.json")
     try:
-        with locked(folder, say):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locks.hold(lock, holder, lambda who: say(f"waiting for {who}, which is building this token store")):
             # Another process may have built the store while this one waited.
             if store := find_store(folder, lambda line: None):
                 return store
             build_store(config, folder, say)
         return Store(folder)
     except OSError as error:
-        raise cache_error(folder.parent, error) from error
+        text = f"cannot write the token store in {folder.parent}: {error.strerror or error}"
+        if error.errno in WRONG_PLACE:
+            raise Misuse(f"{text}; choose another folder with data.cache") from error
+        raise RunFailed(text) from error
     except DamageError as error:
         raise RunFailed(f"the token store {folder} was damaged while it was built: {error}") from error
 
@@ -70,18 +88,97 @@ def find_store(folder: Path, say: Say) -> Store | None:
         return None
 
 
-def cache_error(folder: Path, error: OSError) -> PosexpError:
-    text = f"cannot write the token store in {folder}: {error.strerror or error}"
-    wrong_place = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
-    if error.errno in wrong_place | locks.NO_LOCKS:  # `datasets` needs locks
-        return Misuse(f"{text}; choose another folder with data.cache")
-    return RunFailed(text)
+def build_store(config: DataConfig, folder: Path, say: Say) -> None:
+    """Write the store to a temporary folder and rename it to `folder`. The caller must hold the lock.
+
+    A damaged store and leftovers of killed builders are removed.
+    """
+    for leftover in folder.parent.glob(f"{folder.name}.*-building"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))
+    try:
+        write_store(config, aside / "store", aside / "text", say)
+        if folder.exists():
+            os.rename(folder, aside / "damaged")
+        os.rename(aside / "store", folder)
+        atomic.sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-@contextmanager
-def locked(folder: Path, say: Say) -> Iterator[None]:
-    """Hold the lock for building `folder`, after waiting for any other process that has it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = Path(f"{folder}.lock"), Path(f"{folder}.holder.json")
-    with locks.hold(lock, holder, lambda who: say(f"waiting for {who}, which is building this token store")):
-        yield
+def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None:
+    """Write all files of a store into the new `folder`, and the text of the corpus to the new folder `cache`."""
+    folder.mkdir()
+    built = None if config.tokenizer == "bpe" else tokenizer.make(config.tokenizer, config.vocab_size, ())
+    source = corpus.read_corpus(config, cache, tokenizer.vocabulary_size(built) if built else None)
+    for note in source.notes:
+        say(note)
+    say(f"building the token store of {source.description}")
+    built = built or tokenizer.learn_bpe(source.splits[Split.train].texts(), config.vocab_size)
+    size = tokenizer.vocabulary_size(built)
+    if config.tokenizer == "bpe" and size < config.vocab_size:
+        source.notes.append(f"the training split gives only {size} of the {config.vocab_size} entries of the bpe")
+        say(source.notes[-1])
+    atomic.write_file(folder / "tokenizer.json", built.to_str(pretty=True).encode())
+    dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
+    marks = tokenizer.mark_ids(config.tokenizer, built)
+    splits = {}
+    for split, documents in source.splits.items():
+        if documents.is_text:
+            pieces = tokenizer.encode(built, documents.texts(), config.tokenizer in tokenizer.OWN, dtype)
+        else:
+            pieces = tokenizer.ids_of(built, documents)
+        splits[split.value] = write_split(folder, split.value, marked(pieces, marks), dtype)
+        counts = [
+            f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items() if count
+        ]
+        say(f"{split.value if len(source.splits) > 1 else 'all'}: {', '.join(counts)}")
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": atomic.sha256(path)} for path in sorted(folder.iterdir())
+    }
+    meta = {
+        "format": FORMAT,
+        "choices": choices(config),
+        "corpus": source.description,
+        "notes": source.notes,
+        "python": platform.python_version(),
+        "dtype": dtype.name,
+        "vocab_size": size,
+        "tokenizer": config.tokenizer if config.tokenizer in tokenizer.OWN else "file",
+        "splits": splits,
+        "files": files,
+        **({"task": source.task} if source.task else {}),
+        **({"marks": sorted(marks.values())} if marks else {}),
+    }
+    meta = untrusted.printable(meta)  # as `read_meta` loads it
+    atomic.write_file(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
+    atomic.sync(folder)
+
+
+def marked(pieces: Iterator[Piece], marks: dict[str, int]) -> Iterator[Piece]:
+    """Put the token `bos` of `marks` before each document, and `eos` after it, as far as `marks` has them."""
+    marks_1 = {key: np.array([mark]) for key, mark in marks.items()}
+    begins = True
+    for ids_N, ends, size in pieces:
+        before = [marks_1["bos"]] if begins and "bos" in marks else []
+        after = [marks_1["eos"]] if ends and "eos" in marks else []
+        yield np.concatenate([*before, ids_N, *after]) if marks else ids_N, ends, size
+        begins = ends
+
+
+def write_split(folder: Path, name: str, pieces: Iterator[Piece], dtype: np.dtype) -> dict[str, int]:
+    """Write <name>.bin and <name>.documents.npy; return the numbers of documents, tokens and bytes."""
+    starts, total, size = array("q", [0]), 0, 0
+    with open(folder / f"{name}.bin", "wb") as file:
+        for ids_N, ends, length in pieces:
+            file.write(ids_N.astype(dtype, copy=False).data)
+            total += len(ids_N)
+            size += length
+            if ends and total > starts[-1]:  # an external tokenizer may give no tokens for a document
+                starts.append(total)
+    if not total:
+        raise Misuse(f"the {name} split holds no token")
+    np.save(folder / f"{name}.documents.npy", np.array(starts, dtype=np.int64), allow_pickle=False)
+    for path in folder.glob(f"{name}.*"):
+        atomic.sync(path)
+    return {"documents": len(starts) - 1, "tokens": total, "bytes": size}

@@ -29,11 +29,8 @@ class SequenceSampler:
             first_D, places_D = tokens.starts[:-1], np.maximum(sizes_D - length, 0)
             short_D = places_D == 0
         if not places_D.sum():
-            what = (
-                f"all {tokens.starts[-1]} tokens together are"
-                if cross_documents
-                else (f"the longest document, {sizes_D.max()} tokens, is")
-            )
+            longest = f"the longest document, {sizes_D.max()} tokens, is"
+            what = f"all {tokens.starts[-1]} tokens together are" if cross_documents else longest
             raise Misuse(f"{what} shorter than one sequence of {length} tokens and the token after it")
         first_D, places_D = first_D[places_D > 0], places_D[places_D > 0]
         # Start p lies in the first document whose cumulative end exceeds p, at token p + shift.

@@ -27,6 +27,7 @@ from posexp.storage import atomic, untrusted
 
 FORMAT = 1
 UNSHAPING = {"paths", "valid", "test", "vocab_size", "cross_documents"}  # the vocabulary is the tokenizer's
+COUNTS = ("documents", "tokens", "bytes")  # of each split
 MAX_SIZE = 1 << 20  # of a task's training examples
 
 Say = Callable[[str], None]
@@ -141,23 +142,17 @@ def is_meta(meta: dict[str, Any]) -> bool:
             and all(isinstance(note, str) for note in meta["notes"])
             and untrusted.is_count(meta["vocab_size"])
             and {Split.train.value} <= splits.keys() <= {split.value for split in Split}
-            and all(
-                untrusted.is_count(known[name])
-                for known in splits.values()
-                for name in ("documents", "tokens", "bytes")
-            )
+            and all(untrusted.is_count(known[name]) for known in splits.values() for name in COUNTS)
             and files.keys() == names
             and all(untrusted.is_count(known["size"]) and isinstance(known["sha256"], str) for known in files.values())
-            and is_task(meta.get("task"))
+            and (meta.get("task") is None or is_task(meta["task"]))
             and all(untrusted.is_count(mark) and mark < meta["vocab_size"] for mark in meta.get("marks", []))
         )
     except (KeyError, TypeError, AttributeError):
         return False
 
 
-def is_task(about: Any) -> bool:
-    if about is None:
-        return True
+def is_task(about: dict[str, Any]) -> bool:
     return about["name"] in tasks.TASKS and untrusted.is_count(about["size"]) and 0 < about["size"] <= MAX_SIZE
 
 

@@ -33,11 +33,10 @@ def find_token_files(config: DataConfig) -> dict[Split, list[Path]]:
         patterns = [value] if isinstance(value, str) else value
         if isinstance(patterns, (list, tuple)):
             patterns = [f"{name}.bin" if Path(f"{name}.bin").expanduser().is_file() else name for name in patterns]
-        paths = [
-            path.with_suffix(".bin") if path.suffix == ".idx" else path
-            for path in files.expand(f"data.{key}", patterns, [".bin"])
-        ]
-        found[split] = list(dict.fromkeys(paths))
+        paths = files.expand(f"data.{key}", patterns, [".bin"])
+        found[split] = list(
+            dict.fromkeys(path.with_suffix(".bin") if path.suffix == ".idx" else path for path in paths)
+        )
         for path in found[split]:
             if path.suffix != ".bin":
                 raise Misuse(f"{path} is no file of token ids, which ends with .bin: text is read by data=files")
@@ -48,16 +47,10 @@ def find_token_files(config: DataConfig) -> dict[Split, list[Path]]:
     return found
 
 
-def index_of(path: Path) -> Path | None:
-    """Return Megatron's index of a .bin, or None for a file of nanoGPT."""
-    index = path.with_suffix(".idx")
-    return index if index.is_file() else None
-
-
 def token_content(config: DataConfig) -> list[list[str]]:
-    """Return [split, sha256 of the .bin, sha256 of its .idx or ""] for every file."""
+    """Return [split, sha256 of the .bin, sha256 of Megatron's .idx or "" for a file of nanoGPT] for every file."""
     return [
-        [split.value, files.file_digest(path), files.file_digest(index) if (index := index_of(path)) else ""]
+        [split.value, *(files.file_digest(one) if one.is_file() else "" for one in (path, path.with_suffix(".idx")))]
         for split, paths in find_token_files(config).items()
         for path in paths
     ]
@@ -69,14 +62,14 @@ def read_token_files(config: DataConfig, vocab_size: int) -> dict[Split, Documen
     for split, paths in find_token_files(config).items():
         arrays, bounds = [], []
         for path in paths:
-            index = index_of(path)
-            ids_N, bounds_D1 = read_indexed(path, index) if index else read_bare(path, vocab_size, config.document_end)
+            index, end = path.with_suffix(".idx"), config.document_end
+            ids_N, bounds_D1 = read_indexed(path, index) if index.is_file() else read_bare(path, vocab_size, end)
             smallest, largest = int(ids_N.min(initial=0)), int(ids_N.max(initial=0))
             if smallest < 0 or largest >= vocab_size:
                 wrong = smallest if smallest < 0 else largest
+                remedy = "set data.vocab_size, or the data.tokenizer of these tokens"
                 raise Misuse(
-                    f"{path} holds the token id {wrong}, and the vocabulary has {vocab_size:,} tokens: set "
-                    "data.vocab_size, or the data.tokenizer of these tokens"
+                    f"{path} holds the token id {wrong}, and the vocabulary has {vocab_size:,} tokens: {remedy}"
                 )
             arrays.append(ids_N)
             bounds.append(bounds_D1)

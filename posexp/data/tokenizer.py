@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,27 +36,25 @@ def tokenizer_content(spec: str, vocab_size: int) -> list[str | int]:
         return [spec, vocab_size]
     if spec == "bytes":
         return ["bytes"]
-    path = tokenizer_path(spec)
-    # Older stores were built with dropout on, so stores without dropout need another key.
-    extras = ["without dropout"] if has_dropout(path) else []
+    path, extras = tokenizer_path(spec), []
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # `load_tokenizer` raises the reason
+        # Older stores were built with BPE dropout, which tokenizes the same text differently each time.
+        if untrusted.parsed(untrusted.read_bytes(path))["model"].get("dropout"):
+            extras = ["without dropout"]
     return ["file", file_digest(path), *extras, *(f"{key} {text}" for key, text in marks(spec).items())]
 
 
 def tokenizer_path(spec: str) -> Path:
     """Return the tokenizer.json of a file or folder. Raises Misuse if there is none."""
     path = Path(spec).expanduser()
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if file.is_file():
+        return file
     if path.is_dir():
-        if not (path / "tokenizer.json").is_file():
-            raise Misuse(
-                f"data.tokenizer={spec} holds no tokenizer.json: save_pretrained of transformers.AutoTokenizer, "
-                "loaded from that folder, writes one"
-            )
-        return path / "tokenizer.json"
-    if not path.is_file():
-        raise Misuse(
-            f"data.tokenizer={spec} is neither bpe nor bytes, nor a tokenizer.json or its folder: there is no such file"
-        )
-    return path
+        remedy = "save_pretrained of transformers.AutoTokenizer, loaded from that folder, writes one"
+        raise Misuse(f"data.tokenizer={spec} holds no tokenizer.json: {remedy}")
+    known = "neither bpe nor bytes, nor a tokenizer.json or its folder"
+    raise Misuse(f"data.tokenizer={spec} is {known}: there is no such file")
 
 
 def marks(spec: str) -> dict[str, str]:
@@ -88,14 +86,6 @@ def mark_ids(spec: str, tokenizer: "Tokenizer") -> dict[str, int]:
     return ids
 
 
-def has_dropout(path: Path) -> bool:
-    """Return whether the tokenizer.json has BPE dropout, which tokenizes the same text differently each time."""
-    try:
-        return bool(untrusted.parsed(untrusted.read_bytes(path))["model"].get("dropout"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # `load_tokenizer` raises the reason
-        return False
-
-
 def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
     """Return the tokenizer that `spec` names, which adds no special tokens. Only a bpe reads `texts`.
 
@@ -105,8 +95,10 @@ def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
         return learn_bpe(texts, vocab_size)
     if spec == "bytes":
         return single_bytes()
-    if spec == "none":
-        return bare_ids(vocab_size)
+    if spec == "none":  # each token is the decimal number of its id, which stands in for an unknown tokenizer
+        from tokenizers import Tokenizer, models
+
+        return Tokenizer(models.WordLevel({str(value): value for value in range(vocab_size)}, unk_token="0"))
     return load_tokenizer(tokenizer_path(spec))
 
 
@@ -135,13 +127,6 @@ def single_bytes() -> "Tokenizer":
     from tokenizers import models
 
     return byte_level(models.BPE(vocab={char: value for value, char in enumerate(byte_chars())}, merges=[]))
-
-
-def bare_ids(vocab_size: int) -> "Tokenizer":
-    """Return a stand-in for an unknown tokenizer, in which each token is the decimal number of its id."""
-    from tokenizers import Tokenizer, models
-
-    return Tokenizer(models.WordLevel({str(value): value for value in range(vocab_size)}, unk_token="0"))
 
 
 def byte_level(model: "Model") -> "Tokenizer":

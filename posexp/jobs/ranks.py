@@ -37,26 +37,26 @@ def place() -> Place:
 
 
 def translate_slurm() -> None:
-    """Set the variables of torchrun, which PyTorch reads, from those of srun. Variables already set are kept."""
+    """Set the variables of torchrun, which PyTorch reads, from those of srun. Variables already set are kept.
+
+    Raises Misuse if scontrol cannot expand the list of machines, as in gpu[01-04].
+    """
     here, known = place(), os.environ
     known.setdefault("RANK", str(here.rank))
     known.setdefault("WORLD_SIZE", str(here.size))
     known.setdefault("LOCAL_RANK", str(here.local))
     if here.one_machine:
         known.setdefault("LOCAL_WORLD_SIZE", str(here.size))
-    if "SLURM_PROCID" in known:
-        known.setdefault("MASTER_ADDR", "127.0.0.1" if here.one_machine else first_machine())
-        step = 31 * int(known.get("SLURM_JOB_ID", 0)) + int(known.get("SLURM_STEP_ID", 0))
-        known.setdefault("MASTER_PORT", str(FIRST_PORT + step % PORTS))
-
-
-def first_machine() -> str:
-    """Return the first machine of a SLURM step, whose list may be compressed, as in gpu[01-04].
-
-    Raises Misuse if scontrol cannot expand the list.
-    """
-    folded = os.environ["SLURM_STEP_NODELIST"]
-    try:
-        return ask("scontrol", "show", "hostnames", folded, seconds=20).stdout.split()[0]
-    except (OSError, subprocess.TimeoutExpired, IndexError):
-        raise Misuse(f"scontrol cannot expand the node list {folded}: set MASTER_ADDR to its first machine") from None
+    if "SLURM_PROCID" not in known:
+        return
+    step = 31 * int(known.get("SLURM_JOB_ID", 0)) + int(known.get("SLURM_STEP_ID", 0))
+    known.setdefault("MASTER_PORT", str(FIRST_PORT + step % PORTS))
+    if here.one_machine:
+        known.setdefault("MASTER_ADDR", "127.0.0.1")
+    elif "MASTER_ADDR" not in known:
+        folded = known["SLURM_STEP_NODELIST"]
+        try:
+            known["MASTER_ADDR"] = ask("scontrol", "show", "hostnames", folded, seconds=20).stdout.split()[0]
+        except (OSError, subprocess.TimeoutExpired, IndexError):
+            line = f"scontrol cannot expand the node list {folded}: set MASTER_ADDR to its first machine"
+            raise Misuse(line) from None

@@ -91,9 +91,8 @@ def signals() -> Iterator[list[int]]:
             say(f"{signal.Signals(signum).name}: saving, then stopping")
 
     def enough(signum: int, frame: FrameType | None) -> None:
-        name = signal.Signals(received[0]).name
-        line = f"stopped by {name} {PATIENCE:g} s ago, in a step that did not end; repeat the command"
-        insist(Stopped(line, received[0]))
+        line = f"stopped by {signal.Signals(received[0]).name} {PATIENCE:g} s ago, in a step that did not end"
+        insist(Stopped(f"{line}; repeat the command", received[0]))
 
     if stopped:  # a library has dropped the exception
         raise stopped[0]
@@ -107,10 +106,8 @@ def signals() -> Iterator[list[int]]:
     except Exception as error:
         if not received or isinstance(error, PosexpError):
             raise
-        name = signal.Signals(received[0]).name
-        raise Stopped(
-            f"stopped by {name} within a step; the same command goes on from the last checkpoint", received[0]
-        ) from error
+        line = f"stopped by {signal.Signals(received[0]).name} within a step"
+        raise Stopped(f"{line}; the same command goes on from the last checkpoint", received[0]) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():

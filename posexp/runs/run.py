@@ -29,8 +29,7 @@ from posexp.config.commands import TrainCommand
 from posexp.config.components import targets
 from posexp.config.digest import digest, identity
 from posexp.config.sections import Split
-from posexp.config.typed_values import typed_config
-from posexp.config.values import flat, plain_value
+from posexp.config.values import flat, plain_value, typed_value
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.storage import atomic, jsonl, locks, untrusted
 from posexp.storage.names import is_name
@@ -87,8 +86,9 @@ class Run:
         """Load the stored configuration. Raises RunFailed if it cannot be read."""
         with self.reading_config() as text:
             values = values_of(text)
-            config: Any = typed_config(TrainCommand, values)
-            if config is None:
+            try:
+                config: Any = typed_value(TrainCommand, values)
+            except (TypeError, ValueError, Misuse):  # OmegaConf converts what it can, and explains the rest
                 config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainCommand), values))
         assert isinstance(config, TrainCommand)
         return config

@@ -59,12 +59,8 @@ def read_lines(
             for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), start=1):
                 if not line.strip():
                     continue
-                try:
-                    row = untrusted.object_of(line)
-                except ValueError:
-                    damaged.append(number)
-                    continue
-                if row_fits(row, needed or {}, known or {}):
+                row = valid_row(line, needed or {}, known or {})
+                if row is not None:
                     rows.append(row)
                 else:
                     damaged.append(number)
@@ -72,10 +68,8 @@ def read_lines(
         raise RunFailed(f"{path} cannot be read: {error}") from error
     if damaged:
         more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
-        say(
-            f"{path}: line {', '.join(map(str, damaged[:NAMED]))}{more} cannot be read (damaged or cut off) and is "
-            "skipped"
-        )
+        numbers = ", ".join(map(str, damaged[:NAMED]))
+        say(f"{path}: line {numbers}{more} cannot be read (damaged or cut off) and is skipped")
     return rows
 
 
@@ -92,11 +86,8 @@ def last_rows(
     for line in lines_backwards(path) if path.is_file() else ():
         if not any(mark in line for mark in marks.values()):
             continue
-        try:
-            row = untrusted.object_of(line)
-            if not row_fits(row, {}, known or {}):
-                raise ValueError
-        except ValueError:
+        row = valid_row(line, {}, known or {})
+        if row is None:
             damaged += 1
             continue
         for column in [column for column in marks if row.get(column) is not None]:
@@ -126,11 +117,16 @@ def lines_backwards(path: Path) -> Iterator[bytes]:
         yield rest
 
 
-def row_fits(row: dict[str, Any], needed: Columns, known: Columns) -> bool:
-    if len(row) > MOST_COLUMNS or any(isinstance(value, (dict, list)) for value in row.values()):
-        return False
-    right = all(name in row and is_right(row[name]) for name, is_right in needed.items())
-    return right and all(row.get(name) is None or is_right(row[name]) for name, is_right in known.items())
+def valid_row(line: bytes, needed: Columns, known: Columns) -> dict[str, Any] | None:
+    """Return the flat object of a line, or None if the line is damaged or a column fails its check."""
+    try:
+        row = untrusted.object_of(line)
+    except ValueError:
+        return None
+    flat = len(row) <= MOST_COLUMNS and not any(isinstance(value, (dict, list)) for value in row.values())
+    right = flat and all(name in row and is_right(row[name]) for name, is_right in needed.items())
+    right = right and all(row.get(name) is None or is_right(row[name]) for name, is_right in known.items())
+    return row if right else None
 
 
 def rewrite(path: Path, rows: list[dict[str, Any]]) -> None:

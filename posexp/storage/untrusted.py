@@ -85,12 +85,6 @@ def printable(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def is_plain(content: bytes) -> bool:
-    """Return whether `printable` would change nothing of what this JSON holds, and raise nothing."""
-    nested = content.count(b"{") + content.count(b"[") > DEEPEST
-    return content.isascii() and not nested and b"\\" not in content and b"\x7f" not in content
-
-
 def visible(text: str) -> str:
     """Return `text` with every unprintable or direction-changing character escaped: \\n, \\x1b, \\u202e."""
     if text.isprintable():

@@ -12,17 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig
 
 from posexp.config.commands import TrainCommand
-from posexp.config.compose import typed
 from posexp.config.explain import explain_error
 from posexp.config.sections import Device
 from posexp.config.values import plain_value
 from posexp.data import Store
-from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.errors import Misuse
 from posexp.jobs.slurm import queue
 from posexp.output.console import say
 from posexp.runs.run import Run
@@ -111,20 +107,3 @@ def detach(group: Path, words: Words) -> None:
         )
     say(f"process {process.pid} runs the sweep and writes to {log}")
     say(f"to watch it: posexp runs --group {shlex.quote(group.name)}")
-
-
-def explained(error: Exception) -> PosexpError | None:
-    """Return an error of submitit as one line, or None for other errors."""
-    if not type(error).__module__.startswith("submitit"):
-        return None
-    last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-    if type(error).__name__ == "FailedJobError" and "sbatch" in str(error):
-        refusal = next((line for line in str(error).splitlines() if "sbatch: error" in line), last[0])
-        return Misuse(f"SLURM rejected the jobs: {refusal.removeprefix('sbatch: error: ')}")
-    return RunFailed(f"a job ended without a result: posexp runs shows which, and the same command goes on ({last[0]})")
-
-
-def typed_cell(config: DictConfig) -> TrainCommand:
-    made: Any = typed(config)
-    assert isinstance(made, TrainCommand)
-    return made

@@ -51,7 +51,5 @@ def compare_losses(training: Training, compute_loss: Callable[..., Tensor]) -> N
         agrees=agrees,
     )
     if not agrees:
-        say(
-            f"{training.run.name}: the same text has a loss of {evaluated:.3f} in evaluation but {trained:.3f} in "
-            "training: distrust this run"
-        )
+        both = f"{evaluated:.3f} in evaluation but {trained:.3f} in training"
+        say(f"{training.run.name}: the same text has a loss of {both}: distrust this run")

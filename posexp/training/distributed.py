@@ -1,12 +1,16 @@
 """Training of one run by several processes, each of which computes a share of the sequences of every step.
 
 Gradients are averaged over the processes, so a step equals that of one process up to rounding. Only the first process
-writes files. PyTorch's DDP replicates the model in each process; FSDP2 shards it.
+writes files. PyTorch's DDP replicates the model in each process; FSDP2 shards it. Neither the store in which the
+processes meet nor their later exchange is authenticated: processes on one machine therefore use the loopback interface,
+which the network cannot reach.
 Shape suffixes: B sequences of a batch, T tokens of a sequence.
 """
 
+import functools
 import gc
 import itertools
+import os
 import socket
 import sys
 import time
@@ -26,12 +30,12 @@ from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.jobs.ranks import Place, place, translate_slurm
 from posexp.model.decoder import Decoder, build_model
 from posexp.output import console
-from posexp.training import meeting
 from posexp.training.outcome import PeerLost, RankFailed, deserialise, error_line, serialise
 
 SEED_APART = 2_654_435_769  # 2^32 / golden ratio: its multiples are far apart in the 32 bits that a CPU generator uses
 # Parts of the error messages of Gloo, NCCL and the store when another process has died.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "failed to recv", "remote process exit")
+HOST = "127.0.0.1"
 JOINED = "joined"  # a key of the store of the parent: the number of processes that have met
 parent: dist.Store | None = None  # the store of posexp/training/processes.py, which prints how each process ends
 joined_before = itertools.count()  # a sweep joins once per run
@@ -97,21 +101,16 @@ class Ranks:
         dist.all_reduce(total)
         return total / self.place.size
 
-    def agreed(self, stop: list[int]) -> int:
-        """Return the signal that any process received, or 0. All processes get the same value in the same step."""
-        return self.largest(stop[0] if stop else 0)
-
     def same_step(self, step: int) -> int:
         """Return `step`. Raises RunFailed if the processes load checkpoints of different steps."""
         least, most = -self.largest(-step), self.largest(step)
         if least != most:
-            raise RunFailed(
-                f"the {self.place.size} processes load checkpoints of different steps, {least} and {most}: "
-                "use the same results folder for all of them"
-            )
+            steps = f"{self.place.size} processes load checkpoints of different steps, {least} and {most}"
+            raise RunFailed(f"the {steps}: use the same results folder for all of them")
         return step
 
     def largest(self, number: int) -> int:
+        """Return the largest `number` of the processes, the same in all of them."""
         if self.place.size == 1:
             return number
         found = torch.tensor(number)  # on the CPU, to avoid synchronising with a GPU
@@ -138,10 +137,8 @@ def joined(config: TrainCommand, device: torch.device) -> Iterator[Ranks]:
         yield ranks
     except Exception as error:  # do not wait for the others, which may have died
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST):
-            error = PeerLost(
-                f"rank {here.rank} lost the connection to another of the {here.size} processes; "
-                "the same command goes on from the last checkpoint"
-            )
+            line = f"rank {here.rank} lost the connection to another of the {here.size} processes"
+            error = PeerLost(f"{line}; the same command goes on from the last checkpoint")
         own = isinstance(error, (RankFailed, PeerLost)) or not isinstance(error, PosexpError)
         if own and console.logger.disabled and parent is None:
             print(f"posexp: error: {error_line(error)}", file=sys.stderr, flush=True)
@@ -167,7 +164,15 @@ def meet(here: Place, chosen: torch.device) -> Ranks:
     """Create the group of all processes, with NCCL for tensors on a GPU and Gloo for tensors on the CPU."""
     part()  # leave the group of an earlier run that failed
     translate_slurm()
-    store = meeting.store(here)
+    if here.one_machine:  # also works if the host name cannot be resolved
+        for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+    # torchrun and posexp/training/processes.py have a store already
+    if here.one_machine and here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        store = kept_store(int(os.environ["MASTER_PORT"]), here.size)
+    else:  # that of rank 0, which listens on every interface if there are several machines
+        store, _, _ = next(dist.rendezvous("env://"))
     ranks = Ranks(here, dist.PrefixStore(f"posexp {next(joined_before)}", store))
     device = ranks.device(chosen)
     if device.type == "cuda":
@@ -177,20 +182,29 @@ def meet(here: Place, chosen: torch.device) -> Ranks:
     return ranks
 
 
+def loopback_store(port: int = 0, size: int | None = None) -> dist.TCPStore:
+    """Create a store at `port` (0: any free port) and wait for `size` processes (None: do not wait).
+
+    The socket is passed in, because the store would otherwise listen on every interface.
+    """
+    listener = socket.create_server((HOST, port))
+    port, handle = listener.getsockname()[1], listener.detach()
+    return dist.TCPStore(HOST, port, size, True, wait_for_workers=size is not None, master_listen_fd=handle)
+
+
+kept_store = functools.cache(loopback_store)  # reused by all runs of a sweep
+
+
 def check_share(config: TrainCommand, size: int) -> None:
     """Raise Misuse if `size` differs from trainer.devices, or does not divide the sequences of a micro-batch."""
     if config.trainer.devices not in (1, size):
-        raise Misuse(
-            f"trainer.devices={config.trainer.devices}, but torchrun or srun has started {size} processes: remove "
-            "trainer.devices"
-        )
+        devices = f"trainer.devices={config.trainer.devices}"
+        raise Misuse(f"{devices}, but torchrun or srun has started {size} processes: remove trainer.devices")
     sequences = config.train.batch_tokens // config.train.length // config.train.accumulate
     if sequences % size:
         batch = "micro-batch" if config.train.accumulate > 1 else "step"
-        raise Misuse(
-            f"{size} processes cannot share the {sequences} sequences of a {batch} equally: change trainer.devices, "
-            "train.batch_tokens or train.accumulate"
-        )
+        remedy = "change trainer.devices, train.batch_tokens or train.accumulate"
+        raise Misuse(f"{size} processes cannot share the {sequences} sequences of a {batch} equally: {remedy}")
 
 
 class Objective(nn.Module):
@@ -253,7 +267,7 @@ def compiled_in_training(block: nn.Module) -> Callable:
 def rests(config: TrainCommand) -> bool:
     """Return whether a weight may get no gradient in a step, as in a scheme that is dropped before the end."""
     model = build_model(config, 2).train()
-    if not any(True for _ in model.scheme.parameters()):
+    if not list(model.scheme.parameters()):
         return False
     tokens_BT = torch.zeros(1, 2, dtype=torch.long)
     missing = False

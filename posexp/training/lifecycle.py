@@ -60,17 +60,22 @@ class Lifecycle:
         """
         self.counted += 1
         config, ranks = self.training.config.train, self.training.ranks
-        signum = ranks.agreed(self.received)
+        signum = ranks.largest(self.received[0] if self.received else 0)  # the same in all processes
         save = done % config.checkpoint_every == 0 or done == config.steps or signum > 0
         if done % LOG_EVERY == 0 or save:
             self.write_row(done, norm)
         if save:
-            self.save(done)
+            folder = self.training.run.folder / "checkpoint"
+            try:
+                checkpoint.save(folder, done, self.training.model, self.optimizer, ranks.first)
+            except RunFailed as error:
+                with suppress(OSError):  # the disk may be full for the log too
+                    self.log.status("failed", done, reason=str(error))
+                raise
         if signum and done < config.steps:
             self.log.status("stopped", done, reason=signal.Signals(signum).name)
-            raise Stopped(
-                f"{self.training.run.name}: stopped at step {done} and saved; the same command goes on", signum
-            )
+            name = self.training.run.name
+            raise Stopped(f"{name}: stopped at step {done} and saved; the same command goes on", signum)
 
     def write_row(self, done: int, norm: Tensor) -> None:
         norm, total = checkpoint.full(norm), self.training.ranks.mean(self.total)
@@ -84,12 +89,3 @@ class Lifecycle:
             self.log.note(again)
         self.total.zero_()
         self.counted = 0
-
-    def save(self, done: int) -> None:
-        folder = self.training.run.folder / "checkpoint"
-        try:
-            checkpoint.save(folder, done, self.training.model, self.optimizer, self.training.ranks.first)
-        except RunFailed as error:
-            with suppress(OSError):  # the disk may be full for the log too
-                self.log.status("failed", done, reason=str(error))
-            raise

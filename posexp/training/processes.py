@@ -21,13 +21,11 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessException
 
 from posexp.config.commands import TrainCommand
 from posexp.errors import Misuse, Stopped
-from posexp.jobs.ranks import place
 from posexp.jobs.signals import PATIENCE, STOPPING, heed, ignore_signals, signals, stop
 from posexp.model.device import choose_device
 from posexp.output import console
 from posexp.training import distributed
-from posexp.training.distributed import JOINED, check_share
-from posexp.training.meeting import HOST, loopback_store
+from posexp.training.distributed import HOST, JOINED, check_share, loopback_store
 from posexp.training.outcome import PeerLost, RankFailed, deserialise, serialise
 
 GRACE = 5.0  # seconds until the others are stopped after one has died, and until they are killed after that
@@ -36,11 +34,6 @@ DONE = "done"  # a key of the store: the number of processes that succeeded
 # Keys of the store: the first outcome of each kind. A failure is reported rather than a stop: when a checkpoint cannot
 # be saved, only its writer fails. A lost peer is reported last, because the peer itself knows why it ended.
 FAILED, STOPPED, LOST = OUTCOMES = ("failed", "stopped", "lost")
-
-
-def wanted(config: TrainCommand) -> bool:
-    """Return whether to start processes, which torchrun, srun or this module may have done already."""
-    return config.trainer.devices > 1 and place().size == 1
 
 
 def spawn(work: Callable[[TrainCommand], object], config: TrainCommand) -> None:
@@ -110,10 +103,8 @@ def cause(store: dist.TCPStore, death: ProcessException | None) -> BaseException
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     if code == -signal.SIGKILL:
         how += ", possibly because memory ran out"
-    return RankFailed(
-        f"rank {death.error_index} (process {death.error_pid}) {how}; the others are stopped, and the same command "
-        "goes on from the last checkpoint"
-    )
+    remedy = "the others are stopped, and the same command goes on from the last checkpoint"
+    return RankFailed(f"rank {death.error_index} (process {death.error_pid}) {how}; {remedy}")
 
 
 def process_main(

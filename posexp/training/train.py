@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from posexp.config.commands import EvalCommand, TrainCommand
 from posexp.config.sections import Strategy
 from posexp.evaluation.evaluate import evaluate_run
+from posexp.jobs.ranks import place
 from posexp.model.device import choose_device
 from posexp.output.console import say
 from posexp.runs import checkpoint
@@ -25,8 +26,15 @@ def train(config: TrainCommand) -> Run:
     Stopped on a signal (posexp/jobs/signals.py).
     """
     run = Run.of(config)
-    if processes.wanted(config):
-        train_below(run, config)
+    if (
+        config.trainer.devices > 1 and place().size == 1
+    ):  # neither torchrun nor srun nor `spawn` has started this process
+        try:
+            processes.spawn(train, config)
+        except RankFailed as error:
+            if run.metrics.is_file() and not run.locked():
+                run.record(run.status().get("step", 0), status="failed", reason=str(error))
+            raise
         return run
     with preparing(run):
         device = choose_device(config.device)
@@ -62,13 +70,3 @@ def train_jointly(training: Training, held: ExitStack) -> None:
             say(f"{run.name}: already trained, {step} steps")
             if run.status()["status"] != "done":  # killed between its last checkpoint and this line
                 run.record(step, status="done")
-
-
-def train_below(run: Run, config: TrainCommand) -> None:
-    """Train in several processes below this one. Raises as `train` does, and records the death of a process."""
-    try:
-        processes.spawn(train, config)
-    except RankFailed as error:
-        if run.metrics.is_file() and not run.locked():
-            run.record(run.status().get("step", 0), status="failed", reason=str(error))
-        raise

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from posexp.cli.arguments import read_line
-from posexp.cli.main import command_of
 from posexp.config.commands import COMMANDS
 from posexp.config.compose import compose
 from posexp.config.hints import knobs_of
@@ -22,9 +21,8 @@ COMMAND_LINES = [line.split("#")[0].strip() for line in README.splitlines() if l
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_every_command_is_taken_by_hydra(line):
     left_out = ("hydra.launcher.", "hydra/launcher=", "--detach")
-    words = [word for word in line.split()[1:] if not word.startswith(left_out) and word != "-m"]
-    command, tail = command_of(words)
-    assert command is not None
+    command, *words = line.split()[1:]
+    tail = [word for word in words if not word.startswith(left_out) and word != "-m"]
     overrides = read_line(command, tail).overrides
     singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in overrides]  # one value of each sweep
     assert isinstance(compose(command, singles), COMMANDS[command])

@@ -14,11 +14,11 @@ from support.command import SCRIPT, TINY, here, posexp, run_of, world
 from support.sweeps import pace, runs_of, same_uninterrupted, slow_world, starts, steps_done, until, weights
 
 from posexp.cli.runs import lines_of
+from posexp.config.compose import threads
 from posexp.jobs import slurm
 from posexp.runs.run import Run
 from posexp.runs.status import RunStatus, run_status
 from posexp.storage import jsonl
-from posexp.sweeps.launchers import threads
 
 pytestmark = pytest.mark.slow
 

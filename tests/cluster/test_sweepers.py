@@ -1,10 +1,15 @@
 """What is swept: lists, ranges, globs, and the choices of an experiment."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
 from support.command import TINY, here, write_texts
+
+from posexp.cli import tasks
+from posexp.config.commands import TrainCommand
+from posexp.sweeps import plan
 
 LENGTHS = ["eval.lengths=[16]", "eval.controls=false"]
 
@@ -51,6 +56,28 @@ def test_lists_ranges_globs_and_choices_of_an_experiment_are_swept(folder):
     assert "choose a scheme with +scheme=<name>" in refused
     refused = here("train", "-m", "+scheme=rope", "train.lr=interval(1e-3,1e-1)", *TINY, cwd=folder).refusal()
     assert "an interval has no list of values: sweep a list" in refused
+
+
+def test_a_cell_is_what_its_command_alone_composes(folder, monkeypatch):
+    """Although the sweep composes cells of like choices once: schemes of one file and of several, and own ones."""
+    (folder / "own" / "scheme").mkdir(parents=True)
+    (folder / "own" / "scheme" / "mine.yaml").write_text(
+        "_target_: posexp.schemes.rope.Rope\nbase: 7.0\nfraction: 1.0\nlayout: half\n"
+    )
+    swept: list[TrainCommand] = []
+    monkeypatch.setattr(plan, "missing", lambda cells, compose, elsewhere: swept.extend(map(compose, cells)) or [])
+    own = ["--config-dir", "own"]
+    schemes, windows, rates = ("alibi", "dape", "mine"), ("bca", "full"), ("0.1", "1e-3")
+    axes = [f"+scheme={','.join(schemes)}", f"window={','.join(windows)}", f"train.lr={','.join(rates)}"]
+    assert here("train", "-m", *own, *TINY, *axes, cwd=folder).code == 0
+    alone: list[TrainCommand] = []
+    monkeypatch.setattr(tasks, "perform", alone.append)
+    for scheme, window, rate in product(schemes, windows, rates):
+        words = [f"+scheme={scheme}", f"window={window}", f"train.lr={rate}"]
+        assert here("train", *own, *TINY, *words, cwd=folder).code == 0
+    assert swept == alone and len(swept) == 12
+    labels = {"alibi", "dape-kerple_log", "mine"}
+    assert {each.label for each in swept} == labels | {f"{label}-bca" for label in labels}
 
 
 @pytest.mark.slow

@@ -18,12 +18,19 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import open_dict
+from omegaconf import open_dict, read_write
 
 
 @cache
 def is_group(loader: ConfigLoader, key: str) -> bool:
     return bool(loader.get_group_options(key))
+
+
+@cache
+def one_file(loader: ConfigLoaderImpl, path: str) -> Any:
+    """Return the config of a group's choice, or None if it does not exist or is put together from several files."""
+    found = loader.repository.load_config(path)
+    return None if found is None or found.defaults_list or found.header.get("package") else found.config
 
 
 class CellSweeper(BasicSweeper):
@@ -60,27 +67,36 @@ class CellSweeper(BasicSweeper):
         return settle("train", super()._parse_config())
 
     def compose(self, words: list[str]) -> Any:
-        """Return the configuration of a cell. Cells that differ in plain values only are composed by Hydra once."""
-        from posexp.sweeps.plan import typed_cell
+        """Return the configuration of a cell.
+
+        Hydra takes 0.1 s to compose one. Cells that differ only in plain values, or in a scheme of one file, are
+        therefore composed once.
+        """
+        from posexp.config.compose import typed
 
         loader, before = self.hydra_context.config_loader, HydraConfig.instance().cfg
-        plain = [
-            word
-            for word in words
-            if re.match(r"[a-z_]+(\.\w+)*=", word) and not is_group(loader, word.partition("=")[0])
-        ]
+        typed_plainly = [word for word in words if re.match(r"[a-z_]+(\.\w+)*=", word)]
+        plain = [word for word in typed_plainly if not is_group(loader, word.partition("=")[0])]
         others = tuple(word for word in words if word not in plain)
+        about_scheme = [word for word in others if "scheme" in word]
+        name = about_scheme[0].removeprefix("scheme=") if len(about_scheme) == 1 else ""
+        scheme = one_file(loader, f"scheme/{name}")
+        alike = others if scheme is None else tuple(word for word in others if word not in about_scheme)
         try:
-            if others not in self.composed:
+            if alike not in self.composed:
                 whole = loader.load_sweep_config(self.config, list(others))
                 HydraConfig.instance().set_config(whole)
                 with open_dict(whole):
                     del whole["hydra"]
-                self.composed[others] = whole, HydraConfig.instance().cfg
-            config, HydraConfig.instance().cfg = self.composed[others]
+                self.composed[alike] = whole, HydraConfig.instance().cfg
+            config, HydraConfig.instance().cfg = self.composed[alike]
             config = copy.deepcopy(config)
+            if scheme is not None:
+                config.scheme = scheme
+                with read_write(HydraConfig.get().runtime.choices) as choices:  # which the label reads
+                    choices.scheme = name
             ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(plain), config)
-            return typed_cell(config)
+            return typed(config)
         finally:
             HydraConfig.instance().cfg = before
 
@@ -93,19 +109,25 @@ class CellSweeper(BasicSweeper):
             own, mark = self.config.hydra.launcher.comment, f"posexp-{uuid.uuid4().hex[:12]}"
             self.launcher.params["comment"] = f"{own} {mark}" if own else mark
             self.launcher.params["setup"] = [*(self.config.hydra.launcher.setup or []), GUARD]
-            for place, words in enumerate(batch):
-                submit(self.run_of[tuple(words)].folder, mark, place)
+            for index, words in enumerate(batch):
+                submit(self.run_of[tuple(words)].folder, mark, index)
         return batch
 
     def validate_batch_is_legal(self, batch: Any) -> None:
         """Accept the batch, which split_arguments has checked."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from posexp.sweeps.plan import explained
+        """Run the sweep. Raises Misuse or RunFailed with one line for an error of submitit."""
+        from posexp.errors import Misuse, RunFailed
 
         try:
             return super().sweep(arguments)
         except Exception as error:
-            if explanation := explained(error):
-                raise explanation from error
-            raise
+            if not type(error).__module__.startswith("submitit"):
+                raise
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            if type(error).__name__ == "FailedJobError" and "sbatch" in str(error):
+                refusal = next((line for line in str(error).splitlines() if "sbatch: error" in line), last)
+                raise Misuse(f"SLURM rejected the jobs: {refusal.removeprefix('sbatch: error: ')}") from error
+            remedy = "posexp runs shows which, and the same command goes on"
+            raise RunFailed(f"a job ended without a result: {remedy} ({last})") from error
