@@ -61,14 +61,15 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
         say(f"{run.name}: {scheme.fingerprint()} has {' and '.join(missing)} to draw")
     paths = []
     folder = run.folder / "inspect"
-    folder.mkdir(exist_ok=True)
     for name, picture in found.items():
         if picture is not None:
             table = csv_text(list(picture.rows[0]), picture.rows)
-            contents: dict[str, str | bytes] = {"png": picture.png, "svg": picture.svg, "csv": table}
-            for kind, content in contents.items():
-                paths.append(folder / f"{name}.{kind}")
-                atomic.write_file(paths[-1], content)
-    for path in paths:
-        print(path)
+            contents: dict[str, str | bytes] = {
+                f"{name}.png": picture.png,
+                f"{name}.svg": picture.svg,
+                f"{name}.csv": table,
+            }
+            atomic.write_all(folder, contents)
+            paths += [folder / file for file in contents]
+    print(*paths, sep="\n")
     return paths

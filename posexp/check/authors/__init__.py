@@ -96,9 +96,5 @@ def attend(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
 
 
 HOOKS: dict[str, Callable[[Scheme, dict[str, Tensor]], Tensor]] = {
-    "rotate": rotate,
-    "embed": embed,
-    "distance_bias": distance_bias,
-    "bias": bias,
-    "attend": attend,
+    hook.__name__: hook for hook in (rotate, embed, distance_bias, bias, attend)
 }
