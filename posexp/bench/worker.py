@@ -30,7 +30,6 @@ from posexp.config.commands import BenchCommand
 from posexp.config.sections import Precision, TrainConfig
 from posexp.errors import PosexpError
 from posexp.evaluation.scoring import is_out_of_memory, measured
-from posexp.model import cpu
 from posexp.model.device import autocast, choose_device
 from posexp.training import optim
 
@@ -46,6 +45,7 @@ class Bench:
     def __init__(self, contender: Contender, command: BenchCommand, training: bool):
         self.command, self.training = command, training
         self.device = choose_device(command.device)
+        torch.empty(0, device=self.device)  # starts CUDA, which `measured` needs
         with measured(self.device) as before:
             pass
         self.before = before.peak_memory or 0  # bytes in memory now
@@ -131,13 +131,12 @@ def main() -> None:
             small = replace(command, model=sizes, vocab_size=SMALL, batch=1, length=SMALL, lengths=[SMALL])
             Bench(contender, small, training).work(SMALL)()
             gc.collect()
-            cpu.release_memory()
         bench.append(Bench(contender, command, training))
         if bench[0].device.type == "cuda" and training and not rehearse:
             bench[0].work(command.length)()  # compile in parallel with the other workers
         return bench[0].facts()
 
-    with suppress(EOFError):  # the parent closes the pipe or dies
+    with suppress(EOFError, OSError):  # the parent closes the pipe or dies
         pipe.send(attempt(begin, pipe.recv()))
         while True:
             pipe.send(attempt(bench[0].answer, pipe.recv()))

@@ -36,10 +36,6 @@ class OwnWindow(Window):
         super().__init__(dims)
         self.kind, self.tokens, self.blocks_with = kind, size, blocks
 
-    def hides(self, length: int) -> bool:
-        """Return whether `length` or the training length exceeds the window."""
-        return self.tokens < max(length, self.dims.train_length)
-
     def fingerprint(self) -> str:
         part = "" if self.blocks_with == self.dims.n_layer else f" in {self.blocks_with} of {self.dims.n_layer} blocks"
         return f"{self.kind} {self.tokens}{part}"

@@ -175,19 +175,15 @@ def two_steps(model: Pretrained) -> tuple[Step, Step]:
     return lambda tokens_BT: model(input_ids=tokens_BT).logits, lambda logits: logits
 
 
-class Identity(nn.Module):
-    """A replacement of a model's body that returns `inputs_embeds` as hidden states."""
-
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPast
-
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
-
-
 def rest_of(model: Pretrained) -> Step:
     """Return the model without its body, as a function of hidden states."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    def body(*_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+
     rest = copy.copy(model)
-    rest._modules = {**model._modules, model.base_model_prefix: Identity()}
+    rest._modules = {**model._modules, model.base_model_prefix: body}
 
     def logits(hidden: Tensor) -> Tensor:
         batched = hidden if hidden.ndim == 3 else hidden[None]

@@ -131,7 +131,9 @@ class Checkpoint:
 
     def named(self, window: Window, length: int) -> str:
         """Return the name of a window in rows: "full" for one that exceeds `length` and the training length."""
-        return "full" if isinstance(window, changes.OwnWindow) and not window.hides(length) else window.fingerprint()
+        if isinstance(window, changes.OwnWindow) and window.tokens >= max(length, self.train_length):
+            return "full"
+        return window.fingerprint()
 
     def twin(self, config: Any) -> CausalLM:
         """Return the model with another config. Raises NotApplicable if transformers rejects the config."""

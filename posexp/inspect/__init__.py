@@ -64,12 +64,8 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
     for name, picture in found.items():
         if picture is not None:
             table = csv_text(list(picture.rows[0]), picture.rows)
-            contents: dict[str, str | bytes] = {
-                f"{name}.png": picture.png,
-                f"{name}.svg": picture.svg,
-                f"{name}.csv": table,
-            }
-            atomic.write_all(folder, contents)
-            paths += [folder / file for file in contents]
+            contents: dict[str, str | bytes] = {"png": picture.png, "svg": picture.svg, "csv": table}
+            atomic.write_all(folder, {f"{name}.{kind}": content for kind, content in contents.items()})
+            paths += [folder / f"{name}.{kind}" for kind in contents]
     print(*paths, sep="\n")
     return paths

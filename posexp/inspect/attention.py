@@ -54,7 +54,8 @@ def weights(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor, keys:
     Attention is linear in the values, so that rows of the identity as values yield the weights.
     """
     B, H, T, _ = q_BHTC.shape
-    eye_TK = torch.eye(T, dtype=q_BHTC.dtype, device=q_BHTC.device)[:, keys]
+    index_T = torch.arange(T, device=q_BHTC.device)
+    eye_TK = (index_T[:, None] == index_T[keys]).to(q_BHTC.dtype)
     return attend(q_BHTC, k_BHTC, eye_TK.expand(B, H, T, -1), x_BTD=x_BTD)
 
 

@@ -151,6 +151,13 @@ def test_what_does_not_fit_is_out_of_memory_and_what_fits_goes_on():
     assert evaluation.status == "ok" and len(evaluation.seconds) == 1
 
 
+def test_a_process_that_dies_says_how_and_others_go_on(tmp_path):
+    (tmp_path / "model.py").write_text("import os\nprint('noise')\nos.kill(os.getpid(), 9)\n")
+    contenders = [own("none"), Contender("nanoGPT", checkout=str(tmp_path))]
+    *_, found = measure(contenders, replace(COMMAND, lengths=[16]))
+    assert [row.status for row in found] == ["ok", "killed by SIGKILL"] * 2
+
+
 def test_operations_of_a_token_counted_by_hand():
     model = build_decoder(
         ModelConfig(d_model=32, n_layer=2, n_head=2, mlp=Mlp.gelu), 100, own("none").scheme or {}, 16, seed=0
