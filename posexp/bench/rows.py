@@ -90,7 +90,8 @@ def bench_tables(rows: list[Row]) -> list[Grid]:
         lines = []
         for row in sorted(here, key=lambda row: order.index((row["kind"], row["contender"]))):
             speed = cell(row["tokens_per_second"], ",.0f") if row["status"] == OK else row["status"]
-            quartiles = " - ".join(cell(row[name], ",.0f") for name in ("lower_quartile", "upper_quartile"))
+            lower, upper = (cell(row[name], ",.0f") for name in ("lower_quartile", "upper_quartile"))
+            quartiles = f"{lower} - {upper}" if row["tokens_per_second"] else "–"
             ratios = [cell(row["ratio_to_none"], ".2f"), cell(row["ratio_to_fastest_peer"], ".2f")][: 1 + peers]
             memory = cell(row["peak_memory"] and row["peak_memory"] / 2**20, ",.0f")
             names = [row["contender"], row["path"] or "–", cell(row["parameters"], ",.0f")]
