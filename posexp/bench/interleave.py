@@ -1,20 +1,21 @@
 """The parent process of the bench, which runs workers in turns, one at a time."""
 
-import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import posexp
-from posexp.bench.models import Contender, Settings
+from posexp.bench.models import Contender
+from posexp.config.commands import BenchCommand
 from posexp.output.console import progress, say
 
 OK = "ok"
@@ -23,41 +24,36 @@ Answer = dict[str, Any]
 
 
 class Worker:
-    """A process with one contender. Its first answer has the `facts` of the built contender."""
+    """A process with one contender. Its first answer has the facts of the built contender."""
 
-    def __init__(self, contender: Contender, settings: Settings, training: bool, rehearse: bool = False):
+    def __init__(self, contender: Contender, command: BenchCommand, training: bool, rehearse: bool = False):
         self.contender = contender
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `stop`
+        self.pipe, end = multiprocessing.Pipe()
         root = str(Path(posexp.__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        self.process = subprocess.Popen(
-            # -P: files in the user's folder must not shadow library modules
-            [sys.executable, "-P", "-m", "posexp.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        job = {"contender": asdict(contender), "settings": settings.message()}
-        self.send({**job, "training": training, "rehearse": rehearse})
+        with end:
+            self.process = subprocess.Popen(
+                # -P: files in the user's folder must not shadow library modules
+                [sys.executable, "-P", "-m", "posexp.bench.worker", str(end.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self.errors,
+                pass_fds=[end.fileno()],
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        self.send(contender=contender, command=command, training=training, rehearse=rehearse)
 
-    def send(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the process died: `receive` reports the reason
+    def send(self, **question: Any) -> None:
+        with suppress(OSError):  # the process died: `receive` reports the reason
+            self.pipe.send(question)
 
     def receive(self) -> Answer:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else {"status": self.death()}
-
-    def ask(self, **question: Any) -> Answer:
-        self.send(question)
-        return self.receive()
+        try:
+            answer: Answer = self.pipe.recv()
+            return answer
+        except (EOFError, OSError):
+            return {"status": self.death()}
 
     def death(self) -> str:
         """Return one line on why the process ended without an answer."""
@@ -72,14 +68,13 @@ class Worker:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
-        for file in (self.process.stdin, self.process.stdout, self.errors):
-            assert file is not None
-            file.close()
+        self.pipe.close()
+        self.errors.close()
 
 
 @dataclass
 class Measured:
-    """The measurements of one contender at one length."""
+    """The measurements of one contender at one length. `status` is "ok" or an error in one line, which is logged."""
 
     contender: Contender
     what: str
@@ -92,53 +87,57 @@ class Measured:
     matmul_peaks: list[float] = field(default_factory=list)  # operations per second, by round
     peak_memory: int | None = None  # bytes
 
+    def succeeds(self, answer: Answer) -> bool:
+        self.status = answer["status"]
+        if self.status != OK:
+            say(f"{self.contender.name}, {self.what} at {self.length:,} tokens: {self.status}")
+        return self.status == OK
+
 
 @contextmanager
 def workers(
-    contenders: list[Contender], settings: Settings, training: bool, rehearse: bool = False
+    contenders: list[Contender], command: BenchCommand, training: bool, rehearse: bool = False
 ) -> Iterator[list[tuple[Worker, Answer]]]:
     """Start a worker for each contender and yield the workers with their first answers. Stop all at the end."""
-    started: list[Worker] = []
-    try:
+    with ExitStack() as running:
+        started = []
         for contender in contenders:
-            started.append(Worker(contender, settings, training, rehearse))
+            started.append(Worker(contender, command, training, rehearse))
+            running.callback(started[-1].stop)
         yield [(worker, worker.receive()) for worker in started]
-    finally:
-        for worker in started:
-            worker.stop()
 
 
-def measure(
-    contenders: list[Contender], settings: Settings, lengths: list[int], rounds: int
-) -> Iterator[list[Measured]]:
-    """Measure training, evaluation at each of `lengths`, and memory. Yield all results so far after each stage."""
-    found = timed(contenders, settings, "training", [settings.length], rounds)
+def measure(contenders: list[Contender], command: BenchCommand) -> Iterator[list[Measured]]:
+    """Measure training, evaluation at each length, and memory. Yield all results so far after each stage."""
+    found = timed(contenders, command, "training", [command.length])
     yield found
-    found += timed(contenders, settings, "evaluation", lengths, rounds)
+    found += timed(contenders, command, "evaluation", command.lengths)
     yield found
     say("memory: one process per contender and length")
     with progress("memory", len(found), "processes") as bar:
         for one in found:
             if one.status == OK:
-                remember(one, settings)
+                with workers([one.contender], command, one.what == "training", rehearse=True) as ((worker, first),):
+                    if one.succeeds(first):
+                        worker.send(memory=True, length=one.length)
+                        answer = worker.receive()
+                        one.succeeds(answer)
+                        one.peak_memory = answer.get("peak_memory")
             bar.advance()
     yield found
 
 
-def timed(
-    contenders: list[Contender], settings: Settings, what: str, lengths: list[int], rounds: int
-) -> list[Measured]:
-    found = []
-    with workers(contenders, settings, what == "training") as ready:
+def timed(contenders: list[Contender], command: BenchCommand, what: str, lengths: list[int]) -> list[Measured]:
+    found: list[Measured] = []
+    rounds = command.rounds
+    with workers(contenders, command, what == "training") as ready:
         for length in lengths:
             say(f"{what} at {length:,} tokens: {len(contenders)} contenders, {rounds} rounds")
-            row_of = {}
+            row_of = {worker: Measured(worker.contender, what, length) for worker, _ in ready}
+            found += row_of.values()
             for worker, first in ready:
-                row = Measured(worker.contender, what, length, first["status"], first if first["status"] == OK else {})
-                row_of[worker] = row
-                found.append(row)
-                if row.status != OK:
-                    log_status(row)
+                if row_of[worker].succeeds(first):
+                    row_of[worker].facts = first
             with progress(f"{what} at {length:,} tokens", (rounds + 1) * len(row_of), "turns") as bar:
                 take_turns(row_of, rounds, bar.advance)
     return found
@@ -150,10 +149,9 @@ def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[]
     for index in range(rounds + 1):
         for worker, row in row_of.items():
             if row.status == OK:
-                answer = worker.ask(do="turn", length=row.length, repeat=repeat[worker])
-                if answer["status"] != OK:
-                    row.status = answer["status"]
-                    log_status(row)
+                worker.send(length=row.length, repeat=repeat[worker])
+                if not row.succeeds(answer := worker.receive()):
+                    pass
                 elif index == 0:
                     repeat[worker] = math.ceil(TURN / answer["seconds"])
                     row.tokens, row.flops_per_token = answer["tokens"], answer["flops_per_token"]
@@ -161,16 +159,3 @@ def take_turns(row_of: dict[Worker, Measured], rounds: int, advance: Callable[[]
                     row.seconds[index] = answer["seconds"]
                     row.matmul_peaks.append(answer["matmul_peak"])
             advance()
-
-
-def remember(row: Measured, settings: Settings) -> None:
-    with workers([row.contender], settings, row.what == "training", rehearse=True) as ((worker, first),):
-        answer = worker.ask(do="memory", length=row.length) if first["status"] == OK else first
-    row.status = answer["status"]
-    row.peak_memory = answer.get("peak_memory")
-    if row.status != OK:
-        log_status(row)
-
-
-def log_status(row: Measured) -> None:
-    say(f"{row.contender.name}, {row.what} at {row.length:,} tokens: {row.status}")

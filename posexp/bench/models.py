@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from posexp.config.sections import AttentionPath, Device, ModelConfig, Precision
-from posexp.config.values import plain_value
+from posexp.config.commands import BenchCommand
 
 if TYPE_CHECKING:
     import torch
@@ -31,35 +30,6 @@ class Contender:
         return self.scheme is None
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The settings of all contenders. Lengths are in tokens. Training steps have `batch` sequences, evaluations one."""
-
-    model: ModelConfig
-    vocab_size: int
-    batch: int
-    length: int
-    longest: int  # maximum of all lengths
-    precision: Precision
-    attention: AttentionPath
-    device: Device
-    threads: int | None
-    memory_limit: int  # bytes, of address space
-
-    def message(self) -> dict[str, Any]:
-        """Return the settings as JSON values, which `heard` reads."""
-        values: dict[str, Any] = plain_value(self)
-        return values
-
-
-def heard(message: dict[str, Any]) -> Settings:
-    from omegaconf import OmegaConf
-
-    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), message))
-    assert isinstance(settings, Settings)
-    return settings
-
-
 @dataclass
 class Subject:
     """A contender that has been built. `read` scores every target of one sequence."""
@@ -74,18 +44,7 @@ class Subject:
     details: dict[str, Any] = field(default_factory=dict)  # of the process, for note.json
 
 
-Build = Callable[[Settings, "torch.device", Precision], Subject]
-
-
-def load_own(contender: Contender) -> Build:
-    """Set up the process as posexp's commands do, and return a function that builds posexp's decoder."""
-    from posexp.model import cpu
-
-    cpu.prepare()
-    return lambda settings, device, precision: own(contender, settings, device, precision)
-
-
-def own(contender: Contender, settings: Settings, device: "torch.device", precision: Precision) -> Subject:
+def build_own(contender: Contender, command: BenchCommand, device: "torch.device") -> Subject:
     """Build posexp's decoder. Raises Misuse if the scheme or window does not support the sizes or the path."""
     import numpy as np
     import torch
@@ -96,29 +55,27 @@ def own(contender: Contender, settings: Settings, device: "torch.device", precis
     from posexp.model.decoder import build_decoder
 
     assert contender.scheme is not None
-    sizes, length = (settings.model, settings.vocab_size), settings.length
+    cpu.prepare()  # as posexp's commands do
+    sizes, length = (command.model, command.vocab_size), command.length
     model = build_decoder(*sizes, contender.scheme, length, seed=0, window_node=contender.window).to(device)
-    model.path = settings.attention
-    path = kernel_path(model.scheme, model.scheme.dims, model.window, settings.attention, device)
+    model.path = command.attention
 
     def keys(length: int) -> float:
         if model.window.full:
             return length / 2
         index_T = torch.arange(length)
-        layers = [model.window.layer(index) for index in range(settings.model.n_layer)]
-        counts = [(index_T - window.earliest(index_T) + 1).clamp(max=length).float().mean() for window in layers]
-        return float(sum(counts)) / len(counts)
+        earliest = [model.window.layer(index).earliest(index_T) for index in range(command.model.n_layer)]
+        return float((index_T + 1 - torch.stack(earliest)).clamp(max=length).float().mean())
 
     def read(ids_S: "Tensor") -> None:
-        scorer = Scorer(model, len(ids_S), device, precision)
-        scorer(ids_S.numpy(), np.array([[0, 1, len(ids_S)]]))
+        Scorer(model, len(ids_S), device, command.precision)(ids_S.numpy(), np.array([[0, 1, len(ids_S)]]))
 
     return Subject(
         model=model,
         loss=model.loss,
         read=read,
         head=model.embedding.weight,
-        path=path,
+        path=kernel_path(model.scheme, model.scheme.dims, model.window, command.attention, device),
         max_length=model.scheme.max_length,
         keys=keys,
         details={"matmul": cpu.matmul()},

@@ -1,49 +1,60 @@
-"""The worker process of one contender, started with python -m posexp.bench.worker.
+"""The worker process of one contender, started with python -m posexp.bench.worker <file number of its pipe>.
 
-The protocol is one JSON object per line. The worker reads a job and then questions, and writes an answer to each. An
-answer has a `status`, which is "ok" or an error in one line.
+The worker reads a job and then questions, and writes an answer to each. An answer has a `status`, which is "ok" or an
+error in one line.
 
-Shape suffixes: B batch, T tokens, S tokens and their successor.
+FLOPs are counted as usual (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
+two operations for each weight that a token is multiplied with, and causal attention over half of all pairs, or over
+those within a window. A backward pass counts twice a forward pass. Recomputation and positional operations are not
+counted.
+
+Shape suffixes: S tokens and their successor, N rows and columns of a square matrix.
 """
 
 import gc
-import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from posexp.bench.flops import flops_per_token, matmul_parameters, matmul_peak, synchronize
-from posexp.bench.models import Build, Contender, Settings, heard, load_own
-from posexp.config.sections import TrainConfig
+from posexp.bench.models import Contender, build_own
+from posexp.config.commands import BenchCommand
+from posexp.config.sections import Precision, TrainConfig
 from posexp.errors import PosexpError
-from posexp.evaluation.scoring import is_out_of_memory, measured, peak_memory
-from posexp.model import cpu
-from posexp.model.device import autocast, choose_device, choose_precision
+from posexp.evaluation.scoring import is_out_of_memory, measured
+from posexp.model.device import autocast, choose_device
 from posexp.training import optim
 
-OK, UNDEFINED, OUT_OF_MEMORY = "ok", "undefined", "out of memory"
-SMALL = 16  # tokens, and vocabulary size
+SMALL = 16  # tokens, and vocabulary size, of a rehearsal
+SIZE = 2048  # rows of the square matrices
+REPEATS = {"cpu": 1, "cuda": 50}  # a single product on a GPU is too short to time
 Answer = dict[str, Any]
 
 
 class Bench:
     """A contender built for training or for evaluation."""
 
-    def __init__(self, build: Build, settings: Settings, training: bool):
-        self.settings, self.training = settings, training
-        self.device = choose_device(settings.device)
-        self.precision = choose_precision(settings.precision, self.device)
-        self.before = memory_in_use(self.device)
-        self.subject = build(settings, self.device, self.precision)
+    def __init__(self, contender: Contender, command: BenchCommand, training: bool):
+        self.command, self.training = command, training
+        self.device = choose_device(command.device)
+        torch.empty(0, device=self.device)  # starts CUDA, which `measured` needs
+        with measured(self.device) as before:
+            pass
+        self.before = before.peak_memory or 0  # bytes in memory now
+        build = build_own
+        if contender.peer:
+            from posexp.bench.peers import build_peer as build
+        self.subject = build(contender, command, self.device)
         self.model = self.subject.model.train(training)
+        self.parameters = matmul_parameters(self.model, self.subject.head)
         self.config = TrainConfig()
         self.compute_loss: Callable[[Tensor, Tensor], Tensor] = self.subject.loss
         if training:
@@ -54,7 +65,6 @@ class Bench:
     def facts(self) -> Answer:
         return {
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
-            "matmul_parameters": matmul_parameters(self.model, self.subject.head),
             "path": self.subject.path,
             "details": {"torch": torch.__version__, "threads": torch.get_num_threads(), **self.subject.details},
         }
@@ -64,21 +74,12 @@ class Bench:
         once = self.work(length)
         if repeat is None:
             once()
-        synchronize(self.device)
-        began = time.perf_counter()
-        for _ in range(repeat or 1):
-            once()
-        synchronize(self.device)
-        seconds = (time.perf_counter() - began) / (repeat or 1)
-        m = self.settings.model
-        parameters = matmul_parameters(self.model, self.subject.head)
+        m, keys = self.command.model, self.subject.keys(length)
         return {
-            "seconds": seconds,
-            "tokens": length * (self.settings.batch if self.training else 1),
-            "flops_per_token": flops_per_token(
-                parameters, m.n_layer, m.d_model, self.subject.keys(length), self.training
-            ),
-            "matmul_peak": matmul_peak(self.device, self.precision),
+            "seconds": seconds(once, repeat or 1, self.device),
+            "tokens": length * (self.command.batch if self.training else 1),
+            "flops_per_token": flops_per_token(self.parameters, m.n_layer, m.d_model, keys, self.training),
+            "matmul_peak": matmul_peak(self.device, self.command.precision),
         }
 
     def memory(self, length: int) -> Answer:
@@ -90,9 +91,10 @@ class Bench:
         return {"peak_memory": None if cost.peak_memory is None else cost.peak_memory - self.before}
 
     def work(self, length: int) -> Callable[[], None]:
+        """Return one pass over random tokens: a training step or the evaluation of a sequence."""
         draw = torch.Generator().manual_seed(0)
-        shape = (self.settings.batch, length + 1) if self.training else (length + 1,)
-        ids = torch.randint(self.settings.vocab_size, shape, generator=draw)
+        shape = (self.command.batch, length + 1) if self.training else (length + 1,)
+        ids = torch.randint(self.command.vocab_size, shape, generator=draw)
         if not self.training:
             return lambda: self.subject.read(ids)
         ids = ids.to(self.device)
@@ -100,77 +102,59 @@ class Bench:
 
     def step(self, ids_BS: Tensor) -> None:
         """Run one full training step as posexp train does."""
-        with autocast(self.precision, self.device):
+        with autocast(self.command.precision, self.device):
             loss = self.compute_loss(ids_BS[:, :-1], ids_BS[:, 1:])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def answer(self, question: dict[str, Any]) -> Answer:
-        length, limit = question["length"], self.subject.max_length
+    def answer(self, length: int, memory: bool = False, repeat: int | None = None) -> Answer:
+        limit = self.subject.max_length
         if limit is not None and limit < length:
-            return {"status": UNDEFINED}
-        if question["do"] == "memory":
-            return self.memory(length)
-        return self.turn(length, question["repeat"])
+            return {"status": "undefined"}
+        return self.memory(length) if memory else self.turn(length, repeat)
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # output of libraries must not mix with answers
+    pipe: Connection = Connection(int(sys.argv[1]))
     bench: list[Bench] = []
 
-    def begin(job: dict[str, Any]) -> Answer:
-        settings = heard(job["settings"])
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        limit_memory(settings.memory_limit)
-        contender = Contender(**job["contender"])
-        if contender.peer:
-            from posexp.bench import peers
-
-            build = peers.load_peer(contender)
-        else:
-            build = load_own(contender)
-        if job["rehearse"] and choose_device(settings.device).type == "cpu":
-            rehearse(build, settings, job["training"])
-        bench.append(Bench(build, settings, job["training"]))
-        if bench[0].device.type == "cuda" and job["training"] and not job["rehearse"]:
-            bench[0].work(settings.length)()  # compile in parallel with the other workers
+    def begin(contender: Contender, command: BenchCommand, training: bool, rehearse: bool) -> Answer:
+        if command.threads is not None:
+            torch.set_num_threads(command.threads)
+        limit_memory(int(command.memory_limit_gib * 2**30))
+        if rehearse and choose_device(command.device).type == "cpu":
+            # A small model, so that modules imported on first use do not count as memory of the model.
+            sizes = replace(command.model, n_layer=1)
+            small = replace(command, model=sizes, vocab_size=SMALL, batch=1, length=SMALL, lengths=[SMALL])
+            Bench(contender, small, training).work(SMALL)()
+            gc.collect()
+        bench.append(Bench(contender, command, training))
+        if bench[0].device.type == "cuda" and training and not rehearse:
+            bench[0].work(command.length)()  # compile in parallel with the other workers
         return bench[0].facts()
 
-    respond(answers, begin, json.loads(sys.stdin.readline()))
-    for line in sys.stdin:  # ends when the parent closes the pipe or dies
-        respond(answers, bench[0].answer, json.loads(line))
+    with suppress(EOFError, OSError):  # the parent closes the pipe or dies
+        pipe.send(attempt(begin, pipe.recv()))
+        while True:
+            pipe.send(attempt(bench[0].answer, pipe.recv()))
 
 
-def rehearse(build: Build, settings: Settings, training: bool) -> None:
-    """Run and free a small model, so that modules imported on first use do not count as memory of the model."""
-    model = replace(settings.model, n_layer=1)
-    small = replace(settings, model=model, vocab_size=SMALL, batch=1, length=SMALL, longest=SMALL)
-    Bench(build, small, training).work(SMALL)()
-    gc.collect()
-    cpu.release_memory()
-
-
-def respond(answers: IO[str], work: Callable[[dict[str, Any]], Answer], question: dict[str, Any]) -> None:
+def attempt(work: Callable[..., Answer], question: dict[str, Any]) -> Answer:
+    """Return the answer of `work`, or its error as one line."""
     try:
-        answer = {"status": OK, **work(question)}
+        return {"status": "ok", **work(**question)}
     except Exception as error:
-        answer = {"status": worker_reason(error)}
-    gc.collect()
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
-
-
-def worker_reason(error: Exception) -> str:
-    """Return the error as one line."""
-    message = " ".join(str(error).split())[:200]
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    return message if isinstance(error, PosexpError) else f"{type(error).__name__}: {message}"
+        message = " ".join(str(error).split())[:200]
+        if is_out_of_memory(error):
+            message = "out of memory"
+        elif not isinstance(error, PosexpError):
+            message = f"{type(error).__name__}: {message}"
+        return {"status": message}
+    finally:
+        gc.collect()
 
 
 def limit_memory(extra: int) -> None:
@@ -183,15 +167,39 @@ def limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def memory_in_use(device: torch.device) -> int:
-    """Return the bytes in memory now."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    if sys.platform != "linux":
-        return peak_memory(device) or 0
-    import resource
+def matmul_parameters(model: nn.Module, head: Tensor) -> int:
+    """Return the number of weights in linear layers and the output layer `head`, which may be tied."""
+    linear: list[Any] = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's name for a linear layer
+    ]
+    return sum({id(weight): weight.numel() for weight in (head, *(module.weight for module in linear))}.values())
 
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+def flops_per_token(parameters: int, n_layer: int, d_model: int, keys: float, training: bool) -> float:
+    """Return FLOPs per token for the count of `matmul_parameters` and the mean number of keys visible to a query."""
+    forward = 2 * parameters + 4 * n_layer * keys * d_model
+    return 3 * forward if training else forward
+
+
+def matmul_peak(device: torch.device, precision: Precision) -> float:
+    """Measure the operations per second of a product of square matrices."""
+    kind = torch.bfloat16 if precision is Precision.bfloat16 else torch.float32
+    a_NN = torch.ones(SIZE, SIZE, device=device, dtype=kind)
+    return 2 * SIZE**3 / seconds(lambda: a_NN @ a_NN, REPEATS.get(device.type, 1), device)
+
+
+def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Return the mean seconds of a call of `work`."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - began) / repeats
 
 
 if __name__ == "__main__":

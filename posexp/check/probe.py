@@ -1,12 +1,11 @@
 """A small decoder for testing a scheme in one precision.
 
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head, Q query tokens,
-K key tokens, X everything in a row.
+K key tokens, N distances, X everything in a row.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,28 +24,31 @@ KEYS = 4096  # keys per block of the bias
 FLOOR = -30.0  # of log attention weights; weights below 1e-13 are negligible, and their logits may be huge
 
 
-@dataclass
 class Probe:
-    """A decoder with the scheme under test. `dtype` is float64, float32, or bfloat16 or float16 for autocast."""
+    """A decoder with a new scheme, weights of unit gain (logits of about 1) and no scheme parameters at zero.
 
-    model: Decoder
-    dtype: torch.dtype
+    `dtype` is float64, float32, or bfloat16 or float16 for autocast.
+    """
 
-    @property
-    def scheme(self) -> Scheme:
-        return self.model.scheme
-
-    def parts(self) -> list[tuple[int, Scheme]]:
-        """Return the distinct schemes of the blocks, each with the index of its first block."""
-        found: dict[int, tuple[int, Scheme]] = {}
-        for index in range(len(self.model.blocks)):
-            part = self.scheme.layer(index)
-            found.setdefault(id(part), (index, part))
-        return list(found.values())
-
-    def reads_content(self) -> bool:
-        """Return whether the scheme defines the attention of a block."""
-        return any(part.acts("attend") for _, part in self.parts())
+    def __init__(self, make: Make, dtype: torch.dtype = torch.float32, n_layer: int = DIMS.n_layer):
+        self.dtype = dtype
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            self.scheme = make(Dims(DIMS.d_model, DIMS.n_head, n_layer, DIMS.train_length))
+            config = ModelConfig(d_model=DIMS.d_model, n_head=DIMS.n_head, n_layer=n_layer)
+            self.model = Decoder(config, VOCAB, self.scheme, seed=0).eval()
+            for weight in self.model.blocks.parameters():
+                if weight.ndim == 2:
+                    weight.normal_(std=weight.shape[1] ** -0.5)
+            for weight in self.scheme.parameters():
+                if not weight.any():
+                    weight.normal_(std=0.3)
+        if dtype is torch.float64:
+            self.model.double()
+        # The distinct schemes of the blocks, each with the index of its first block.
+        parts = [self.scheme.layer(index) for index in range(n_layer)]
+        self.parts = [(index, part) for index, part in enumerate(parts) if part not in parts[:index]]
+        self.reads_content = any(part.acts("attend") for part in parts)  # defines the attention of a block
 
     @contextmanager
     def precision(self) -> Iterator[None]:
@@ -56,6 +58,12 @@ class Probe:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", dtype=kind, enabled=half):
             torch.manual_seed(0)
             yield
+
+    def outcome(self, tokens_1T: Tensor, last: int, shift: int = 0) -> Tensor:
+        """Return the log attention weights of the queries up to token `last`, or their output if content is read."""
+        if self.reads_content:
+            return self.hidden(tokens_1T, shift)[:, max(0, last - QUERIES) : last]
+        return self.log_weights(tokens_1T, last, shift)
 
     def hidden(self, tokens_BT: Tensor, shift: int = 0) -> Tensor:
         """Return the decoder's output, [B, T, D], with the positions of every sequence moved by `shift`."""
@@ -73,13 +81,12 @@ class Probe:
         The input is embedded tokens. Heads of all blocks with distinct schemes are concatenated. Rotation and bias are
         computed in the probe's dtype, everything after them in float64.
         """
-        model, T = self.model, tokens_1T.shape[1]
         found = []
         with self.precision():
-            pos_1T = self.scheme.positions(1, T, tokens_1T.device) + shift
-            x_1TD = self.scheme.embed(model.embedding(tokens_1T) / EMBEDDING_STD, pos_1T)
-            for index, part in self.parts():
-                block = model.blocks[index]
+            pos_1T = self.scheme.positions(1, tokens_1T.shape[1], tokens_1T.device) + shift
+            x_1TD = self.scheme.embed(self.model.embedding(tokens_1T) / EMBEDDING_STD, pos_1T)
+            for index, part in self.parts:
+                block = self.model.blocks[index]
                 assert isinstance(block, Block)
                 q_1HTC, k_1HTC, _ = block.attention.project(block.norm_attention(x_1TD))
                 q_1HTC, k_1HTC = part.rotate(q_1HTC, k_1HTC, pos_1T)
@@ -89,27 +96,8 @@ class Probe:
                     add_bias(logits_HQK, part, pos_1T[:, :last])
                 found.append(logits_HQK)
         logits_HQK = torch.cat(found)
-        rows_Q = torch.arange(last)[-logits_HQK.shape[1] :]
-        logits_HQK.masked_fill_(torch.arange(last) > rows_Q[:, None], -torch.inf)
-        return logits_HQK.log_softmax(-1).clamp_(min=FLOOR)
-
-
-def make_probe(make: Make, dtype: torch.dtype = torch.float32, n_layer: int = 2) -> Probe:
-    """Build a decoder with weights of unit gain (logits of about 1) and no scheme parameters at zero."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        dims = Dims(DIMS.d_model, DIMS.n_head, n_layer, DIMS.train_length)
-        scheme = make(dims)
-        config = ModelConfig(d_model=dims.d_model, n_head=dims.n_head, n_layer=n_layer)
-        model = Decoder(config, VOCAB, scheme, seed=0)
-        for weight in model.blocks.parameters():
-            if weight.ndim == 2:
-                weight.normal_(std=weight.shape[1] ** -0.5)
-        for weight in scheme.parameters():
-            if not weight.any():
-                weight.normal_(std=0.3)
-    model.eval()
-    return Probe(model.double() if dtype is torch.float64 else model, dtype)
+        hidden_QK = torch.ones(logits_HQK.shape[1:], dtype=torch.bool).triu(last - logits_HQK.shape[1] + 1)
+        return logits_HQK.masked_fill_(hidden_QK, -torch.inf).log_softmax(-1).clamp_(min=FLOOR)
 
 
 def add_bias(logits_HQK: Tensor, part: Scheme, pos_1K: Tensor) -> None:

@@ -227,8 +227,8 @@ def rows_of_csv(text: str, say: Callable[[str], None]) -> list[Row]:
     found = []
     for number, line in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=2):
         values = {key: value_of(field) for key, field in line.items() if key and field not in ("", ABSENT, None)}
-        if jsonl.row_fits(values, NEEDED, KNOWN):
-            found.append(Row.of(values))
+        if (valid := jsonl.valid_row(jsonl.line_of(values), NEEDED, KNOWN)) is not None:
+            found.append(Row.of(valid))
         else:
             say(f"line {number} of the CSV file is not a row, so it is skipped")
     return found
@@ -243,6 +243,6 @@ def field_of(value: Any) -> Any:
 
 def value_of(field: str) -> Any:
     try:
-        return untrusted.printable(untrusted.parsed(field.encode()))
+        return untrusted.parsed(field.encode())
     except ValueError:
-        return untrusted.visible(field)
+        return field

@@ -1,6 +1,6 @@
 """The bridge to Hugging Face: the evaluation of external checkpoints, and the export of runs as checkpoints.
 
-source (files) → model (a causal LM in two steps) → changes (windows, rotary frequencies) → subject.
+source (files) → tokens (tokenizer) → model (causal LM in two steps) → changes (windows, frequencies) → subject.
 transformers is an extra, `pip install 'posexp[hf]'`. No other folder imports transformers, and the export needs none.
 """
 
@@ -10,30 +10,13 @@ from posexp.config.commands import EvalCommand
 from posexp.errors import Misuse
 
 if TYPE_CHECKING:
-    import torch
-
-    from posexp.hf.subject import Checkpoint
     from posexp.runs.run import Run
-
-
-def open_checkpoint(command: EvalCommand, device: "torch.device") -> "Checkpoint":
-    """Load the checkpoint that `command.hf` names onto `device`.
-
-    Raises Misuse if it cannot be loaded or is not a causal language model, or if transformers is not installed.
-    """
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise Misuse("hf=… needs transformers: pip install 'posexp[hf]'") from error
-    from posexp.hf.subject import Checkpoint
-
-    return Checkpoint(command, device)
 
 
 def evaluate_checkpoint(command: EvalCommand) -> "Run":
     """Measure the checkpoint that `command.hf` names, and return its run; existing rows are reused.
 
-    Raises Misuse if the checkpoint cannot be loaded or measured as requested.
+    Raises Misuse if transformers is not installed, or if the checkpoint cannot be loaded or measured as requested.
     """
     from posexp.evaluation.evaluate import evaluate_subject, waiting_for
     from posexp.evaluation.plan import check_protocols
@@ -43,7 +26,13 @@ def evaluate_checkpoint(command: EvalCommand) -> "Run":
     check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
     cpu.prepare()
-    subject = open_checkpoint(command, device)
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise Misuse("hf=… needs transformers: pip install 'posexp[hf]'") from error
+    from posexp.hf.subject import Checkpoint
+
+    subject = Checkpoint(command, device)
     with subject.run.measuring(waiting_for(subject.run)):
         evaluate_subject(subject, command, device)
     return subject.run

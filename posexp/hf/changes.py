@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from posexp.data.readers import cause_line
 from posexp.dims import Dims
 from posexp.evaluation.scoring import is_out_of_memory
 from posexp.hf.model import PROBED, Pretrained, probe, text_config, whole_logits
 from posexp.hf.quiet import quiet
-from posexp.hf.source import why
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable, Transform
 from posexp.windows import Window
@@ -35,10 +35,6 @@ class OwnWindow(Window):
     def __init__(self, dims: Dims, kind: str, size: int, blocks: int):
         super().__init__(dims)
         self.kind, self.tokens, self.blocks_with = kind, size, blocks
-
-    def hides(self, length: int) -> bool:
-        """Return whether `length` or the training length exceeds the window."""
-        return self.tokens < max(length, self.dims.train_length)
 
     def fingerprint(self) -> str:
         part = "" if self.blocks_with == self.dims.n_layer else f" in {self.blocks_with} of {self.dims.n_layer} blocks"
@@ -102,7 +98,7 @@ def with_frequencies(config: Any, transform: Transform, length: int, dims: Dims)
     text = text_config(twin)
     given = rope_parameters_of(config)
     if getattr(text, "head_dim", 0) is None:  # Mixtral needs it for rescaled frequencies
-        text.head_dim = head_channels(text)
+        text.head_dim = text.hidden_size // text.num_attention_heads
     # some architectures read these attributes instead of rope_parameters
     text.max_position_embeddings = dims.train_length
     if hasattr(text, "original_max_position_embeddings"):
@@ -123,14 +119,10 @@ def rope_parameters_of(config: Any) -> dict[str, Any]:
     return given
 
 
-def head_channels(text: Any) -> int:
-    """Return the number of channels of a head."""
-    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-
-
 def rotary_channels(text: Any) -> int:
     """Return the number of rotated channels of a head."""
-    return int(head_channels(text) * text.rope_parameters.get("partial_rotary_factor", 1.0))
+    channels = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(channels * text.rope_parameters.get("partial_rotary_factor", 1.0))
 
 
 def check_counts(model: Pretrained, transform: Transform, dims: Dims) -> None:
@@ -167,7 +159,7 @@ def trying(model: Pretrained, work: Callable[[], T]) -> T:
     except Exception as error:  # architectures reject configs in many ways
         if is_out_of_memory(error):
             raise
-        raise NotApplicable(f"transformers rejects it for {type(model).__name__}: {why(error)}") from error
+        raise NotApplicable(f"transformers rejects it for {type(model).__name__}: {cause_line(error)}") from error
 
 
 def rebuilt(model: Pretrained, config: Any) -> Pretrained:

@@ -149,15 +149,18 @@ def safetensors_of(model: Decoder) -> bytes:
         "lm_head.weight": embedding_VD * (BASE_WIDTH / model.embedding.embedding_dim),
     }
     assert isinstance(model.scheme, Rope)
-    order_C = half_order(model.scheme)
+    # the order of a head's channels in which channel i rotates with channel i + C/2
+    order_C = torch.arange(model.scheme.rotary_dim)
+    if model.scheme.layout is not Layout.half:
+        order_C = torch.cat((order_C[0::2], order_C[1::2]))
     for index, block in enumerate(model.blocks):
         assert isinstance(block, Block) and isinstance(block.mlp, SwiGLU)
         q, k, v = block.attention.qkv.weight.chunk(3)
         gate, up = block.mlp.gate_and_up.weight.chunk(2)
         of_block = {
             "input_layernorm": block.norm_attention.weight,
-            "self_attn.q_proj": ordered(q, order_C),
-            "self_attn.k_proj": ordered(k, order_C),
+            "self_attn.q_proj": q.unflatten(0, (-1, len(order_C)))[:, order_C].flatten(0, 1),
+            "self_attn.k_proj": k.unflatten(0, (-1, len(order_C)))[:, order_C].flatten(0, 1),
             "self_attn.v_proj": v,
             "self_attn.o_proj": block.attention.out.weight,
             "post_attention_layernorm": block.norm_mlp.weight,
@@ -171,14 +174,3 @@ def safetensors_of(model: Decoder) -> bytes:
         found |= {f"model.layers.{index}.{name}.weight": weight for name, weight in of_block.items()}
     tensors = {name: weight.detach().clone().contiguous() for name, weight in found.items()}
     return save(tensors, metadata={"format": "pt"})
-
-
-def half_order(rope: Rope) -> Tensor:
-    """Return the order of channels [C] in which channel i rotates with channel i + C/2."""
-    channel_C = torch.arange(rope.rotary_dim)
-    return channel_C if rope.layout is Layout.half else torch.cat((channel_C[0::2], channel_C[1::2]))
-
-
-def ordered(weight: Tensor, order_C: Tensor) -> Tensor:
-    """Return a projection to queries or keys with the channels of each head reordered."""
-    return weight.unflatten(0, (-1, len(order_C)))[:, order_C].flatten(0, 1)

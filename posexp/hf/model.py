@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from posexp.data.readers import cause_line
+from posexp.data.tokenizer import refused
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
-from posexp.hf.source import Source, code_from_outside, elements, why
+from posexp.hf.source import Source, code_from_outside, elements
 
 Pretrained = Any  # a PreTrainedModel, whose types are incomplete
 Step = Callable[[Tensor], Tensor]
@@ -83,30 +85,24 @@ def load_causal_lm(source: Source, trust: bool) -> Pretrained:
     except Misuse:
         raise
     except Exception as error:  # configs, code and weights fail in many ways
+        text = f"transformers cannot load it: {cause_line(error)}"
         if "trust_remote_code" in str(error):
             text = "its code comes with the checkpoint, from outside transformers: say trust=true to run it"
-            raise Misuse(f"hf={source.given}: {text}") from error
-        if "Unrecognized configuration class" in str(error):
-            kind = source.config.get("model_type")
-            raise Misuse(f"hf={source.given} is not a causal language model: its model_type is {kind!r}") from error
-        raise Misuse(f"hf={source.given}: transformers cannot load it: {why(error)}") from error
+        elif "Unrecognized configuration class" in str(error):
+            text = f"it is not a causal language model: its model_type is {source.config.get('model_type')!r}"
+        raise Misuse(f"hf={source.given}: {text}") from error
+    kind = type(model).__name__
     if missing := sorted(info["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise Misuse(
-            f"hf={source.given}: its weights lack {missing[0]}{more}, so they cannot be those of {type(model).__name__}"
-        )
+        raise Misuse(f"hf={source.given}: its weights lack {missing[0]}{more}, so they cannot be those of {kind}")
     for config in (model.config, text_config(model.config)):
         config.use_cache = False
     model.eval()
-    try:
+    # sizes may not match, and kernels may be missing
+    with refused(f"hf={source.given}: transformers loads it as {kind} but cannot run it"):
         causal = is_causal(model)
-    except Exception as error:  # sizes that do not match, kernels that are missing
-        kind = type(model).__name__
-        raise Misuse(f"hf={source.given}: transformers loads it as {kind} but cannot run it: {why(error)}") from error
     if not causal:
-        raise Misuse(
-            f"hf={source.given} is not a causal language model: tokens of {type(model).__name__} attend to later ones"
-        )
+        raise Misuse(f"hf={source.given} is not a causal language model: tokens of {kind} attend to later ones")
     return model
 
 
@@ -179,19 +175,15 @@ def two_steps(model: Pretrained) -> tuple[Step, Step]:
     return lambda tokens_BT: model(input_ids=tokens_BT).logits, lambda logits: logits
 
 
-class Identity(nn.Module):
-    """A replacement of a model's body that returns `inputs_embeds` as hidden states."""
-
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPast
-
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
-
-
 def rest_of(model: Pretrained) -> Step:
     """Return the model without its body, as a function of hidden states."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    def body(*_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+
     rest = copy.copy(model)
-    rest._modules = {**model._modules, model.base_model_prefix: Identity()}
+    rest._modules = {**model._modules, model.base_model_prefix: body}
 
     def logits(hidden: Tensor) -> Tensor:
         batched = hidden if hidden.ndim == 3 else hidden[None]

@@ -8,25 +8,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers and huggingface_hub, and restore loggers, bars and Python's warnings at the end."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    """Silence all logging, warnings and bars inside the block; transformers switches the bars of the hub too."""
     from transformers.utils import logging as bars
 
-    loggers = [logging.getLogger("transformers"), logging.getLogger("huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    drawn, fetched = bars.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL)
-            bars.disable_progress_bar()
-            disable_progress_bars()
+    drawn, level = bars.is_progress_bar_enabled(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    bars.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-            if drawn:
-                bars.enable_progress_bar()
-            if fetched:
-                enable_progress_bars()
+    finally:
+        logging.disable(level)
+        if drawn:
+            bars.enable_progress_bar()

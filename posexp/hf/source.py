@@ -9,6 +9,7 @@ from typing import Any
 
 from posexp.data.hub import can_reach_hub, offline, raise_disk_error
 from posexp.data.readers import cause_line
+from posexp.data.tokenizer import refused
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
 from posexp.output.console import say
@@ -88,24 +89,19 @@ def fetch_checkpoint(repository: str, revision: str | None) -> Path:
         ) from error
     except Exception as error:  # an unknown, private or gated model, or no connection
         raise_disk_error(error)
-        raise Misuse(f"hf={repository}: it cannot be fetched from the hub: {why(error)}") from error
+        raise Misuse(f"hf={repository}: it cannot be fetched from the hub: {cause_line(error)}") from error
     return Path(found)
 
 
 def read_source(folder: Path, given: str, name: str, commit: str | None) -> Source:
     """Read the config and checksums of a folder. Raises Misuse without a readable config.json or safetensors."""
-    try:
-        # json, not json_of: some configs contain Infinity
-        config = json.loads((folder / "config.json").read_bytes()) if (folder / "config.json").is_file() else None
-        if config is None:
-            raise FileNotFoundError
+    if not (folder / "config.json").is_file():
+        own = "; posexp's own runs are evaluated by --runs" if (folder / "config.yaml").is_file() else ""
+        raise Misuse(f"hf={given} holds no config.json, so it is not a checkpoint of transformers{own}")
+    with refused(f"hf={given}: its config.json cannot be read"):
+        config = json.loads((folder / "config.json").read_bytes())  # not json_of: some configs contain Infinity
         if not isinstance(config, dict):
             raise ValueError("it is not an object")
-    except FileNotFoundError as error:
-        own = "; posexp's own runs are evaluated by --runs" if (folder / "config.yaml").is_file() else ""
-        raise Misuse(f"hf={given} holds no config.json, so it is not a checkpoint of transformers{own}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise Misuse(f"hf={given}: its config.json cannot be read: {error}") from error
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
@@ -142,47 +138,8 @@ def elements(source: Source) -> tuple[int, int]:
 
     tensors = numbers = 0
     for path in sorted(source.folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as weights:
-                for name in weights.keys():  # noqa: SIM118 - not a dict
-                    tensors += 1
-                    numbers += math.prod(weights.get_slice(name).get_shape())
-        except Exception as error:  # safetensors raises its own kind
-            raise Misuse(f"hf={source.given}: transformers cannot load it: {path.name}: {why(error)}") from error
+        with refused(f"hf={source.given}: transformers cannot load it: {path.name}"), safe_open(path, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a dict
+                tensors += 1
+                numbers += math.prod(weights.get_slice(name).get_shape())
     return tensors, numbers
-
-
-def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
-    """Return the tokenizer.json of a checkpoint; without one, convert the other tokenizer files into a file in `cache`.
-
-    Raises Misuse if the files cannot be converted or written.
-    """
-    own = source.folder / "tokenizer.json"
-    if own.is_file():
-        return own
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet():
-            made = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust, local_files_only=True)
-            text = made.backend_tokenizer.to_str(pretty=True)
-    except Exception as error:  # tokenizer files fail in many ways
-        raise Misuse(
-            f"hf={source.given} has no tokenizer.json, and its files cannot be converted to one: {why(error)}"
-        ) from error
-    path = cache / "tokenizers" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_file(path, text)
-        except OSError as error:
-            raise Misuse(
-                f"cannot write to {path.parent}: {error.strerror}; choose another folder with cache=…"
-            ) from error
-    return path
-
-
-def why(error: Exception) -> str:
-    """Return at most 160 characters of an error message: those of transformers contain long advice."""
-    text = cause_line(error)
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -23,21 +23,10 @@ from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.run_model import judged_length, other_text, text_name
 from posexp.evaluation.variants import Variant, variants
-from posexp.hf import model as models
-from posexp.hf import source as sources
-from posexp.hf.beginning import beginning
-from posexp.hf.changes import (
-    OwnWindow,
-    check_counts,
-    own_window,
-    rebuilt,
-    trying,
-    windows_count,
-    with_frequencies,
-    with_window,
-)
-from posexp.hf.model import CausalLM, maxima_of, text_config
-from posexp.hf.source import Source
+from posexp.hf import changes
+from posexp.hf.model import CausalLM, load_causal_lm, maxima_of, text_config
+from posexp.hf.source import Source, find_source
+from posexp.hf.tokens import beginning, tokenizer_file
 from posexp.output.console import say
 from posexp.runs.run import Run, cannot_write
 from posexp.storage import atomic
@@ -51,16 +40,15 @@ class Checkpoint:
 
     def __init__(self, command: EvalCommand, device: torch.device):
         assert command.hf is not None
-        source = sources.find_source(command.hf)
+        source = find_source(command.hf)
         data = command.data or DataConfig()
-        tokenizer = sources.tokenizer_file(source, Path(command.cache or data.cache).expanduser(), command.trust)
-        loaded = models.load_causal_lm(source, command.trust)
+        tokenizer = tokenizer_file(source, Path(command.cache or data.cache).expanduser(), command.trust)
+        loaded = load_causal_lm(source, command.trust)
         text = text_config(loaded.config)
-        begin = beginning(source, tokenizer, command.bos, command.trust)
-        say(begin.line)
+        bos, bos_text, prefix = beginning(source, tokenizer, command.bos, command.trust)
         self.store, self.eval = other_text(command, data, tokenizer, command.eval_config(EvalConfig()))
-        self.tokens = replace(self.store.split(self.eval.split), bos=begin.bos, prefix=begin.prefix)
-        largest = max(int(self.tokens.ids.max()), begin.bos or 0)
+        self.tokens = replace(self.store.split(self.eval.split), bos=bos, prefix=prefix)
+        largest = max(int(self.tokens.ids.max()), bos or 0)
         if largest >= text.vocab_size:
             raise Misuse(
                 f"hf={source.given}: its tokenizer yields token {largest}, but its model has a vocabulary of "
@@ -69,12 +57,12 @@ class Checkpoint:
         self.train_length = judged_length(train_length_of(loaded.config, command), self.eval)
         heads = getattr(text, "num_attention_heads", 1)  # a state-space model has none
         self.dims = Dims(text.hidden_size, heads, text.num_hidden_layers, self.train_length)
-        self.windowed = windows_count(loaded)
-        self.window = own_window(loaded.config, self.dims, self.windowed)
+        self.windowed = changes.windows_count(loaded)
+        self.window = changes.own_window(loaded.config, self.dims, self.windowed)
         self.source, self.plain = source, CausalLM(loaded.to(device))
         self.twins: dict[str, CausalLM] = {}  # by config
         self.tried: set[Transform] = set()  # transforms that passed check_counts
-        about = self.describe(tokenizer) | ({"bos": begin.text} if begin.text else {})
+        about = self.describe(tokenizer) | ({"bos": bos_text} if bos_text else {})
         self.run = folder_of(command, source, about)
         self.about = {
             "run": self.run.name,
@@ -84,7 +72,7 @@ class Checkpoint:
             "judged_from": self.eval.judged_from,
             "trained_window": self.named(self.window, self.train_length),
             "weights": source.sha256[:12],
-            "bos": begin.text,
+            "bos": bos_text,
             "corpus": "" if command.data is None else text_name(self.store, self.eval.split),
             "origin": "checkpoint",
         }
@@ -128,10 +116,12 @@ class Checkpoint:
     def view(self, variant: Variant, length: int) -> View:
         config = self.plain.model.config
         if variant.window.fingerprint() != self.window.fingerprint():
-            config = with_window(config, variant.window.size)
+            config = changes.with_window(config, variant.window.size)
         if variant.transform is not None:
-            config = with_frequencies(config, variant.transform, length, self.dims)
-            self.check_counts(variant.transform)
+            config = changes.with_frequencies(config, variant.transform, length, self.dims)
+            if variant.transform not in self.tried:
+                changes.check_counts(self.plain.model, variant.transform, self.dims)
+                self.tried.add(variant.transform)
         seen = self.plain if config is self.plain.model.config else self.twin(config)
         return View(
             model=seen,
@@ -143,19 +133,17 @@ class Checkpoint:
 
     def named(self, window: Window, length: int) -> str:
         """Return the name of a window in rows: "full" for one that exceeds `length` and the training length."""
-        return "full" if isinstance(window, OwnWindow) and not window.hides(length) else window.fingerprint()
-
-    def check_counts(self, transform: Transform) -> None:
-        """Raise NotApplicable if the transform has no effect; each transform is tried once."""
-        if transform not in self.tried:
-            check_counts(self.plain.model, transform, self.dims)
-            self.tried.add(transform)
+        if isinstance(window, changes.OwnWindow) and window.tokens >= max(length, self.train_length):
+            return "full"
+        return window.fingerprint()
 
     def twin(self, config: Any) -> CausalLM:
         """Return the model with another config. Raises NotApplicable if transformers rejects the config."""
         key = json.dumps(config.to_dict(), sort_keys=True, default=str)
         if key not in self.twins:
-            self.twins[key] = trying(self.plain.model, lambda: CausalLM(rebuilt(self.plain.model, config)))
+            self.twins[key] = changes.trying(
+                self.plain.model, lambda: CausalLM(changes.rebuilt(self.plain.model, config))
+            )
         return self.twins[key]
 
     def cut(self, variant: Variant) -> Variant | None:

@@ -61,14 +61,11 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
         say(f"{run.name}: {scheme.fingerprint()} has {' and '.join(missing)} to draw")
     paths = []
     folder = run.folder / "inspect"
-    folder.mkdir(exist_ok=True)
     for name, picture in found.items():
         if picture is not None:
             table = csv_text(list(picture.rows[0]), picture.rows)
             contents: dict[str, str | bytes] = {"png": picture.png, "svg": picture.svg, "csv": table}
-            for kind, content in contents.items():
-                paths.append(folder / f"{name}.{kind}")
-                atomic.write_file(paths[-1], content)
-    for path in paths:
-        print(path)
+            atomic.write_all(folder, {f"{name}.{kind}": content for kind, content in contents.items()})
+            paths += [folder / f"{name}.{kind}" for kind in contents]
+    print(*paths, sep="\n")
     return paths

@@ -21,7 +21,6 @@ from posexp.output.style import QUIET, REFERENCE
 from posexp.windows import Window
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Sequences to average over: as many as hold about TOKENS tokens, within these bounds.
@@ -41,12 +40,12 @@ class Reading:
     [L, T], are for uniform attention over visible keys.
     """
 
+    sequences: int
     distance: Tensor
     entropy: Tensor
     left: Tensor
     even_distance: Tensor
     even_entropy: Tensor
-    sequences: int
 
 
 def weights(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor, keys: slice) -> Tensor:
@@ -60,34 +59,32 @@ def weights(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor, keys:
     return attend(q_BHTC, k_BHTC, eye_TK.expand(B, H, T, -1), x_BTD=x_BTD)
 
 
-def statistics(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean distance, entropy and remainder of every query's weights, [B, H, T] each.
+def statistics(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor) -> Tensor:
+    """Return mean distance, entropy and remainder of every query's weights, [3, B, H, T].
 
     Weights may add up to less than 1, as in stick-breaking. Distance and entropy are those of the normalised weights,
     and NaN if all weights are 0.
     """
-    T = q_BHTC.shape[2]
-    index_T = torch.arange(T, device=q_BHTC.device)
+    index_T = torch.arange(q_BHTC.shape[2], device=q_BHTC.device)
     spent_BHT, distance_BHT, entropy_BHT = q_BHTC.new_zeros(3, *q_BHTC.shape[:3], dtype=torch.float64)
-    for first in range(0, T, KEYS):
-        keys = slice(first, min(first + KEYS, T))
+    for first in range(0, len(index_T), KEYS):
+        keys = slice(first, first + KEYS)
         weight_BHTK = weights(attend, q_BHTC, k_BHTC, x_BTD, keys).double()
         spent_BHT += weight_BHTK.sum(-1)
         distance_BHT += (weight_BHTK * (index_T[:, None] - index_T[keys])).sum(-1)
         entropy_BHT -= torch.xlogy(weight_BHTK, weight_BHTK).sum(-1)
-    return distance_BHT / spent_BHT, entropy_BHT / spent_BHT + spent_BHT.log(), (1 - spent_BHT).clamp(min=0)
+    rest_BHT = (1 - spent_BHT).clamp(min=0)
+    return torch.stack((distance_BHT / spent_BHT, entropy_BHT / spent_BHT + spent_BHT.log(), rest_BHT))
 
 
-def even(window: Window, T: int) -> tuple[Tensor, Tensor]:
-    """Return mean distance and entropy, [T] each, of uniform attention over the keys visible in `window`."""
-    distance, entropy = [], []
-    index_T = torch.arange(T)
+def even(window: Window, T: int) -> Tensor:
+    """Return mean distance and entropy, [2, T], of uniform attention over the keys visible in `window`."""
+    found_2T, index_T = torch.empty(2, T, dtype=torch.float64), torch.arange(T)
     for rows, keys, visible_QK in window.blocks(T, torch.device("cpu")):
         count_Q = visible_QK.sum(-1).double()
-        gap_QK = index_T[rows, None] - index_T[keys]
-        distance.append((gap_QK * visible_QK).sum(-1) / count_Q)
-        entropy.append(count_Q.log())
-    return torch.cat(distance), torch.cat(entropy)
+        distance_Q = ((index_T[rows, None] - index_T[keys]) * visible_QK).sum(-1) / count_Q
+        found_2T[:, rows] = torch.stack((distance_Q, count_Q.log()))
+    return found_2T
 
 
 @torch.no_grad()
@@ -108,26 +105,21 @@ def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
         for piece_BT in text_BT.split(max(1, BATCH // length)):
             model(piece_BT.to(model.embedding.weight.device))
     mean_3LHT = torch.stack([torch.cat(pieces, dim=1).nanmean(dim=1) for pieces in seen], dim=1)
-    evens = [even(model.window.layer(layer), length) for layer in range(n_layer)]
-    even_distance_LT, even_entropy_LT = (torch.stack(one) for one in zip(*evens, strict=True))
-    distance_LHT, entropy_LHT, left_LHT = mean_3LHT
-    return Reading(distance_LHT, entropy_LHT, left_LHT, even_distance_LT, even_entropy_LT, count)
+    even_2LT = torch.stack([even(model.window.layer(layer), length) for layer in range(n_layer)], dim=1)
+    return Reading(count, *mean_3LHT, *even_2LT)
 
 
 def collect_attention(into: list[Tensor], part: SelfAttention, inputs: tuple[Tensor, Attend]) -> None:
     """Append the statistics of a layer's attention to `into`, before a forward pass with `inputs`."""
     x_BTD, attend = inputs
     q_BHTC, k_BHTC, _ = part.project(x_BTD)
-    into.append(torch.stack(statistics(attend, q_BHTC, k_BHTC, x_BTD)).cpu())
+    into.append(statistics(attend, q_BHTC, k_BHTC, x_BTD).cpu())
 
 
 def head_range(values_HT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, minimum and maximum over the heads, [T] each, with NaN where no head has a value."""
-    none_HT = values_HT.isnan()
-    low_T = values_HT.masked_fill(none_HT, torch.inf).amin(0)
-    high_T = values_HT.masked_fill(none_HT, -torch.inf).amax(0)
-    nowhere_T = none_HT.all(0)
-    return values_HT.nanmean(0), low_T.masked_fill(nowhere_T, torch.nan), high_T.masked_fill(nowhere_T, torch.nan)
+    low_T, high_T = values_HT.nanquantile(values_HT.new_tensor([0, 1]), dim=0)
+    return values_HT.nanmean(0), low_T, high_T
 
 
 def picture(reading: Reading, about: str, train_length: int, split: str, colour: str) -> Picture:
@@ -135,10 +127,10 @@ def picture(reading: Reading, about: str, train_length: int, split: str, colour:
     for layer in range(len(reading.distance)):
         columns: dict[str, Tensor] = {}
         for name, values in (("distance", reading.distance), ("entropy", reading.entropy)):
-            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), head_range(values[layer]), strict=True))
+            columns |= zip((name, f"{name}_low", f"{name}_high"), head_range(values[layer]), strict=True)
         columns |= {"even_distance": reading.even_distance[layer], "even_entropy": reading.even_entropy[layer]}
         columns["left"] = reading.left[layer].mean(0)
-        for position, numbers in enumerate(zip(*(values.tolist() for values in columns.values()), strict=True)):
+        for position, numbers in enumerate(torch.stack(list(columns.values()), dim=1).tolist()):
             known = (None if math.isnan(number) else number for number in numbers)
             rows.append({"layer": layer + 1, "position": position, **dict(zip(columns, known, strict=True))})
     title = title_of(reading, train_length)
@@ -182,24 +174,16 @@ def draw_attention(reading: Reading, title: str, about: str, train_length: int, 
     )
     for part, (what, values, reference) in zip(figure.subfigures(2, 1), kinds, strict=True):  # type: ignore[arg-type]
         panels = part.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-        for layer in range(L):
-            draw_panel(panels[layer], values[layer], reference[layer], colour, train_length)
-            panels[layer].set_title(f"layer {layer + 1}")
+        for layer, axes in enumerate(panels[:L]):
+            mean_T, low_T, high_T = head_range(values[layer])
+            axes.fill_between(range(T), low_T, high_T, color=colour, alpha=0.2, linewidth=0, zorder=2)
+            axes.plot(reference[layer], color=QUIET, linewidth=1.2, linestyle=(0, (5, 2)), zorder=2.5)
+            axes.plot(mean_T, color=colour, linewidth=1.6, zorder=3)
+            axes.axvline(train_length, **REFERENCE)
+            axes.set(title=f"layer {layer + 1}", xlim=(0, T), ylim=(0, None))
+            axes.locator_params(axis="x", nbins=4)
         for axes in panels[L:]:
             axes.remove()
         part.supylabel(what, size="medium")
         part.supxlabel("query position", size="medium")
     return figure
-
-
-def draw_panel(axes: "Axes", values_HT: Tensor, even_T: Tensor, colour: str, train_length: int) -> None:
-    T = values_HT.shape[1]
-    position_T = torch.arange(T)
-    mean_T, low_T, high_T = head_range(values_HT)
-    axes.fill_between(position_T, low_T, high_T, color=colour, alpha=0.2, linewidth=0, zorder=2)
-    axes.plot(position_T, even_T, color=QUIET, linewidth=1.2, linestyle=(0, (5, 2)), zorder=2.5)
-    axes.plot(position_T, mean_T, color=colour, linewidth=1.6, zorder=3)
-    axes.axvline(train_length, **REFERENCE)
-    axes.set_xlim(0, T)
-    axes.set_ylim(bottom=0)
-    axes.locator_params(axis="x", nbins=4)

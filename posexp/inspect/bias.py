@@ -14,7 +14,6 @@ from posexp.output.style import REFERENCE
 from posexp.schemes import Scheme
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_DISTANCE = 16  # in training lengths
@@ -22,7 +21,7 @@ MIN_BIAS = -16.0  # logits: e^-16 is a ten-millionth of the weight of a key with
 MAX_COLUMNS = 5
 
 
-@dataclass(frozen=True)
+@dataclass
 class Curves:
     """The bias of every head in `layers` (from 1): `bias`, [H, N], at the distances `gap`, [N].
 
@@ -40,17 +39,6 @@ class Curves:
         query = "" if self.query is None else f"query at {self.query:,}"
         return ", ".join(part for part in (layers, query) if part)
 
-    def at(self, gap: int) -> Tensor:
-        """Return the bias, [H], at the largest drawn distance of at most `gap`."""
-        return self.bias[:, int((self.gap <= gap).sum()) - 1]
-
-
-def distances(furthest: int, length: int) -> Tensor:
-    """Return distances, [N] int64: 0, then evenly spaced on a log axis up to `furthest`, and the training length."""
-    spread = torch.logspace(0, torch.log2(torch.tensor(float(max(furthest, 1)))).item(), 300, base=2.0)
-    inside = [gap for gap in (0, 1, length, furthest) if gap <= furthest]
-    return torch.cat((torch.tensor(inside), spread.round().long().clamp(max=furthest))).unique()
-
 
 @torch.no_grad()
 def curves(scheme: Scheme) -> list[Curves]:
@@ -67,34 +55,28 @@ def curves(scheme: Scheme) -> list[Curves]:
 
 
 def of_layer(part: Scheme, layer: int) -> list[Curves]:
+    """Return the curves of a layer: one by distance alone, or one for each of several queries."""
     length = part.dims.train_length
     last = MAX_DISTANCE * length if part.max_length is None else part.max_length - 1
+    queries = sorted({min(last, max(1, place)) for place in (length // 4, length, 4 * length, last)})
     device = next(iter([*part.parameters(), *part.buffers()]), torch.empty(0)).device
-    gap_N = distances(last, length)
+    # distances of 0, the queries, and others that are evenly spaced on a log axis
+    spread = torch.logspace(0, torch.log2(torch.tensor(float(max(last, 1)))).item(), 300, base=2.0)
+    gap_N = torch.cat((torch.tensor([0, *queries]), spread.round().long().clamp(max=last))).unique()
     bias_HN = part.distance_bias(gap_N.to(device))
     if bias_HN is not None:
         return [Curves([layer], None, gap_N, bias_HN.float().cpu())]
     found = []
-    for query in sorted({min(last, max(1, place)) for place in (length // 4, length, 4 * length, last)}):
-        gap_N = distances(query, length)
-        key_1N = (query - gap_N).to(device)[None]
-        bias_1H1N = part.bias(torch.tensor([[query]], device=device), key_1N)
+    for query in queries:
+        near_N = gap_N[gap_N <= query]
+        bias_1H1N = part.bias(torch.tensor([[query]], device=device), (query - near_N).to(device)[None])
         if bias_1H1N is None:
             return []
-        found.append(Curves([layer], query, gap_N, bias_1H1N[0, :, 0].float().cpu()))
-    return by_distance_alone(part, found, device)
-
-
-def by_distance_alone(part: Scheme, found: list[Curves], device: torch.device) -> list[Curves]:
-    """Merge the curves of several queries into one if they are equal."""
+        found.append(Curves([layer], query, near_N, bias_1H1N[0, :, 0].float().cpu()))
     far = found[-1]
-    for near in found[:-1]:
-        key_1N = (int(far.query or 0) - near.gap).to(device)[None]
-        same_1H1N = part.bias(torch.tensor([[far.query]], device=device), key_1N)
-        assert same_1H1N is not None
-        if not torch.allclose(same_1H1N[0, :, 0].float().cpu(), near.bias, atol=1e-5):
-            return found
-    return [Curves(far.layers, None, far.gap, far.bias)]
+    if all(torch.allclose(far.bias[:, : len(near.gap)], near.bias, atol=1e-5) for near in found):
+        return [Curves([layer], None, far.gap, far.bias)]
+    return found
 
 
 def picture(scheme: Scheme, about: str) -> Picture | None:
@@ -115,24 +97,26 @@ def picture(scheme: Scheme, about: str) -> Picture | None:
 def title_of(found: list[Curves], length: int) -> str:
     """Return a title with the range over heads at the training length and at the largest distance."""
     furthest = max(int(panel.gap[-1]) for panel in found)
-    reaching = [panel for panel in found if panel.gap[-1] == furthest]
 
     def span(gap: int) -> str:
-        values = torch.cat([panel.at(gap) for panel in reaching])
+        values = torch.cat([panel.bias[:, panel.gap == gap].flatten() for panel in found if panel.gap[-1] == furthest])
         low, high = short(float(values.min())), short(float(values.max()))
         return low if low == high else f"{low} to {high}"
 
-    words = f"Bias of the heads at distance {min(length, furthest):,}: {span(length)}"
+    near = min(length, furthest)
+    words = f"Bias of the heads at distance {near:,}: {span(near)}"
     return words if furthest <= length else f"{words}; at {furthest:,}: {span(furthest)}"
 
 
 def draw_bias(found: list[Curves], title: str, about: str, scheme: Scheme) -> "Figure":
-    queries = len({panel.query for panel in found})
+    from matplotlib import colormaps
+
+    queries, heads, length = len({panel.query for panel in found}), len(found[0].bias), scheme.dims.train_length
     columns = queries if queries > 1 else min(len(found), MAX_COLUMNS)
     rows = -(-len(found) // columns)
     everywhere = all(len(panel.layers) == scheme.dims.n_layer for panel in found)
     notes = [
-        f"{about} · vertical: trained at {scheme.dims.train_length:,}",
+        f"{about} · vertical: trained at {length:,}",
         f"One line per head; {'the same in every layer' if everywhere else 'layers count from 1'}.",
     ]
     low = min(float(panel.bias.min()) for panel in found)
@@ -143,7 +127,10 @@ def draw_bias(found: list[Curves], title: str, about: str, scheme: Scheme) -> "F
     (part,) = figure.subfigures(1, 1, squeeze=False).flat
     panels = part.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
     for axes, panel in zip(panels, found, strict=False):
-        draw_panel(axes, panel, scheme.dims.train_length)
+        axes.axvline(length, **REFERENCE)
+        for head, bias_N in enumerate(panel.bias):
+            colour = colormaps["viridis"](0.88 * head / max(heads - 1, 1))
+            axes.plot(panel.gap, bias_N, color=colour, linewidth=1.8, label=f"head {head + 1}", zorder=3)
         axes.set_title(panel.name(everywhere))
     for axes in panels[len(found) :]:
         axes.remove()
@@ -155,12 +142,3 @@ def draw_bias(found: list[Curves], title: str, about: str, scheme: Scheme) -> "F
     part.supxlabel("distance, tokens (log scale from 1)", size="medium")
     part.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
-
-
-def draw_panel(axes: "Axes", panel: Curves, length: int) -> None:
-    from matplotlib import colormaps
-
-    axes.axvline(length, **REFERENCE)
-    for head, bias_N in enumerate(panel.bias):
-        colour = colormaps["viridis"](0.88 * head / max(len(panel.bias) - 1, 1))
-        axes.plot(panel.gap, bias_N, color=colour, linewidth=1.8, label=f"head {head + 1}", zorder=3)

@@ -17,7 +17,6 @@ from posexp.schemes.rope import Rope
 from posexp.schemes.xpos import XPos, xpos_decay
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_DISTANCE = 16  # in training lengths
@@ -39,7 +38,7 @@ class Turns:
 @torch.no_grad()
 def turns(scheme: Scheme) -> list[Turns]:
     """Return one entry for each distinct Rope in `scheme`."""
-    found: list[Turns] = []
+    found: dict[tuple[object, ...], Turns] = {}
     for part in scheme.modules():
         if isinstance(part, Rope):
             theta_I = part.frequencies(scheme.dims.train_length, torch.device("cpu")).double().abs()
@@ -47,14 +46,9 @@ def turns(scheme: Scheme) -> list[Turns]:
             if isinstance(part, XPos):
                 zeta_I = xpos_decay(part.rotary_dim, part.gamma, dtype=torch.float64)
                 half_I = part.scale_base * math.log(0.5) / zeta_I.log()
-            new = Turns(part.fingerprint(), 2 * math.pi / theta_I, half_I)
-            if not any(same(new.wave, old.wave) and same(new.half, old.half) for old in found):
-                found.append(new)
-    return found
-
-
-def same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is b if a is None or b is None else torch.equal(a, b)
+            one = Turns(part.fingerprint(), 2 * math.pi / theta_I, half_I)
+            found.setdefault((*theta_I.tolist(), None if half_I is None else str(half_I.tolist())), one)
+    return list(found.values())
 
 
 def picture(scheme: Scheme, about: str, colour: str) -> Picture | None:
@@ -94,8 +88,21 @@ def draw_frequencies(found: list[Turns], title: str, about: str, length: int, co
     wide = 8.2 if len(found) == 1 else max(3.6, 8.4 / len(found))
     figure = new_figure(wide * len(found), 5.2)
     write_heading(figure, title, [about])
+    far, dots = MAX_DISTANCE * length, {"linewidth": 1, "markersize": 6, "markeredgecolor": "white"}
     for axes, one in zip(figure.subplots(1, len(found), sharey=True, squeeze=False).flat, found, strict=True):
-        draw_panel(axes, one, length, colour)
+        for place, words in ((length, f"trained at {length:,}"), (far, f"{MAX_DISTANCE} × that, {far:,}")):
+            axes.axhline(place, **REFERENCE)
+            look: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "size": NOTE}
+            axes.annotate(words, (0, place), xytext=(4, 3), color=QUIET, **look)
+        axes.plot(one.wave, "o-", color=colour, label="wavelength: one full turn", **dots)
+        if still := one.wave.isinf().nonzero().flatten().tolist():
+            edge = {"transform": axes.get_xaxis_transform(), "clip_on": False, "color": colour, **dots}
+            axes.plot(still, [1] * len(still), "^", label="does not rotate", **edge)
+        if one.half is not None:
+            axes.plot(one.half, "s-", color=INK, label="half-life: contribution to a logit halves", **dots)
+        axes.set_xlabel("pair i")
+        axes.locator_params(axis="x", integer=True)
+        axes.legend(loc="lower right")
         if len(found) > 1:
             axes.set_title(wrapped(title_of(one, length), wide, NOTE) + "\n" + one.about, size=NOTE, color=QUIET)
     figure.axes[0].set_ylabel("tokens (log scale)")
@@ -105,31 +112,3 @@ def draw_frequencies(found: list[Turns], title: str, about: str, length: int, co
         axes.axhspan(length, top, color=STRIP, zorder=0.4)
     figure.axes[0].set_ylim(top=top)
     return figure
-
-
-def draw_panel(axes: "Axes", one: Turns, length: int, colour: str) -> None:
-    far = MAX_DISTANCE * length
-    for place, words in ((length, f"trained at {length:,}"), (far, f"{MAX_DISTANCE} × that, {far:,}")):
-        axes.axhline(place, **REFERENCE)
-        look: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "size": NOTE}
-        axes.annotate(words, (0, place), xytext=(4, 3), color=QUIET, **look)
-    pair_I = torch.arange(len(one.wave))
-    dots: dict[str, Any] = {"linewidth": 1, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
-    axes.plot(pair_I, one.wave, "o-", color=colour, label="wavelength: one full turn", **dots)
-    still = [i for i, wave in enumerate(one.wave.tolist()) if math.isinf(wave)]
-    if still:
-        axes.plot(
-            still,
-            [1] * len(still),
-            "^",
-            color=colour,
-            clip_on=False,
-            label="does not rotate",
-            transform=axes.get_xaxis_transform(),
-            **dots,
-        )
-    if one.half is not None:
-        axes.plot(pair_I, one.half, "s-", color=INK, label="half-life: contribution to a logit halves", **dots)
-    axes.set_xlabel("pair i")
-    axes.locator_params(axis="x", integer=True)
-    axes.legend(loc="lower right")

@@ -17,8 +17,8 @@ from posexp.config.components import options_of
 from posexp.config.sections import DataConfig, ModelConfig, Precision, Source, TrainConfig
 from posexp.data import tokenizer
 from posexp.evaluation.scoring import token_losses
-from posexp.hf import open_checkpoint
 from posexp.hf.export import config_of, safetensors_of, text_of
+from posexp.hf.subject import Checkpoint
 from posexp.model.decoder import BASE_WIDTH, Decoder, build_decoder
 from posexp.runs.run import Run
 from posexp.transforms import build_transform as build_transform
@@ -91,7 +91,7 @@ def test_a_transform_of_the_export_is_that_of_the_run(tmp_path, name, layout):
     (tmp_path / "text").mkdir()
     for n in range(3):
         (tmp_path / "text" / f"{n}.txt").write_text("some text " * 50)
-    subject = open_checkpoint(
+    subject = Checkpoint(
         EvalCommand(
             hf=str(exported(tmp_path / "export", config, model)),
             data=DataConfig(Source.files, paths=str(tmp_path / "text"), cache=str(tmp_path / "cache")),

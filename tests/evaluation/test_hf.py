@@ -25,9 +25,9 @@ from posexp.evaluation.losses import read_losses as read_losses
 from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.targets import targets_of
-from posexp.hf import open_checkpoint
 from posexp.hf.model import CausalLM, load_causal_lm, position_limit, whole_logits
 from posexp.hf.source import find_source
+from posexp.hf.subject import Checkpoint
 from posexp.schemes.p_rope import highest_frequencies
 from posexp.schemes.rope import rotary_frequencies
 from posexp.transforms import NotApplicable
@@ -60,7 +60,7 @@ def wrapped(folder: Path) -> CausalLM:
 
 def opened(folder: Path, text: Path, **knobs) -> Subject:
     data = DataConfig(source=Source.files, paths=str(text / "text"), cache=str(text / "cache"))
-    return open_checkpoint(EvalCommand(hf=str(folder), data=data, results=str(text / "results"), **knobs), CPU)
+    return Checkpoint(EvalCommand(hf=str(folder), data=data, results=str(text / "results"), **knobs), CPU)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt-neox", "bloom", "mpt", "mistral", "mistral-sliding", "qwen2"])
@@ -522,7 +522,7 @@ def test_a_checkpoint_is_measured_on_all_documents_unless_some_are_chosen(made, 
     (text / "more" / "one.txt").write_text("one two three " * 60)
     data = DataConfig(Source.files, paths=str(text / "text"), valid=str(text / "more"), cache=str(text / "cache"))
     command = EvalCommand(hf=str(made("llama")), data=data, results=str(tmp_path / "results"))
-    assert len(open_checkpoint(command, CPU).tokens.starts) - 1 == 1
+    assert len(Checkpoint(command, CPU).tokens.starts) - 1 == 1
     words = ["eval", "--lengths", "16", f"hf={made('llama')}", *WORDS, "data.paths=more", f"results={tmp_path}/results"]
     answer = here(*words, "eval.protocols=[per_document]", cwd=text)
     assert answer.code == 0 and "all: 1 document," in answer.err and "train" not in answer.err, answer.err

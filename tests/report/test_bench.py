@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ import torch
 from support.command import Answer, here
 from torch.utils.flop_counter import FlopCounterMode
 
-from posexp.bench.flops import flops_per_token, matmul_parameters
 from posexp.bench.interleave import Measured, measure
-from posexp.bench.models import Contender, Settings, heard
-from posexp.bench.rows import COLUMNS, quartiles, rows_of
+from posexp.bench.models import Contender
+from posexp.bench.rows import COLUMNS, rows_of
+from posexp.bench.worker import flops_per_token, matmul_parameters
+from posexp.config.commands import BenchCommand
 from posexp.config.components import read_options
 from posexp.config.sections import AttentionPath, Device, Mlp, ModelConfig, Precision, config_dir
 from posexp.model.decoder import build_decoder
@@ -24,17 +26,17 @@ from posexp.model.decoder import build_decoder
 pytestmark = pytest.mark.slow
 
 TINY = ["model.d_model=32", "model.n_layer=1", "model.n_head=2", "vocab_size=257", "batch=2", "length=16", "threads=1"]
-SETTINGS = Settings(
+COMMAND = BenchCommand(
     model=ModelConfig(d_model=32, n_layer=1, n_head=2),
     vocab_size=257,
     batch=2,
     length=16,
-    longest=32,
+    lengths=[16, 32],
+    rounds=1,
     precision=Precision.float32,
-    attention=AttentionPath.auto,
     device=Device.cpu,
     threads=1,
-    memory_limit=8 << 30,
+    memory_limit_gib=8,
 )
 
 
@@ -143,10 +145,17 @@ def test_a_contender_that_fails_says_why_and_others_go_on(tmp_path):
 
 def test_what_does_not_fit_is_out_of_memory_and_what_fits_goes_on():
     """Training holds more than a GB here; an evaluation of 16 tokens, and the matrices beside it, 50 MB."""
-    settings = Settings(**{**vars(SETTINGS), "batch": 256, "length": 1024, "memory_limit": 256 << 20})
-    *_, (training, evaluation) = measure([own("none")], settings, [16], rounds=1)
+    command = replace(COMMAND, batch=256, length=1024, lengths=[16], memory_limit_gib=0.25)
+    *_, (training, evaluation) = measure([own("none")], command)
     assert (training.status, training.seconds) == ("out of memory", {})
     assert evaluation.status == "ok" and len(evaluation.seconds) == 1
+
+
+def test_a_process_that_dies_says_how_and_others_go_on(tmp_path):
+    (tmp_path / "model.py").write_text("import os\nprint('noise')\nos.kill(os.getpid(), 9)\n")
+    contenders = [own("none"), Contender("nanoGPT", checkout=str(tmp_path))]
+    *_, found = measure(contenders, replace(COMMAND, lengths=[16]))
+    assert [row.status for row in found] == ["ok", "killed by SIGKILL"] * 2
 
 
 def test_operations_of_a_token_counted_by_hand():
@@ -189,11 +198,8 @@ def test_ratios_are_of_the_same_round():
     assert [row["ratio_to_none"] for row in rows] == [1, 0.5, 0.125, 0.25]
     assert [row["ratio_to_fastest_peer"] for row in rows] == [4, 2, 0.5, 1]
     assert rows[0]["tokens_per_second"] == 5 and rows[0]["mfu"] == 6 * 10 / 2 / 1000
-    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2, 3, 4)
-
-
-def test_settings_come_out_of_json_as_they_went_in():
-    assert heard(json.loads(json.dumps(SETTINGS.message()))) == SETTINGS
+    (five,) = rows_of([row(own("none"), {n: 10 / n for n in range(1, 6)})], "none")
+    assert [five[name] for name in ("lower_quartile", "tokens_per_second", "upper_quartile")] == [2, 3, 4]
 
 
 def has_x_transformers() -> bool:
@@ -210,12 +216,12 @@ def test_every_peer_trains_and_reads_at_posexps_sizes():
     pytest.importorskip("transformers")
     from posexp.bench import peers
 
-    there = [name for name in peers.names() if name.startswith("transformers") or has_x_transformers()]
+    there = [name for name in peers.LIBRARIES if name.startswith("transformers") or has_x_transformers()]
     ids = torch.randint(257, (2, 17))
     for name in there:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            subject = peers.load_peer(Contender(name))(SETTINGS, torch.device("cpu"), Precision.float32)
+            subject = peers.build_peer(Contender(name), COMMAND, torch.device("cpu"))
             loss = subject.loss(ids[:, :-1], ids[:, 1:])
             loss.backward()
             subject.read(torch.randint(257, (33,)))
@@ -228,7 +234,7 @@ def test_every_peer_trains_and_reads_at_posexps_sizes():
 def test_a_peer_is_measured_beside_posexp():
     if not has_x_transformers():
         pytest.skip("no x-transformers here")
-    *_, found = measure([own("none"), Contender("x-transformers rotary")], SETTINGS, [16], rounds=1)
+    *_, found = measure([own("none"), Contender("x-transformers rotary")], replace(COMMAND, lengths=[16]))
     rows = rows_of(found, "none")
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert [row["kind"] for row in rows] == ["posexp", "peer"] * 2
@@ -270,8 +276,7 @@ def test_a_checkout_with_nanogpts_names_is_read_through_them(tmp_path):
     from posexp.bench import peers
 
     (tmp_path / "model.py").write_text(LIKE_NANOGPT)
-    built = peers.load_peer(Contender("nanoGPT", checkout=str(tmp_path)))
-    subject = built(SETTINGS, torch.device("cpu"), Precision.float32)
+    subject = peers.build_peer(Contender("nanoGPT", checkout=str(tmp_path)), COMMAND, torch.device("cpu"))
     ids = torch.randint(257, (2, 17))
     assert subject.loss(ids[:, :-1], ids[:, 1:]).item() > 1
     subject.read(ids[0])

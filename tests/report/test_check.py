@@ -10,8 +10,8 @@ import torch
 from support.command import Answer, here
 
 from posexp.check.measure import (
-    Reach,
-    authors_numbers,
+    MAX_POSITION,
+    Row,
     batch_leak,
     bias_type,
     finite_reach,
@@ -20,8 +20,8 @@ from posexp.check.measure import (
     order_effect,
     rows,
 )
-from posexp.check.probe import DIMS, FLOOR, Make, furthest, make_probe, text
-from posexp.check.verdict import KINDS, SHIFTS, examine
+from posexp.check.probe import DIMS, FLOOR, Make, Probe, furthest, text
+from posexp.check.verdict import examine
 from posexp.config.components import chosen
 from posexp.config.sections import config_dir
 from posexp.dims import Dims
@@ -80,14 +80,18 @@ def check(*words: str, cwd: Path) -> Answer:
     return here("check", *words, "lengths=[64,256]", "--config-dir", "conf", cwd=cwd)
 
 
+def shifts(row: Row) -> tuple[float | None, float | None]:
+    return row.figures["shift 1,000"], row.figures["shift 100,000"]
+
+
 def test_shifting_alibi_changes_exactly_nothing() -> None:
-    for row in rows(own("alibi"), [64, 300], SHIFTS, KINDS):
-        assert row.shifts == (0.0, 0.0)
-        assert row.angle is None
+    for row in rows(own("alibi"), [64, 300]):
+        assert shifts(row) == (0.0, 0.0)
+        assert row.figures["angle"] is None
 
 
 def test_shifting_rope_changes_what_float32_rounds_and_no_more() -> None:
-    (near, far), (rough, _) = (row.shifts or () for row in rows(own("rope"), [128], SHIFTS, KINDS))
+    (near, far), (rough, _) = map(shifts, rows(own("rope"), [128]))
     assert 0 < near < 1e-3
     assert 1e-4 < far < 0.01
     assert 0.001 < rough < 0.1
@@ -95,9 +99,9 @@ def test_shifting_rope_changes_what_float32_rounds_and_no_more() -> None:
 
 def test_sinusoidal_positions_are_not_relative_and_do_not_say_so() -> None:
     report = examine("sinusoidal", own("sinusoidal"), [128])
-    assert all(min(row.shifts or ()) > 0.5 for row in report.rows)
-    assert "relative" not in [promise.name for promise in report.promises]
-    assert report.broken == []
+    assert all(min(shifts(row)) > 0.5 for row in report.rows)
+    assert "relative" not in report.kept and "exact" in report.kept
+    assert not report.broken
 
 
 def test_the_length_at_which_xpos_overflows_is_found() -> None:
@@ -107,10 +111,10 @@ def test_the_length_at_which_xpos_overflows_is_found() -> None:
     for scale_base in (512.0, 64.0):
         for kind in (torch.float32, torch.float16):
             reach = finite_reach(own("xpos", scale_base=scale_base), kind)
-            assert reach is not None and reach.broken is not None
+            assert reach is not None
             formula = 2 * scale_base * math.log(torch.finfo(kind).max) / math.log(1.4 / 0.4)
-            assert reach.broken == pytest.approx(formula, rel=0.05)
-            found[scale_base, kind] = reach.broken
+            assert reach == pytest.approx(formula, rel=0.05)
+            found[scale_base, kind] = reach
     assert 65536 < found[512.0, torch.float32] < 131072
     assert 8192 < found[512.0, torch.float16] < 16384
 
@@ -118,40 +122,40 @@ def test_the_length_at_which_xpos_overflows_is_found() -> None:
 @pytest.mark.slow
 def test_a_length_that_is_not_finite_breaks_the_promise() -> None:
     xpos = own("xpos", scale_base=2.0)
-    assert examine("xpos", xpos, [128]).broken == []
-    (line,) = examine("xpos", xpos, [1024]).broken[1:2]
+    assert not examine("xpos", xpos, [128]).broken
+    line = examine("xpos", xpos, [1024]).broken["exact"]
     assert "at 1,024 tokens" in line and "inf" in line
 
 
 def test_a_scheme_is_finite_up_to_its_own_end_or_beyond_all_that_is_tried() -> None:
-    assert finite_reach(own("rope"), torch.float32) == Reach(None, 2**24, more=True)
-    assert finite_reach(own("learned"), torch.float32) == Reach(None, DIMS.train_length)
+    assert finite_reach(own("rope"), torch.float32) == MAX_POSITION == 2**24
+    assert finite_reach(own("learned"), torch.float32) == DIMS.train_length
     assert finite_reach(own("fox"), torch.float32) is None  # reads content
 
 
 def test_lengths_past_a_schemes_end_are_measured_at_its_end() -> None:
-    assert [row.length for row in rows(own("learned"), [32, 128, 1024], SHIFTS, (torch.float32,))] == [32, 64]
-    assert [row.length for row in rows(own("fox"), [32, 2048, 4096], SHIFTS, (torch.float32,))] == [32, 1024]
+    assert [row.length for row in rows(own("learned"), [32, 128, 1024], (torch.float32,))] == [32, 64]
+    assert [row.length for row in rows(own("fox"), [32, 2048, 4096], (torch.float32,))] == [32, 1024]
 
 
 def test_inputs_that_change_their_own_beginning_are_found() -> None:
     squeezed, clamped = (
-        rows(own("learned", past_end=end), [256], SHIFTS, (torch.float32,))[0] for end in ("interpolate", "clamp")
+        rows(own("learned", past_end=end), [256], (torch.float32,))[0] for end in ("interpolate", "clamp")
     )
-    assert squeezed.prefix is not None and squeezed.prefix > 0.1
-    assert clamped.prefix == 0
+    assert (squeezed.figures["prefix"] or 0) > 0.1
+    assert clamped.figures["prefix"] == 0
 
 
 def test_angles_are_off_by_half_a_step_of_their_type() -> None:
-    single, half = rows(own("rope"), [8192], SHIFTS, KINDS)
-    assert single.angle is not None and 2**-18 < single.angle < 8192 * 2**-24
-    assert half.angle is not None and 2**-10 < half.angle < 2**-7
+    single, half = (row.figures["angle"] or 0 for row in rows(own("rope"), [8192]))
+    assert 2**-18 < single < 8192 * 2**-24
+    assert 2**-10 < half < 2**-7
 
 
 @pytest.mark.parametrize("name", ["xpos", "fire", "t5", "sinusoidal", "randomized"])
 def test_log_weights_are_those_of_attention(name: str) -> None:
     """A decoder's first block, computed from them, is what the decoder computes."""
-    probe = make_probe(own(name), n_layer=1)
+    probe = Probe(own(name), n_layer=1)
     tokens_1T = text(16)
     weights_HTT = probe.log_weights(tokens_1T, 16)
     assert float(weights_HTT.max()) <= 0 and float(weights_HTT.min()) == FLOOR
@@ -206,15 +210,16 @@ def test_each_measurement_sees_what_it_is_for() -> None:
 def test_parameters_at_zero_act_while_they_are_measured() -> None:
     dims = Dims(d_model=32, n_head=4, n_layer=2, train_length=64)
     assert not any(weight.any() for weight in build_scheme("cope", dims).parameters())
-    assert all(weight.any() for weight in make_probe(own("cope")).scheme.parameters())
+    assert all(weight.any() for weight in Probe(own("cope")).scheme.parameters())
     assert order_effect(own("cope")) > 0.01
 
 
 def test_authors_numbers_are_shown_with_their_source() -> None:
-    numbers = authors_numbers("xpos")
-    assert numbers is not None and numbers.matched and numbers.worst < 1e-5
-    assert numbers.sources == ("torchscale 0.3.0",)
-    assert authors_numbers("none") is None
+    line = examine("xpos", own("xpos"), [64], with_authors=True).kept["authors' numbers"]
+    assert re.fullmatch(r"authors' numbers [\d.]+e-0[678] \(\d+ from torchscale 0.3.0\)", line)
+    assert examine("none", own("none"), [64], with_authors=True).kept["authors' numbers"] == "authors' numbers: none"
+    wrong = examine("xpos", own("rope"), [64], with_authors=True)
+    assert not wrong.broken, "the numbers are those of posexp's own scheme of the name"
 
 
 @pytest.mark.slow
@@ -268,4 +273,4 @@ def test_a_name_in_two_folders_is_that_of_the_first(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((config_dir() / "scheme").glob("*.yaml")), ids=lambda path: path.stem)
 def test_posexps_own_schemes_keep_their_promises(path: Path) -> None:
-    assert examine(path.stem, own(path.stem), [64, 512], with_authors=True).broken == []
+    assert examine(path.stem, own(path.stem), [64, 512], with_authors=True).broken == {}

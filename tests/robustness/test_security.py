@@ -120,8 +120,6 @@ NEEDS |= {"np.save": ("allow_pickle", False), "torch.load": ("weights_only", Tru
 # who may read JSON and YAML without bounds: what posexp itself, or the user, has written
 PLAIN = {
     "json.loads": {
-        "bench/interleave.py",
-        "bench/worker.py",
         "check/authors/__init__.py",
         "data/tokenizer.py",
         "data/files.py",

@@ -17,10 +17,8 @@ from torch import Tensor
 from posexp.attention import attention
 from posexp.dims import Dims
 from posexp.schemes import Scheme
-from posexp.schemes.rope import Rope
 
 FOLDER = Path(__file__).parent
-TRANSFORMS = "transforms"
 
 
 @dataclass(frozen=True)
@@ -37,70 +35,27 @@ class Case:
     tolerance: float
 
 
-@dataclass(frozen=True)
-class TransformCase:
-    """The frequencies of a rotary scheme for inputs of `length` tokens, after a transform without retraining."""
-
-    source: str
-    transform: str
-    options: dict[str, Any]
-    rotary_dim: int
-    base: float
-    train_length: int
-    length: int
-    wanted: list[float]  # radians per token of each pair
-    attention_factor: float  # multiplies queries and keys
-
-
-def names() -> list[str]:
-    """Return the names of the schemes with reference results."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != TRANSFORMS)
-
-
 def cases(scheme_name: str) -> list[Case]:
     """Return all cases of a scheme. Empty if it has no reference results."""
-    return [Case(**{**entry, "dims": Dims(**entry["dims"])}) for entry in read_numbers(scheme_name)]
-
-
-def transform_cases() -> list[TransformCase]:
-    return [TransformCase(**entry) for entry in read_numbers(TRANSFORMS)]
-
-
-def read_numbers(name: str) -> list[dict[str, Any]]:
-    path = FOLDER / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    path = FOLDER / f"{scheme_name}.json"
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [Case(**{**entry, "dims": Dims(**entry["dims"])}) for entry in entries]
 
 
 def worst(case: Case, scheme: Scheme) -> float:
     """Return the largest |ours - wanted| / (1 + |wanted|), infinite if ours is NaN.
 
-    `scheme` must be built with the case's dims and options. The case's weights replace its parameters.
+    `scheme` must be built with the case's dims and options. The case's weights replace its parameters. Raises KeyError
+    if the scheme lacks one.
     """
-    load_numbers(case.weights, scheme)
+    weights = {name: torch.tensor(value) for name, value in case.weights.items()}
+    if unknown := scheme.load_state_dict(weights, strict=False).unexpected_keys:
+        raise KeyError(f"{type(scheme).__name__} has no parameter {unknown[0]}")
     with torch.no_grad():
         got_X = HOOKS[case.hook](scheme, {name: torch.tensor(value) for name, value in case.inputs.items()})
     wanted_X = torch.tensor(flat(case.wanted), dtype=torch.float64)
     error_X = (got_X.double() - wanted_X).abs() / (1 + wanted_X.abs())
     return float(error_X.nan_to_num(nan=torch.inf).max())
-
-
-def worst_transform(case: TransformCase, changed: Rope) -> float:
-    """Return the largest relative error of the frequencies and the magnitude of a transformed rotary scheme."""
-    wanted_I = torch.tensor(case.wanted, dtype=torch.float64)
-    got_I = changed.frequencies(case.length, torch.device("cpu")).double()
-    # Purely relative, because the slowest frequencies matter most and are far below 1.
-    error_I = (got_I - wanted_I).abs() / wanted_I.abs().clamp(min=1e-12)
-    error = (torch.as_tensor(changed.magnitude) - case.attention_factor).abs() / case.attention_factor
-    return float(torch.cat((error_I, error.reshape(1).double())).nan_to_num(nan=torch.inf).max())
-
-
-def load_numbers(weights: dict[str, Any], scheme: Scheme) -> None:
-    """Copy `weights` into the scheme's parameters. Raises KeyError if the scheme lacks one."""
-    state = scheme.state_dict()
-    for name in weights:
-        if name not in state:
-            raise KeyError(f"{type(scheme).__name__} has no parameter {name}; its own: {', '.join(state) or 'none'}")
-    scheme.load_state_dict({name: torch.tensor(value) for name, value in weights.items()}, strict=False)
 
 
 def flat(values: Any) -> list[float]:
@@ -141,9 +96,5 @@ def attend(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
 
 
 HOOKS: dict[str, Callable[[Scheme, dict[str, Tensor]], Tensor]] = {
-    "rotate": rotate,
-    "embed": embed,
-    "distance_bias": distance_bias,
-    "bias": bias,
-    "attend": attend,
+    hook.__name__: hook for hook in (rotate, embed, distance_bias, bias, attend)
 }
