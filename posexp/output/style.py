@@ -72,13 +72,24 @@ def looks_of(labels: Iterable[str]) -> dict[str, Look]:
     found: dict[str, Look] = {}
     count: Counter[tuple[str, int]] = Counter()
     for label in sorted(set(labels), key=lambda label: (label not in known, label)):
-        name = re.split(r" \(| · ", label)[0]
+        name = stem(label)
         look = known.get(re.split(r"\W", name)[0]) or hashed_look(name)
         further, dash = divmod(count[look], len(DASHES))
         count[look] += 1
         colour, marker = look
         found[label] = Look(colour, MARKERS[(marker + further) % len(MARKERS)], DASHES[dash])
     return found
+
+
+def stem(label: str) -> str:
+    """Return the label without its options in parentheses, its window and its transform."""
+    return re.split(r" \(| · ", label)[0]
+
+
+def family_of(label: str) -> str:
+    """Return the family of the scheme that a label begins with, "" if it has none."""
+    look = dict(scheme_looks()).get(re.split(r"\W", stem(label))[0])
+    return next((family for family, shades in FAMILIES.items() if look and look[0] in shades), "")
 
 
 def scheme_looks() -> Iterator[tuple[str, tuple[str, int]]]:
