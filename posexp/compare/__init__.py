@@ -80,8 +80,8 @@ def power(command: PowerCommand) -> None:
 def load_curves(command: CompareCommand | PowerCommand) -> dict[str, "Curve"]:
     """Return the curves of the group by name. Raises Misuse if there are no rows."""
     from posexp.compare.pairs import curves
+    from posexp.evaluation.contrasts import curve_name
     from posexp.evaluation.group import load_group, read_group
-    from posexp.evaluation.verdicts import curve_name
 
     group = read_group(command.rows, say) if command.rows else load_group(command.results, command.group, "*", say)
     return curves(group.rows, partial(curve_name, curve_of=group.curve_of))

@@ -121,9 +121,14 @@ class ReportCommand(OfRuns):
     measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; null: ppl, or exact_match for tasks")
     html: bool = knob(False, "--html: also write page.html, the whole report in one file for a browser")
     folder: str = knob("report", "name of the report's folder in the group")
-    rows: str | None = knob(None, "a rows.csv to report in place of run folders, as in results/studies/<study>")
+    rows: str | None = knob(
+        None,
+        "a rows.csv to report in place of run folders, such as results/studies/<study>/rows.csv, in the group "
+        "<study>-rows unless group is set",
+    )
     oracle: str | None = knob(
-        None, "curves trained at the evaluated length, a glob; null: the same configuration with another train.length"
+        None,
+        "curves trained at the evaluated length, a glob over labels; null: runs that differ in train.length alone",
     )
 
     def __post_init__(self) -> None:

@@ -120,11 +120,12 @@ class TrainConfig:
 class EvalConfig:
     lengths: list[int] | None = knob(
         None,
-        "tokens of context, or sizes of a task; null: 1, 2, 4, 8 and 16 times train.length, if documents allow",
+        "tokens of context, or sizes of a task; null: 1, 2, 4, 8 and 16 times train.length, if documents allow, and "
+        "for same_targets parts of it down to a 16th",
     )
     protocols: list[str] | None = knob(
         None,
-        "names of protocols; null: same_targets and nonoverlapping, or exact_match for a task",
+        "names of protocols; null: same_targets, level and nonoverlapping, or exact_match for a task",
     )
     stride: int | None = knob(None, "sliding protocols: tokens scored per step; null: 32", least=1)
     targets: int | None = knob(
@@ -134,6 +135,11 @@ class EvalConfig:
     )
     controls: bool = knob(
         True, "same_targets: add controls that cut attention, or shuffle the text, beyond the training length"
+    )
+    judged_from: int | None = knob(
+        None,
+        "judge as if the training length were this shorter one: a check that verdicts find context that is used",
+        least=1,
     )
     split: Split = knob(Split.valid, "train, valid or test")
     batch_tokens: int = knob(16384, "tokens per evaluation batch", least=1, most=1 << 26)

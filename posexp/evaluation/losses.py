@@ -38,6 +38,7 @@ def path_of(folder: Path, row: Row) -> Path:
     """Return the file of the losses of `row` of the run in `folder`. Different measurements have different names."""
     parts = [row.protocol, str(row.length)]
     parts += [f"by{row.stride}"] if row.stride else []
+    parts += [f"from{row.judged_from}"] if row.judged_from else []
     parts.append(row.targets_hash)
     window = row.window if row.window != row.trained_window else ""
     parts += [part for part in (window, row.transform, row.control) if part]

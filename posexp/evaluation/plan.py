@@ -11,11 +11,16 @@ from posexp.config.sections import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation import probes, protocols, tasks
-from posexp.evaluation.protocols import TooLong, power_below
 from posexp.evaluation.reach import head_reach, reach, stream_reach, target_sets
+from posexp.evaluation.spans import TooLong, finer, power_below
 from posexp.evaluation.targets import Measurement, documents_of, targets_of
 
 OWN_FACTORS = (1, 2, 4, 8, 16)
+SHORTER = (2, 4, 8, 16)  # parts of the training length that same_targets measures too, by default
+EIGHTH = 8  # the part that the verdict "collapses" compares with
+FINE = (
+    8  # most targets of a span at the training length, or a 64th of the length: more than 98 % of it from 512 tokens on
+)
 STRIDE = 32  # tokens, the default of eval.stride
 WINDOW = "tokens in a window"
 CONTEXT = "tokens of context before a target"
@@ -52,6 +57,7 @@ PROTOCOLS = {
     protocol.cut.__name__: protocol
     for protocol in (
         Protocol(protocols.same_targets, "on the same targets as context grows", CONTEXT, reach=reach),
+        Protocol(protocols.level, "at the training length, on many targets", CONTEXT, moving=True, reach=None),
         Protocol(protocols.nonoverlapping, "in non-overlapping windows"),
         Protocol(protocols.sliding, "in sliding windows", slides=True),
         Protocol(protocols.sliding_late, "in sliding windows, the first left out", slides=True),
@@ -81,16 +87,27 @@ def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: i
     check_lengths(lengths)
     found: list[Measurement] = []
     for name in config.protocols or own_protocols(tokens):
+        if name == protocols.level.__name__:
+            found += cut(PROTOCOLS[name], tokens, [train_length or min(lengths)], max(lengths), config)
+            continue
         trained = train_length if name == protocols.same_targets.__name__ else None
         for longest, of_set in sets_of(PROTOCOLS[name], tokens, lengths):
-            if trained is not None and trained < max(of_set):
-                of_set = sorted({*of_set, trained})  # the control "cropped" is an ordinary row
+            if trained is not None:
+                of_set = sorted({*of_set, *compared_lengths(trained, max(of_set), config)})
             rows = cut(PROTOCOLS[name], tokens, of_set, longest, config)
+            rows = [finer(row, max(FINE, trained // 64)) if row.length == trained else row for row in rows]
             if trained is not None and config.controls:
                 longer = [row for row in rows if row.length > trained]
                 rows += [replace(row, control=control) for row in longer for control in ("window", "shuffled")]
             found += sorted(rows, key=lambda row: -row.inputs)
     return found
+
+
+def compared_lengths(trained: int, longest: int, config: EvalConfig) -> set[int]:
+    """Return the lengths that same_targets measures beside those requested: the control "cropped", which is an ordinary
+    row at the training length, an eighth of it, and by default the other parts too."""
+    shorter = {trained // part for part in SHORTER if trained >= part} if config.lengths is None else set()
+    return shorter | ({trained, max(1, trained // EIGHTH)} if trained < longest else set())
 
 
 def sets_of(protocol: Protocol, tokens: Tokens, lengths: list[int]) -> list[tuple[int, list[int]]]:
@@ -177,7 +194,7 @@ def own_protocols(tokens: Tokens) -> list[str]:
     """Return the default protocols of a text."""
     if task_of(tokens):
         return [tasks.exact_match.__name__]
-    return [protocols.same_targets.__name__, protocols.nonoverlapping.__name__]
+    return [protocols.same_targets.__name__, protocols.level.__name__, protocols.nonoverlapping.__name__]
 
 
 def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[int]:

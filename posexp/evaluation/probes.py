@@ -11,7 +11,8 @@ import numpy as np
 from posexp.config.sections import Split
 from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.protocols import MIN_WINDOWS, TooLong, check_stream, evenly, share_out
+from posexp.evaluation.protocols import MIN_WINDOWS
+from posexp.evaluation.spans import TooLong, check_stream, evenly, share_out
 from posexp.evaluation.targets import Measurement, targets_of
 
 RARE = 0.1  # share of the text that is rare tokens

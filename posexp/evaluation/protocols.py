@@ -13,21 +13,23 @@ import numpy as np
 
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
+from posexp.evaluation.spans import (
+    TooLong,
+    check_stream,
+    cut,
+    evenly,
+    power_below,
+    scored,
+    slid,
+    spread,
+    streamed,
+    stretches,
+)
 from posexp.evaluation.targets import Measurement, targets_of
 
 MIN_WINDOWS = 16  # so that they lie in several documents, and an interval can be computed
-MIN_STRETCHES = 12  # each of which is many windows at most lengths
-MOST_SCORED = 128  # targets of a window under same_targets
+LEVEL_TARGETS = 8  # times as many as a length has, which makes 65,536 by default
 MIN_BLOCKS = 32  # of targets, where a bound would leave fewer: so that they lie in many documents
-
-
-class TooLong(Exception):
-    """The text cannot give a set of targets. `possible` is the longest length of a set that it can, 0 or below for
-    none."""
-
-    def __init__(self, reason: str, possible: int):
-        super().__init__(reason)
-        self.possible = possible
 
 
 def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
@@ -39,17 +41,7 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     length has tokens; Su 2023.) The stride is ignored.
     """
     block = scored(longest) if bound is None else min(scored(longest), max(1, power_below(bound // MIN_BLOCKS)))
-    blocks_D = blocks(tokens, longest, block)
-    if not blocks_D.any():
-        size = int(np.diff(tokens.starts).max(initial=0))
-        raise TooLong("no document is long enough", size - min(block, scored(power_below(size))))
-    wanted = int(blocks_D.sum()) if bound is None else max(1, bound // block)
-    firsts = []
-    for document, count in enumerate(share_out(blocks_D, wanted)):
-        begin = tokens.starts[document] + longest
-        chosen = np.arange(count) * blocks_D[document] // max(count, 1)
-        firsts.append(begin + chosen * block)
-    block_M = np.concatenate(firsts)
+    block_M = spread(tokens, longest, block, bound)
     found = []
     for length in lengths:
         each = min(block, scored(length))
@@ -60,28 +52,19 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     return found
 
 
-def scored(length: int) -> int:
-    """Return the most targets of a window: a power of two, so that several short windows score those of a long one."""
-    return min(MOST_SCORED, max(1, power_below(length // 16)))
+def level(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+    """Many targets at the training length, to measure the level of the loss.
 
-
-def blocks(tokens: Tokens, longest: int, block: int) -> np.ndarray:
-    """Return the number of blocks of targets that each document has behind its first `longest` tokens, int64 [D]."""
-    return np.asarray(np.maximum(0, (np.diff(tokens.starts) - longest) // block))
-
-
-def power_below(number: int) -> int:
-    """The largest power of two that is not above `number`; 0 below 1."""
-    return 1 << number.bit_length() - 1 if number > 0 else 0
-
-
-def share_out(available_D: np.ndarray, wanted: int) -> np.ndarray:
-    """Return the number that each document gives of `wanted`: equally many, as far as each has them."""
-    taken_D = np.zeros_like(available_D)
-    for behind, index in enumerate(np.argsort(available_D, kind="stable")):  # who has least takes first
-        taken_D[index] = min(available_D[index], wanted // (len(available_D) - behind))
-        wanted -= taken_D[index]
-    return taken_D
+    A span scores L/4 targets, so that each has more than 3/4 of L tokens of context, of its own document. A bound
+    allows LEVEL_TARGETS times as many.
+    """
+    found = []
+    for length in lengths:
+        each = max(1, length // 4)
+        first_W = spread(tokens, length, each, None if bound is None else LEVEL_TARGETS * bound)
+        windows_W3 = np.stack((first_W + each - 1 - length, first_W, first_W + each), axis=1)
+        found.append(Measurement("level", length, None, windows_W3))
+    return found
 
 
 def nonoverlapping(
@@ -250,50 +233,3 @@ def heads(tokens: Tokens, longest: int, bound: int | None) -> np.ndarray:
     if not len(begin_M):
         raise TooLong("no document is long enough", int(sizes_D.max(initial=0)) - 1)
     return begin_M if bound is None else begin_M[evenly(len(begin_M), max(MIN_WINDOWS, bound // longest))]
-
-
-def evenly(available: int, wanted: int) -> np.ndarray:
-    """Indices of at most `wanted` of `available`, evenly spread."""
-    count = min(available, wanted)
-    return np.arange(count) * available // count
-
-
-def stretches(tokens: Tokens, size: int, bound: int | None) -> np.ndarray:
-    """[M, 2]: first input and end of inputs of stretches of `size` tokens, spread evenly; without bound, all in one."""
-    total = len(tokens.ids) - 1
-    check_stream(total, size)
-    if bound is None:
-        return np.array([[0, total]])
-    begin_M = evenly(total // size, max(MIN_STRETCHES, bound // size)) * size
-    return np.stack((begin_M, begin_M + size), axis=1)
-
-
-def streamed(tokens: Tokens, longest: int, bound: int | None) -> int:
-    """Return the number of targets from the split's beginning within `bound`, at least twice the longest length."""
-    total = len(tokens.ids) - 1
-    check_stream(total, longest)
-    return total if bound is None else min(total, max(bound, 2 * longest))
-
-
-def check_stream(total: int, longest: int) -> None:
-    if total < longest:
-        raise TooLong("the split is too short", total)
-
-
-def cut(stretches_M2: np.ndarray, length: int) -> np.ndarray:
-    windows = [
-        (start, start + 1, min(start + length, end) + 1)
-        for begin, end in stretches_M2.tolist()
-        for start in range(begin, end, length)
-    ]
-    return np.array(windows, dtype=np.int64)
-
-
-def slid(tokens: Tokens, longest: int, length: int, stride: int, bound: int | None) -> np.ndarray:
-    targets = streamed(tokens, longest, bound)
-    stops = [min(length, targets) + 1, *range(length + 1 + stride, targets + 1, stride)]
-    if stops[-1] < targets + 1:
-        stops.append(targets + 1)
-    stop_W = np.array(stops)
-    first_W = np.concatenate(([1], stop_W[:-1]))
-    return np.stack((np.maximum(0, stop_W - 1 - length), first_W, stop_W), axis=1)

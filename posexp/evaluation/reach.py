@@ -7,7 +7,7 @@ lengths. All sets depend on the text alone, so two commands that request the sam
 import numpy as np
 
 from posexp.data.store import Tokens
-from posexp.evaluation.protocols import blocks, power_below, scored
+from posexp.evaluation.spans import blocks, power_below, scored
 
 MIN_DOCUMENTS = 16  # so that an interval over documents can be computed
 MIN_TARGETS = 4096

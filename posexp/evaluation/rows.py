@@ -43,6 +43,7 @@ class Row:
     scheme: Text | None = None
     seed: Count
     train_length: Count
+    judged_from: Count | None = None  # the training length, if the row only pretends that it is
     trained_window: Text | None = None
     weights: Text | None = None
     bos: Text | None = None
@@ -122,7 +123,8 @@ class Row:
         A control has the variant of the row that it belongs to.
         """
         window, trained = self.control_of or self.window or "full", self.trained_window or "full"
-        parts = [f"window {window}" if window != trained else "", self.transform or ""]
+        judged = f"judged from {self.judged_from}" if self.judged_from else ""
+        parts = [judged, f"window {window}" if window != trained else "", self.transform or ""]
         return "".join(f" · {part}" for part in parts if part)
 
     def line(self) -> str:
@@ -178,7 +180,7 @@ COLUMNS = (
 # The columns that two rows of the same measurement share.
 KEY = (
     *("protocol", "length", "stride", "window", "transform", "transform_settings", "control"),
-    *("targets_hash", "weights", "precision"),
+    *("targets_hash", "weights", "precision", "judged_from"),
 )
 NAMES = tuple(column.name for column in fields(Row) if column.name != "extra")
 

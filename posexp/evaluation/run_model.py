@@ -8,6 +8,7 @@ from posexp.config.commands import EvalCommand
 from posexp.config.sections import DataConfig, EvalConfig, Split
 from posexp.data import Store
 from posexp.data.load import load_store
+from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
 from posexp.output.console import say
@@ -27,12 +28,13 @@ class Trained:
         self.model.path = self.eval.attention
         self.scheme = self.model.scheme  # as trained
         self.tokens = self.store.split(self.eval.split)
-        self.train_length = config.train.length
+        self.train_length = judged_length(config.train.length, self.eval)
         self.about = {
             "run": self.run.name,
             "scheme": config.label,
             "seed": config.seed,
             "train_length": self.train_length,
+            "judged_from": self.eval.judged_from,
             "trained_window": self.model.window.fingerprint(),
             "weights": experiment.weights,
             "corpus": "" if command.data is None else text_name(self.store, self.eval.split),
@@ -53,6 +55,13 @@ class Trained:
         if not variant.window.full:
             return None
         return Variant(variant.name, variant.transform, Sliding(self.scheme.dims, self.train_length))
+
+
+def judged_length(trained: int, how: EvalConfig) -> int:
+    """Return the length that verdicts take for the training length. Raises Misuse if it is longer than that."""
+    if how.judged_from is not None and how.judged_from >= trained:
+        raise Misuse(f"eval.judged_from={how.judged_from} must be shorter than the training length, {trained}")
+    return how.judged_from or trained
 
 
 def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: EvalConfig) -> tuple[Store, EvalConfig]:

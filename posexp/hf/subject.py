@@ -21,7 +21,7 @@ from posexp.config.sections import DataConfig, EvalConfig
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
-from posexp.evaluation.run_model import other_text, text_name
+from posexp.evaluation.run_model import judged_length, other_text, text_name
 from posexp.evaluation.variants import Variant, variants
 from posexp.hf import model as models
 from posexp.hf import source as sources
@@ -66,7 +66,7 @@ class Checkpoint:
                 f"hf={source.given}: its tokenizer yields token {largest}, but its model has a vocabulary of "
                 f"{text.vocab_size} tokens: the tokenizer belongs to another model"
             )
-        self.train_length = train_length_of(loaded.config, command)
+        self.train_length = judged_length(train_length_of(loaded.config, command), self.eval)
         heads = getattr(text, "num_attention_heads", 1)  # a state-space model has none
         self.dims = Dims(text.hidden_size, heads, text.num_hidden_layers, self.train_length)
         self.windowed = windows_count(loaded)
@@ -81,6 +81,7 @@ class Checkpoint:
             "scheme": source.name,
             "seed": 0,
             "train_length": self.train_length,
+            "judged_from": self.eval.judged_from,
             "trained_window": self.named(self.window, self.train_length),
             "weights": source.sha256[:12],
             "bos": begin.text,

@@ -14,7 +14,7 @@ from posexp.storage import atomic, untrusted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from posexp.evaluation.verdicts import Pairs
+    from posexp.evaluation.contrasts import Pairs
 
 MAX_TABLES, MAX_CURVES = 500, 500
 SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking", "sweep") for kind in ("png", "svg")}

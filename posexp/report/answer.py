@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from posexp.evaluation.verdicts import TOO_FEW
 from posexp.output.text import one_line
+from posexp.report import verdict_table
 from posexp.report.metric import percent
 from posexp.report.tables import Table, number_range
 
@@ -10,7 +12,17 @@ if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Verdict
 
 FEW = 6  # maximum number of curves per verdict with a phrase each
-WORDS = {"breaks": "worse", "uses": "better", "ignores": "unchanged", "unclear": "undecided"}
+# What is said of a curve, and what follows the interval, by the word of its verdict.
+PHRASES = {
+    "collapses": ("worse", ", and worse than with an eighth of the training length"),
+    "degrades": ("worse", ""),
+    "uses": ("better", ""),
+    "ignores": ("unchanged", ", while the oracle gains"),
+    "no headroom": ("unchanged", ", and the oracle is not shown to gain"),
+    "unchanged": ("unchanged", ""),
+    "unclear": ("undecided", ""),
+}
+SIZED = ("worse", "better")
 
 
 def answer(table: Table) -> str:
@@ -25,8 +37,8 @@ def answer(table: Table) -> str:
 
 def sentence(times: float, found: "list[Verdict]") -> str:
     """Return a sentence such as "At 16 times its training length, …, rope is 36 % worse (95 %: 33 to 40 %)."."""
-    found = sorted(found, key=lambda verdict: -abs(verdict.difference.value) if verdict.difference else 0)
-    words = [*WORDS, *dict.fromkeys(verdict.word for verdict in found if verdict.word not in WORDS)]
+    found = sorted(found, key=lambda verdict: -abs(verdict.cropped.value) if verdict.cropped else 0)
+    words = dict.fromkeys([*PHRASES, *(verdict.word for verdict in found)])
     parts = [part for word in words for part in phrases(word, [verdict for verdict in found if verdict.word == word])]
     whose = "its" if len(found) == 1 else "the"
     return f"At {times:g} times {whose} training length, against that length alone, {'; '.join(parts)}."
@@ -36,24 +48,31 @@ def phrases(word: str, found: "list[Verdict]") -> list[str]:
     if len(found) <= FEW:
         return [phrase(word, verdict) for verdict in found]
     every = [one_line(verdict.place.curve) for verdict in found]
-    changes = [verdict.difference.value for verdict in found if verdict.difference]
+    changes = sorted((verdict.cropped.value for verdict in found if verdict.cropped), key=abs)
     many = f"{', '.join(every[:-1])} and {every[-1]}"
-    if word in ("breaks", "uses"):
-        return [f"{many} are {size(changes[-1])} to {size(changes[0])} % {WORDS[word]}"]
-    return [f"{many} are {WORDS[word]}" if word in WORDS else f"{many} have no value ({word})"]
+    if word == TOO_FEW:
+        return [f"{many} change by {signed(min(changes))} to {signed(max(changes))} %"]
+    if word not in PHRASES:
+        return [f"{many} have no value ({word})"]
+    claim, rest = PHRASES[word]
+    return [f"{many} are " + f"{size(changes[0])} to {size(changes[-1])} % " * (claim in SIZED) + claim + rest]
 
 
 def phrase(word: str, verdict: "Verdict") -> str:
-    curve, one = one_line(verdict.place.curve), verdict.difference
-    if word not in WORDS or one is None:
+    curve, one = one_line(verdict.place.curve), verdict.cropped
+    if one is None or word not in (*PHRASES, TOO_FEW):
         return f"{curve} has no value ({word})"
     known = one.low is not None and one.high is not None
-    if word in ("breaks", "uses"):
-        bounds = sorted((abs(percent(one.low or 0.0)), abs(percent(one.high or 0.0))))
-        text = f" (95 %: {written(bounds[0])} to {written(bounds[1])} %)" if known else ""
-        return f"{curve} is {size(one.value)} % {WORDS[word]}{text}"
-    text = f" ({signed(one.low)} to {signed(one.high)} %)" if known else ""
-    return f"{curve} is {WORDS[word]}{text}"
+    if word == TOO_FEW:
+        return (
+            f"{curve} changes by {signed(one.value)} %" + f" (95 %: {signed(one.low)} to {signed(one.high)} %)" * known
+        )
+    claim, rest = PHRASES[word]
+    if claim in SIZED:
+        low, high = sorted((abs(percent(one.low or 0.0)), abs(percent(one.high or 0.0))))
+        text = f" (95 %: {written(low)} to {written(high)} %)" if known else ""
+        return f"{curve} is {size(one.value)} % {claim}{text}{rest}"
+    return f"{curve} is {claim}" + f" ({signed(one.low)} to {signed(one.high)} %)" * known + rest
 
 
 def size(nats: float) -> str:
@@ -74,12 +93,11 @@ def written(value: float) -> str:
 
 
 def basis(table: Table) -> list[str]:
-    """Return a sentence on the seeds and documents that the intervals cover, if there are intervals."""
-    if not any(verdict.bounded for verdict in table.verdicts):
-        return []
-    counts = tuple(sorted(set(table.seeds.values())))
-    seeds = "1 seed" if counts == (1,) else f"{number_range(counts)} seeds"
-    documents = (
-        f" and {number_range(table.documents)} document{'s' * (table.documents != (1,))}" if table.documents else ""
-    )
-    return [f"Intervals are over {seeds}{documents}."]
+    """Return sentences on the seeds and documents that the intervals cover, and on curves without a verdict."""
+    found = []
+    if any(verdict.bounded for verdict in table.verdicts):
+        counts = tuple(sorted(set(table.seeds.values())))
+        seeds = "1 seed" if counts == (1,) else f"{number_range(counts)} seeds"
+        many = f" and {number_range(table.documents)} document{'s' * (table.documents != (1,))}" * bool(table.documents)
+        found.append(f"Intervals are over {seeds}{many}.")
+    return found + [verdict_table.FEW] * any(verdict.word == TOO_FEW for verdict in table.verdicts)

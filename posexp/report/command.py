@@ -2,15 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from posexp import __version__
 from posexp.config.commands import ReportCommand
-from posexp.errors import RunFailed
-from posexp.evaluation.group import load_group, read_group
+from posexp.config.fields import check_name
+from posexp.errors import Misuse, RunFailed
+from posexp.evaluation.contrasts import PROTOCOL, Pairs
+from posexp.evaluation.group import Group, load_group, read_group
 from posexp.evaluation.rows import Row, rows_to_csv
-from posexp.evaluation.verdicts import PROTOCOL, Pairs
 from posexp.output.console import console, say
 from posexp.report import write_report
 from posexp.report.metric import METRICS, PPL
@@ -30,51 +34,73 @@ ORIGIN = (
 
 
 def report(command: ReportCommand) -> None:
-    """Write the report into <results>/<group>/<folder>/. Raises Misuse if no run of the group has eval rows."""
-    found = (
-        read_group(command.rows, say, command.variants)
-        if command.rows
-        else load_group(command.results, command.group, command.runs, say, command.variants)
-    )
-    rows, curve_of, measured = found.labelled(), found.curve_of, found.runs
+    """Write the report into <results>/<group>/<folder>/. Raises Misuse if there are no rows."""
+    if command.rows:
+        command = replace(command, group=group_of(command, command.rows))
+        found = read_group(str(command.rows), say, command.variants)
+    else:
+        found = load_group(command.results, command.group, command.runs, say, command.variants)
+    rows = found.labelled()
+    if command.oracle is not None:
+        check_oracle(command.oracle, rows, found.curve_of)
     write_report(
         rows,
-        curve_of,
+        found.curve_of,
         Path(command.results).expanduser() / command.group / command.folder,
         console(),
         measure=METRICS[command.measure.value] if command.measure else PPL,
-        pairs=Pairs(rows, curve_of, found.recipe_of, command.oracle),
+        pairs=Pairs(rows, found.curve_of, found.recipe_of, command.oracle),
         say=say,
         all_sets=command.all,
-        page=(lambda shown: page_of(command, rows, shown, measured, curve_of)) if command.html else None,
+        page=(lambda shown: page_of(command, found, shown)) if command.html else None,
     )
 
 
-def page_of(
-    command: ReportCommand,
-    rows: list[Row],
-    shown: list[Table],
-    runs: list[Run],
-    curve_of: dict[str, str],
-) -> str:
+def group_of(command: ReportCommand, path: str) -> str:
+    """Return the group of a report of a rows.csv: as set, or by default the name of the file's folder with "-rows".
+
+    A study may have the name of a group, whose own report would be overwritten. Raises Misuse if the report would
+    replace the file itself.
+    """
+    source = Path(path).expanduser().resolve()
+    group = command.group if command.group != ReportCommand().group else f"{source.parent.name}-rows"
+    check_name("group", group)
+    target = Path(command.results).expanduser() / group / command.folder
+    if source.parent == target.resolve():
+        raise Misuse(f"the report would replace rows={path}: choose another folder=<name>")
+    return group
+
+
+def check_oracle(oracle: str, rows: list[Row], curve_of: dict[str, str]) -> None:
+    """Raise Misuse unless the glob names curves, at most one of each training length."""
+    named = {(row.train_length, curve_of.get(row.run, row.run)) for row in rows}
+    found = sorted((length, curve) for length, curve in named if fnmatchcase(curve, oracle))
+    if not found:
+        raise Misuse(f"oracle={oracle} names no curve: there are {', '.join(sorted({curve for _, curve in named}))}")
+    for (length, curve), (other_length, other) in pairwise(found):
+        if length == other_length:
+            raise Misuse(f"oracle={oracle} names two curves trained at {length} tokens, {curve} and {other}: name one")
+
+
+def page_of(command: ReportCommand, found: Group, shown: list[Table]) -> str:
     """Return the report as HTML, with the provenance of the runs and of the report."""
     from hydra.core.hydra_config import HydraConfig
 
     from posexp.report.page import RunCard, page
 
-    seed_of = {row.run: row.seed for row in rows}
-    own = [row for row in rows if row.protocol == PROTOCOL and not row.control and not row.variant]
+    seed_of = {row.run: row.seed for row in found.rows}
+    own = [row for row in found.rows if row.protocol == PROTOCOL and not row.control and not row.variant]
     validation = {row.run: row.nll for row in own if row.length == row.train_length}
     cards = [
         RunCard(
             run.name,
-            curve_of.get(run.name, run.name),
+            found.curve_of.get(run.name, run.name),
             seed_of[run.name],
             *described(run),
             training_losses(run),
             validation.get(run.name),
         )
-        for run in runs
+        for run in found.runs
     ]
     code = environment()
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
@@ -83,7 +109,7 @@ def page_of(
         "commit": code["commit"] and code["commit"] + (" with changes" if code["dirty"] else ""),
         "command": " ".join(["posexp report", *words]),
     }
-    return page(command.group, shown, cards, made, rows_to_csv(rows))
+    return page(command.group, shown, cards, made, rows_to_csv(found.labelled()))
 
 
 def training_losses(run: Run) -> tuple[tuple[int, float], ...]:

@@ -16,7 +16,7 @@ from posexp.report.curves import DENSE, bounds_of
 from posexp.report.metric import Metric
 from posexp.report.table import failure, interval, shown_value
 from posexp.report.tables import Table
-from posexp.report.verdict_table import cell_lines
+from posexp.report.verdict_table import HARMED, cell_lines
 
 Figure = dict[str, Any]
 TrainedRun = tuple[str, str, Sequence[tuple[int, float]], float | None]  # curve, name, losses by tokens, validation
@@ -111,7 +111,7 @@ def drawn(measure: Metric, value: float | None) -> float | None:
 def line(table: Table, curve: str, pen: Pen) -> Figure:
     lengths = [length for length in table.lengths if (curve, length) in table.cells]
     values = [table.values.get((curve, length)) for length in lengths]
-    fill = ["white" if table.words.get((curve, length)) == "breaks" else pen.colour for length in lengths]
+    fill = ["white" if table.words.get((curve, length)) in HARMED else pen.colour for length in lengths]
     return pen.trace(
         "line",
         x=[at(table, length) for length in lengths],
@@ -186,9 +186,9 @@ def description(table: Table, curve: str, length: int) -> str:
         bounds = interval(table, key)
         lines.append(f"{table.measure.axis}: {shown_value(table, key)}" + (f" [{', '.join(bounds)}]" if bounds else ""))
     verdict = next((one for one in table.verdicts if (one.place.curve, one.place.length) == key), None)
-    if verdict and verdict.difference:
+    if verdict and verdict.cropped:
         lines += cell_lines(verdict)
-        lines += [f"p = {verdict.difference.p:.3f}"] if verdict.difference.p is not None else []
+        lines += [f"p = {verdict.cropped.p:.3f}"] if verdict.cropped.p is not None else []
     lines += [failure(table, key)] if failure(table, key) else []
     name, *others = map(plain, lines)
     return "<br>".join([f"<b>{name}</b>", *others])

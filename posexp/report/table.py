@@ -159,10 +159,10 @@ def verdicts(table: Table) -> Grid:
     """Return the curves, their usable lengths and their verdicts."""
     from rich.text import Text
 
-    def styled(lines: list[str]) -> Text:
-        word, *others = lines
-        style = {"breaks": "red", "uses": "green"}.get(word.split()[0], "")
-        return Text("\n").join([Text(word, style=style), *(Text(line, style="dim") for line in others)])
+    def styled(cell: tuple[str, list[str]]) -> Text:
+        word, (first, *others) = cell
+        style = "red" if word in verdict_table.HARMED else "green" if word == "uses" else ""
+        return Text("\n").join([Text(first, style=style), *(Text(line, style="dim") for line in others)])
 
     lengths, rows = verdict_table.grid(table)
     return Grid(

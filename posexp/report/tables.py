@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from posexp.evaluation.contrasts import PROTOCOL
 from posexp.evaluation.plan import PROTOCOLS, is_moving
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate
-from posexp.evaluation.verdicts import PROTOCOL, Place, Usable, Verdict, usable
+from posexp.evaluation.verdicts import Place, Usable, Verdict, usable
 from posexp.output.text import one_line
 from posexp.report.cell import Cell, cell_of
 from posexp.report.metric import EXACT_MATCH, PPL, Metric, Value
@@ -45,7 +46,7 @@ class Table:
 
     @property
     def usable(self) -> list[Usable]:
-        return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()})
+        return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()}, self.lengths)
 
     @cached_property
     def words(self) -> dict[tuple[str, int], str]:
@@ -140,7 +141,7 @@ def judged(table: Table, verdicts: Sequence[Verdict], changes: dict[Place, Estim
     places = {table.place(*key) for key in table.cells}
     own = tuple(verdict for verdict in verdicts if verdict.place in places)
     every = {verdict.place.curve for verdict in own} == set(table.curves)
-    return replace(table, cells=cells, verdicts=own if every or any(verdict.difference for verdict in own) else ())
+    return replace(table, cells=cells, verdicts=own if every or any(verdict.cropped for verdict in own) else ())
 
 
 def change_of(table: Table, curve: str, length: int, changes: dict[Place, Estimate]) -> Estimate | None:

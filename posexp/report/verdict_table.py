@@ -8,87 +8,160 @@ from posexp.report.metric import percent, signed
 from posexp.report.tables import Table
 
 if TYPE_CHECKING:
-    from posexp.evaluation.statistics import Estimate
+    from posexp.evaluation.statistics import Estimate, Ratio
     from posexp.evaluation.verdicts import Usable, Verdict
 
-MARKS = {"uses": "▼", "ignores": "=", "breaks": "▲", "unclear": "?"}
-LEGEND = "Marks of verdicts: ▼ uses, = ignores, ▲ breaks, ? unclear."
+MARKS = {
+    **{"uses": "▼", "ignores": "=", "unchanged": "≈", "no headroom": "○"},
+    **{"degrades": "▲", "collapses": "▲▲", "unclear": "?"},
+}
+LEGEND = (
+    "Marks of verdicts: ▼ uses, = ignores, ≈ unchanged (no oracle: headroom not measured), ○ no headroom, ▲ degrades, "
+    "▲▲ collapses, ? unclear."
+)
+HARMED = ("degrades", "collapses")
+FEW = "No verdict from fewer than three seeds."
 HEADING = "Context beyond the training length"
+ESTIMATES = ("cropped", "window", "shuffled", "eighth", "gain")
 CSV = (
-    *("curve", "length", "word", "control", "difference", "low", "high", "p"),
-    *("shuffled", "shuffled_low", "shuffled_high", "seeds", "documents", "targets_hash", "stride"),
+    *("curve", "length", "word", "margin"),
+    *(column for name in ESTIMATES for column in (name, f"{name}_low", f"{name}_high", f"{name}_p")),
+    *("captured", "captured_low", "captured_high", "seeds", "documents", "targets_hash", "stride"),
 )
 
 
 def how_to_read(verdicts: "Sequence[Verdict]") -> list[str]:
     """Return the lines that explain verdicts; [] without verdicts."""
-    from posexp.evaluation.verdicts import MARGIN
+    from posexp.evaluation.verdicts import HEADROOM_SHARE, MARGIN, TOO_FEW
 
     if not verdicts:
         return []
-    bounded = "with its 95 % interval over seeds and documents, " if any(v.bounded for v in verdicts) else ""
-    return [
-        "Each verdict is the change of perplexity by context beyond the training length, on the same targets, "
-        f"{bounded}against the better of two controls. The control cropped cuts the input to the training length, the "
-        "control window cuts attention to it. Below is the change when the context beyond is shuffled.",
-        f"A verdict is ignores if the interval lies within {100 * MARGIN:g} %, otherwise uses if it lies below 0, "
-        "breaks if it lies above 0, and unclear if neither. The usable length is the longest evaluated length up to "
-        "which nothing breaks. + marks the longest length of all, ? an unclear length up to there.",
+    lines = [
+        "Each verdict is on the change of perplexity against the control cropped, whose input is cut to the training "
+        "length. All changes are on the same targets"
+        + (", with 95 % intervals over seeds and documents." if any(verdict.bounded for verdict in verdicts) else ".")
     ]
+    if any(verdict.window for verdict in verdicts):
+        lines.append(
+            "window is the change against the control window, whose attention is cut to the training length in every "
+            "layer. Through n layers it still reads n × L tokens back, where L is the training length."
+        )
+    if any(verdict.shuffled for verdict in verdicts):
+        lines.append("shuffled is the change when the text further back than the training length is shuffled.")
+    if any(verdict.gain for verdict in verdicts):
+        lines.append(
+            "oracle is the change of a model trained at the evaluated length against the control cropped of the curve. "
+            "captured is the curve's own gain over that control as a share of the oracle's."
+        )
+    lines.append(
+        "The first rule that holds decides. If the interval lies within the margin, the verdict is ignores if the "
+        "oracle is shown to gain, no headroom if it is not, and unchanged without an oracle. If it lies below 0, "
+        "against window too, the verdict is uses. If it lies above 0, the verdict is collapses if the loss is shown to "
+        "be above that with an eighth of the training length, otherwise degrades. In all other cases it is unclear. "
+        f"The margin is {MARGIN:g} nats ({100 * MARGIN:g} %), or {HEADROOM_SHARE:g} of the oracle's gain if that is "
+        "smaller."
+    )
+    lines.append(
+        "Usable length 128–1024: no length up to 128 is worse than the training length by more than the margin, and "
+        "1024 is, both at 95 %. ? is not known, and + means that every evaluated length is shown to be safe."
+    )
+    return lines + [FEW] * any(verdict.word == TOO_FEW for verdict in verdicts)
 
 
 def cell_lines(verdict: "Verdict | None") -> list[str]:
-    """Return the lines of a cell: word and change, interval and control, effect of shuffling, as far as known."""
+    """Return the lines of a cell: the word with the change, then one line for each further estimate that is known."""
+    from posexp.evaluation.verdicts import TOO_FEW
+
     if verdict is None:
         return ["–"]
-    if verdict.difference is None:
+    if verdict.cropped is None:
         return [verdict.word]
-    lines = [f"{verdict.word} {in_percent(verdict.difference.value)}"]
-    lines.append(" ".join([*interval(verdict.difference), verdict.control]))
-    if verdict.shuffled is not None:
-        lines.append(" ".join(["shuffled", in_percent(verdict.shuffled.value), *interval(verdict.shuffled)]))
+    lines = [
+        in_percent(verdict.cropped) if verdict.word == TOO_FEW else f"{verdict.word} {in_percent(verdict.cropped)}"
+    ]
+    lines += [
+        f"{name} {in_percent(one)}"
+        for name, one in (("window", verdict.window), ("shuffled", verdict.shuffled))
+        if one is not None
+    ]
+    if verdict.gain is not None:
+        lines.append(f"oracle {in_percent(verdict.gain, -1)}")
+    if verdict.captured is not None:
+        lines.append(f"captured {share(verdict.captured)}")
     return lines
 
 
-def grid(table: Table) -> tuple[list[int], list[tuple[str, str, list[list[str]]]]]:
-    """Return lengths and rows of a table's verdicts. A row is (curve, usable length, lines of each cell)."""
+def grid(table: Table) -> tuple[list[int], list[tuple[str, str, "list[tuple[str, list[str]]]"]]]:
+    """Return lengths and rows of a table's verdicts. A row is (curve, usable length, word and lines of each cell)."""
     found = {(verdict.place.curve, verdict.place.length): verdict for verdict in table.verdicts}
     lengths = sorted({length for _, length in found})
     up_to = lengths_of(table.usable)
-    curves = sorted({curve for curve, _ in found})
     return lengths, [
-        (curve, up_to.get(curve, "–"), [cell_lines(found.get((curve, length))) for length in lengths])
-        for curve in curves
+        (
+            curve,
+            up_to.get(curve, "–"),
+            [(table.words.get((curve, length), ""), cell_lines(found.get((curve, length)))) for length in lengths],
+        )
+        for curve in sorted({curve for curve, _ in found})
     ]
 
 
-def lengths_of(usable: "Sequence[Usable]") -> dict[str, str]:
-    """Return the usable length of each curve as text."""
-    return {one.curve: f"{one.length}{'+' * one.at_least}{'?' * one.doubtful}" for one in usable}
+def columns(table: Table) -> list[tuple[str, dict[str, tuple[str, float]]]]:
+    """Return the columns that sum a curve up: heading, and (text, sort key) by curve. The last two are at the longest
+    length that has verdicts, and at the longest that has oracles."""
+    from posexp.evaluation.verdicts import JUDGED
 
-
-def interval(estimate: "Estimate") -> list[str]:
-    """Return the interval in percent as a list of one text; [] if there is none."""
-    if estimate.low is None or estimate.high is None:
+    if not table.verdicts:
         return []
-    return [f"[{signed(percent(estimate.low))}, {signed(percent(estimate.high))}]"]
+    up_to = lengths_of(table.usable)
+    last = max(verdict.place.length for verdict in table.verdicts)
+    words = {curve: word for (curve, length), word in table.words.items() if length == last}
+    found: list[tuple[str, dict[str, tuple[str, float]]]] = [
+        ("usable length", {one.curve: (up_to[one.curve], one.safe) for one in table.usable}),
+        (f"verdict at {last}", {c: (word, JUDGED.index(word) if word in JUDGED else 99) for c, word in words.items()}),
+    ]
+    gains = [verdict for verdict in table.verdicts if verdict.captured]
+    if gains:
+        last = max(verdict.place.length for verdict in gains)
+        of_last = {one.place.curve: one.captured for one in gains if one.place.length == last and one.captured}
+        found.append((f"captured gain at {last}", {curve: (share(one), one.value) for curve, one in of_last.items()}))
+    return found
 
 
-def in_percent(nats: float) -> str:
-    """Format a difference of losses as a change of perplexity: −0.3 %, +48.1 %, +12,345 %."""
-    return f"{signed(percent(nats))} %"
+def lengths_of(usable: "Sequence[Usable]") -> dict[str, str]:
+    """Return the usable length of each curve as text: 128–1024, 512–? or 4096+."""
+    return {one.curve: f"{one.safe}+" if one.all_safe else f"{one.safe}–{one.broken or '?'}" for one in usable}
+
+
+def in_percent(nats: "Estimate", sign: int = 1) -> str:
+    """Format a difference of losses as a change of perplexity: −0.3 %, +48.1 % [+46.0, +50.2]."""
+    text = f"{signed(percent(sign * nats.value))} %"
+    if nats.low is None or nats.high is None:
+        return text
+    low, high = sorted((sign * nats.low, sign * nats.high))
+    return f"{text} [{signed(percent(low))}, {signed(percent(high))}]"
+
+
+def share(captured: "Ratio") -> str:
+    """Format a captured gain: 80 % [62, 98]."""
+    value, low, high = (
+        None if bound is None else f"{100 * bound:,.0f}".replace("-", "−") for bound in vars(captured).values()
+    )
+    return f"{value} %" if low is None else f"{value} % [{low}, {high}]"
 
 
 def verdicts_to_csv(verdicts: "Sequence[Verdict]") -> str:
     """Return CSV with one line per verdict. Differences are in nats per token; unknown values are empty."""
     rows = []
     for verdict in verdicts:
-        row: dict[str, object] = {**verdict.place._asdict(), "word": verdict.word, "control": verdict.control}
+        row: dict[str, object] = {**verdict.place._asdict(), "word": verdict.word, "margin": verdict.margin}
         row["documents"] = verdict.documents
-        if one := verdict.difference:
-            row |= {"difference": one.value, "low": one.low, "high": one.high, "p": one.p}
-            row |= {"seeds": one.seeds, "documents": one.documents}
-        if one := verdict.shuffled:
-            row |= {"shuffled": one.value, "shuffled_low": one.low, "shuffled_high": one.high}
+        for name in ESTIMATES:
+            if one := getattr(verdict, name):
+                row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_p": one.p}
+        if one := verdict.captured:
+            row |= {"captured": one.value, "captured_low": one.low, "captured_high": one.high}
+        if verdict.cropped:
+            row |= {"seeds": verdict.cropped.seeds, "documents": verdict.cropped.documents}
         rows.append(row)
     return csv_text(CSV, rows)

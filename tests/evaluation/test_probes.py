@@ -12,8 +12,9 @@ from posexp.data import Tokens
 from posexp.data.load import load_store
 from posexp.errors import Misuse
 from posexp.evaluation.probes import RARE, rare, since_last
-from posexp.evaluation.protocols import MIN_WINDOWS, TooLong
+from posexp.evaluation.protocols import MIN_WINDOWS
 from posexp.evaluation.scoring import Scorer
+from posexp.evaluation.spans import TooLong
 from posexp.evaluation.targets import targets_hash, targets_of
 from posexp.storage import jsonl
 

@@ -10,8 +10,8 @@ from posexp.config.sections import EvalConfig
 from posexp.data import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.plan import PROTOCOLS, STRIDE, announcement, own_lengths, plan, shuffled_beyond
-from posexp.evaluation.protocols import MIN_STRETCHES, MOST_SCORED, blocks, scored, share_out
 from posexp.evaluation.reach import FRAME, MIN_DOCUMENTS, MIN_TARGETS, MOST_REACH, reach, stream_reach
+from posexp.evaluation.spans import MIN_STRETCHES, MOST_SCORED, blocks, scored, share_out
 from posexp.evaluation.targets import targets_hash, targets_of
 
 BEYOND = {"induction", "induction_absent", "repeats", "exact_match"}  # in test_probes.py and test_tasks.py

@@ -1,0 +1,183 @@
+"""The differences of losses between rows of the same runs and targets, and the verdicts that follow.
+
+Shape suffixes: S seeds, D documents.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from posexp.errors import Misuse
+from posexp.evaluation.pairing import differences
+from posexp.evaluation.rows import Row
+from posexp.evaluation.statistics import Estimate, Ratio, estimates, ratio
+from posexp.evaluation.verdicts import LEAST_SEEDS, TOO_FEW, Place, Verdict, margin_of, shown_above, word_of
+
+PROTOCOL = "same_targets"
+
+Rows = dict[str, Row]  # by run
+Sample = tuple[np.ndarray, np.ndarray]  # sums of differences float64 [S, D] and counts of targets float64 [D]
+
+
+class Pairs:
+    """The differences of losses between rows of the same runs and targets, and the verdicts that follow.
+
+    `curve_of` maps names of run folders to labels. `recipe_of` maps them to a key that runs share if they differ only
+    in training length and seed: the run trained at the evaluated length is the oracle. `oracle` is a glob over labels
+    that names other oracles instead.
+    """
+
+    def __init__(
+        self,
+        rows: list[Row],
+        curve_of: dict[str, str],
+        recipe_of: dict[str, str] | None = None,
+        oracle: str | None = None,
+    ):
+        self.recipe_of, self.curve_of, self.oracle = recipe_of or {}, curve_of, oracle
+        self.plain: dict[Place, Rows] = {}
+        self.controls: dict[tuple[Place, str], Rows] = {}
+        self.oracles: dict[tuple[int, str, str, int], Row] = {}  # by length, targets, recipe and seed
+        self.refused: dict[tuple[str, str], set[int]] = {}  # lengths without estimates, by curve and reason
+        self.known: dict[str, dict[Place, Estimate]] = {}
+        for row in rows:
+            if row.protocol == PROTOCOL:
+                place = Place(curve_name(row, curve_of), row.length, row.targets_hash, row.stride)
+                control = self.controls.setdefault((place, row.control), {}) if row.control else None
+                (self.plain.setdefault(place, {}) if control is None else control)[row.run] = row
+                if row.length == row.train_length and not (row.control or row.variant) and row.outcome == "ok":
+                    self.oracles[row.length, row.targets_hash, self.oracle_key(row), row.seed] = row
+
+    def oracle_key(self, row: Row) -> str:
+        """Return the key that a row shares with its oracle, "" for none."""
+        if self.oracle is None:
+            return self.recipe_of.get(row.run, "")
+        return self.oracle if fnmatchcase(self.curve_of.get(row.run, row.run), self.oracle) else ""
+
+    def control(self, place: Place, name: str) -> Rows:
+        """Return the rows of a control of a place by run, {} unless every run of the place has it."""
+        plain = self.plain[place]
+        trained = trained_length(plain)
+        if name == "cropped":
+            found = self.plain.get(place._replace(length=trained), {})
+        elif name == "eighth":
+            found = self.plain.get(place._replace(length=max(1, trained // 8)), {})
+        else:
+            found = self.controls.get((place, name), {})
+        return found if covers(found, plain) and covers(plain, plain) else {}
+
+    def oracle_of(self, place: Place) -> Rows:
+        """Return the oracle's rows by the run that they belong to, of the seeds that have one."""
+        found = {}
+        for run, row in self.plain[place].items():
+            key = self.recipe_of.get(run, "") if self.oracle is None else self.oracle
+            oracle = self.oracles.get((place.length, place.targets_hash, key, row.seed)) if key else None
+            if oracle is not None and oracle.run != run:
+                found[run] = oracle
+        return found
+
+    def sample(self, place: Place, ones: Rows, others: Rows) -> Sample | None:
+        """Return the losses of `ones` less those of `others` by document, of the runs in common; None without any.
+
+        A reason why they cannot be paired goes to `refused`.
+        """
+        runs = sorted((run for run in ones if run in others), key=lambda run: (ones[run].seed, run))
+        if not runs or any(ones[run] is others[run] for run in runs):
+            return None
+        try:
+            return differences([(ones[run], others[run]) for run in runs])
+        except Misuse as error:
+            self.refused.setdefault((place.curve, str(error)), set()).add(place.length)
+            return None
+
+    def contrast(self, name: str, place: Place) -> Sample | None:
+        """Return the sample of a field of Verdict."""
+        plain = self.plain[place]
+        if name == "gain":
+            return self.sample(place, self.control(place, "cropped"), self.oracle_of(place))
+        if name == "shuffled":
+            return self.sample(place, self.control(place, name), plain)
+        return self.sample(place, plain, self.control(place, name))
+
+    def estimated(self, name: str) -> dict[Place, Estimate]:
+        """Return the estimate of a field of Verdict at every place; curves at one length pool their seed variance."""
+        if name not in self.known:
+            at: dict[tuple[int, str], dict[Place, Sample]] = {}
+            for place in self.plain:
+                if (sample := self.contrast(name, place)) is not None:
+                    at.setdefault(place[1:3], {})[place] = sample
+            self.known[name] = {
+                place: one
+                for samples in at.values()
+                for place, one in zip(samples, estimates(list(samples.values())), strict=True)
+            }
+        return self.known[name]
+
+    def changes(self) -> dict[Place, Estimate]:
+        """Return the change of the loss from the curve's training length, on the same targets, in nats per token.
+
+        Places for which the change cannot be computed are omitted.
+        """
+        return self.estimated("cropped")
+
+    def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
+        """Return the verdicts by curve and length, on every set of targets.
+
+        A length has no verdict unless each of its runs has the cropped control with losses by document on the same
+        targets. `say` receives the reasons.
+        """
+        places = sorted(self.plain, key=lambda place: place[:3])
+        found = [self.judge(place) for place in places if place.length > trained_length(self.plain[place])]
+        for (curve, reason), lengths in self.refused.items():
+            say(f"{curve} at {', '.join(map(str, sorted(lengths)))}: no verdict, because {reason}")
+        return [verdict for verdict in found if verdict is not None]
+
+    def judge(self, place: Place) -> Verdict | None:
+        """Return the verdict; None unless every run has the cropped control."""
+        plain = self.plain[place]
+        documents = next((row.documents for row in plain.values() if row.documents), None)
+        failures = [row.outcome for row in sorted(plain.values(), key=by_seed) if row.outcome != "ok"]
+        if failures:
+            return Verdict(place, failures[0].split(":")[0], documents=documents)
+        estimate_of = {
+            name: self.estimated(name).get(place) for name in ("cropped", "window", "shuffled", "eighth", "gain")
+        }
+        if estimate_of["cropped"] is None:
+            return None
+        gain = estimate_of["gain"]
+        verdict = Verdict(
+            place, "", margin_of(gain), **estimate_of, captured=self.captured(place, gain), documents=documents
+        )
+        checkpoint = all(row.origin == "checkpoint" for row in plain.values())
+        few = estimate_of["cropped"].seeds < LEAST_SEEDS and not checkpoint
+        return replace(verdict, word=TOO_FEW if few else word_of(verdict))
+
+    def captured(self, place: Place, gain: Estimate | None) -> Ratio | None:
+        """Return the run's gain over the cropped control as a share of the oracle's; None unless that has a gain."""
+        if not shown_above(gain, 0.0):
+            return None
+        oracle = self.oracle_of(place)
+        cropped = {run: row for run, row in self.control(place, "cropped").items() if run in oracle}
+        own, best = self.sample(place, cropped, self.plain[place]), self.sample(place, cropped, oracle)
+        return None if own is None or best is None else ratio(own[0], best[0], own[1])
+
+
+def covers(of_runs: Rows, plain: Rows) -> bool:
+    """Return whether every run of `plain` has a row with status ok in `of_runs`."""
+    return all(run in of_runs and of_runs[run].outcome == "ok" for run in plain)
+
+
+def trained_length(plain: Rows) -> int:
+    """Return the training length in tokens, which all runs of a curve share."""
+    return next(iter(plain.values())).train_length
+
+
+def by_seed(row: Row) -> tuple[int, str]:
+    return row.seed, row.run
+
+
+def curve_name(row: Row, curve_of: dict[str, str]) -> str:
+    """Return the name of the row's curve: the label of its run, then the variant."""
+    return curve_of.get(row.run, row.run) + row.variant
