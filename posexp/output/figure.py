@@ -58,15 +58,16 @@ def new_figure(width: float, height: float) -> "Figure":
 def write_heading(figure: "FigureBase", title: str, notes: list[str], size: float = TITLE) -> None:
     """Write the title above the panels and the notes below them, broken to the width of the figure."""
     width = figure.bbox.width / figure.dpi  # type: ignore[attr-defined]
-    figure.suptitle(wrapped(title, width, 1.1 * size), x=0.01, ha="left", size=size, weight="bold")
+    figure.suptitle(wrapped(title, width, 1.1 * size, facts=False), x=0.01, ha="left", size=size, weight="bold")
     words = "\n".join(wrapped(note, width, NOTE) for note in notes)
     figure.supxlabel(words, x=0.01, ha="left", size=NOTE, color=QUIET)
 
 
-def wrapped(text: str, inches: float, points: float) -> str:
-    """Break a text between words, or between facts where it is a list of facts with " · " between them."""
-    if "·" in text:
+def wrapped(text: str, inches: float, points: float, facts: bool = True) -> str:
+    """Break a text between words, or between the `facts` of a list with " · " between them."""
+    if facts:
         text = text.replace(" ", "\xa0").replace("\xa0·\xa0", "\xa0· ")
+    text = text.replace(" %", "\xa0%")
     broken = textwrap.fill(text, max(30, int(inches * 72 / (points * 0.56))), break_on_hyphens=False)
     return broken.replace("\xa0", " ")
 
@@ -83,8 +84,10 @@ def set_log_scale(axes: "Axes", which: str, base: int = 10, linear: float | None
     getattr(axes, f"set_{which}scale")("symlog" if options else "log", base=base, **options)
     axes.autoscale_view(scalex=which == "x", scaley=which == "y")
     low, high = getattr(axes, f"get_{which}lim")()
-    decades = math.log10(high / low) if linear is None else sum(math.log10(max(1, end / linear)) for end in (high, -low))
-    subs = [1, 2, 5] if base == 10 and decades < 3 else [1]
+    decades = (
+        math.log10(high / low) if linear is None else sum(math.log10(max(1, end / linear)) for end in (high, -low))
+    )
+    subs = [1, 2, 5] if base == 10 and decades < (1.3 if which == "x" and linear else 3) else [1]
     locator: Locator = LogLocator(base, subs=subs)
     if linear is not None:
         locator = SymmetricalLogLocator(base=base, linthresh=linear, subs=subs)

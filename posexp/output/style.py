@@ -26,6 +26,10 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 INK, QUIET, STRIP = "#222222", "#6b6b6b", "#f4f4f4"
 EDGE, GRID = "#9a9a9a", "#e8e8e8"
 REFERENCE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 1.5}
+VERDICTS = {  # the colours of words
+    **{"uses": "#009E73", "ignores": "#0072B2", "unchanged": "#0072B2", "no headroom": "#56B4E9"},
+    **{"degrades": "#E69F00", "collapses": "#B2182B", "unclear": QUIET, "too few seeds": QUIET},
+}
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,

@@ -6,12 +6,12 @@ Lengths are multiples of the training length, and changes are those of perplexit
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from posexp.evaluation.contrasts import PROTOCOL
 from posexp.evaluation.plan import CONTEXT, PROTOCOLS, WINDOW
-from posexp.evaluation.verdicts import PROTOCOL
 from posexp.output.figure import new_figure, rendered, set_log_scale, shortened, write_heading
 from posexp.output.style import COLOURS, INK, MARKERS, Look, stem
 from posexp.report.curves import draw_margin
-from posexp.report.finding import change_at, span
+from posexp.report.finding import span
 from posexp.report.metric import CHANGE, Value
 from posexp.report.tables import Table, listed
 
@@ -36,7 +36,9 @@ class Protocols:
     @property
     def curves(self) -> list[str]:
         known = [curve for tables in self.tables.values() for table in tables for curve in table.curves]
-        return [curve for curve in dict.fromkeys(known) if sum(1 for name in self.tables if self.points(name, curve)) > 1]
+        return [
+            curve for curve in dict.fromkeys(known) if sum(1 for name in self.tables if self.points(name, curve)) > 1
+        ]
 
     def table(self, protocol: str, curve: str) -> Table | None:
         """Return the first table of the protocol that has the curve; tables of the runs' own text come first."""
@@ -48,7 +50,7 @@ class Protocols:
         if table is None:
             return {}
         trained = max(1, min(table.trained[curve]))
-        found = {n / trained: one for n in table.lengths if (one := change_at(table, curve, n))}
+        found = {n / trained: one for n in table.lengths if (one := table.values.get((curve, n)))}
         return found if any(multiple > 1 for multiple in found) else {}
 
     def at(self, curve: str, multiple: float) -> dict[str, float]:
@@ -58,11 +60,11 @@ class Protocols:
 
 
 def find_protocols(shown: list[Table]) -> Protocols | None:
-    """Return the protocols if three or more are tabled, at three or more lengths."""
+    """Return the protocols of tables of changes, if three or more have three or more lengths."""
     tables: dict[str, list[Table]] = {}
     for table in shown:
         known = PROTOCOLS.get(table.protocol)
-        if known and known.axis in (WINDOW, CONTEXT) and not table.drawn_only:
+        if known and known.axis in (WINDOW, CONTEXT) and table.measure == CHANGE and not table.drawn_only:
             tables.setdefault(table.protocol, []).append(table)
     found = Protocols(tables)
     lengths = {length for tables in found.tables.values() for table in tables for length in table.lengths}
@@ -90,7 +92,7 @@ def draw_protocols(found: Protocols) -> "Figure":
     columns = min(4, len(order) if len(order) < 4 else -(-len(order) // 2))
     rows = -(-len(order) // columns)
     figure = new_figure(WIDE * max(columns, 2) + LEGEND, HIGH * rows + 1.4)
-    left, right = figure.subfigures(1, 2, width_ratios=[WIDE * max(columns, 2), LEGEND])
+    left, right = figure.subfigures(1, 2, width_ratios=[WIDE * max(columns, 2), LEGEND], squeeze=False)[0]
     panels = left.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     drawn = [name for name in LOOKS if any(found.points(name, curve) for curve in order)]
     for axes, curve in zip(panels.flat, order, strict=False):
@@ -146,5 +148,3 @@ def caption(found: Protocols, order: list[str]) -> str:
     lost = [curve for curve in first.curves if curve not in found.curves and curve == stem(curve)]
     parts += [f"without values beyond it: {', '.join(map(shortened, lost))}"] if lost else []
     return " · ".join(parts)
-
-

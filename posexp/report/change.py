@@ -9,13 +9,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from posexp.errors import Misuse
-from posexp.output.figure import NOTE, ROW, TITLE, new_figure, rendered, shortened, size_of, write_heading
-from posexp.output.style import QUIET, Look, looks_of
+from posexp.output.figure import NOTE, new_figure, rendered, shortened, size_of, write_heading
+from posexp.output.style import Look, looks_of
 from posexp.report.curves import PLOT, draw_curves, draw_table, drawn, height_of, notes, room_for_names
-from posexp.report.finding import change_at, finding
+from posexp.report.finding import finding
 from posexp.report.metric import CHANGE
 from posexp.report.tables import Table
 from posexp.storage import untrusted
@@ -55,7 +55,9 @@ def read_references(path: Path) -> list[Reference]:
             found.setdefault((row["curve"], row["source"]), {})[length] = ppl
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Misuse(f"{path} must have the columns {', '.join(COLUMNS)} with positive numbers: {error}") from error
-    return [Reference(*map(untrusted.visible, key), ppl) for key, ppl in found.items()]
+    return [
+        Reference(untrusted.visible(curve), untrusted.visible(source), ppl) for (curve, source), ppl in found.items()
+    ]
 
 
 def change_pictures(
@@ -100,7 +102,7 @@ def draw_levels(part: "FigureBase", table: Table, look_of: dict[str, Look]) -> N
         value, look = known[curve], look_of[curve]
         if table.cells[cells[curve]].spread and value.low is not None:
             axes.plot([drawn(value.low), drawn(value.high)], [y, y], color=look.colour, linewidth=3, alpha=0.4)
-        marks = {"markersize": size_of(look.marker), "markeredgecolor": "white", "color": look.colour}
+        marks: dict[str, Any] = {"markersize": size_of(look.marker), "markeredgecolor": "white", "color": look.colour}
         axes.plot([drawn(value.value)], [y], look.marker, **marks)
     axes.set_yticks(range(len(order)), map(shortened, order), size=NOTE)
     axes.set_ylim(len(order) - 0.4, -0.6)

@@ -68,6 +68,7 @@ def height_of(table: Table) -> float:
 def draw_table(part: "FigureBase", table: Table, look_of: dict[str, Look]) -> "Axes":
     """Draw one table with the names of its curves. Return its panel."""
     failed = failing(table)
+    axes: Axes
     if failed:
         high = height_of(table) - AROUND - ROW * len(failed)
         strip, axes = part.subplots(2, 1, sharex=True, height_ratios=[ROW * len(failed), high])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from posexp.evaluation.verdicts import WORDS
 from posexp.output.figure import shortened
-from posexp.report.metric import CHANGE, Value, signed
+from posexp.report.metric import CHANGE, signed
 from posexp.report.tables import Table, change_of, listed
 
 NAMED = 4  # maximum number of curves that a title names for one verdict
@@ -49,7 +49,11 @@ def phrase(word: str, curves: list[str]) -> str:
     if word.endswith("s") and " " not in word:  # a verb: uses, ignores, degrades, collapses
         context = " longer context" if word in ("uses", "ignores") else ""
         return f"{names(curves)} {word if len(curves) == 1 else word[:-1]}{context}"
-    return f"{names(curves)} {'is' if len(curves) == 1 else 'are'} {word}" if " " not in word else f"{names(curves)}: {word}"
+    return (
+        f"{names(curves)} {'is' if len(curves) == 1 else 'are'} {word}"
+        if " " not in word
+        else f"{names(curves)}: {word}"
+    )
 
 
 def names(curves: list[str]) -> str:
@@ -62,12 +66,8 @@ def names(curves: list[str]) -> str:
 def change_phrases(table: Table) -> list[str]:
     """Return the range of the changes of perplexity; [] without changes."""
     last = max(table.lengths)
-    found = {
-        curve: one.value
-        for curve in table.curves
-        if last != min(table.trained[curve]) and (one := change_at(table, curve, last))
-    }
-    return [f"perplexity changes by {span(found)}"] if found else []
+    found = {c: one.value for (c, n), one in as_changes(table).values.items() if n == last > min(table.trained[c])}
+    return [f"perplexity changes by {span(found)}"] if found and not table.measure.whole else []
 
 
 def span(found: dict[str, float]) -> str:
@@ -76,9 +76,9 @@ def span(found: dict[str, float]) -> str:
     return " to ".join(f"{signed(value)} % ({shortened(name)})" for name, value in dict.fromkeys((ends[0], ends[-1])))
 
 
-def change_at(table: Table, curve: str, length: int) -> Value | None:
-    """Return the change of perplexity from the curve's training length in percent, under any protocol."""
-    cell = table.cells.get((curve, length))
-    if cell is None:
-        return None
-    return CHANGE.of(replace(cell, change=cell.change or change_of(table, curve, length, {})))
+def as_changes(table: Table) -> Table:
+    """Return the table with changes of perplexity from the own training length, or as it is if there are none."""
+    cells = {key: replace(cell, change=cell.change or change_of(table, *key, {})) for key, cell in table.cells.items()}
+    found = replace(table, cells=cells, measure=CHANGE)
+    longer = any(length > min(table.trained[curve]) for curve, length in found.values)
+    return found if longer and not table.measure.whole else table
