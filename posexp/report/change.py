@@ -23,7 +23,7 @@ from posexp.storage import untrusted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
-LEVEL = 3.2  # width of the panel with levels
+LEVEL = 2.2  # width of the panel with levels, without names
 DASH = (0, (2, 2))
 COLUMNS = ("curve", "length", "ppl", "source")
 
@@ -77,8 +77,9 @@ def draw_both(
     """Draw the changes, and beside them the levels at the training length."""
     table = replace(headline, measure=CHANGE)
     wide = PLOT + room_for_names([table])
-    figure = new_figure(wide + LEVEL, height_of(table))
-    left, right = figure.subfigures(1, 2, width_ratios=[wide, LEVEL], squeeze=False)[0]
+    level = LEVEL + 0.07 * max(len(shortened(curve)) for curve in table.curves)
+    figure = new_figure(wide + level, height_of(table))
+    left, right = figure.subfigures(1, 2, width_ratios=[wide, level], squeeze=False)[0]
     trained = min(table.train_lengths)
     looks = looks_of([*look_of, *(one.curve for one in references)])
     extent = [length for length in table.lengths if length >= trained]

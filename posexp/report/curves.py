@@ -24,7 +24,7 @@ from posexp.output.figure import (
 )
 from posexp.output.style import REFERENCE, STRIP, Look
 from posexp.output.text import one_line
-from posexp.report.metric import CHANGE
+from posexp.report.metric import CHANGE, Value
 from posexp.report.tables import Table, facts, listed
 
 if TYPE_CHECKING:
@@ -168,6 +168,19 @@ def fill_of(word: str, colour: str) -> dict[str, Any]:
     if word == TOO_FEW:
         return {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 1.4}
     return {"markerfacecolor": colour, "markeredgecolor": "white", "markeredgewidth": 0.9}
+
+
+def draw_points(
+    axes: "Axes", points: dict[float, Value], marker: str, colour: str, word: str = "", label: str = ""
+) -> None:
+    """Draw values by row, with their intervals as lines."""
+    bounded = [(y, one.low, one.high) for y, one in points.items() if one.low is not None and one.high is not None]
+    if bounded:
+        ys, lows, highs = zip(*bounded, strict=True)
+        axes.hlines(ys, [drawn(low) for low in lows], [drawn(high) for high in highs], color=colour, linewidth=1.4)
+    values = [drawn(one.value) for one in points.values()]
+    marks = {"markersize": size_of(marker) - 1, "zorder": 3, **fill_of(word, colour)}
+    axes.plot(values, [*points], marker, label=label, **marks)
 
 
 def bounds_of(table: Table, curve: str, length: int) -> tuple[float, float]:

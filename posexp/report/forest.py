@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from posexp.evaluation.contrasts import PROTOCOL
-from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, size_of, write_heading
+from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, write_heading
 from posexp.output.style import GRID, stem
 from posexp.report.by_protocol import LOOKS
-from posexp.report.curves import draw_margin, drawn
+from posexp.report.curves import draw_margin, draw_points
 from posexp.report.finding import span
 from posexp.report.metric import CHANGE, Value, percent, signed
 from posexp.report.tables import Table
@@ -91,11 +91,8 @@ def draw_forest(found: Forest) -> "Figure":
     for i, name in enumerate(protocols):
         look = LOOKS[name]
         offset = 0.7 * ((i + 0.5) / len(protocols) - 0.5)
-        points = [(y + offset, of[name]) for y, curve in enumerate(curves) if name in (of := found.changes[curve])]
-        for y, one in points:
-            axes.plot([drawn(one.low), drawn(one.high)], [y, y], color=look.colour, linewidth=1.4, zorder=2)
-        marks = {"markersize": size_of(look.marker), "markeredgecolor": "white", "color": look.colour, "label": name}
-        axes.plot([drawn(one.value) for _, one in points], [y for y, _ in points], look.marker, zorder=3, **marks)
+        points = {y + offset: of[name] for y, curve in enumerate(curves) if name in (of := found.changes[curve])}
+        draw_points(axes, points, look.marker, look.colour, label=name)
     for y in range(1, len(curves)):
         axes.axhline(y - 0.5, color=GRID, linewidth=0.8, zorder=0.2)
     axes.set_yticks(range(len(curves)), [row_name(found.base, curve) for curve in curves])
@@ -121,14 +118,11 @@ def order(found: Forest, curve: str) -> float:
 def row_name(base: str, curve: str) -> str:
     """Return what was changed: the label without its scheme."""
     rest = curve.removeprefix(base).strip(" ·")
-    return shortened(
-        rest[1:-1] if rest.startswith("(") and rest.endswith(")") and rest.count("(") == 1 else rest or base
-    )
+    return shortened(re.sub(r"^\(([^()]*)\)$", r"\1", rest) or base)
 
 
 def title(found: Forest) -> str:
-    values = {
-        row_name(found.base, c): of[found.protocol].value for c, of in found.changes.items() if found.protocol in of
-    }
+    name = found.protocol
+    values = {row_name(found.base, curve): of[name].value for curve, of in found.changes.items() if name in of}
     seeds = f"; its seeds span {' to '.join(signed(one) + ' %' for one in found.seeds)}" if found.seeds else ""
     return f"{found.base} at {found.times:g} times the training length changes by {span(values)}{seeds}"

@@ -34,20 +34,27 @@ def draw(
     look_of = looks_of(curve for table in shown for curve in table.curves)
     changes = [as_changes(table) for table in shown]
     found: dict[str, tuple[bytes, bytes]] = {}
+    tree, protocols = forest.find_forest(changes), by_protocol.find_protocols(changes)
     if pairs_of_windows := windows.find_windows(changes[0]):
         found["windows"] = windows.window_pictures(changes[0], pairs_of_windows, look_of)
     headline = without(shown[0], {curve for _, curve in pairs_of_windows})
-    if len(headline.curves) <= MAX_CURVES:
-        found["curves"] = change.change_pictures(headline, look_of, subject, references)
-    else:
+    in_forest = set(tree.changes) if tree else set()
+    if len(headline.curves) > MAX_CURVES:
         found["ranking"] = ranking.ranking_pictures(changes[0], pairs, subject)
-    if protocols := by_protocol.find_protocols(changes):
+    elif len(headline.lengths) > 2 or not in_forest.issuperset(headline.curves):
+        found["curves"] = change.change_pictures(headline, look_of, subject, references)
+    if protocols:
         found["protocols"] = by_protocol.protocol_pictures(protocols)
-    if trees := forest.find_forest(changes):
-        found["forest"] = forest.forest_pictures(trees)
-    covered = {id(table) for tables in (protocols.tables.values() if protocols else ()) for table in tables}
-    others = [table for table, same in zip(shown[1:], changes[1:], strict=True) if id(same) not in covered]
-    if others := [table for table in others if len(table.curves) <= MAX_CURVES]:
+    if tree:
+        found["forest"] = forest.forest_pictures(tree)
+    others = [
+        table
+        for table in shown[1:]
+        if len(table.curves) <= MAX_CURVES
+        and not in_forest.issuperset(table.curves)
+        and not (protocols and table.protocol in protocols.tables)
+    ]
+    if others:
         found["others"] = curve_pictures(others, look_of)
     if sweep:
         found["sweep"] = option_sweep.sweep_pictures(sweep)

@@ -4,13 +4,13 @@ The left panel has the level at the training length relative to the best curve t
 lengths, coloured by verdict.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from posexp.evaluation.contrasts import Pairs
 from posexp.evaluation.verdicts import WORDS
 from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, write_heading
 from posexp.output.style import FAMILIES, INK, QUIET, VERDICTS, family_of
-from posexp.report.curves import draw_margin, drawn, fill_of, kind_of
+from posexp.report.curves import draw_margin, draw_points, fill_of
 from posexp.report.finding import finding
 from posexp.report.metric import CHANGE, Value, percent
 from posexp.report.tables import Table, facts
@@ -41,32 +41,20 @@ def draw_ranking(table: Table, pairs: Pairs | None = None, subject: str = "") ->
     y_of = {curve: y for y, (_, curve) in enumerate(rows) if curve}
     figure = new_figure(WIDE, AROUND + 0.9 * ROW * len(rows))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2, 3])
-    for curve, one in levels.items():
-        draw_point(left, one, y_of[curve], "o", INK)
-    shown = longer(table)
-    for marker, offset, length in zip("oD", (-0.18, 0.18) if len(shown) > 1 else (0,), shown, strict=False):
-        for curve, y in y_of.items():
-            word = table.words.get((curve, length), "")
-            if found := table.values.get((curve, length)):
-                draw_point(right, found, y + offset, marker, VERDICTS.get(word, INK), word)
-            elif marker == "oD"[len(shown) - 1] and (cell := table.cells.get((curve, length))):
-                place = {"transform": right.get_yaxis_transform(), "va": "center", "size": "small", "color": QUIET}
-                right.text(0.99, y, cell.failure, ha="right", **place)
-        times = f"{length / max(1, min(table.train_lengths)):.3g} × the training length"
-        right.plot([], [], marker, color=QUIET, label=times if base else str(length))
-    for word in (word for word in WORDS if word in table.words.values()):
-        right.plot([], [], "s", label=word, color=VERDICTS[word], **fill_of(kind_of(word), VERDICTS[word]))
-    right.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1, handletextpad=0.2)
+    draw_points(left, {y_of[curve]: one for curve, one in levels.items()}, "o", INK)
+    draw_values(right, table, y_of, times=bool(base))
+    words = [word for word in WORDS if word in table.words.values()]
+    for word in words:
+        right.plot([], [], "s", label=word, **fill_of(word, VERDICTS[word]))
+    handles = right.get_legend_handles_labels()
+    left.legend(*handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=-(-len(handles[0]) // 2), columnspacing=1)
     left.set_yticks(range(len(rows)), [shortened(curve) if curve else TITLES[family] for family, curve in rows])
     for (_, curve), text in zip(rows, left.get_yticklabels(), strict=True):
         text.set(**{} if curve else {"weight": "bold", "color": QUIET})
     left.set_ylim(len(rows) - 0.4, -0.6)
-    left.set_xlabel(
-        f"perplexity at the training length\nabove that of {shortened(base)} in percent" if base else TRAINED
-    )
-    right.set_xlabel(
-        "change of perplexity against\nthe own training length in percent" if base else table.measure.label
-    )
+    level = f"perplexity above {shortened(base)}\n{TRAINED}, percent" if base else f"{table.measure.axis}\n{TRAINED}"
+    left.set_xlabel(level)
+    right.set_xlabel("change of perplexity beyond\nthe training length, percent" if base else table.measure.axis)
     for axes in (left, right):
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
@@ -126,8 +114,20 @@ def longer(table: Table) -> list[int]:
     return sorted({near if near in beyond else beyond[0], far if far in beyond else beyond[-1]})
 
 
-def draw_point(axes: "Axes", one: Value, y: float, marker: str, colour: str, word: str = "") -> None:
-    marks: dict[str, Any] = {"color": colour, "markersize": 6, "zorder": 3, **fill_of(kind_of(word), colour)}
-    if one.low is not None and one.high is not None:
-        axes.plot([drawn(one.low), drawn(one.high)], [y, y], color=colour, linewidth=1.4, zorder=2)
-    axes.plot([drawn(one.value)], [y], marker, **marks)
+def draw_values(axes: "Axes", table: Table, y_of: dict[str, int], times: bool) -> None:
+    """Draw the values at one or two lengths, the second below the first, coloured by verdict."""
+    lengths = longer(table)
+    for marker, length in zip("oD", lengths, strict=False):
+        offset = 0.36 * lengths.index(length) - 0.18 if len(lengths) > 1 else 0.0
+        label = f"{length / max(1, min(table.train_lengths)):.3g} × the training length" if times else str(length)
+        axes.plot([], [], marker, color=QUIET, label=label)
+        known = {curve: value for curve in y_of if (value := table.values.get((curve, length)))}
+        words = {curve: table.words.get((curve, length), "") for curve in known}
+        for word in dict.fromkeys(words.values()):
+            points = {y_of[curve] + offset: one for curve, one in known.items() if words[curve] == word}
+            draw_points(axes, points, marker, VERDICTS.get(word, INK), word)
+    for curve, y in y_of.items():
+        cell = table.cells.get((curve, lengths[-1]))
+        if cell and cell.failures:
+            place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+            axes.text(0.99, y, cell.failure, size="small", color=QUIET, **place)
