@@ -15,6 +15,7 @@ from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.spans import (
     TooLong,
+    blocks,
     check_stream,
     cut,
     evenly,
@@ -60,7 +61,9 @@ def level(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: 
     """
     found = []
     for length in lengths:
-        each = max(1, length // 4)
+        each = max(1, power_below(length // 4))
+        while each > 1 and not blocks(tokens, length, each).any():
+            each //= 2  # for documents that are hardly longer than L
         first_W = spread(tokens, length, each, None if bound is None else LEVEL_TARGETS * bound)
         windows_W3 = np.stack((first_W + each - 1 - length, first_W, first_W + each), axis=1)
         found.append(Measurement("level", length, None, windows_W3))

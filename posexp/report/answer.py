@@ -98,6 +98,6 @@ def basis(table: Table) -> list[str]:
     if any(verdict.bounded for verdict in table.verdicts):
         counts = tuple(sorted(set(table.seeds.values())))
         seeds = "1 seed" if counts == (1,) else f"{number_range(counts)} seeds"
-        many = f" and {number_range(table.documents)} document{'s' * (table.documents != (1,))}" * bool(table.documents)
-        found.append(f"Intervals are over {seeds}{many}.")
+        many = table.documents and f" and {number_range(table.documents)} document{'s' * (table.documents != (1,))}"
+        found.append(f"Intervals are over {seeds}{many or ''}.")
     return found + [verdict_table.FEW] * any(verdict.word == TOO_FEW for verdict in table.verdicts)

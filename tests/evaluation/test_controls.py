@@ -11,6 +11,7 @@ from support.rows import path_of_losses, stored_losses
 
 from posexp.config.sections import DataConfig, Source, Split
 from posexp.data.load import load_store
+from posexp.evaluation.rows import parse_sums
 from posexp.runs.experiment import Experiment
 from posexp.runs.run import Run
 
@@ -92,7 +93,7 @@ def test_controls_can_be_left_out(finished: Path) -> None:
     before = len(rows_of(finished))
     answer = here("eval", *MEASURE, "eval.targets=100", "eval.controls=false", "--runs", "rope*", cwd=finished)
     assert answer.code == 0, answer.err
-    assert [row["control"] for row in rows_of(finished)[before:]] == ["", "", ""], "the cropped one costs nothing"
+    assert [row["control"] for row in rows_of(finished)[before:]] == [""] * 4, "16 and 2 tokens cost little"
 
 
 def test_past_its_end_a_table_has_no_controls_either(finished: Path) -> None:
@@ -102,15 +103,49 @@ def test_past_its_end_a_table_has_no_controls_either(finished: Path) -> None:
     }
 
 
-def test_a_row_whose_losses_are_gone_is_measured_again(finished: Path) -> None:
+def test_a_row_without_losses_by_document_is_measured_again(finished: Path) -> None:
+    """Rows of older versions have none."""
     rows = rows_of(finished)
-    gone = the(rows, protocol="same_targets", length=64, control="")
-    path_of_losses(run_of(finished), gone).unlink()
+    old = the(rows, protocol="same_targets", length=64, control="")
+    lines = [row | ({"document_sums": None} if row == old else {}) for row in rows]
+    (run_of(finished) / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     answer = here("eval", "--lengths", "8,16,64", *MEASURE[2:], "--runs", "rope*", cwd=finished)
     assert answer.code == 0, answer.err
     (again,) = rows_of(finished)[len(rows) :]
-    assert again["nll"] == pytest.approx(gone["nll"], abs=1e-6) and again["targets_hash"] == gone["targets_hash"]
-    assert stored_losses(run_of(finished), gone) is not None
+    speed = {"tokens_per_second", "peak_memory"}
+    assert {key: again[key] for key in again.keys() - speed} == {key: old[key] for key in old.keys() - speed}
+
+
+def test_losses_by_document_add_up_to_those_of_the_tokens(finished: Path) -> None:
+    rows = rows_of(finished)
+    for row in rows:
+        if row["status"] == "ok":
+            sums, kept = parse_sums(row["document_sums"]), stored_losses(run_of(finished), row)
+            assert sums is not None and kept is not None
+            assert sums.sums.sum() / sums.counts.sum() == pytest.approx(row["nll"], rel=1e-12)
+            for document, count, total in zip(*sums, strict=True):
+                own_N = kept.nll[kept.document == document].astype(np.float64)
+                assert (len(own_N), own_N.sum()) == (count, pytest.approx(total, rel=1e-12))
+    assert {row["protocol"] for row in rows} == {"same_targets", "level", "nonoverlapping"}
+
+
+def test_a_run_is_judged_as_if_trained_at_fewer_tokens(finished: Path) -> None:
+    before = len(rows_of(finished))
+    words = ("eval", "--lengths", "8,16", *MEASURE[2:], "--runs", "rope*", "eval.judged_from=4")
+    assert here(*words, cwd=finished).code == 0
+    rows = rows_of(finished)[before:]
+    assert {(row["length"], row["control"]) for row in rows} == {
+        *((4, ""), (1, "")),
+        *((length, control) for length in (8, 16) for control in ("", "window", "shuffled")),
+    }
+    assert {(row["train_length"], row["judged_from"]) for row in rows} == {(4, 4)}
+    assert the(rows, length=16, control="window")["window"] == "sliding 4"
+    own = the(rows_of(finished)[:before], length=16, control="", protocol="same_targets")
+    assert the(rows, length=16, control="")["nll"] == pytest.approx(own["nll"], abs=1e-6)
+    assert "measured already" in (answer := here(*words, cwd=finished)).out + answer.err
+    assert "rope · judged from 4" in here("report", cwd=finished).out
+    refused = here("eval", *MEASURE, "eval.judged_from=16", "--runs", "rope*", cwd=finished)
+    assert refused.code != 0 and "eval.judged_from=16 must be shorter than the training length, 16" in refused.err
 
 
 def test_damaged_losses_are_no_losses(finished: Path) -> None:

@@ -188,19 +188,53 @@ def test_every_window_has_text_to_read_and_targets_within_it(protocol):
 
 def test_the_controls_are_on_the_targets_of_the_run():
     tokens = text(90, 70, 200)
-    config = EvalConfig(protocols=["same_targets"])
+    config = EvalConfig(protocols=["same_targets"], lengths=[8, 32, 64])
     assert reach(tokens) == 64
     rows = plan(tokens, config, [8, 32, 64], train_length=16)
     assert [(row.length, row.control) for row in rows] == [
         *((64, ""), (64, "window"), (64, "shuffled"), (32, ""), (32, "window"), (32, "shuffled")),
-        *((16, ""), (8, "")),
-    ], "the input cropped to the training length is added"
+        *((16, ""), (8, ""), (2, "")),
+    ], "the input cropped to the training length and to an eighth of it are added"
     assert len({hash_of(tokens, row) for row in rows}) == 1
     assert [row.inputs for row in rows] == [row.length for row in rows]
-    assert len(plan(tokens, config, [8, 32, 64], train_length=32)) == 3 + 2
+    assert len(plan(tokens, config, [8, 32, 64], train_length=32)) == 3 + 2 + 1
     assert len(plan(tokens, config, [8, 32, 64], train_length=64)) == 3, "nothing is longer"
-    without = EvalConfig(protocols=["same_targets"], controls=False)
-    assert [row.length for row in plan(tokens, without, [8, 64], train_length=16)] == [64, 16, 8], "it costs nothing"
+    without = EvalConfig(protocols=["same_targets"], lengths=[8, 64], controls=False)
+    assert [row.length for row in plan(tokens, without, [8, 64], train_length=16)] == [64, 16, 8, 2], "they cost little"
+
+
+def test_parts_of_the_training_length_are_measured_by_default():
+    tokens = text(700, 600, 900)
+    rows = plan(tokens, EvalConfig(protocols=["same_targets"], controls=False), [32, 128], train_length=32)
+    assert [row.length for row in rows] == [128, 32, 16, 8, 4, 2] and len({hash_of(tokens, row) for row in rows}) == 1
+
+
+def test_contexts_at_the_training_length_are_close_to_it():
+    """A model that uses exactly its training length must not seem to gain from any longer input."""
+    tokens = text(*[9000] * 16)
+    for trained, least in ((128, 120), (512, 504), (1024, 1008)):
+        rows = plan(tokens, EvalConfig(lengths=[trained], targets=None), [64, trained, 4096], train_length=trained)
+        of_length = {row.length: row for row in rows if row.protocol == "same_targets" and not row.control}
+        target_N, context_N = targets_of(of_length[trained].windows)
+        assert context_N.min() > least and context_N.max() == trained
+        assert (np.sort(target_N) == np.sort(targets_of(of_length[4096].windows)[0])).all()
+        assert targets_of(of_length[4096].windows)[1].min() > 4096 - 128
+
+
+def test_the_level_has_eight_times_the_targets_at_the_training_length_alone():
+    tokens = text(*[9000] * 16)
+    (row,) = plan(tokens, EvalConfig(protocols=["level"], targets=1024), [64, 512], train_length=128)
+    target_N, context_N = targets_of(row.windows)
+    assert (row.length, len(target_N), row.read) == (128, 8 * 1024, 4 * 8 * 1024)
+    assert context_N.min() > 96 and context_N.max() == 128 and len(np.unique(target_N)) == len(target_N)
+    document_N = np.searchsorted(tokens.starts, target_N, side="right") - 1
+    assert (np.bincount(document_N) == 512).all() and (target_N - context_N >= tokens.starts[document_N]).all()
+    (whole,) = plan(text(150), EvalConfig(protocols=["level"], targets=None), [64], train_length=64)
+    assert len(targets_of(whole.windows)[0]) == (150 - 64) // 16 * 16
+    (short,) = plan(text(70), EvalConfig(protocols=["level"]), [64], train_length=64)
+    assert len(targets_of(short.windows)[0]) == 4, "shorter documents give shorter pieces"
+    with pytest.raises(Misuse, match="no document is long enough for evaluation length 256"):
+        plan(text(150), EvalConfig(protocols=["level"]), [64, 512], train_length=256)
 
 
 def test_far_text_is_shuffled_and_near_text_is_not():

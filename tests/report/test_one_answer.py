@@ -65,7 +65,8 @@ def test_three_commands_give_one_table_on_one_set_of_targets(trained: Path, tmp_
     headline = answer.out.partition("Also measured")[0]
     assert re.search(r"128\*\s+256\s+512\s+1024\s+2048\s+8192", headline), headline
     assert headline.count("same_targets · perplexity") == 1 and "nonoverlapping" not in headline
-    assert answer.out.startswith("At 64 times its training length, against that length alone, rope is ")
+    assert answer.out.startswith("At 64 times its training length, against that length alone, rope changes by ")
+    assert answer.out.count("No verdict from fewer than three seeds.") == 2, "in the answer, and below the table"
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from posexp.evaluation.rows import COLUMNS, Row
-from posexp.evaluation.statistics import Estimate
+from posexp.evaluation.statistics import Estimate, Ratio
 from posexp.evaluation.verdicts import Place, Verdict
 from posexp.report.answer import answer
 from posexp.report.figures import HEIGHT
@@ -75,13 +75,15 @@ def estimate(value: float) -> Estimate:
     return Estimate(value, value - 0.01, value + 0.01, 0.005, 0.0004, 2, 8)
 
 
+ORACLE: dict[str, Any] = {"gain": estimate(0.1), "captured": Ratio(0.2, -0.1, 0.5)}
 VERDICTS = [
-    Verdict(Place("alibi", 256, *TARGETS), "ignores", "window", estimate(0.002), None),
-    Verdict(Place("alibi", 512, *TARGETS), "unclear", "window", estimate(0.012), None),
-    Verdict(Place("alibi", 1024, *FAR), "breaks", "cropped", estimate(0.75), None),
-    Verdict(Place("rope", 256, *TARGETS), "breaks", "cropped", estimate(0.5), estimate(-0.25)),
-    Verdict(Place("rope", 1024, *FAR), "uses", "cropped", estimate(-0.75), None),
-    Verdict(Place("learned", 256, *TARGETS), "undefined", "", None, None),
+    Verdict(Place("alibi", 256, *TARGETS), "ignores", cropped=estimate(0.0), **ORACLE),
+    Verdict(Place("alibi", 512, *TARGETS), "unclear", cropped=estimate(0.012)),
+    Verdict(Place("alibi", 1024, *FAR), "degrades", cropped=estimate(0.75)),
+    Verdict(Place("rope", 256, *TARGETS), "collapses", cropped=estimate(0.5), shuffled=estimate(-0.25)),
+    Verdict(Place("rope", 512, *TARGETS), "degrades", cropped=estimate(1.1)),
+    Verdict(Place("rope", 1024, *FAR), "uses", cropped=estimate(-0.75)),
+    Verdict(Place("learned", 256, *TARGETS), "undefined"),
 ]
 
 
@@ -181,7 +183,7 @@ def test_every_curve_with_a_value_is_drawn_and_every_failure_marked_above(text: 
     assert lines["rope"]["x"] == list(LENGTHS)
     assert lines["rope"]["y"] == pytest.approx([ppl * math.sqrt(1.02) for ppl in PPLS["rope"] if ppl])
     assert lines["learned"]["y"][2:] == [None, None]
-    assert lines["rope"]["marker"]["color"][1:3] == [lines["rope"]["line"]["color"], "white"]  # hollow: breaks
+    assert lines["rope"]["marker"]["color"][1:] == [lines["rope"]["line"]["color"], "white", "white"]  # hollow: harmed
     assert "white" not in lines["alibi"]["marker"]["color"]
     (cross,) = traces_of(figure, "cross").values()
     assert (cross["name"], cross["x"], cross["yaxis"], cross["showlegend"]) == ("learned", [256, 512], "y2", False)
@@ -201,39 +203,46 @@ def test_relative_to_the_own_training_length_a_curve_is_0_there(text: str) -> No
     assert lines["rope"]["y"][3] == pytest.approx(1 + math.log10(100 * (150 / 48 - 1)))
     ticks = dict(zip(axis["ticktext"], axis["tickvals"], strict=True))
     assert ticks["0"] == 0 and ticks["+100"] == pytest.approx(3) and ticks["−1"] == -1
-    assert lines["rope"]["hovertext"][3].endswith("change against its own training length in percent: +212")
+    assert "<br>change against its own training length in percent: +212 ▲<br>" in lines["rope"]["hovertext"][3]
 
 
 def test_pointing_at_a_curve_tells_what_is_known(text: str) -> None:
     words = traces_of(figure_of(text))["rope"]["hovertext"][2].split("<br>")
     assert words[:2] == ["<b>rope</b>", "256 tokens of context before a target"]
-    assert words[2].startswith("perplexity: 70.70 ▲ [70.00, 71.40]")
-    assert words[3:] == ["breaks +64.9 %", "[+63.2, +66.5] cropped", "shuffled −22.1 % [−22.9, −21.3]", "p = 0.000"]
+    assert words[2].startswith("perplexity: 70.70 ▲▲ [70.00, 71.40]")
+    assert words[3:] == ["collapses +64.9 % [+63.2, +66.5]", "shuffled −22.1 % [−22.9, −21.3]", "p = 0.000"]
 
 
-def test_a_row_per_curve_has_the_usable_length_beside_the_name_and_whole_numbers_to_sort_by(text: str) -> None:
+def test_a_row_per_curve_sums_it_up_beside_the_name_and_has_whole_numbers_to_sort_by(text: str) -> None:
     first = re.search(r"<table>.*?</table>", text, re.DOTALL)
     assert first
     heads = re.findall("<th><button>(.*?)</button>", first[0])
-    assert heads == ["curve", "usable length", "64", "128*", "256", "512"]
+    summary = ["usable length", "verdict at 512", "captured gain at 256"]
+    assert heads == ["curve", *summary, "64", "128*", "256", "512"]
     lines = re.findall(r"<tr>(.*?)</tr>", first[0], re.DOTALL)[1:]
     cells = [re.findall('<td(?: data-order="(.*?)")?>(.*?)</td>', line, re.DOTALL) for line in lines]
     assert [re.sub("<.*?>|&nbsp;", "", line[0][1])[1:] for line in cells] == ["alibi", "learned", "rope"]
-    assert [line[1][1] for line in cells] == ["512+?", "128", "128"]
-    assert cells[2][4][1].startswith("+45.8 ▲") and float(cells[2][5][0]) == pytest.approx(100 * (150 / 48 - 1))
-    assert cells[1][5] == ("", '<small class="breaks">undefined</small>')
+    assert [line[1:4] for line in cells] == [
+        [("256", "256–?"), ("6", "unclear"), ("0.2", "20 % [−10, 50]")],
+        [("128", "128–256"), ("", "–"), ("", "–")],
+        [("128", "128–256"), ("4", "degrades"), ("", "–")],
+    ]
+    assert cells[2][6][1].startswith("+45.8 ▲▲") and float(cells[2][7][0]) == pytest.approx(100 * (150 / 48 - 1))
+    assert cells[1][7] == ("", '<small class="failure">undefined</small>')
 
 
 def test_the_answer_stands_above_and_verdicts_belong_to_their_table(text: str) -> None:
     said = re.search('<p id="answer">(.*?)</p>', text)
-    assert said and html.unescape(said[1]) == answer(shown()[0]) and "rope is 65 % worse" in said[1]
+    assert said and html.unescape(said[1]) == answer(shown()[0]) and "rope is 200 % worse" in said[1]
     sections = dict(re.findall(r'<section data-table="(\d)"(?: hidden)?>(.*?)</section>', text, re.DOTALL))
     assert set(sections) == {"0", "1"}
-    assert re.findall("(uses|ignores|unclear|breaks|undefined) ", re.sub("<.*?>", " ", sections["0"])) == [
-        *("ignores", "unclear", "undefined", "breaks")
+    words = "(uses|ignores|unclear|degrades|collapses|undefined) "
+    assert re.findall(words, re.sub("<.*?>", " ", sections["0"])) == [
+        *("ignores", "unclear", "undefined", "collapses", "degrades")
     ]
-    assert re.findall("(uses|breaks) [+−]", sections["1"]) == ["breaks", "uses"]
-    assert "+63.2, +66.5] cropped" in sections["0"] and "shuffled −22.1 %" in sections["0"]
+    assert re.findall("(uses|degrades) [+−]", sections["1"]) == ["degrades", "uses"]
+    assert "+64.9 % [+63.2, +66.5]<small>shuffled −22.1 %" in sections["0"]
+    assert "<small>oracle −9.5 % [−10.4, −8.6]</small><small>captured 20 % [−10, 50]</small>" in sections["0"]
 
 
 def test_losses_of_training_are_thinned_by_means_and_end_at_the_loss_on_validation_text(text: str) -> None:
@@ -275,9 +284,9 @@ def hostile() -> str:
 
     evil_rows = [made for name in EVIL for made in with_names(name)]
     verdicts = [
-        Verdict(Place(EVIL[0], 256, *TARGETS), EVIL[1], EVIL[0], estimate(0.1), None),
-        Verdict(Place("__proto__", 256, *TARGETS), "toString", "", None, None),
-        Verdict(Place(EVIL[4], 256, *TARGETS), "breaks", "cropped", estimate(0.1), None),
+        Verdict(Place(EVIL[0], 256, *TARGETS), EVIL[1], cropped=estimate(0.1)),
+        Verdict(Place("__proto__", 256, *TARGETS), "toString"),
+        Verdict(Place(EVIL[4], 256, *TARGETS), "degrades", cropped=estimate(0.1)),
     ]
     losses = ((10, 5.0), (20, 4.0))
     return page(
@@ -412,7 +421,8 @@ class TestBrowser:
             const names = () => all("div[data-table]:not([hidden]) tbody tr td:first-child").map(
               (cell) => cell.textContent.replaceAll("\\u00a0", " ").slice(2));
             const sorted = [];
-            heads()[5].click(); sorted.push(names()); heads()[5].click(); sorted.push(names());
+            heads()[7].click(); sorted.push(names()); heads()[7].click(); sorted.push(names());
+            heads()[1].click(); sorted.push(names()); heads()[3].click(); sorted.push(names());
             heads()[0].click(); sorted.push(names());
             for (const kind of ["mousedown", "mouseup"]) {
               all("#chart .legendtoggle")[1].dispatchEvent(new MouseEvent(kind, {bubbles: true}));
@@ -441,8 +451,9 @@ class TestBrowser:
         )
         (drawn, views, legend, training), axis = said["first"], CHANGE.label
         assert drawn[1] == axis and views == 2 and legend == ["learned", "rope", "alibi"] and len(training) == 3
-        up, down, by_name = said["sorted"]
+        up, down, by_usable, by_captured, by_name = said["sorted"]
         assert up == ["alibi", "rope", "learned"] and down == ["rope", "alibi", "learned"], "missing values last"
+        assert by_usable[-1] == "alibi" == by_captured[0]
         assert by_name == ["alibi", "learned", "rope"]
         assert said["ppl"] == [[drawn[0] - 2, PPL.label], 2] and said["options"] == [False] * 4 + [True]
         assert said["position"][1:3] == [1, "perplexity"] and said["position"][3] == [True, *[False] * 3, True]
