@@ -3,6 +3,7 @@
 There is one row per configuration, and in it one marker per protocol.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

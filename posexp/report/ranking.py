@@ -129,5 +129,5 @@ def draw_values(axes: "Axes", table: Table, y_of: dict[str, int], times: bool) -
     for curve, y in y_of.items():
         cell = table.cells.get((curve, lengths[-1]))
         if cell and cell.failures:
-            place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-            axes.text(0.99, y, cell.failure, size="small", color=QUIET, **place)
+            place = axes.get_yaxis_transform()
+            axes.text(0.99, y, cell.failure, size="small", color=QUIET, transform=place, ha="right", va="center")
