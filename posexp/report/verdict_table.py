@@ -62,8 +62,9 @@ def how_to_read(verdicts: "Sequence[Verdict]") -> list[str]:
         "smaller."
     )
     lines.append(
-        "Usable length 128–1024: no length up to 128 is worse than the training length by more than the margin, and "
-        "1024 is, both at 95 %. ? is not known, and + means that every evaluated length is shown to be safe."
+        "A usable length of 128–1024 says that up to 128 the loss is shown to exceed that at the training length by no "
+        "more than the margin, and that at 1024 it is shown to exceed it by more, or has no value. ? stands where no "
+        "length is shown to do so, + where every evaluated length is shown to be safe."
     )
     return lines + [FEW] * any(verdict.word == TOO_FEW for verdict in verdicts)
 

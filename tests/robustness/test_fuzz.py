@@ -36,10 +36,10 @@ from posexp.data.sampler import SequenceSampler
 from posexp.data.store import DamageError, Store
 from posexp.errors import PosexpError
 from posexp.evaluation import losses
+from posexp.evaluation.contrasts import Pairs, curve_name
 from posexp.evaluation.done import stands
 from posexp.evaluation.plan import own_lengths, plan
-from posexp.evaluation.rows import KEY, read_rows
-from posexp.evaluation.verdicts import Pairs, curve_name
+from posexp.evaluation.rows import KEY, read_rows, rows_of_csv, sums_of
 from posexp.output.console import say
 from posexp.output.style import looks_of
 from posexp.report import Table, change, curves, rows_to_csv, tables, verdict_table
@@ -139,14 +139,13 @@ def measured(world: World) -> list[Table]:
 
 def use_rows(world: World, draw: random.Random) -> None:
     """All that posexp report and posexp compare write, without the picture, which takes as long as a hundred others."""
-    kept = {run.name: run for run in world.runs}
     of_run = read_rows(world.run, say)
     for row in of_run:
-        stands(world.run, row)
+        stands(row)
         hash(row.key(KEY))
     rows = [*of_run, *read_rows(world.runs[-1], say)]
-    read_losses = lambda row: losses.read_losses(kept[row.run].folder, row)  # noqa: E731
-    pairs = Pairs(rows, world.labels, read_losses)
+    rows_of_csv(rows_to_csv(rows), say)
+    pairs = Pairs(rows, world.labels)
     verdicts = pairs.verdicts(say)
     verdict_table.verdicts_to_csv(verdicts)
     found = tables(rows, world.labels, PPL, verdicts, pairs.changes())
@@ -170,7 +169,7 @@ def use_rows(world: World, draw: random.Random) -> None:
         pairs, _ = pairs_of(
             names[0], names[-1], of_curve, {key.protocol for curve in of_curve.values() for key in curve}
         )
-        if comparisons := compared(pairs, read_losses):
+        if comparisons := compared(pairs):
             compared_markdown(comparisons, [])
             compared_csv(comparisons)
 
@@ -245,7 +244,7 @@ def use_losses(world: World, draw: random.Random) -> None:
     (row, *_) = [row for row in read_rows(world.run, say) if losses.path_of(world.run.folder, row) == world.losses]
     kept = losses.read_losses(world.run.folder, row)
     if kept is not None:
-        kept.by_document()
+        sums_of(kept.nll, kept.document)
 
 
 def use_tokenizer(world: World, draw: random.Random) -> None:
