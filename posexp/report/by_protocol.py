@@ -44,6 +44,12 @@ class Protocols:
         """Return the first table of the protocol that has the curve; tables of the runs' own text come first."""
         return next((table for table in self.tables.get(protocol, []) if curve in table.curves), None)
 
+    @property
+    def drawn(self) -> list[Table]:
+        """Return the tables that the picture draws."""
+        found = [self.table(name, curve) for name in self.tables for curve in self.curves]
+        return [table for table in found if table is not None]
+
     def points(self, protocol: str, curve: str) -> dict[float, Value]:
         """Return the changes of a curve by multiple of its training length; {} unless a longer length has one."""
         table = self.table(protocol, curve)

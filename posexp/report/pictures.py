@@ -47,12 +47,11 @@ def draw(
         found["protocols"] = by_protocol.protocol_pictures(protocols)
     if tree:
         found["forest"] = forest.forest_pictures(tree)
+    told = {id(table) for table in protocols.drawn} if protocols else set()
     others = [
         table
-        for table in shown[1:]
-        if len(table.curves) <= MAX_CURVES
-        and not in_forest.issuperset(table.curves)
-        and not (protocols and table.protocol in protocols.tables)
+        for table, same in zip(shown[1:], changes[1:], strict=True)
+        if len(table.curves) <= MAX_CURVES and not in_forest.issuperset(table.curves) and id(same) not in told
     ]
     if others:
         found["others"] = curve_pictures(others, look_of)

@@ -47,7 +47,10 @@ def draw_ranking(table: Table, pairs: Pairs | None = None, subject: str = "") ->
     for word in words:
         right.plot([], [], "s", label=word, **fill_of(word, VERDICTS[word]))
     handles = right.get_legend_handles_labels()
-    left.legend(*handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=-(-len(handles[0]) // 2), columnspacing=1)
+    columns = -(-len(handles[0]) // 2)
+    legend = left.legend(*handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1)
+    legend.set_in_layout(False)  # it may be wider than its panel
+    left.set_title(" \n ")  # room for it
     left.set_yticks(range(len(rows)), [shortened(curve) if curve else TITLES[family] for family, curve in rows])
     for (_, curve), text in zip(rows, left.get_yticklabels(), strict=True):
         text.set(**{} if curve else {"weight": "bold", "color": QUIET})
