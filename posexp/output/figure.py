@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 TITLE, NOTE = 13.5, 9.0
+DPI = 150
 ROW = 0.25  # height of a name at the end of a curve
 MAX_NAME = 48  # characters of a name in a figure
 LARGEST = 1e200  # matplotlib's axes end near 1e308
@@ -35,16 +36,21 @@ class Picture:
 
 
 def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes."""
+    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes.
+
+    The canvases print it directly, as Figure.savefig draws every figure twice.
+    """
     from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = io.BytesIO(), io.BytesIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font lacks some scripts
         figure = draw()
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         figure.set_layout_engine("none")  # the layout is kept
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Title": title})
     return png.getvalue(), svg.getvalue()
 
 
@@ -52,7 +58,7 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
 
 
 def write_heading(figure: "FigureBase", title: str, notes: list[str], size: float = TITLE) -> None:
