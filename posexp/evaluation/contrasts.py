@@ -123,7 +123,7 @@ class Pairs:
         return self.estimated("cropped")
 
     def against(self, base: Place, places: Iterable[Place]) -> dict[Place, Estimate]:
-        """Return the loss at each place less that at `base`, paired by seed; places that cannot be paired are omitted."""
+        """Return the loss at each place less that at `base`, paired by seed; other places are omitted."""
         found: dict[Place, Sample] = {}
         for place in places:
             ones, others = ({str(row.seed): row for row in self.plain.get(at, {}).values()} for at in (place, base))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
-from test_report import (
+from support.reports import (
     MIXED,
     MIXED_SETS,
     SEEDS,
