@@ -1,7 +1,11 @@
 """The gain of each optimisation, measured alone: python scripts/levers.py [threads] [rounds] > levers.md
 
-Both sides of a comparison alternate, and figures are medians of the ratios within a round. Memory is measured in a
-separate process. Sizes are those of posexp bench: d_model 256, 6 layers, 4 heads, vocabulary 8192, 8 x 512 tokens.
+Both sides of a comparison alternate, and figures are medians of the ratios within a round, of CPU time, since a machine
+may be shared. Memory is measured in a separate process. Sizes are those of posexp bench: d_model 256, 6 layers, 4
+heads, vocabulary 8192, 8 x 512 tokens.
+
+With "gradients" in place of the threads: what the gradients written by hand save (results/bench/gradients.md). With
+"content": the schemes that read content beside ALiBi (results/bench/content-schemes.md).
 """
 
 import subprocess
@@ -9,8 +13,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,17 +31,18 @@ from posexp.config.sections import ModelConfig, Precision, TrainConfig
 from posexp.data.sampler import SequenceSampler
 from posexp.data.store import Tokens
 from posexp.dims import Dims
-from posexp.evaluation.scoring import measured
+from posexp.evaluation.scoring import Scorer, measured
 from posexp.model import cpu
+from posexp.model import decoder as decoders
 from posexp.model.decoder import Decoder, build_decoder
 from posexp.model.device import autocast
-from posexp.ops.cross_entropy import linear_cross_entropy
-from posexp.ops.layers import RMSNorm, swiglu
-from posexp.schemes import build_scheme
-from posexp.schemes.rope import rotary_frequencies, rotate_pairs
+from posexp.ops.cross_entropy import LOGITS, linear_cross_entropy
+from posexp.ops.layers import RMSNorm
+from posexp.schemes import build_scheme, rope
 from posexp.training import optim
 
 MODEL, VOCAB, BATCH, LENGTH = ModelConfig(d_model=256, n_layer=6, n_head=4), 8192, 8, 512
+TINY, CONTENT_LENGTH = ModelConfig(d_model=128, n_layer=5, n_head=4), 2048
 DIMS = Dims(MODEL.d_model, MODEL.n_head, MODEL.n_layer, LENGTH)
 CPU = torch.device("cpu")
 Work = Callable[[], object]
@@ -44,10 +53,10 @@ def compare(label: str, base: Work, others: dict[str, Work], rounds: int) -> Non
     seconds: dict[str, list[float]] = {"": [], **{name: [] for name in others}}
     for index in range(rounds + 1):
         for name, work in {"": base, **others}.items():
-            began = time.perf_counter()
+            began = time.process_time()
             work()
             if index:  # the first round is a warm-up
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.process_time() - began)
     for name in others:
         ratios = [ours / theirs for ours, theirs in zip(seconds[name], seconds[""], strict=True)]
         print(f"| {label} | {name} | {median(ratios):.2f} |", flush=True)
@@ -82,49 +91,78 @@ def back(work: Callable[[], Tensor], *leaves: Tensor) -> Work:
     return both
 
 
-def layers(rounds: int) -> None:
-    x = torch.randn(BATCH, LENGTH, MODEL.d_model, requires_grad=True)
-    own, plain = RMSNorm(MODEL.d_model), nn.RMSNorm(MODEL.d_model)
-    compare("norm, operations one by one", back(lambda: plain(x), x), {"in one": back(lambda: own(x), x)}, rounds)
-    h = torch.randn(BATCH, LENGTH, 1344, requires_grad=True)
+def plain_swiglu(gate_and_up_BTG: Tensor) -> Tensor:
+    gate_BTF, up_BTF = gate_and_up_BTG.chunk(2, dim=-1)
+    return F.silu(gate_BTF) * up_BTF
 
-    def gated() -> Tensor:
-        gate, up = h.chunk(2, dim=-1)
-        return F.silu(gate) * up
 
-    compare("SwiGLU, operations one by one", back(gated, h), {"silu again": back(lambda: swiglu(h), h)}, rounds)
-    q = torch.randn(BATCH, DIMS.n_head, LENGTH, DIMS.head_dim, requires_grad=True)
-    angle = torch.arange(LENGTH)[None, :, None] * rotary_frequencies(DIMS.head_dim, 10000.0)
+def plain_rotation(x_BHTC: Tensor, angle_BTI: Tensor, *_: object) -> Tensor:
+    cos_B1TI, sin_B1TI = angle_BTI.cos()[:, None], angle_BTI.sin()[:, None]
+    a_BHTI, b_BHTI = x_BHTC.to(angle_BTI.dtype).chunk(2, dim=-1)
+    turned = (a_BHTI * cos_B1TI - b_BHTI * sin_B1TI, a_BHTI * sin_B1TI + b_BHTI * cos_B1TI)
+    return torch.stack(turned, -2).flatten(-2).type_as(x_BHTC)
 
-    def turned() -> Tensor:
-        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-        a, b = q.chunk(2, dim=-1)
-        return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
-    compare(
-        "RoPE, operations one by one", back(turned, q), {"in place": back(lambda: rotate_pairs(q, angle), q)}, rounds
-    )
+def plain_loss(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(hidden_ND, weight_VD).float(), target_N)
+
+
+def chunked_loss(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+    options = nn.LinearCrossEntropyOptions(batch_chunk_size=LOGITS["cpu"] // VOCAB, chunking_method=None)
+    return F.linear_cross_entropy(hidden_ND, weight_VD, target_N, options=options)
+
+
+# PyTorch's own operations in place of what is written by hand: the namespace, the name and the replacement.
+PLAIN: dict[str, tuple[Any, str, Any]] = {
+    "RMSNorm": (RMSNorm, "forward", nn.RMSNorm.forward),
+    "SwiGLU": (decoders, "swiglu", plain_swiglu),
+    "RoPE": (rope, "rotate_pairs", plain_rotation),
+    "cross entropy": (decoders, "linear_cross_entropy", plain_loss),
+    "PyTorch's chunked cross entropy": (decoders, "linear_cross_entropy", chunked_loss),
+}
+
+
+def gradients(rounds: int) -> None:
+    for name, model in {"tiny": TINY, "bench": MODEL}.items():
+        for precision in (Precision.float32, Precision.bfloat16):
+            label, step = f"{name}, {precision.value}", step_of(decoder("rope", model), precision)
+
+            def patched(what: str, step: Work = step) -> Work:
+                def work() -> None:
+                    with patch.object(*PLAIN[what]):
+                        step()
+
+                return work
+
+            compare(label, step, {what: patched(what) for what in PLAIN}, rounds)
+            for what in ("by hand", *PLAIN):
+                memory(f"{label}, {what}", what, "rope", LENGTH, name, precision.value)
+
+
+def content(rounds: int) -> None:
+    for name in ("dape", "fire", "cope", "path"):
+        reads = [read_of(decoder(scheme), CONTENT_LENGTH) for scheme in ("alibi", name)]
+        compare(f"ALiBi reads {CONTENT_LENGTH:,} tokens", reads[0], {name: reads[1]}, rounds)
+        steps = [step_of(decoder(scheme)) for scheme in ("alibi", name)]
+        compare("a step with ALiBi", steps[0], {name: steps[1]}, rounds)
+    for name in ("alibi", "dape", "fire", "cope", "path"):
+        memory(f"{name} reads {CONTENT_LENGTH:,} tokens", "read", name, CONTENT_LENGTH)
+        memory(f"a step with {name}", "step", name, LENGTH)
 
 
 def losses(rounds: int) -> None:
     hidden = (torch.randn(BATCH * LENGTH, MODEL.d_model) / 2).requires_grad_()
     weight = (torch.randn(VOCAB, MODEL.d_model) / 50).requires_grad_()
     target = torch.randint(VOCAB, (BATCH * LENGTH,))
-    others = {"by chunks": back(lambda: linear_cross_entropy(hidden, weight, target), hidden, weight)}
+    kinds = {"all logits": plain_loss, "by chunks": linear_cross_entropy}
     if hasattr(F, "linear_cross_entropy"):
-        options = nn.LinearCrossEntropyOptions(batch_chunk_size=512, chunking_method=None)
-        theirs = lambda: F.linear_cross_entropy(hidden, weight, target, options=options)  # noqa: E731
-        others["PyTorch's by chunks"] = back(theirs, hidden, weight)
-    compare(
-        "loss of all logits",
-        back(lambda: F.cross_entropy(F.linear(hidden, weight), target), hidden, weight),
-        others,
-        rounds,
-    )
+        kinds["PyTorch's by chunks"] = chunked_loss
+    works = {name: back(partial(loss, hidden, weight, target), hidden, weight) for name, loss in kinds.items()}
+    compare("loss of all logits", works.pop("all logits"), works, rounds)
 
 
-def decoder(scheme: str) -> Decoder:
-    return build_decoder(MODEL, VOCAB, options_of("scheme", scheme, {}), LENGTH, seed=0)
+def decoder(scheme: str, model: ModelConfig = MODEL) -> Decoder:
+    return build_decoder(model, VOCAB, options_of("scheme", scheme, {}), LENGTH, seed=0)
 
 
 def step_of(model: Decoder, precision: Precision = Precision.float32) -> Work:
@@ -140,6 +178,15 @@ def step_of(model: Decoder, precision: Precision = Precision.float32) -> Work:
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def read_of(model: Decoder, length: int) -> Work:
+    """Return a pass that scores `length` tokens, as posexp eval does."""
+    ids, scorer = (
+        np.random.default_rng(0).integers(VOCAB, size=length + 1),
+        Scorer(model, length, CPU, Precision.float32),
+    )
+    return lambda: scorer(ids, np.array([[0, 1, length + 1]]))
 
 
 def shares() -> None:
@@ -170,23 +217,15 @@ def batches() -> None:
     print(f"| a batch from the memory map | milliseconds | {1000 * median(seconds):.2f} |", flush=True)
 
 
-def peak(work: str, scheme: str, length: int) -> None:
+def peak(work: str, scheme: str, length: str, model: str = "bench", precision: str = "float32") -> None:
     """Print the peak memory above that of the process before it built the model, in MiB, for `memory`."""
     before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    model = decoder(scheme)
-    if work == "plain":
-        model.loss = lambda x, y: F.cross_entropy(model.logits(model(x)).flatten(0, 1), y.flatten())  # type: ignore
-    step = step_of(model)
-    if work != "read":
-        step()
-    with measured(CPU) as cost:
-        if work == "read":
-            with torch.no_grad():
-                hidden = model.eval()(torch.randint(VOCAB, (1, length)))
-                for part in hidden[0].split(512):
-                    model.logits(part)
-        else:
-            step()
+    built = decoder(scheme, TINY if model == "tiny" else MODEL)
+    once = read_of(built, int(length)) if work == "read" else step_of(built, Precision(precision))
+    with patch.object(*PLAIN[work]) if work in PLAIN else nullcontext():
+        once()
+        with measured(CPU) as cost:
+            once()
     print(round(((cost.peak_memory or 0) - before) / 2**20))
 
 
@@ -202,7 +241,6 @@ def main(threads: int, rounds: int) -> None:
     print(f"{threads} threads, {rounds} rounds\n\n| what | beside it | of the time |\n| --- | --- | ---: |")
     for length in (2048, 8192, 16384):
         bias(length, rounds)
-    layers(rounds)
     losses(rounds)
     narrow = decoder("none")
     others = {"bfloat16 autocast": step_of(narrow, Precision.bfloat16)}
@@ -212,7 +250,7 @@ def main(threads: int, rounds: int) -> None:
     compare("a matrix product in float32", lambda: a @ b, {"in bfloat16": lambda: a16 @ b16}, 10 * rounds)
     shares()
     batches()
-    memory("a step, loss of all logits", "plain", "none", LENGTH)
+    memory("a step, loss of all logits", "cross entropy", "none", LENGTH)
     memory("a step, loss by chunks", "step", "none", LENGTH)
     for length in (8192, 32768):
         for scheme in ("none", "alibi", "t5"):
@@ -221,11 +259,16 @@ def main(threads: int, rounds: int) -> None:
 
 if __name__ == "__main__":
     words = sys.argv[1:]
+    others = {"gradients": gradients, "content": content}
     if words[:1] == ["--peak"]:
         torch.set_num_threads(1)
         cpu.prepare()
-        peak(words[1], words[2], int(words[3]))
-    elif len(words) > 2 or not all(word.isdigit() for word in words):
-        sys.exit(f"{__doc__}\nusage: python scripts/levers.py [threads] [rounds]")
+        peak(*words[1:])
+    elif len(words) > 2 or not all(word.isdigit() or word in others for word in words):
+        sys.exit(f"{__doc__}\nusage: python scripts/levers.py [threads | gradients | content] [rounds]")
+    elif words and words[0] in others:
+        torch.set_num_threads(1)
+        cpu.prepare()
+        others[words[0]](int(words[1]) if words[1:] else 5)
     else:
         main(int(words[0]) if words else 1, int(words[1]) if words[1:] else 5)

@@ -93,6 +93,8 @@ class TrainConfig:
     lr: float = knob(3e-3, "peak learning rate", least=0)
     warmup: float = knob(0.1, "share of the steps with linear warm-up", least=0)
     weight_decay: float = knob(0.1, "AdamW weight decay of matrices", least=0)
+    scheme_lr: float = knob(1.0, "learning rate of the scheme's parameters, in multiples of lr", least=0)
+    scheme_weight_decay: bool = knob(True, "decay the scheme's matrices too; false: none of its parameters")
     clip: float = knob(1.0, "largest gradient norm; 0: no clipping", least=0)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
     compile: bool = knob(True, "torch.compile the model on a GPU")

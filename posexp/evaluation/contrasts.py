@@ -144,7 +144,7 @@ class Pairs:
         return [verdict for verdict in found if verdict is not None]
 
     def judge(self, place: Place) -> Verdict | None:
-        """Return the verdict; None unless every run has the cropped control."""
+        """Return the verdict; None unless every run has the cropped control. An oracle of too few seeds is ignored."""
         plain = self.plain[place]
         documents = next((row.documents for row in plain.values() if row.documents), None)
         failures = [row.outcome for row in sorted(plain.values(), key=by_seed) if row.outcome != "ok"]
@@ -155,12 +155,14 @@ class Pairs:
         }
         if estimate_of["cropped"] is None:
             return None
+        enough = all(row.origin == "checkpoint" for row in plain.values()) or LEAST_SEEDS
         gain = estimate_of["gain"]
+        if gain is not None and gain.seeds < enough:
+            gain = estimate_of["gain"] = None
         verdict = Verdict(
             place, "", margin_of(gain), **estimate_of, captured=self.captured(place, gain), documents=documents
         )
-        checkpoint = all(row.origin == "checkpoint" for row in plain.values())
-        few = estimate_of["cropped"].seeds < LEAST_SEEDS and not checkpoint
+        few = estimate_of["cropped"].seeds < enough
         return replace(verdict, word=TOO_FEW if few else word_of(verdict))
 
     def captured(self, place: Place, gain: Estimate | None) -> Ratio | None:

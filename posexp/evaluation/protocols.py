@@ -30,7 +30,7 @@ from posexp.evaluation.targets import Measurement, targets_of
 
 MIN_WINDOWS = 16  # so that they lie in several documents, and an interval can be computed
 LEVEL_TARGETS = 8  # times as many as a length has, which makes 65,536 by default
-MIN_BLOCKS = 32  # of targets, where a bound would leave fewer: so that they lie in many documents
+MIN_BLOCKS = 32  # of targets, where a bound would leave fewer: so that they lie in many documents, or in all
 
 
 def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
@@ -41,7 +41,10 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     documents and within each. (ReRoPE is evaluated like this, with windows that score as many targets as the shortest
     length has tokens; Su 2023.) The stride is ignored.
     """
-    block = scored(longest) if bound is None else min(scored(longest), max(1, power_below(bound // MIN_BLOCKS)))
+    block = scored(longest)
+    if bound is not None:
+        holding = int((blocks(tokens, longest, 1) > 0).sum())  # documents
+        block = min(block, max(1, power_below(bound // max(1, min(MIN_BLOCKS, holding)))))
     block_M = spread(tokens, longest, block, bound)
     found = []
     for length in lengths:

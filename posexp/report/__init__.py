@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from posexp.evaluation.contrasts import Pairs
     from posexp.report.change import Reference
+    from posexp.report.fairness import Fairness
 
 MAX_TABLES, MAX_CURVES = 500, 500
 
@@ -33,6 +34,7 @@ def write_report(
     say: Callable[[str], None] = lambda line: None,
     all_sets: bool = False,
     page: Callable[[list[Table]], str] | None = None,
+    fairness: "Fairness | None" = None,
     subject: str = "",
     references: "Sequence[Reference]" = (),
 ) -> list[Path]:
@@ -40,7 +42,8 @@ def write_report(
 
     The files are rows.csv, verdicts.csv, table.md, table.tex and the pictures of `pictures.draw`, with the titles of
     `subject` and the curves of `references`. `page` renders the tables as page.html.
-    Prints the answer, the headline, and one line for each other table, or with `all_sets` all tables.
+    Prints the answer, the headline, and one line for each other table, or with `all_sets` all tables and `fairness`.
+    The latter is a section of table.md.
 
     `curve_of` maps run folder names to curve labels. `pairs` has the verdicts, and `say` receives the reasons for
     missing ones. Equal input gives equal bytes. Raises Misuse if there are no rows or none has `measure`, and RunFailed
@@ -70,6 +73,8 @@ def write_report(
     sweep = option_sweep.find_sweep(shown[0])
     if sweep:
         contents["table.md"] += option_sweep.sweep_markdown(sweep).encode()
+    if fairness:
+        contents["table.md"] += fairness.markdown().encode()
     contents |= pictures.draw(shown, pairs, sweep, subject, references)
     if page is not None:
         contents["page.html"] = page(shown).encode()
@@ -83,6 +88,8 @@ def write_report(
     print_tables(shown, console, all_sets)
     if sweep:
         option_sweep.print_sweep(sweep, console)
+    if fairness and all_sets:
+        fairness.show(console)
     for table in found:
         if table.lacking:
             console.print(Text(f"{table.protocol} is skipped: its rows lack {measure.axis}"), soft_wrap=True)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from posexp.evaluation.verdicts import TOO_FEW
 from posexp.output.text import one_line
 from posexp.report import verdict_table
-from posexp.report.metric import percent
-from posexp.report.tables import Table, number_range
+from posexp.report.metric import percent, signed
+from posexp.report.tables import Table, counted, counts_of
 
 if TYPE_CHECKING:
     from posexp.evaluation.verdicts import Verdict
@@ -48,45 +48,40 @@ def phrases(word: str, found: "list[Verdict]") -> list[str]:
     if len(found) <= FEW:
         return [phrase(word, verdict) for verdict in found]
     every = [one_line(verdict.place.curve) for verdict in found]
-    changes = sorted((verdict.cropped.value for verdict in found if verdict.cropped), key=abs)
     many = f"{', '.join(every[:-1])} and {every[-1]}"
+    changes = sorted(percent(verdict.cropped.value) for verdict in found if verdict.cropped)
     if word == TOO_FEW:
-        return [f"{many} change by {signed(min(changes))} to {signed(max(changes))} %"]
+        return [f"{many} change by {signed(changes[0])} to {signed(changes[-1])} %"]
     if word not in PHRASES:
         return [f"{many} have no value ({word})"]
     claim, rest = PHRASES[word]
-    return [f"{many} are " + f"{size(changes[0])} to {size(changes[-1])} % " * (claim in SIZED) + claim + rest]
+    size = f"{span(changes[0], changes[-1])} % " if claim in SIZED else ""
+    return [f"{many} are {size}{claim}{rest}"]
 
 
 def phrase(word: str, verdict: "Verdict") -> str:
     curve, one = one_line(verdict.place.curve), verdict.cropped
     if one is None or word not in (*PHRASES, TOO_FEW):
         return f"{curve} has no value ({word})"
-    known = one.low is not None and one.high is not None
+    claim, rest = PHRASES.get(word, ("", ""))
+    interval = ""
+    if one.low is not None and one.high is not None:
+        low, high = percent(one.low), percent(one.high)
+        interval = f" (95 %: {span(low, high) if claim in SIZED else f'{signed(low)} to {signed(high)}'} %)"
     if word == TOO_FEW:
-        return (
-            f"{curve} changes by {signed(one.value)} %" + f" (95 %: {signed(one.low)} to {signed(one.high)} %)" * known
-        )
-    claim, rest = PHRASES[word]
-    if claim in SIZED:
-        low, high = sorted((abs(percent(one.low or 0.0)), abs(percent(one.high or 0.0))))
-        text = f" (95 %: {written(low)} to {written(high)} %)" if known else ""
-        return f"{curve} is {size(one.value)} % {claim}{text}{rest}"
-    return f"{curve} is {claim}" + f" ({signed(one.low)} to {signed(one.high)} %)" * known + rest
+        return f"{curve} changes by {signed(percent(one.value))} %{interval}"
+    size = f"{written(percent(one.value))} % " if claim in SIZED else ""
+    return f"{curve} is {size}{claim}{interval}{rest}"
 
 
-def size(nats: float) -> str:
-    return written(abs(percent(nats)))
-
-
-def signed(nats: float | None) -> str:
-    value = percent(nats or 0.0)
-    text = written(abs(value))
-    return text if not float(text.replace(",", "")) else ("−" if value < 0 else "+") + text
+def span(low: float, high: float) -> str:
+    """Return the range of the sizes of changes in percent, the smaller first."""
+    return " to ".join(map(written, sorted((low, high), key=abs)))
 
 
 def written(value: float) -> str:
-    """Format with one decimal below ten and none from ten on: 3.9, 36, 2,988, 1.2e+07."""
+    """Format a size with one decimal below ten and none from ten on: 3.9, 36, 2,988, 1.2e+07."""
+    value = abs(value)
     if value >= 99_999.5:
         return f"{value:.1e}"
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
@@ -96,8 +91,7 @@ def basis(table: Table) -> list[str]:
     """Return sentences on the seeds and documents that the intervals cover, and on curves without a verdict."""
     found = []
     if any(verdict.bounded for verdict in table.verdicts):
-        counts = tuple(sorted(set(table.seeds.values())))
-        seeds = "1 seed" if counts == (1,) else f"{number_range(counts)} seeds"
-        many = table.documents and f" and {number_range(table.documents)} document{'s' * (table.documents != (1,))}"
-        found.append(f"Intervals are over {seeds}{many or ''}.")
+        documents = [counted(table.documents, "document")] if table.documents else []
+        seeds = counted(counts_of(table.seeds.values()), "seed")
+        found.append(f"Intervals are over {' and '.join([seeds, *documents])}.")
     return found + [verdict_table.FEW] * any(verdict.word == TOO_FEW for verdict in table.verdicts)

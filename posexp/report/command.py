@@ -18,6 +18,7 @@ from posexp.evaluation.rows import Row, rows_to_csv
 from posexp.output.console import console, say
 from posexp.report import write_report
 from posexp.report.change import read_references
+from posexp.report.fairness import fairness_of
 from posexp.report.metric import METRICS, PPL
 from posexp.report.subject import subject_of
 from posexp.report.tables import Table
@@ -53,6 +54,7 @@ def report(command: ReportCommand) -> None:
         measure=METRICS[command.measure.value] if command.measure else PPL,
         pairs=Pairs(rows, found.curve_of, found.recipe_of, command.oracle),
         say=say,
+        fairness=fairness_of(rows, found.runs, found.curve_of, say),
         all_sets=command.all,
         page=(lambda shown: page_of(command, found, shown)) if command.html else None,
         subject=subject_of(found.runs),

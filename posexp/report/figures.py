@@ -10,13 +10,14 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from posexp.evaluation.verdicts import TOO_FEW
 from posexp.output.style import INK, QUIET, Look
 from posexp.output.text import one_line
 from posexp.report.curves import DENSE, bounds_of
 from posexp.report.metric import Metric
 from posexp.report.table import failure, interval, shown_value
 from posexp.report.tables import Table
-from posexp.report.verdict_table import HARMED, cell_lines
+from posexp.report.verdict_table import cell_lines
 
 Figure = dict[str, Any]
 TrainedRun = tuple[str, str, Sequence[tuple[int, float]], float | None]  # curve, name, losses by tokens, validation
@@ -27,6 +28,7 @@ SYMBOLS = {
     **{"p": ("pentagon", "⬟"), "h": ("hexagon", "⬢")},
 }
 MOST_POINTS, ALL_POINTS = 300, 30_000  # of the losses of a run and of all runs
+UNDECIDED = ("unclear", TOO_FEW)  # verdicts with hollow points
 HOVER = "<b>%{text}</b><br>%{x:,} tokens<br>loss %{y:.3f}<extra></extra>"
 HEIGHT, ROW = 430, 20  # of a panel and of a row of failures above it, in pixels
 LETTERS = 32  # of a curve's name in the legend
@@ -111,7 +113,7 @@ def drawn(measure: Metric, value: float | None) -> float | None:
 def line(table: Table, curve: str, pen: Pen) -> Figure:
     lengths = [length for length in table.lengths if (curve, length) in table.cells]
     values = [table.values.get((curve, length)) for length in lengths]
-    fill = ["white" if table.words.get((curve, length)) in HARMED else pen.colour for length in lengths]
+    fill = ["white" if table.words.get((curve, length)) in UNDECIDED else pen.colour for length in lengths]
     return pen.trace(
         "line",
         x=[at(table, length) for length in lengths],

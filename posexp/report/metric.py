@@ -52,12 +52,6 @@ class Metric:
             return math.copysign(1 + math.log10(abs(value) / self.linear), value)
         return math.log10(value) if self.log else value / (self.linear or 1)
 
-    def at(self, level: float) -> float:
-        """Return the value at a position of the axis, the inverse of `level`."""
-        if self.linear and abs(level) > 1:
-            return math.copysign(self.linear * 10.0 ** min(abs(level) - 1, 307.0), level)
-        return 10.0 ** min(level, 307.0) if self.log else level * (self.linear or 1)
-
 
 def perplexity(cell: "Cell") -> Value | None:
     return None if cell.ppl is None else Value(cell.ppl, cell.low, cell.high)

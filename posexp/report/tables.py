@@ -238,16 +238,18 @@ def facts(table: Table) -> str:
     elif hashes:
         parts.append(f"targets {hashes[0]}")
     if table.documents and parts:
-        parts[-1] += f" in {number_range(table.documents)} document{'s' * (table.documents != (1,))}"
+        parts[-1] += f" in {counted(table.documents, 'document')}"
     if table.stride is not None:
         parts.append(f"stride {table.stride}")
     parts += [f"of {table.corpus}"] if table.corpus else []
     if table.crossing > 0:
         share = f"{100 * table.crossing:.0f} %" if table.crossing >= 0.01 else "less than 1 %"
         parts.append(f"up to {share} of targets see another document")
-    counts = tuple(sorted(set(table.seeds.values())))
-    parts.append("1 seed" if counts == (1,) else f"{number_range(counts)} seeds")
-    return " · ".join(parts)
+    return " · ".join([*parts, counted(counts_of(table.seeds.values()), "seed")])
+
+
+def counted(numbers: tuple[int, ...], noun: str) -> str:
+    return f"{number_range(numbers)} {noun}{'s' * (numbers != (1,))}"
 
 
 def number_range(numbers: tuple[int, ...]) -> str:

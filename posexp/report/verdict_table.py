@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from posexp.evaluation.verdicts import HEADROOM_SHARE, JUDGED, MARGIN, TOO_FEW
 from posexp.output.text import csv_text
 from posexp.report.metric import percent, signed
 from posexp.report.tables import Table
@@ -15,11 +16,38 @@ MARKS = {
     **{"uses": "▼", "ignores": "=", "unchanged": "≈", "no headroom": "○"},
     **{"degrades": "▲", "collapses": "▲▲", "unclear": "?"},
 }
+HARMED = ("degrades", "collapses")
 LEGEND = (
     "Marks of verdicts: ▼ uses, = ignores, ≈ unchanged (no oracle: headroom not measured), ○ no headroom, ▲ degrades, "
     "▲▲ collapses, ? unclear."
 )
-HARMED = ("degrades", "collapses")
+CROPPED = (
+    "A verdict is on the change of perplexity against the control cropped, whose input is cut to the training length, "
+    "on the same targets."
+)
+FURTHER = {  # estimates of a verdict
+    "window": (
+        "window is the change against the control window, whose attention is cut to the training length in every "
+        "layer. Through n layers it still reads n × L tokens back, where L is the training length."
+    ),
+    "shuffled": "shuffled is the change when the text further back than the training length is shuffled.",
+    "gain": (
+        "oracle is the change of a model trained at the evaluated length, against the same control cropped. captured "
+        "is the curve's own gain over that control as a share of the oracle's."
+    ),
+}
+RULES = (
+    "The first rule that holds decides. If the interval lies within the margin, the verdict is ignores if the oracle "
+    "is shown to gain, no headroom if it is not, and unchanged without an oracle. If it lies below 0, against window "
+    "too, the verdict is uses. If it lies above 0, the verdict is collapses if the loss is shown to be above that with "
+    "an eighth of the training length, otherwise degrades. In all other cases it is unclear. The margin is "
+    f"{MARGIN:g} nats ({100 * MARGIN:g} %), or {HEADROOM_SHARE:g} of the oracle's gain if that is smaller."
+)
+USABLE = (
+    "A usable length of 128–1024 says that up to 128 the loss is shown to exceed that at the training length by no "
+    "more than the margin, and that at 1024 it is shown to exceed it by more, or has no value. ? stands where no "
+    "length is shown to do so, + where every evaluated length is shown to be safe."
+)
 FEW = "No verdict from fewer than three seeds."
 HEADING = "Context beyond the training length"
 ESTIMATES = ("cropped", "window", "shuffled", "eighth", "gain")
@@ -31,65 +59,25 @@ CSV = (
 
 
 def how_to_read(verdicts: "Sequence[Verdict]") -> list[str]:
-    """Return the lines that explain verdicts; [] without verdicts."""
-    from posexp.evaluation.verdicts import HEADROOM_SHARE, MARGIN, TOO_FEW
-
+    """Return the lines that explain verdicts and the estimates that they have; [] without verdicts."""
     if not verdicts:
         return []
-    lines = [
-        "Each verdict is on the change of perplexity against the control cropped, whose input is cut to the training "
-        "length. All changes are on the same targets"
-        + (", with 95 % intervals over seeds and documents." if any(verdict.bounded for verdict in verdicts) else ".")
-    ]
-    if any(verdict.window for verdict in verdicts):
-        lines.append(
-            "window is the change against the control window, whose attention is cut to the training length in every "
-            "layer. Through n layers it still reads n × L tokens back, where L is the training length."
-        )
-    if any(verdict.shuffled for verdict in verdicts):
-        lines.append("shuffled is the change when the text further back than the training length is shuffled.")
-    if any(verdict.gain for verdict in verdicts):
-        lines.append(
-            "oracle is the change of a model trained at the evaluated length against the control cropped of the curve. "
-            "captured is the curve's own gain over that control as a share of the oracle's."
-        )
-    lines.append(
-        "The first rule that holds decides. If the interval lies within the margin, the verdict is ignores if the "
-        "oracle is shown to gain, no headroom if it is not, and unchanged without an oracle. If it lies below 0, "
-        "against window too, the verdict is uses. If it lies above 0, the verdict is collapses if the loss is shown to "
-        "be above that with an eighth of the training length, otherwise degrades. In all other cases it is unclear. "
-        f"The margin is {MARGIN:g} nats ({100 * MARGIN:g} %), or {HEADROOM_SHARE:g} of the oracle's gain if that is "
-        "smaller."
-    )
-    lines.append(
-        "A usable length of 128–1024 says that up to 128 the loss is shown to exceed that at the training length by no "
-        "more than the margin, and that at 1024 it is shown to exceed it by more, or has no value. ? stands where no "
-        "length is shown to do so, + where every evaluated length is shown to be safe."
-    )
-    return lines + [FEW] * any(verdict.word == TOO_FEW for verdict in verdicts)
+    first = CROPPED + (" Intervals have 95 %, over seeds and documents." if any(v.bounded for v in verdicts) else "")
+    further = [line for name, line in FURTHER.items() if any(getattr(verdict, name) for verdict in verdicts)]
+    return [first, *further, RULES, USABLE] + [FEW] * any(verdict.word == TOO_FEW for verdict in verdicts)
 
 
 def cell_lines(verdict: "Verdict | None") -> list[str]:
     """Return the lines of a cell: the word with the change, then one line for each further estimate that is known."""
-    from posexp.evaluation.verdicts import TOO_FEW
-
     if verdict is None:
         return ["–"]
     if verdict.cropped is None:
         return [verdict.word]
-    lines = [
-        in_percent(verdict.cropped) if verdict.word == TOO_FEW else f"{verdict.word} {in_percent(verdict.cropped)}"
-    ]
-    lines += [
-        f"{name} {in_percent(one)}"
-        for name, one in (("window", verdict.window), ("shuffled", verdict.shuffled))
-        if one is not None
-    ]
-    if verdict.gain is not None:
-        lines.append(f"oracle {in_percent(verdict.gain, -1)}")
-    if verdict.captured is not None:
-        lines.append(f"captured {share(verdict.captured)}")
-    return lines
+    change = in_percent(verdict.cropped)
+    lines = [change if verdict.word == TOO_FEW else f"{verdict.word} {change}"]
+    lines += [f"{name} {in_percent(one)}" for name in ("window", "shuffled") if (one := getattr(verdict, name))]
+    lines += [f"oracle {in_percent(verdict.gain, -1)}"] if verdict.gain else []
+    return lines + ([f"captured {share(verdict.captured)}"] if verdict.captured else [])
 
 
 def grid(table: Table) -> tuple[list[int], list[tuple[str, str, "list[tuple[str, list[str]]]"]]]:
@@ -108,25 +96,29 @@ def grid(table: Table) -> tuple[list[int], list[tuple[str, str, "list[tuple[str,
 
 
 def columns(table: Table) -> list[tuple[str, dict[str, tuple[str, float]]]]:
-    """Return the columns that sum a curve up: heading, and (text, sort key) by curve. The last two are at the longest
-    length that has verdicts, and at the longest that has oracles."""
-    from posexp.evaluation.verdicts import JUDGED
+    """Return the columns that sum a curve up: heading, and (text, sort key) by curve.
 
+    The last two are at the longest length that has verdicts, and at the longest that has oracles.
+    """
     if not table.verdicts:
         return []
     up_to = lengths_of(table.usable)
-    last = max(verdict.place.length for verdict in table.verdicts)
-    words = {curve: word for (curve, length), word in table.words.items() if length == last}
-    found: list[tuple[str, dict[str, tuple[str, float]]]] = [
-        ("usable length", {one.curve: (up_to[one.curve], one.safe) for one in table.usable}),
-        (f"verdict at {last}", {c: (word, JUDGED.index(word) if word in JUDGED else 99) for c, word in words.items()}),
+    last, words = of_longest(table.verdicts)
+    found = [
+        ("usable length", {one.curve: (up_to[one.curve], float(one.safe)) for one in table.usable}),
+        (f"verdict at {last}", {v.place.curve: (v.word, float([*JUDGED, v.word].index(v.word))) for v in words}),
     ]
-    gains = [verdict for verdict in table.verdicts if verdict.captured]
-    if gains:
-        last = max(verdict.place.length for verdict in gains)
-        of_last = {one.place.curve: one.captured for one in gains if one.place.length == last and one.captured}
-        found.append((f"captured gain at {last}", {curve: (share(one), one.value) for curve, one in of_last.items()}))
+    if gains := [verdict for verdict in table.verdicts if verdict.captured]:
+        last, gains = of_longest(gains)
+        shares = {verdict.place.curve: (share(one), one.value) for verdict in gains if (one := verdict.captured)}
+        found.append((f"captured gain at {last}", shares))
     return found
+
+
+def of_longest(verdicts: "Sequence[Verdict]") -> "tuple[int, list[Verdict]]":
+    """Return the longest length and its verdicts."""
+    last = max(verdict.place.length for verdict in verdicts)
+    return last, [verdict for verdict in verdicts if verdict.place.length == last]
 
 
 def lengths_of(usable: "Sequence[Usable]") -> dict[str, str]:
@@ -145,10 +137,8 @@ def in_percent(nats: "Estimate", sign: int = 1) -> str:
 
 def share(captured: "Ratio") -> str:
     """Format a captured gain: 80 % [62, 98]."""
-    value, low, high = (
-        None if bound is None else f"{100 * bound:,.0f}".replace("-", "−") for bound in vars(captured).values()
-    )
-    return f"{value} %" if low is None else f"{value} % [{low}, {high}]"
+    value, *bounds = (f"{100 * one:,.0f}".replace("-", "−") for one in vars(captured).values() if one is not None)
+    return f"{value} % [{', '.join(bounds)}]" if bounds else f"{value} %"
 
 
 def verdicts_to_csv(verdicts: "Sequence[Verdict]") -> str:

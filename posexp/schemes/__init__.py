@@ -86,6 +86,12 @@ class Scheme(nn.Module):
         """Return one line that describes what was built. Every run records it."""
         return f"{type(self).__name__}({self.extra_repr()})"
 
+    def notes(self) -> list[str]:
+        """Return sentences on what limits a comparison with other schemes: constants that belong to another training
+        length or number of heads, positions beyond the training length. Every run records them for reports.
+        """
+        return []
+
 
 def overrides(scheme: Scheme, hook: str, base: type[Scheme]) -> bool:
     """Whether the scheme has a hook of its own in place of that of `base`."""

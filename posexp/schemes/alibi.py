@@ -11,6 +11,8 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
 
+STEEPEST = 0.5  # slope of the first of 8 heads, as in the smallest models of the paper
+
 
 def alibi_slopes(n_head: int) -> list[float]:
     """Return the penalty per token of distance of each head, float64.
@@ -57,3 +59,9 @@ class Alibi(Scheme):
         learned = "" if self.slope_H is None else ", learned"
         heads = "" if self.sloped == self.dims.n_head else f", {self.sloped} of {self.dims.n_head} heads"
         return f"slopes={slopes[0]:g}..{slopes[-1]:g}{learned}{heads}"
+
+    def notes(self) -> list[str]:
+        steepest = alibi_slopes(self.sloped)[0]
+        if steepest >= STEEPEST:
+            return []
+        return [f"ALiBi's steepest slope is {steepest:g} with {self.sloped} heads, and {STEEPEST:g} with its paper's 8"]

@@ -1,6 +1,6 @@
 """Functional interpolation of relative positions (FIRE). Li et al. 2023, arXiv 2310.04418, section 3.
 
-Shape suffixes: B batch, H heads, Q query tokens, K key tokens.
+Shape suffixes: B batch, H heads, Q query tokens, K key tokens, N pairs of a query and a key, W units of the network.
 """
 
 import torch
@@ -39,13 +39,34 @@ class Fire(Scheme):
         threshold = self.threshold.abs() * self.dims.train_length
         end_BQ1 = torch.maximum(pos_BQ[:, :, None].to(threshold.dtype), threshold)
         share_BQK = self.psi(gap_BQK) / (self.psi(end_BQ1) + EPSILON)
-        first, relu, last = self.mlp
-        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # for the type checker
-        bias = []
-        for share_N1 in pieces(share_BQK.flatten()[:, None], 0):
-            hidden_NW = relu(torch.addcmul(first.bias, share_N1, first.weight[:, 0]))
-            bias.append(torch.addmm(last.bias[:, None], last.weight, hidden_NW.T))
-        return torch.cat(bias, dim=1).unflatten(1, share_BQK.shape).transpose(0, 1)
+        w_W1, b_W1, out_HW, out_H1 = self.network(share_BQK)
+        bias_HN = [
+            torch.addmm(out_H1, out_HW, torch.addmm(b_W1, w_W1, share_1N).relu_())
+            for share_1N in pieces(share_BQK.flatten()[None], 1)
+        ]
+        return torch.cat(bias_HN, dim=1).unflatten(1, share_BQK.shape).transpose(0, 1)
+
+    def network(self, share_BQK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return weights and biases of both layers: on a CPU, those of a smaller network that is equal on the shares.
+
+        A unit that keeps its sign from 0 to the largest share is 0 or linear there. One unit with input weight 1 and
+        bias 0 replaces the linear ones, since shares are not negative. At the start a quarter of the units remain.
+        """
+        first, last = self.mlp[0], self.mlp[2]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        w_W1, b_W1, out_HW, out_H1 = first.weight, first.bias[:, None], last.weight, last.bias[:, None]
+        if share_BQK.is_cuda or torch.compiler.is_compiling():  # which would wait for the number of units
+            return w_W1, b_W1, out_HW, out_H1
+        begin_W, end_W = (b_W1 > 0)[:, 0], (w_W1 * share_BQK.detach().amax() + b_W1 > 0)[:, 0]
+        linear_W, bent_W = begin_W & end_W, begin_W != end_W
+        linear_HW = out_HW[:, linear_W]
+        one, zero = torch.ones_like(w_W1[:1]), torch.zeros_like(w_W1[:1])
+        return (
+            torch.cat((one, w_W1[bent_W])),
+            torch.cat((zero, b_W1[bent_W])),
+            torch.cat((linear_HW @ w_W1[linear_W], out_HW[:, bent_W]), dim=1),
+            out_H1 + linear_HW @ b_W1[linear_W],
+        )
 
     def extra_repr(self) -> str:
         return f"width={self.mlp[0].out_features}, train_length={self.dims.train_length}"

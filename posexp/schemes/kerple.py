@@ -3,6 +3,8 @@
 Shape suffixes: H heads, N distances.
 """
 
+from enum import Enum
+
 import torch
 from torch import Tensor, nn
 
@@ -12,20 +14,29 @@ from posexp.schemes import Scheme
 MIN_PARAMETER = 0.01
 
 
+class Init(Enum):
+    """The initial parameters: drawn at random, or fixed at the mean of the draws."""
+
+    random = "random"
+    fixed = "fixed"
+
+
 class Kerple(Scheme):
     """Two positive parameters per head, shared by all blocks, drawn uniformly between 0 and `widest`.
 
-    The bias uses parameters clamped to their bounds. Before every step the parameters themselves are clamped too, since
-    a parameter out of bounds has no gradient.
+    With `init=fixed` all heads start at half of `widest`, the mean of the draws. The bias uses parameters clamped to
+    their bounds. Before every step the parameters themselves are clamped too, since a parameter out of bounds has no
+    gradient.
     """
 
     relative = True
-    widest: tuple[float, float]
     max_r2: float | None = None
 
-    def __init__(self, dims: Dims):
+    def __init__(self, dims: Dims, widest: tuple[float, float], init: Init):
         super().__init__(dims)
-        self.r1_H, self.r2_H = (nn.Parameter(torch.rand(dims.n_head) * widest) for widest in self.widest)
+        self.init = init
+        starts = [torch.full((dims.n_head,), 0.5) if init is Init.fixed else torch.rand(dims.n_head) for _ in widest]
+        self.r1_H, self.r2_H = (nn.Parameter(part * most) for part, most in zip(starts, widest, strict=True))
 
     def bounded(self) -> tuple[Tensor, Tensor]:
         """Return r1 and r2 within their bounds, [H, 1] each."""
@@ -36,11 +47,15 @@ class Kerple(Scheme):
         for parameter_H, bounded_H1 in zip((self.r1_H, self.r2_H), self.bounded(), strict=True):
             parameter_H.copy_(bounded_H1[:, 0])
 
+    def extra_repr(self) -> str:
+        return "" if self.init is Init.random else f"init={self.init.value}"
+
 
 class KerpleLog(Kerple):
     """The logarithmic kernel: a bias of -r1 log(1 + r2 distance)."""
 
-    widest = (2.0, 1.0)
+    def __init__(self, dims: Dims, init: Init = Init.random):
+        super().__init__(dims, (2.0, 1.0), init)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
         r1_H1, r2_H1 = self.bounded()
@@ -50,8 +65,10 @@ class KerpleLog(Kerple):
 class KerplePower(Kerple):
     """The power kernel: a bias of -r1 distance^r2, with r2 at most 2."""
 
-    widest = (1.0, 2.0)
     max_r2 = 2.0
+
+    def __init__(self, dims: Dims, init: Init = Init.random):
+        super().__init__(dims, (1.0, 2.0), init)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
         r1_H1, r2_H1 = self.bounded()

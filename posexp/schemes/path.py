@@ -66,16 +66,18 @@ class Transitions(BlockwiseAttention):
         q_BHQC, k_BHQC = block.q * self.dims.head_dim**-0.5, block.k[:, :, block.own]
         w_BHCQ = w_BHQC.mT
         mixed_BHQQ = beta_BHQ1 * (w_BHQC @ w_BHCQ)  # only read below the diagonal
-        taken_BHQQ = beta_BHQ1.mT * torch.linalg.solve_triangular(
-            mixed_BHQQ, (q_BHQC @ w_BHCQ).tril(), upper=False, left=False, unitriangular=True
+        one_QQ, one_CC = (torch.eye(size, dtype=w_BHQC.dtype, device=w_BHQC.device) for size in w_BHQC.shape[2:])
+        inverse_BHQQ = torch.linalg.solve_triangular(
+            mixed_BHQQ, one_QQ.expand_as(mixed_BHQQ), upper=False, unitriangular=True
         )
+        taken_BHQQ = beta_BHQ1.mT * ((q_BHQC @ w_BHCQ).tril() @ inverse_BHQQ)
         within_BHQQ = (w_BHQC @ k_BHQC.mT).tril(-1)
         near_BHQQ = q_BHQC @ k_BHQC.mT - taken_BHQQ @ within_BHQQ
         far_BHQE = (q_BHQC - taken_BHQQ @ w_BHQC) @ moved_BHEC.mT
         logits_BHQK = torch.cat((far_BHQE, near_BHQQ), dim=-1)
         mixture_BHQC = block.hide(logits_BHQK).softmax(-1) @ block.v
-        back_BHQC = beta_BHQ1 * torch.linalg.solve_triangular(mixed_BHQQ.mT, w_BHQC, upper=True, unitriangular=True)
-        moved_BHEC = moved_BHEC - moved_BHEC @ (w_BHCQ @ back_BHQC)
+        back_BHQC = beta_BHQ1 * (inverse_BHQQ.mT @ w_BHQC)
+        moved_BHEC = moved_BHEC @ (one_CC - w_BHCQ @ back_BHQC)
         return mixture_BHQC, torch.cat((moved_BHEC, k_BHQC - within_BHQQ.mT @ back_BHQC), dim=2)
 
 

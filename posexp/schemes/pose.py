@@ -39,3 +39,6 @@ class Pose(Resampled):
 
     def extra_repr(self) -> str:
         return f"to {self.target}"
+
+    def notes(self) -> list[str]:
+        return [f"{type(self).__name__} has positions up to {self.target} in training", *super().notes()]

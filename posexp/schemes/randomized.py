@@ -52,3 +52,6 @@ class Randomized(Resampled):
 
     def extra_repr(self) -> str:
         return f"of {self.count}, {'always' if self.at_evaluation else 'in training'}"
+
+    def notes(self) -> list[str]:
+        return [f"{type(self).__name__} has positions up to {self.count} in training", *super().notes()]

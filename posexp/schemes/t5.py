@@ -38,18 +38,19 @@ def bucketed(gap_N: Tensor, edges: list[int]) -> Tensor:
 
 
 class T5(Scheme):
-    """A bias sqrt(C) * table_UH[bucket of the distance, head], with one table for all blocks.
+    """A bias table_scale * table_UH[bucket of the distance, head], with one table for all blocks.
 
     With 32 buckets and a `max_distance` of 128, the last bucket holds all distances from 113 on. Here q.k is scaled by
-    C^-0.5 as in every scheme, whereas T5 draws smaller projections instead. The factor sqrt(C) is that of
-    lucidrains/x-transformers: AdamW moves an entry by about the learning rate per step, so a short training could not
-    reach a bias of several nats without the factor. Raises Misuse for fewer than two buckets, or unless `max_distance`
-    is above all distances with a bucket of their own.
+    C^-0.5 as in every scheme, whereas T5 draws smaller projections instead. A `table_scale` of None is sqrt(C),
+    the factor of lucidrains/x-transformers: AdamW moves an entry by about the learning rate per step, so a short
+    training could not reach a bias of several nats without a factor. The initial biases do not depend on it. Raises
+    Misuse for fewer than two buckets, a `table_scale` that is not positive, or unless `max_distance` is above all
+    distances with a bucket of their own.
     """
 
     relative = True
 
-    def __init__(self, dims: Dims, buckets: int, max_distance: int):
+    def __init__(self, dims: Dims, buckets: int, max_distance: int, table_scale: float | None = None):
         super().__init__(dims)
         if buckets < 2:
             raise Misuse(f"scheme.buckets={buckets} must be at least 2")
@@ -58,14 +59,30 @@ class T5(Scheme):
                 f"scheme.max_distance={max_distance} must be above {buckets // 2}: half of the {buckets} buckets hold "
                 "one distance each"
             )
+        if table_scale is not None and not table_scale > 0:
+            raise Misuse(f"scheme.table_scale={table_scale} must be above 0, or null for sqrt(C)")
         self.buckets = buckets
         self.max_distance = max_distance
         self.edges = t5_edges(buckets, max_distance)
+        self.table_scale = table_scale
+        scale_squared = dims.head_dim if table_scale is None else table_scale**2
+        self.factor = scale_squared**0.5
         # The initial biases are those of T5's own code, small beside logits of about 1.
-        self.table_UH = nn.Parameter(torch.randn(buckets, dims.n_head) * (dims.d_model * dims.head_dim) ** -0.5)
+        self.table_UH = nn.Parameter(torch.randn(buckets, dims.n_head) * (dims.d_model * scale_squared) ** -0.5)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
-        return self.dims.head_dim**0.5 * self.table_UH[bucketed(gap_N, self.edges)].T
+        return self.factor * self.table_UH[bucketed(gap_N, self.edges)].T
 
     def extra_repr(self) -> str:
-        return f"buckets={self.buckets}, max_distance={self.max_distance}"
+        scale = "" if self.table_scale is None else f", table_scale={self.table_scale:g}"
+        return f"buckets={self.buckets}, max_distance={self.max_distance}{scale}"
+
+    def notes(self) -> list[str]:
+        length, last = self.dims.train_length, self.edges[-1]
+        if 4 * self.max_distance == length:
+            return []
+        share = max(0, length - last) / length
+        return [
+            f"T5's max_distance={self.max_distance} belongs to a training length of {4 * self.max_distance} (T5: 128 "
+            f"at 512), and this one is {length}: the last bucket has {share:.0%} of its distances"
+        ]

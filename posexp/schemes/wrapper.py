@@ -54,6 +54,9 @@ class Composite(Scheme):
         for part in self.parts():
             part.progress(share)
 
+    def notes(self) -> list[str]:
+        return list(dict.fromkeys(note for part in self.parts() for note in part.notes()))
+
 
 class Wrapper(Composite):
     """A scheme with the hooks and promises of `inner`. A subclass overrides some hooks."""

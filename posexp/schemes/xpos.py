@@ -61,3 +61,11 @@ class XPos(Rope):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gamma={self.gamma:g}, scale_base={self.scale_base:g}"
+
+    def notes(self) -> list[str]:
+        if 2 * self.scale_base == self.dims.train_length:
+            return []
+        return [
+            f"xPos's scale_base={self.scale_base:g} belongs to a training length of {2 * self.scale_base:g} (its "
+            f"paper: 512 at 1024), and this one is {self.dims.train_length}"
+        ]

@@ -21,11 +21,22 @@ class AdamW(torch.optim.AdamW):
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
-    """Return AdamW that decays matrices but not vectors (norms, per-head scalars)."""
-    weights = list(model.parameters())
+    """Return AdamW that decays matrices but not vectors (norms, per-head scalars).
+
+    Parameters of the scheme have `scheme_lr` times the learning rate, and no decay without `scheme_weight_decay`.
+    """
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}  # by part of the scheme, decayed
+    for name, weight in model.named_parameters():
+        of_scheme = name.startswith("scheme.")
+        decayed = weight.ndim >= 2 and (config.scheme_weight_decay or not of_scheme)
+        members.setdefault((of_scheme, decayed), []).append(weight)
     groups = [
-        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": weights,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+            "lr_multiplier": config.scheme_lr if of_scheme else 1.0,
+        }
+        for (of_scheme, decayed), weights in sorted(members.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
     return AdamW(groups, lr=config.lr, betas=BETAS, fused=True)
 
@@ -33,7 +44,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
     """Set the learning rate of `step` in every group."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
+        group["lr"] = group["lr_multiplier"] * learning_rate(step, config)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -110,6 +110,7 @@ def describe_run(training: Training) -> None:
         "matmul": cpu.matmul(),
         "kernel_path": kernel_path(model.scheme, model.scheme.dims, model.window, model.path, training.device),
         "scheme": model.scheme.fingerprint(),
+        "scheme_notes": model.scheme.notes(),
         "window": model.window.fingerprint(),
         "parameters": model.parameter_counts(),
         "store": store.key,

@@ -268,8 +268,10 @@ def test_a_bound_on_targets_is_spread_evenly_over_documents_and_within_them():
         np.sort(firsts[(firsts >= a) & (firsts < b)] - a)
         for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)
     ]
-    assert blocks(tokens, 64, 2).tolist() == [43, 0, 8, 43]
-    assert [len(found) for found in inside] == [16, 0, 8, 16], "40 blocks of 2, so that there are 32 or more"
+    assert blocks(tokens, 64, 4).tolist() == [21, 0, 4, 21]
+    assert [len(found) for found in inside] == [8, 0, 4, 8], "20 blocks of 4, so that all three documents have some"
+    (many,) = planned(text(*[150] * 40), "same_targets", [64], targets=80)
+    assert len(many.windows) == 40, "40 blocks of 2, so that there are 32 or more"
     assert max(inside[0]) - min(inside[0]) > 50 and max(np.diff(inside[0])) <= 2 * min(np.diff(inside[0]))
     for wanted in (1, 5, 30, 1000):
         assert share_out(np.array([24, 0, 7, 24]), wanted).sum() == min(wanted, 55)

@@ -152,6 +152,20 @@ def test_the_oracle_decides_what_no_change_means_and_how_small_a_change_matters(
     assert [verdict.word for verdict in named if verdict.place.curve == "rope"] == [word]
 
 
+def test_an_oracle_of_two_seeds_decides_nothing() -> None:
+    world = World()
+    world.seeds(128, 3.0)
+    world.seeds(256, 3.0)
+    for seed in range(2):
+        world.add(256, 2.5 + noise(9, 0.5), seed, run=f"long-s{seed}-bb", train_length=256)
+    (verdict,) = (
+        one
+        for one in world.pairs(recipe_of={row.run: "a" for row in world.rows}).verdicts()
+        if one.place.curve == "rope"
+    )
+    assert (verdict.word, verdict.gain, verdict.captured) == ("unchanged", None, None)
+
+
 def test_a_captured_gain_is_a_ratio_of_means_with_an_interval() -> None:
     own_SD, best_SD, count_D = np.array([[5.0, 6.0], [4.0, 5.0]]), np.array([[10.0, 12.0], [8.0, 10.0]]), np.full(2, 10)
     assert vars(ratio(own_SD, best_SD, count_D)) == {"value": 0.5, "low": 0.5, "high": 0.5}

@@ -13,7 +13,7 @@ from support.command import here, posexp, run_of
 
 SMALL = ["model.d_model=16", "model.n_layer=1", "model.n_head=1", "train.tokens=20_000", "data.cache=cache"]
 LESS = ["eval.targets=1024", "wandb.mode=disabled"]  # a training run's own words, which posexp eval repeats
-LENGTHS = [16, 128, 256, 512, 1024, 2048, 8192]  # with an eighth of the training length
+LENGTHS = [8, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192]  # with parts of the training length
 
 
 @pytest.fixture(scope="module")

@@ -183,8 +183,8 @@ def test_every_curve_with_a_value_is_drawn_and_every_failure_marked_above(text: 
     assert lines["rope"]["x"] == list(LENGTHS)
     assert lines["rope"]["y"] == pytest.approx([ppl * math.sqrt(1.02) for ppl in PPLS["rope"] if ppl])
     assert lines["learned"]["y"][2:] == [None, None]
-    assert lines["rope"]["marker"]["color"][1:] == [lines["rope"]["line"]["color"], "white", "white"]  # hollow: harmed
-    assert "white" not in lines["alibi"]["marker"]["color"]
+    assert lines["alibi"]["marker"]["color"] == [lines["alibi"]["line"]["color"]] * 3 + ["white"]  # hollow: unclear
+    assert "white" not in lines["rope"]["marker"]["color"]
     (cross,) = traces_of(figure, "cross").values()
     assert (cross["name"], cross["x"], cross["yaxis"], cross["showlegend"]) == ("learned", [256, 512], "y2", False)
     assert all("undefined" in words for words in cross["hovertext"])
@@ -223,9 +223,9 @@ def test_a_row_per_curve_sums_it_up_beside_the_name_and_has_whole_numbers_to_sor
     cells = [re.findall('<td(?: data-order="(.*?)")?>(.*?)</td>', line, re.DOTALL) for line in lines]
     assert [re.sub("<.*?>|&nbsp;", "", line[0][1])[1:] for line in cells] == ["alibi", "learned", "rope"]
     assert [line[1:4] for line in cells] == [
-        [("256", "256–?"), ("6", "unclear"), ("0.2", "20 % [−10, 50]")],
-        [("128", "128–256"), ("", "–"), ("", "–")],
-        [("128", "128–256"), ("4", "degrades"), ("", "–")],
+        [("256.0", "256–?"), ("6.0", "unclear"), ("0.2", "20 % [−10, 50]")],
+        [("128.0", "128–256"), ("", "–"), ("", "–")],
+        [("128.0", "128–256"), ("4.0", "degrades"), ("", "–")],
     ]
     assert cells[2][6][1].startswith("+45.8 ▲▲") and float(cells[2][7][0]) == pytest.approx(100 * (150 / 48 - 1))
     assert cells[1][7] == ("", '<small class="failure">undefined</small>')

@@ -36,7 +36,7 @@ from posexp.output.figure import new_figure, set_log_scale, shortened, spread_he
 from posexp.output.style import COLOURS, FAMILIES, family_of, looks_of, scheme_looks
 from posexp.output.style import VERDICTS as COLOUR_OF
 from posexp.report import Table, by_protocol, change, curves, finding, forest, pictures, ranking, tables, windows
-from posexp.report.metric import CHANGE, METRICS, PPL, percent
+from posexp.report.metric import CHANGE, PPL, percent
 
 SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
 DEFAULT_FIVE = ("sinusoidal", "learned", "rope", "xpos", "alibi")
@@ -206,18 +206,13 @@ def test_one_table_has_no_others(tmp_path: Path) -> None:
     assert "Also measured" not in shown and not list(tmp_path.glob("others.*"))
 
 
-def test_a_change_is_drawn_where_its_value_is_and_read_back_from_there() -> None:
+def test_a_change_is_drawn_where_its_value_is() -> None:
     values = [0.0, 0.1, -0.3, 0.999, 1.0, -1.0, 1.001, -7.5, 48.1, -100.0, 2988.0, 1e12, 1e306]
-    for value in values:
-        assert CHANGE.at(CHANGE.level(value)) == pytest.approx(value, rel=1e-9)
-        assert CHANGE.level(CHANGE.at(value / 400)) == pytest.approx(value / 400, rel=1e-9) or abs(value) > 1e5
     levels = [CHANGE.level(value) for value in sorted(values)]
     assert levels == sorted(levels) and len(set(levels)) == len(levels)
     assert (CHANGE.level(0.5), CHANGE.level(10), CHANGE.level(-1000)) == pytest.approx((0.5, 2, -4))
     assert CHANGE.level(-1 - 1e-12) == pytest.approx(CHANGE.level(-1))  # without a step
     assert all(math.isnan(CHANGE.level(value)) for value in (None, math.inf, -math.inf))
-    for measure in METRICS.values():
-        assert [measure.at(measure.level(value)) for value in (0.5, 20.0, 99.0)] == pytest.approx([0.5, 20.0, 99.0])
 
 
 @pytest.mark.parametrize(

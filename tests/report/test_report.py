@@ -1124,11 +1124,11 @@ AT_4 = "At 4 times {} training length, against that length alone, {}. Intervals 
         ),
         ("uses", 0.9, "rope is 10 % better (95 %: 9.1 to 11 %)"),
         ("uses", 0.97, "rope is 3.0 % better (95 %: 2.0 to 4.0 %)"),
-        ("unchanged", 1.0, "rope is unchanged (−1.0 to +1.0 %)"),
-        ("ignores", 1.0, "rope is unchanged (−1.0 to +1.0 %), while the oracle gains"),
-        ("no headroom", 1.0, "rope is unchanged (−1.0 to +1.0 %), and the oracle is not shown to gain"),
-        ("unclear", 0.995, "rope is undecided (−1.5 to +0.5 %)"),
-        ("unclear", 1.0096, "rope is undecided (0.0 to +2.0 %)"),
+        ("unchanged", 1.0, "rope is unchanged (95 %: −1.0 to +1.0 %)"),
+        ("ignores", 1.0, "rope is unchanged (95 %: −1.0 to +1.0 %), while the oracle gains"),
+        ("no headroom", 1.0, "rope is unchanged (95 %: −1.0 to +1.0 %), and the oracle is not shown to gain"),
+        ("unclear", 0.995, "rope is undecided (95 %: −1.5 to +0.5 %)"),
+        ("unclear", 1.0096, "rope is undecided (95 %: 0.0 to +2.0 %)"),
     ],
 )
 def test_the_answer_says_in_percent_what_becomes_of_a_curve(word: str, ratio: float, said: str) -> None:

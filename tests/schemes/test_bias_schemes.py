@@ -6,6 +6,7 @@ positions, K key positions, U buckets.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,61 @@ def test_kerple_parameters_are_drawn_as_their_authors_do(name: str, r1: float, r
         assert parameter_H.mean().item() == pytest.approx(widest / 2, rel=0.1)
 
 
+@pytest.mark.parametrize(("name", "r1", "r2"), [("kerple_log", 1.0, 0.5), ("kerple_power", 0.5, 1.0)])
+def test_kerple_can_start_at_the_mean_of_its_draws(name: str, r1: float, r2: float) -> None:
+    one, other = drawn(name, init="fixed"), build_scheme(name, DIMS, init="fixed")  # at another state of the generator
+    for scheme in (one, other):
+        assert isinstance(scheme, Kerple)
+        assert scheme.r1_H.tolist() == [r1] * DIMS.n_head and scheme.r2_H.tolist() == [r2] * DIMS.n_head
+    assert "init=fixed" in one.fingerprint() and "init" not in drawn(name).fingerprint()
+
+
+def test_t5s_scale_changes_the_table_and_not_the_first_biases() -> None:
+    usual, small = drawn("t5"), drawn("t5", table_scale=1.0)
+    torch.manual_seed(3)
+    table_UH = torch.randn(32, DIMS.n_head) * (DIMS.d_model * DIMS.head_dim) ** -0.5
+    assert torch.equal(usual.table_UH, table_UH) and usual.factor == DIMS.head_dim**0.5
+    torch.testing.assert_close(small.table_UH, DIMS.head_dim**0.5 * table_UH)
+    torch.testing.assert_close(by_distance(small), by_distance(usual))
+    with pytest.raises(Misuse, match=r"scheme\.table_scale=0\.0 must be above 0"):
+        drawn("t5", table_scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "note"),
+    [
+        ("xpos", 128, "xPos's scale_base=512 belongs to a training length of 1024"),
+        ("t5", 128, "the last bucket has 12% of its distances"),
+        ("t5", 1024, "the last bucket has 89% of its distances"),
+        ("t5", 64, "the last bucket has 0% of its distances"),
+        ("alibi", 64, "ALiBi's steepest slope is 0.25 with 4 heads, and 0.5 with its paper's 8"),
+        ("pose", 128, "Pose has positions up to 2048 in training"),
+        ("randomized", 128, "Randomized has positions up to 2048 in training"),
+    ],
+)
+def test_constants_of_another_length_are_noted(name: str, length: int, note: str) -> None:
+    (found,) = build_scheme(name, replace(DIMS, train_length=length)).notes()
+    assert note in found
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "options"),
+    [
+        ("xpos", replace(DIMS, train_length=1024), {}),
+        ("xpos", DIMS, {"scale_base": 32.0}),
+        ("t5", replace(DIMS, train_length=512), {}),
+        ("alibi", replace(DIMS, n_head=8), {}),
+        ("rope", DIMS, {}),
+    ],
+)
+def test_constants_of_the_papers_ratio_are_not_noted(name: str, dims: Dims, options: dict[str, Any]) -> None:
+    assert build_scheme(name, dims, **options).notes() == []
+
+
+def test_a_wrapper_notes_what_its_inner_scheme_does() -> None:
+    assert build_scheme("pose", DIMS, inner="alibi").notes()[1:] == build_scheme("alibi", DIMS).notes() != []
+
+
 def test_sandwich_is_the_inner_product_of_sinusoids_without_the_fastest() -> None:
     """Both positions' sines and cosines multiplied out, less what the product is at distance 0, over 8h / H."""
     C = 8
@@ -261,6 +317,22 @@ def test_fire_is_its_formula(c: float, threshold: float) -> None:
             if key <= query:
                 got_H = bias_1HQK[0, :, q, k].detach().double()
                 torch.testing.assert_close(got_H, fire_by_hand(scheme, query, key), rtol=1e-5, atol=1e-5)
+
+
+def test_the_smaller_network_of_fire_gives_the_same_on_its_shares() -> None:
+    scheme = fire().double()
+    share_BQK = torch.linspace(0, 0.9, 50).double().view(1, 5, 10)
+    w_W1, b_W1, out_HW, out_H1 = scheme.network(share_BQK)
+    assert len(w_W1) < scheme.mlp[0].out_features
+    small_HN = out_H1 + out_HW @ (b_W1 + w_W1 * share_BQK.flatten()).relu()
+    full_HN = scheme.mlp(share_BQK.flatten()[:, None]).T
+    torch.testing.assert_close(small_HN, full_HN)
+    slope_HN = torch.linspace(-1, 2, full_HN.numel()).double().view(full_HN.shape)
+    weights = list(scheme.mlp.parameters())
+    for got, wanted in zip(
+        *(torch.autograd.grad((x * slope_HN).sum(), weights) for x in (small_HN, full_HN)), strict=True
+    ):
+        torch.testing.assert_close(got, wanted)
 
 
 def test_fire_starts_with_the_training_length_as_its_threshold() -> None:

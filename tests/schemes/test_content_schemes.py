@@ -17,6 +17,7 @@ from posexp.attention import attention, kernel_path
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme, build_scheme
+from posexp.schemes import cope as cope_file
 from posexp.windows import Window
 
 DIMS = Dims(d_model=8, n_head=2, n_layer=2, train_length=64)
@@ -325,6 +326,24 @@ def test_contextual_positions_count_marked_tokens() -> None:
     weight_TT = weights(scheme, q_1TC, k_1TC)[0]
     for query, second in ((9, 8), (12, 8), (15, 9), (19, 9)):
         assert float(weight_TT[query, second]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_contextual_positions_stop_where_every_sum_has_reached_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = made("cope", max_pos=4).layer(0)
+    read: list[int] = []
+    near_positions = table.near_positions
+    q, k, v, pos_BT, x_BTD = inputs(200)
+    found = []
+    for near in (1, 200):
+        monkeypatch.setattr(cope_file, "NEAR", near)
+        monkeypatch.setattr(table, "near_positions", lambda z: [p := near_positions(z), read.append(p.shape[-1])][0])
+        leaves = [part.double().requires_grad_() for part in (q, k, v)]
+        out_BHTC = attention(table, *leaves, pos_BT, x_BTD)
+        found.append([out_BHTC, *torch.autograd.grad(out_BHTC.square().sum(), [*leaves, table.table_PC])])
+    half = len(read) // 2
+    assert sum(read[:half]) < 0.8 * sum(read[half:])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted)
 
 
 def test_contextual_positions_differ_from_none_by_their_table_alone() -> None:

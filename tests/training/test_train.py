@@ -423,7 +423,7 @@ def test_wandb_offline_keeps_one_id_and_its_failure_never_stops_a_run(corpus, tm
 def test_provenance_names_code_data_and_the_scheme_really_built(corpus, tmp_path):
     run = train(tiny(corpus, tmp_path))
     about = json.loads((run.folder / "provenance.json").read_text())
-    assert about["scheme"] == "Rope(base=10000, rotary_dim=16 of 16)"
+    assert about["scheme"] == "Rope(base=10000, rotary_dim=16 of 16)" and about["scheme_notes"] == []
     assert about["parameters"]["total"] == sum(
         np.prod(tensor.shape)
         for name, tensor in load_file(run.folder / "checkpoint" / "step-00000060.safetensors").items()
