@@ -3,7 +3,7 @@
 Shape suffixes: S seeds, D documents.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -121,6 +121,15 @@ class Pairs:
         Places for which the change cannot be computed are omitted.
         """
         return self.estimated("cropped")
+
+    def against(self, base: Place, places: Iterable[Place]) -> dict[Place, Estimate]:
+        """Return the loss at each place less that at `base`, paired by seed; other places are omitted."""
+        found: dict[Place, Sample] = {}
+        for place in places:
+            ones, others = ({str(row.seed): row for row in self.plain.get(at, {}).values()} for at in (place, base))
+            if ones.keys() == others.keys() and (sample := self.sample(place, ones, others)):
+                found[place] = sample
+        return dict(zip(found, estimates(list(found.values())), strict=True))
 
     def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
         """Return the verdicts by curve and length, on every set of targets.

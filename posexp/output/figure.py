@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 TITLE, NOTE = 13.5, 9.0
+DPI = 150
 ROW = 0.25  # height of a name at the end of a curve
-MAX_NAME = 80  # characters of a name in a figure
+MAX_NAME = 48  # characters of a name in a figure
 LARGEST = 1e200  # matplotlib's axes end near 1e308
 
 
@@ -35,16 +36,21 @@ class Picture:
 
 
 def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes."""
+    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes.
+
+    The canvases print it directly, as Figure.savefig draws every figure twice.
+    """
     from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = io.BytesIO(), io.BytesIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font lacks some scripts
         figure = draw()
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         figure.set_layout_engine("none")  # the layout is kept
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": title})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Title": title})
     return png.getvalue(), svg.getvalue()
 
 
@@ -52,21 +58,22 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
 
 
 def write_heading(figure: "FigureBase", title: str, notes: list[str], size: float = TITLE) -> None:
     """Write the title above the panels and the notes below them, broken to the width of the figure."""
     width = figure.bbox.width / figure.dpi  # type: ignore[attr-defined]
-    figure.suptitle(wrapped(title, width, 1.1 * size), x=0.01, ha="left", size=size, weight="bold")
+    figure.suptitle(wrapped(title, width, 1.1 * size, facts=False), x=0.01, ha="left", size=size, weight="bold")
     words = "\n".join(wrapped(note, width, NOTE) for note in notes)
     figure.supxlabel(words, x=0.01, ha="left", size=NOTE, color=QUIET)
 
 
-def wrapped(text: str, inches: float, points: float) -> str:
-    """Break a text between words, or between facts where it is a list of facts with " · " between them."""
-    if "·" in text:
+def wrapped(text: str, inches: float, points: float, facts: bool = True) -> str:
+    """Break a text between words, or between the `facts` of a list with " · " between them."""
+    if facts:
         text = text.replace(" ", "\xa0").replace("\xa0·\xa0", "\xa0· ")
+    text = text.replace(" %", "\xa0%")
     broken = textwrap.fill(text, max(30, int(inches * 72 / (points * 0.56))), break_on_hyphens=False)
     return broken.replace("\xa0", " ")
 
@@ -83,8 +90,10 @@ def set_log_scale(axes: "Axes", which: str, base: int = 10, linear: float | None
     getattr(axes, f"set_{which}scale")("symlog" if options else "log", base=base, **options)
     axes.autoscale_view(scalex=which == "x", scaley=which == "y")
     low, high = getattr(axes, f"get_{which}lim")()
-    decades = math.log10(max(high, -low) / (linear or low))
-    subs = [1, 2, 5] if base == 10 and decades < 3 else [1]
+    decades = (
+        math.log10(high / low) if linear is None else sum(math.log10(max(1, end / linear)) for end in (high, -low))
+    )
+    subs = [1, 2, 5] if base == 10 and decades < (1.3 if which == "x" and linear else 3) else [1]
     locator: Locator = LogLocator(base, subs=subs)
     if linear is not None:
         locator = SymmetricalLogLocator(base=base, linthresh=linear, subs=subs)
@@ -98,31 +107,46 @@ def set_log_scale(axes: "Axes", which: str, base: int = 10, linear: float | None
 def name_ends(
     axes: "Axes", ends: Mapping[str, tuple[float, float]], look_of: dict[str, Look], words: dict[str, str] | None = None
 ) -> None:
-    """Write each curve's name or `words` right of the panel, as close as possible to the end of the curve, (x, y)."""
+    """Write each curve's name or `words` right of the panel, as close as possible to the end of the curve, (x, y).
+
+    A leader connects the name and the end of a curve that reaches the last x.
+    """
+    from matplotlib.collections import LineCollection
     from matplotlib.transforms import offset_copy
 
     figure: Any = axes.get_figure(root=True)
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # heights stay true
     to_panel = axes.transData + axes.transAxes.inverted()
-    height_of = {curve: float(to_panel.transform(end)[1]) for curve, end in ends.items()}
-    order = sorted(ends, key=lambda curve: (-height_of[curve], curve))
+    place_of = {curve: tuple(to_panel.transform(end).tolist()) for curve, end in ends.items()}
+    order = sorted(ends, key=lambda curve: (-place_of[curve][1], curve))
     step = ROW / (axes.get_window_extent().height / figure.dpi)
     last = max((x for x, _ in ends.values()), default=0.0)
-    marks = offset_copy(axes.transAxes, figure, x=20, units="points")
-    for curve, height in zip(order, spread_heights([height_of[curve] for curve in order], step), strict=True):
+    heights = dict(zip(order, spread_heights([place_of[curve][1] for curve in order], step), strict=True))
+    led = [curve for curve in order if ends[curve][0] == last]
+
+    def right_by(points: float) -> Any:
+        return offset_copy(axes.transAxes, figure, x=points, units="points")
+
+    leaders = LineCollection(
+        [[place_of[curve], (1, heights[curve])] for curve in led],
+        colors=[look_of[curve].colour for curve in led],
+        linewidths=0.9,
+        transform=right_by(8),
+        clip_on=False,
+    )
+    axes.add_collection(leaders, autolim=False)
+    for curve, height in heights.items():
         look = look_of[curve]
-        line = {"arrowstyle": "-", "color": look.colour, "linewidth": 1, "linestyle": look.dash, "relpos": (0, 0.5)}
-        axes.annotate(
-            one_line((words or {}).get(curve, curve))[:MAX_NAME],
-            ends[curve],
-            (1, height),
-            textcoords=offset_copy(axes.transAxes, figure, x=28, units="points"),
-            arrowprops=line | {"shrinkB": 6, "shrinkA": 15} if ends[curve][0] == last else None,
-            va="center",
-            annotation_clip=False,
-        )
-        mark: dict[str, Any] = {"transform": marks, "clip_on": False, "color": look.colour, "markeredgecolor": "white"}
-        axes.plot([1], [height], look.marker, markersize=size_of(look.marker), **mark)
+        text = shortened((words or {}).get(curve, curve))
+        axes.text(1, height, text, transform=right_by(28), va="center")
+        mark: dict[str, Any] = {"transform": right_by(20), "clip_on": False, "markeredgecolor": "white"}
+        axes.plot([1], [height], look.marker, color=look.colour, markersize=size_of(look.marker), **mark)
+
+
+def shortened(text: str) -> str:
+    """Return a name on one line, without its middle if it is longer than MAX_NAME."""
+    text = one_line(text)
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 13]}…{text[-12:]}"
 
 
 def spread_heights(heights: list[float], step: float) -> list[float]:

@@ -26,6 +26,10 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 INK, QUIET, STRIP = "#222222", "#6b6b6b", "#f4f4f4"
 EDGE, GRID = "#9a9a9a", "#e8e8e8"
 REFERENCE: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 1.5}
+VERDICTS = {  # the colours of words
+    **{"uses": "#009E73", "ignores": "#0072B2", "unchanged": "#0072B2", "no headroom": "#56B4E9"},
+    **{"degrades": "#E69F00", "collapses": "#B2182B", "unclear": QUIET, "too few seeds": QUIET},
+}
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -72,13 +76,24 @@ def looks_of(labels: Iterable[str]) -> dict[str, Look]:
     found: dict[str, Look] = {}
     count: Counter[tuple[str, int]] = Counter()
     for label in sorted(set(labels), key=lambda label: (label not in known, label)):
-        name = re.split(r" \(| · ", label)[0]
+        name = stem(label)
         look = known.get(re.split(r"\W", name)[0]) or hashed_look(name)
         further, dash = divmod(count[look], len(DASHES))
         count[look] += 1
         colour, marker = look
         found[label] = Look(colour, MARKERS[(marker + further) % len(MARKERS)], DASHES[dash])
     return found
+
+
+def stem(label: str) -> str:
+    """Return the label without its options in parentheses, its window and its transform."""
+    return re.split(r" \(| · ", label)[0]
+
+
+def family_of(label: str) -> str:
+    """Return the family of the scheme that a label begins with, "" if it has none."""
+    look = dict(scheme_looks()).get(re.split(r"\W", stem(label))[0])
+    return next((family for family, shades in FAMILIES.items() if look and look[0] in shades), "")
 
 
 def scheme_looks() -> Iterator[tuple[str, tuple[str, int]]]:

@@ -1,6 +1,6 @@
 """The report of a group: its eval rows as CSV files, tables, pictures and a page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from posexp.evaluation.contrasts import Pairs
+    from posexp.report.change import Reference
     from posexp.report.fairness import Fairness
 
 MAX_TABLES, MAX_CURVES = 500, 500
-SOMETIMES = {f"{name}.{kind}" for name in ("others", "ranking", "sweep") for kind in ("png", "svg")}
 
 __all__ = ["COLUMNS", "Cell", "Table", "tables", "write_report"]
 
@@ -35,13 +35,13 @@ def write_report(
     all_sets: bool = False,
     page: Callable[[list[Table]], str] | None = None,
     fairness: "Fairness | None" = None,
+    subject: str = "",
+    references: "Sequence[Reference]" = (),
 ) -> list[Path]:
     """Write the report into `folder`, print it and return the paths of its files.
 
-    The files are rows.csv, verdicts.csv, table.md, table.tex, and curves.png and .svg of the headline table. If there
-    are more tables, others.png and .svg show them. If the headline has too many curves to follow, ranking.png and .svg
-    rank them. If curves differ in one numeric option, sweep.png and .svg show their loss against it. `page` renders
-    the tables as page.html.
+    The files are rows.csv, verdicts.csv, table.md, table.tex and the pictures of `pictures.draw`, with the titles of
+    `subject` and the curves of `references`. `page` renders the tables as page.html.
     Prints the answer, the headline, and one line for each other table, or with `all_sets` all tables and `fairness`.
     The latter is a section of table.md.
 
@@ -54,9 +54,7 @@ def write_report(
     from rich.console import Console
     from rich.text import Text
 
-    from posexp.output.style import looks_of
-    from posexp.report import change, option_sweep, ranking, verdict_table
-    from posexp.report.curves import curve_pictures
+    from posexp.report import option_sweep, pictures, verdict_table
     from posexp.report.table import print_tables, report_latex, report_markdown
 
     console = console or Console()
@@ -72,23 +70,18 @@ def write_report(
         "table.md": report_markdown(shown).encode(),
         "table.tex": report_latex(shown).encode(),
     }
-    look_of = looks_of(curve for table in shown for curve in table.curves)
-    contents["curves.png"], contents["curves.svg"] = change.change_pictures(shown[0], look_of)
-    if len(shown) > 1:
-        contents["others.png"], contents["others.svg"] = curve_pictures(shown[1:], look_of)
-    if len(shown[0].curves) > ranking.FOLLOWED:
-        contents["ranking.png"], contents["ranking.svg"] = ranking.ranking_pictures(shown[0])
-    if sweep := option_sweep.find_sweep(shown[0]):
+    sweep = option_sweep.find_sweep(shown[0])
+    if sweep:
         contents["table.md"] += option_sweep.sweep_markdown(sweep).encode()
-        contents["sweep.png"], contents["sweep.svg"] = option_sweep.sweep_pictures(sweep)
     if fairness:
         contents["table.md"] += fairness.markdown().encode()
+    contents |= pictures.draw(shown, pairs, sweep, subject, references)
     if page is not None:
         contents["page.html"] = page(shown).encode()
     try:
         untrusted.refuse_link(folder)
         atomic.write_all(folder, contents)
-        for name in SOMETIMES - contents.keys():  # files of an earlier report
+        for name in pictures.FILES - contents.keys():  # files of an earlier report
             (folder / name).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise RunFailed(f"cannot write the report into {folder}: {getattr(error, 'strerror', '') or error}") from error

@@ -1,7 +1,7 @@
 """The cell of a table: the values of one curve at one length over its seeds, and the failures."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate
@@ -25,6 +25,7 @@ class Cell:
     accuracy: float | None = None
     exact_match: float | None = None
     exact_match_bounds: tuple[float, float] | None = None  # like low and high
+    by_seed: dict[int, float] = field(default_factory=dict)  # losses in nats per token
     change: Estimate | None = None  # of the loss against the curve's own training length, on the same targets
 
     @property
@@ -58,6 +59,7 @@ def cell_of(rows: list[Row]) -> Cell:
         bits_per_byte=mean_of([row.bits_per_byte for row in good]),
         accuracy=mean_of([row.accuracy for row in good]),
         exact_match=mean_of([row.exact_match for row in good]),
+        by_seed={row.seed: row.loss for row in good},
         exact_match_bounds=bounds_of([(row.exact_match, row.documents) for row in good]),
     )
 

@@ -17,8 +17,10 @@ from posexp.evaluation.group import Group, load_group, read_group
 from posexp.evaluation.rows import Row, rows_to_csv
 from posexp.output.console import console, say
 from posexp.report import write_report
+from posexp.report.change import read_references
 from posexp.report.fairness import fairness_of
 from posexp.report.metric import METRICS, PPL
+from posexp.report.subject import subject_of
 from posexp.report.tables import Table
 from posexp.runs.provenance import environment
 from posexp.runs.run import Run
@@ -55,6 +57,8 @@ def report(command: ReportCommand) -> None:
         fairness=fairness_of(rows, found.runs, found.curve_of, say),
         all_sets=command.all,
         page=(lambda shown: page_of(command, found, shown)) if command.html else None,
+        subject=subject_of(found.runs),
+        references=read_references(Path(command.results).expanduser() / command.group / "reference.csv"),
     )
 
 

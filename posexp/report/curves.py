@@ -1,12 +1,14 @@
-"""Pictures of tables: values by length, with a large panel for the first table and a small one for each other.
+"""Panels of tables: values by length, one line per curve.
 
 Curves without a value at a length have a row in a strip above the panel, with a × there and the reason beside it.
 Sizes are in inches.
 """
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from posexp.evaluation.verdicts import TOO_FEW
 from posexp.output.figure import (
     LARGEST,
     MAX_NAME,
@@ -22,17 +24,17 @@ from posexp.output.figure import (
 )
 from posexp.output.style import REFERENCE, STRIP, Look
 from posexp.output.text import one_line
-from posexp.report.metric import CHANGE
+from posexp.report.metric import CHANGE, Value
 from posexp.report.tables import Table, facts, listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
 
-MAX_PANELS = 5
+MAX_PANELS = 4
 BANDED = 8  # maximum number of curves in a panel with bands, as more bands would overlap
 DENSE = 16  # more lengths than this are drawn without markers, and only powers of two are labelled
-PLOT, HIGH, AROUND = 6.6, 3.8, 1.5  # of the large panel, and the space for titles and axes above and below it
+PLOT, HIGH, AROUND = 6.2, 3.6, 1.3  # of a panel, and the space for titles and axes above and below it
 
 
 def curve_pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
@@ -41,63 +43,62 @@ def curve_pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes,
 
 
 def draw_curves(shown: list[Table], look_of: dict[str, Look]) -> "Figure":
-    """Draw the first MAX_PANELS tables. The first one is the headline."""
-    main, others = shown[0], shown[1:MAX_PANELS]
-    pairs = [others[i : i + 2] for i in range(0, len(others), 2)]
-    names = room_for_names(shown[:MAX_PANELS])
-    heights = [height_of(main), *(max(0.7 * height_of(table) for table in pair) for pair in pairs)]
-    figure = new_figure((PLOT + names) * (1.25 if len(others) > 1 else 1), sum(heights))
-    rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    draw_table(rows[0], main, look_of)
-    for row, pair in zip(rows[1:], pairs, strict=True):
-        for part, table in zip(row.subfigures(1, len(pair), squeeze=False)[0], pair, strict=True):
-            draw_table(part, table, look_of, big=False)
-    if more := len(shown) - 1 - len(others):
+    """Draw the first MAX_PANELS tables, one below the other."""
+    drawn_here = shown[:MAX_PANELS]
+    heights = [height_of(table) for table in drawn_here]
+    figure = new_figure(PLOT + room_for_names(drawn_here), sum(heights))
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, table in zip(parts, drawn_here, strict=True):
+        draw_table(part, table, look_of)
+        write_heading(part, table.title, notes(table), TITLE if table is shown[0] else 0.8 * TITLE)
+    if more := len(shown) - len(drawn_here):
         figure.supxlabel(f"{more} more in table.md and rows.csv", size=NOTE)
     return figure
 
 
 def room_for_names(shown: list[Table]) -> float:
     """Return the width of the longest name at the right of a panel."""
-    return 0.9 + 0.085 * min(MAX_NAME, max(len(one_line(end_name(table, c))) for table in shown for c in table.curves))
+    return 0.7 + 0.08 * min(MAX_NAME, max(len(one_line(end_name(table, c))) for table in shown for c in table.curves))
 
 
 def height_of(table: Table) -> float:
     return AROUND + max(HIGH, ROW * (len(table.curves) + len(failing(table)) + 2))
 
 
-def draw_table(
-    part: "FigureBase", table: Table, look_of: dict[str, Look], *, big: bool = True, title: str = "", named: bool = True
-) -> None:
-    """Draw one table under its title or `title`, with the names of its curves if `named`."""
+def draw_table(part: "FigureBase", table: Table, look_of: dict[str, Look]) -> "Axes":
+    """Draw one table with the names of its curves. Return its panel."""
     failed = failing(table)
+    axes: Axes
     if failed:
-        high = 0.5 * height_of(table)
+        high = height_of(table) - AROUND - ROW * len(failed)
         strip, axes = part.subplots(2, 1, sharex=True, height_ratios=[ROW * len(failed), high])
     else:
         axes = part.subplots()
     for length in table.train_lengths:
         axes.axvline(length, **REFERENCE)
     if table.measure == CHANGE:
-        axes.axhspan(-1, 1, color=STRIP, zorder=0.3)
-        axes.axhline(0, **REFERENCE | {"linestyle": "-", "zorder": 1.4})
+        draw_margin(axes)
     for curve in table.curves:
-        draw_curve(axes, table, curve, look_of[curve], big)
+        draw_curve(axes, table, curve, look_of[curve])
     set_scales(axes, table)
     if failed:
-        draw_failures(strip, table, failed, look_of, named)
-    if not big:
-        axes.tick_params(labelsize=NOTE)
+        draw_failures(strip, table, failed, look_of)
     axes.set_xlabel(table.axis)
     axes.set_ylabel(table.measure.label)
-    write_heading(part, title or table.title, notes(table) if named else [" "], TITLE if big else 0.8 * TITLE)
     ends = {}
     for curve in table.curves:
         lengths = [length for length in table.lengths if (curve, length) in table.values]
         if lengths and not ended(table, curve):
             ends[curve] = (lengths[-1], drawn(table.values[curve, lengths[-1]].value))
-    if named:
-        name_ends(axes, ends, look_of)
+    name_ends(axes, ends, look_of)
+    return axes
+
+
+def draw_margin(axes: "Axes", along: str = "y") -> None:
+    """Mark the changes within 1 % and no change on the axis `along`."""
+    span, line = (axes.axhspan, axes.axhline) if along == "y" else (axes.axvspan, axes.axvline)
+    span(-1, 1, color=STRIP, zorder=0.3)
+    line(0, **REFERENCE | {"linestyle": "-", "zorder": 1.4})
 
 
 def set_scales(axes: "Axes", table: Table) -> None:
@@ -129,28 +130,57 @@ def drawn(value: float | None) -> float:
     return max(-LARGEST, min(value, LARGEST))
 
 
-def draw_curve(axes: "Axes", table: Table, curve: str, look: Look, big: bool) -> None:
-    """Draw a curve with gaps at missing values, its band, and hollow markers where the verdict is "breaks"."""
+def draw_curve(axes: "Axes", table: Table, curve: str, look: Look) -> None:
+    """Draw a curve with gaps at missing values, its intervals, and markers filled as `fill_of` says."""
     lengths = [length for length in table.lengths if (curve, length) in table.cells]
-    known = {length: table.values[curve, length].value for length in lengths if (curve, length) in table.values}
+    known = {n: drawn(table.values[curve, n].value) for n in lengths if (curve, n) in table.values}
     if not known:
         return
-    if len(table.curves) <= BANDED:
-        lows, highs = zip(*(bounds_of(table, curve, length) for length in lengths), strict=True)
-        if not all(map(math.isnan, lows)):
-            axes.fill_between(lengths, lows, highs, color=look.colour, alpha=0.2, linewidth=0, zorder=2)
-        for i, length in enumerate(lengths):  # a point without neighbours has no band, so its interval is a line
-            alone = all(map(math.isnan, lows[max(i - 1, 0) : i] + lows[i + 1 : i + 2]))
-            if alone and not math.isnan(lows[i]):
-                axes.vlines(length, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
-    size = size_of(look.marker) * (1 if big else 0.8)
-    line: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": 2.2 if big else 1.8, "zorder": 3}
-    if len(lengths) <= DENSE:
-        line |= {"marker": look.marker, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.9}
-    axes.plot(lengths, [drawn(known.get(length)) for length in lengths], **line)
-    breaks = {n: drawn(value) for n, value in known.items() if table.words.get((curve, n)) == "breaks"}
-    hollow: dict[str, Any] = {"markersize": size - 0.7, "markerfacecolor": "white", "markeredgecolor": look.colour}
-    axes.plot(list(breaks), list(breaks.values()), look.marker, markeredgewidth=1.6, zorder=3.1, **hollow)
+    lows, highs = zip(*(bounds_of(table, curve, length) for length in lengths), strict=True)
+    if not all(map(math.isnan, lows)):
+        axes.fill_between(lengths, lows, highs, color=look.colour, alpha=0.2, linewidth=0, zorder=2)
+    for i, length in enumerate(lengths):  # a point without neighbours has no band, so its interval is a line
+        alone = all(map(math.isnan, lows[max(i - 1, 0) : i] + lows[i + 1 : i + 2]))
+        if alone and not math.isnan(lows[i]):
+            axes.vlines(length, lows[i], highs[i], color=look.colour, alpha=0.35, linewidth=4, zorder=2)
+    line: dict[str, Any] = {"color": look.colour, "zorder": 3}
+    ys = [known.get(length, math.nan) for length in lengths]
+    axes.plot(lengths, ys, linestyle=look.dash, linewidth=2, **line)
+    if len(lengths) > DENSE:
+        return
+    words = {n: table.words.get((curve, n), "") for n in known}
+    for fill in dict.fromkeys(map(kind_of, words.values())):
+        points = {n: y for n, y in known.items() if kind_of(words[n]) == fill}
+        marks = {"markersize": size_of(look.marker), **line, **fill_of(fill, look.colour)}
+        axes.plot([*points], [*points.values()], look.marker, **marks)
+
+
+def kind_of(word: str) -> str:
+    """Return the word of a verdict if its marker is not filled, "" for all others."""
+    return word if word in ("unclear", TOO_FEW) else ""
+
+
+def fill_of(word: str, colour: str) -> dict[str, Any]:
+    """Return the fill of the marker of a verdict: half filled if unclear, hollow with too few seeds, else filled."""
+    if word == "unclear":
+        half = {"fillstyle": "left", "markerfacecolor": colour, "markerfacecoloralt": "white"}
+        return half | {"markeredgecolor": colour, "markeredgewidth": 1.2}
+    if word == TOO_FEW:
+        return {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 1.4}
+    return {"markerfacecolor": colour, "markeredgecolor": "white", "markeredgewidth": 0.9}
+
+
+def draw_points(
+    axes: "Axes", points: dict[float, Value], marker: str, colour: str, word: str = "", label: str = ""
+) -> None:
+    """Draw values by row, with their intervals as lines."""
+    bounded = [(y, one.low, one.high) for y, one in points.items() if one.low is not None and one.high is not None]
+    if bounded:
+        ys, lows, highs = zip(*bounded, strict=True)
+        axes.hlines(ys, [drawn(low) for low in lows], [drawn(high) for high in highs], color=colour, linewidth=1.4)
+    values = [drawn(one.value) for one in points.values()]
+    marks = {"markersize": size_of(marker) - 1, "zorder": 3, **fill_of(word, colour)}
+    axes.plot(values, [*points], marker, label=label, **marks)
 
 
 def bounds_of(table: Table, curve: str, length: int) -> tuple[float, float]:
@@ -187,7 +217,7 @@ def end_name(table: Table, curve: str) -> str:
     return f"{curve}: {reasons}" if reasons else curve
 
 
-def draw_failures(strip: "Axes", table: Table, failed: list[str], look_of: dict[str, Look], named: bool) -> None:
+def draw_failures(strip: "Axes", table: Table, failed: list[str], look_of: dict[str, Look]) -> None:
     """Draw one row for each curve that lacks values: a × at each length, and name and reasons at the right."""
     strip.set_facecolor(STRIP)
     strip.set_ylim(len(failed) - 0.5, -0.5)
@@ -197,10 +227,9 @@ def draw_failures(strip: "Axes", table: Table, failed: list[str], look_of: dict[
     for row, curve in enumerate(failed):
         xs = [n for n in table.lengths if (cell := table.cells.get((curve, n))) and cell.failures]
         strip.plot(xs, [row] * len(xs), "x", color=look_of[curve].colour, markersize=7, markeredgewidth=2)
-    if named:
-        last = max(table.lengths)
-        ends = {curve: (last, row) for row, curve in enumerate(failed)}
-        name_ends(strip, ends, look_of, {curve: end_name(table, curve) for curve in failed})
+    last = max(table.lengths)
+    ends = {curve: (last, row) for row, curve in enumerate(failed)}
+    name_ends(strip, ends, look_of, {curve: end_name(table, curve) for curve in failed})
 
 
 def notes(table: Table) -> list[str]:
@@ -211,5 +240,10 @@ def notes(table: Table) -> list[str]:
     bands = ["range of the seeds"] * (True in kinds) + [f"95 % over {table.measure.over}"] * (False in kinds)
     parts += [f"band: {' or '.join(bands)}"] if bands else []
     parts += ["grey: within 1 %"] if table.measure == CHANGE else []
-    parts += ["hollow: breaks"] if "breaks" in table.words.values() else []
-    return [" · ".join(parts)]
+    return [" · ".join([*parts, *fills(table.words.values())])]
+
+
+def fills(words: Iterable[str]) -> list[str]:
+    """Return the legend of the markers that are not filled."""
+    known = set(words)
+    return ["half filled: unclear"] * ("unclear" in known) + [f"hollow: {TOO_FEW}"] * (TOO_FEW in known)

@@ -10,32 +10,43 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
-from xml.etree import ElementTree
-from zlib import crc32
 
 import numpy as np
 import pytest
-from rich.console import Console
+from support.reports import (
+    MIXED,
+    MIXED_SETS,
+    SEEDS,
+    SETS,
+    judged,
+    labels,
+    paired,
+    picture_words,
+    row,
+    screen,
+    seen,
+    task,
+    verdict,
+    with_sums,
+    written,
+)
 
 from posexp.cli.arguments import split_flags
 from posexp.config.commands import ReportCommand
 from posexp.config.sections import Measure as Choice
-from posexp.config.sections import TrainConfig, config_dir
+from posexp.config.sections import TrainConfig
 from posexp.errors import Misuse, RunFailed
-from posexp.evaluation.contrasts import Pairs
 from posexp.evaluation.pairing import differences
 from posexp.evaluation.rows import Row, rows_to_csv, sums_of
 from posexp.evaluation.statistics import Estimate, Ratio, estimate
 from posexp.evaluation.verdicts import JUDGED, TOO_FEW, Place, Verdict
-from posexp.output.figure import new_figure, set_log_scale, spread_heights, wrapped
 from posexp.output.grid import latex_escape as escape
-from posexp.output.style import COLOURS, FAMILIES, Look, looks_of, scheme_looks
-from posexp.report import COLUMNS, Table, change, curves, option_sweep, ranking, tables, verdict_table, write_report
+from posexp.output.style import looks_of
+from posexp.report import COLUMNS, Table, option_sweep, tables, verdict_table, write_report
 from posexp.report.answer import answer
 from posexp.report.command import check_oracle, report
 from posexp.report.metric import BITS_PER_BYTE, CHANGE, EXACT_MATCH, METRICS, NLL, PPL, Metric, digits, percent, signed
@@ -43,58 +54,10 @@ from posexp.report.page import page as page_of
 from posexp.report.table import how_to_read, print_tables, report_markdown
 
 
-def looks(shown: list[Table]) -> dict[str, Look]:
-    return looks_of(curve for table in shown for curve in table.curves)
-
-
-def row(run: str, length: int, ppl: float | None, status: str = "ok", **other: Any) -> Row:
-    made: dict[str, Any] = dict.fromkeys(COLUMNS)
-    made |= {"run": run, "scheme": run.split("-")[0], "seed": int(run.split("-s")[1][0]), "train_length": 128}
-    made |= {"length": length, "protocol": "same_targets", "window": "full", "targets": 2048}
-    made |= {"targets_hash": "ab12cd34ef56", "kernel_path": "sdpa", "crossing_share": 0.0, "status": status}
-    if ppl is not None:
-        made |= {"nll": math.log(ppl), "ppl": ppl, "ci_low": ppl * 0.9, "ci_high": ppl * 1.1}
-    return Row.of(made | other)
-
-
-def labels(rows: list[Row]) -> dict[str, str]:
-    return {r.run: r.scheme or "" for r in rows}
-
-
-def with_sums(row: Row, noise: float = 0.001) -> Row:
-    """The row with losses of 40 targets in 8 documents that have its mean: documents differ by far more than `noise`,
-    which is how much each of them differs between rows."""
-    if row.status != "ok":
-        return row
-    draws = np.random.default_rng(crc32(f"{row.run} {row.length} {row.control}".encode()))
-    level_D = np.linspace(-1, 1, 8) + noise * draws.normal(size=8)
-    document_N = np.repeat(np.arange(8), 5)
-    return replace(row, document_sums=sums_of(row.loss + (level_D - level_D.mean())[document_N], document_N))
-
-
-def paired(rows: list[Row], curve_of: dict[str, str] | None = None, **options: Any) -> Pairs:
-    return Pairs([*map(with_sums, rows)], labels(rows) if curve_of is None else curve_of, **options)
-
-
-def screen(width: int = 200) -> Console:
-    return Console(file=io.StringIO(), width=width)
-
-
-def seen(console: Console) -> str:
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
-
-
 def on_screen(shown: list[Table], width: int = 200, all_sets: bool = False) -> str:
     console = screen(width)
     print_tables(shown, console, all_sets)
     return seen(console)
-
-
-def written(rows: list[Row], folder: Path, **options: Any) -> tuple[str, str, str]:
-    """What was printed, table.md and curves.svg."""
-    console = screen()
-    write_report(rows, options.pop("curve_of", labels(rows)), folder, console=console, **options)
-    return seen(console), (folder / "table.md").read_text(), (folder / "curves.svg").read_text()
 
 
 def pipes(text: str) -> list[list[list[str]]]:
@@ -105,28 +68,6 @@ def pipes(text: str) -> list[list[list[str]]]:
             lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.strip().split("\n")]
             found.append([[re.sub(r"\\(.)", r"\1", cell.strip()) for cell in line] for line in lines])
     return found
-
-
-def picture_words(svg: str) -> list[str]:
-    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-
-
-def crosses(svg: str) -> int:
-    """How many × marks an SVG has: matplotlib draws each as a <use> of one path of two strokes."""
-    strokes = set(re.findall(r'<path id="(\w+)" d="M [-\d.]+ [-\d.]+ \nL [-\d.]+ [-\d.]+ \nM', svg))
-    return sum(svg.count(f'xlink:href="#{name}"') for name in strokes)
-
-
-SEEDS = [row("rope-s0-aa", 128, 20.0), row("rope-s1-aa", 128, 22.0), row("rope-s2-aa", 128, 30.0)]
-MIXED = [
-    *SEEDS,
-    row("rope-s0-aa", 256, 40.0),
-    row("rope-s1-aa", 256, None, "non-finite"),
-    row("rope-s2-aa", 256, 90.0),
-    row("learned-s0-bb", 128, 25.0),
-    row("learned-s0-bb", 256, None, "undefined"),
-    row("alibi-s0-cc", 128, 21.0),
-]
 
 
 def test_a_cell_over_seeds_is_exp_of_the_mean_nll_between_the_lowest_and_the_highest_seed() -> None:
@@ -319,17 +260,6 @@ def test_the_csv_parses_back_with_columns_then_extras_and_empty_for_none(tmp_pat
     assert back[0]["documents"] == "" and back[1]["cards"] == "2"
 
 
-def test_every_failure_is_a_cross_in_the_picture_and_every_curve_is_named(tmp_path: Path) -> None:
-    rows = [*MIXED, row("none-s0-dd", 128, None, "undefined"), row("none-s0-dd", 256, None, "out of memory")]
-    _, _, svg = written(rows, tmp_path)
-    words = picture_words(svg)
-    assert {"alibi", "rope", "rope: 2/3 ok, non-finite", "learned: undefined"} <= set(words)
-    assert "none: undefined; out of memory" in words and any("trained at 128" in text for text in words)
-    assert crosses(svg) == 1 + 1 + 2  # rope, learned, and none twice
-    _, _, svg = written(SEEDS, tmp_path)
-    assert crosses(svg) == 0
-
-
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     names = ("rows.csv", "verdicts.csv", "table.md", "table.tex", "curves.png", "curves.svg")
@@ -395,110 +325,9 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     assert "<b>" not in re.sub(r"\\<", "", page) and r"\$10^4\$" in page
 
 
-def test_panels_agree_on_the_look_of_a_curve_and_no_two_curves_look_alike() -> None:
-    rows = [row(f"r{i:02}-s0-aa", 128, 20.0) for i in range(40)]
-    more = [row(f"r{i:02}-s0-aa", 128, 20.0, protocol="sliding") for i in range(5, 40)]
-    found = looks(tables(rows + more, {}))
-    assert len(set(found.values())) == 40
-    assert found == looks(tables(more + rows, {}))
-
-
-SCHEMES = sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
-DEFAULT_FIVE = ("sinusoidal", "learned", "rope", "xpos", "alibi")
-
-
-def test_a_curve_keeps_its_look_whatever_stands_beside_it() -> None:
-    found = looks_of([*SCHEMES, "mine", "transformers Llama (rope)"])
-    assert all(looks_of([label])[label] == look for label, look in found.items())
-    assert {name for name, _ in scheme_looks()} == set(SCHEMES), (
-        "the YAML of each scheme has a line # look: family place"
-    )
-    assert len({(found[name].colour, found[name].marker) for name in SCHEMES}) == len(SCHEMES)
-
-
-def test_variants_of_a_scheme_have_its_colour_and_marker_and_their_own_dash() -> None:
-    names = ["rope", "rope-bca", "rope (base=500.0)", "rope · window bca 64"]
-    found = looks_of(["alibi", "mine", *names])
-    assert {(found[name].colour, found[name].marker) for name in names} == {
-        (found["rope"].colour, found["rope"].marker)
-    }
-    assert len({str(found[name].dash) for name in names}) == 4 and found["rope"].dash == "-"
-    many = [f"rope (base={n})" for n in range(40)]
-    assert {look.colour for look in looks_of(many).values()} == {found["rope"].colour}
-    assert len(set(looks_of(many).values())) == 40
-
-
-def linear_rgb(colour: str) -> np.ndarray:
-    share_3 = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    return np.where(share_3 <= 0.04045, share_3 / 12.92, ((share_3 + 0.055) / 1.055) ** 2.4)
-
-
-def contrast(one: str, other: str) -> float:
-    dark, light = sorted(float(linear_rgb(colour) @ [0.2126, 0.7152, 0.0722]) for colour in (one, other))
-    return (light + 0.05) / (dark + 0.05)
-
-
-# what deuteranopes and protanopes see of linear RGB (Machado et al. 2009), and OKLab's two steps
-SIGHTS = (
-    np.eye(3),
-    np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
-    np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-)
-CONES = np.array([[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]])
-LAB = np.array([[0.21045, 0.79362, -0.00407], [1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]])
-
-
-def difference(one: str, other: str, sight: np.ndarray) -> float:
-    """The distance of two colours in OKLab, in percent: 2 is just visible."""
-    seen_ = [LAB @ np.cbrt(CONES @ np.clip(sight @ linear_rgb(colour), 0, 1)) for colour in (one, other)]
-    return 100 * float(np.linalg.norm(seen_[0] - seen_[1]))
-
-
-def test_families_are_told_apart_by_every_eye_on_white_and_on_the_dark_page() -> None:
-    assert all(contrast(colour, page) > 2.5 for colour in COLOURS for page in ("#ffffff", "#16181c"))
-    first = [shades[0] for shades in FAMILIES.values()]
-    for sight in SIGHTS:
-        assert all(difference(*pair, sight) > 8 for pair in combinations(first, 2))
-    found = [looks_of([name])[name] for name in DEFAULT_FIVE]
-    assert all(
-        difference(a.colour, b.colour, np.eye(3)) > 10 and a.marker != b.marker for a, b in combinations(found, 2)
-    )
-
-
-def test_looks_import_neither_torch_nor_matplotlib() -> None:
-    program = "import sys; from posexp.output.style import looks_of; looks_of(['rope']); "
-    program += "print({'torch', 'matplotlib'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def visible_ticks(axes: Any) -> list[str]:
-    """The labels of the ticks of a vertical axis, from the bottom up."""
-    bottom, top = axes.get_ylim()
-    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
-    return [label.get_text() for tick, label in sorted(ticks, key=lambda pair: pair[0]) if bottom <= tick <= top]
-
-
-def tick_labels(low: float, high: float, **options: Any) -> list[str]:
-    """The labels of an axis that shows the two numbers."""
-    figure = new_figure(7, 4)
-    axes = figure.subplots()
-    axes.plot([1, 2], [low, high])
-    set_log_scale(axes, "y", **options)
-    figure.draw_without_rendering()
-    return visible_ticks(axes)
-
-
 def test_numbers_keep_four_digits_and_huge_ones_two() -> None:
     shown = [digits(x) for x in (1.0, 21.4, 9.99996, 174.0, 1532.4, 9999.4, 9999.6, 123456.0, 1e300)]
     assert shown == ["1.000", "21.40", "10.000", "174.0", "1532", "9999", "1.0e+04", "1.2e+05", "1.0e+300"]
-
-
-@pytest.mark.parametrize(("low", "high"), [(20, 20.5), (18, 45), (15, 900), (19, 140_000), (1.5, 1e12), (3, 1e200)])
-def test_the_perplexity_axis_has_a_handful_of_plain_labels(low: float, high: float) -> None:
-    labels_ = tick_labels(low, high)
-    assert 3 <= len(labels_) <= 14 and len(set(labels_)) == len(labels_)
-    assert all(re.fullmatch(r"[\d,.]+(e−?\d+)?", label) for label in labels_), labels_
 
 
 def test_positions_are_drawn_and_stored_but_not_tabled(tmp_path: Path) -> None:
@@ -579,11 +408,6 @@ def test_a_seed_without_bytes_leaves_a_cell_without_bits_per_byte() -> None:
     assert shown_by(BITS_PER_BYTE, *rows) == {}
 
 
-def task(run: str, size: int, share: float | None, **other: Any) -> Row:
-    made = {"protocol": "exact_match", "stride": None, "train_length": 16, "exact_match": share, "documents": 10}
-    return row(run, size, None if share is None else 1.5, "ok" if share is not None else "undefined", **made | other)
-
-
 @pytest.mark.parametrize("measure", METRICS.values(), ids=METRICS)
 def test_a_task_is_shown_by_exact_match_whatever_the_measure(measure: Metric) -> None:
     found = shown_by(measure, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.0))
@@ -629,11 +453,10 @@ def test_the_measure_is_named_and_drawn(tmp_path: Path) -> None:
     assert pipes(page)[0][2] == ["rope", "3.000<br>[2.895, 3.095]", "3.200<br>[3.095, 3.295]"]
     assert page.startswith("# Loss by evaluation length") and "a mean loss in nats per token" in page
     assert "loss in nats per token · 2,048 targets" in printed
-    assert {"Loss", "loss in nats per token"} <= set(picture_words(svg))  # beside its change
+    assert "loss in nats per token" in picture_words(svg)  # beside its change
     _, page, svg = written(rows, tmp_path, measure=BITS_PER_BYTE)
     assert pipes(page)[0][2] == ["rope", "1.500<br>[1.447, 1.548]", "1.600<br>[1.547, 1.648]"]
-    assert {"Bits per byte", "bits per byte"} <= set(picture_words(svg))
-    assert "Change of perplexity on the same targets as context grows" in picture_words(svg)
+    assert {"bits per byte", CHANGE.axis} <= set(picture_words(svg))
 
 
 def test_a_table_without_the_measure_is_left_out_in_words(tmp_path: Path) -> None:
@@ -719,25 +542,6 @@ def test_titles_come_from_the_protocols_and_old_ones_keep_a_plain_one(tmp_path: 
     assert {"Perplexity, bygone_way", "length, tokens"} <= words
 
 
-def test_notes_break_between_facts() -> None:
-    assert wrapped("dashed: trained at 128 · 1,024 targets · stride 32 · 3 seeds", 3, 9) == (
-        "dashed: trained at 128 · 1,024 targets ·\nstride 32 · 3 seeds"
-    )
-    assert wrapped("1,024 targets · stride 32", 9, 9) == "1,024 targets · stride 32"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "step"),
-    [([], 0.1), ([0.5], 0.1), ([0.9, 0.89, 0.88, 0.2], 0.1), ([0.05, 0.04, 0.03], 0.1), ([1.0] * 30, 0.05)],
-)
-def test_names_at_the_ends_of_curves_never_overlap_and_stay_in_order(wanted: list[float], step: float) -> None:
-    found = spread_heights(wanted, step)
-    assert len(found) == len(wanted) and all(height >= -1e-9 for height in found)
-    assert all(a - b >= step - 1e-9 for a, b in pairwise(found))
-    apart = all(a - b >= step for a, b in pairwise(wanted))
-    assert found == wanted if apart else found != wanted
-
-
 def test_controls_are_no_curves() -> None:
     controls = [
         row("rope-s0-aa", 256, 30.0, control="window", window="sliding 128", control_of="full"),
@@ -745,25 +549,6 @@ def test_controls_are_no_curves() -> None:
     ]
     (table,) = tables([*SEEDS, row("rope-s0-aa", 256, 40.0), *controls], labels(SEEDS))
     assert table.curves == ("rope",) and table.cells["rope", 256].ppl == pytest.approx(40)
-
-
-def about(value: float, by: float = 0.01, seeds: int = 3) -> Estimate:
-    return Estimate(value, value - by, value + by, by / 2, 0.03, seeds, 8)
-
-
-def verdict(
-    curve: str,
-    length: int,
-    word: str,
-    cropped: float | None = None,
-    targets: tuple[str, int | None] = ("ab12cd34ef56", None),
-    captured: Ratio | None = None,
-    **others: float,
-) -> Verdict:
-    estimates = {name: about(value) for name, value in others.items()}
-    change = None if cropped is None else about(cropped)
-    place = Place(curve, length, *targets)
-    return Verdict(place, word, cropped=change, captured=captured, documents=8, **estimates)
 
 
 CURVES = ("alibi", "learned", "rope", "xpos")
@@ -779,10 +564,6 @@ VERDICTS = [
     verdict("xpos", 256, "no headroom", 0.0),
     verdict("xpos", 512, "unclear", math.log(1.02)),
 ]
-
-
-def judged(rows: list[dict], verdicts: list[Verdict]) -> list[Table]:
-    return tables(rows, labels(rows), PPL, verdicts)
 
 
 def test_a_verdict_marks_its_cell_and_one_line_says_what_marks_mean() -> None:
@@ -930,61 +711,6 @@ def test_verdicts_are_kept_as_numbers() -> None:
     assert back[2]["documents"] == "8"  # as the rows say, where nothing is paired
     places = [(line["targets_hash"], line["stride"]) for line in back]
     assert places == [("ab12cd34ef56", "")] * len(VERDICTS) + [("ff", "32")]
-
-
-MANY = [row(f"c{n}-s{seed}-aa", length, n + 20 + (n < 12) * length / (10 + n) + seed) for n in range(13)
-        for seed in (0, 1, 2) for length in (128, 256, 512)]  # fmt: skip
-
-
-def test_curves_that_are_too_many_to_follow_are_ranked_too(tmp_path: Path) -> None:
-    written(MANY, tmp_path, pairs=paired(MANY))
-    words = picture_words((tmp_path / "ranking.svg").read_text())
-    assert {f"c{n}" for n in range(13)} <= set(words)
-    assert {"128, trained", "256", "512", "usable length"} <= set(words)
-    assert words.count("512+") == 1 and words.count("128–256") == 12  # c12 alone does not break
-    assert any("range of the seeds" in word for word in words)
-    assert len(re.findall("stroke-width: 1.2; ", (tmp_path / "ranking.svg").read_text())) == 2 * 13  # one at each end
-    assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
-    again = (tmp_path / "ranking.svg").read_bytes()
-    written(MANY, tmp_path, pairs=paired(MANY))
-    assert (tmp_path / "ranking.svg").read_bytes() == again
-    written([r for r in MANY if r.scheme != "c0"], tmp_path)
-    assert not list(tmp_path.glob("ranking.*"))
-
-
-def test_a_ranking_is_by_where_curves_end_and_those_without_an_end_are_last() -> None:
-    rows = [row("a-s0-aa", 128, 20.0), row("a-s0-aa", 256, 50.0), row("b-s0-aa", 128, 30.0), row("b-s0-aa", 256, 30.0)]
-    rows += [row("learned-s0-aa", 128, 10.0), row("learned-s0-aa", 256, None, "undefined"), row("c-s0-aa", 128, 9.0)]
-    (table,) = tables(rows, labels(rows))
-    assert ranking.ranked(table) == ["b", "a", "c", "learned"]
-    shares = [
-        row(f"{name}-s0-aa", 8, 20.0, protocol="exact_match", exact_match=x) for name, x in (("a", 0.2), ("b", 0.9))
-    ]
-    assert ranking.ranked(*tables(shares, labels(shares))) == ["b", "a"]
-
-
-def test_what_lies_far_out_in_a_ranking_is_written_and_the_rest_has_the_room() -> None:
-    rows = [row(f"c{n}-s0-aa", length, 20.0 + n + length / 100) for n in range(4) for length in (128, 256)]
-    rows += [row("worse-s0-aa", 128, 20.0), row("worse-s0-aa", 256, 5000.0), row("bad-s0-aa", 128, 900.0)]
-    rows += [
-        row("bad-s0-aa", 256, 7000.0),
-        row("learned-s0-aa", 128, 22.0),
-        row("learned-s0-aa", 256, None, "undefined"),
-    ]
-    (table,) = tables(rows, labels(rows))
-    words = picture_words(ranking.ranking_pictures(table)[1].decode())
-    assert {"→ 5000", "→ 900.0 … 7000", "undefined at 256"} <= set(words)
-    low, high = ranking.axis_limits(table, [128, 256])
-    assert low < 20.0 < 25.56 < high < 30.0
-
-
-@pytest.mark.parametrize("count", [1, 2, 6, 7, 40])
-def test_a_ranking_shows_a_few_lengths_from_training_to_the_longest(count: int) -> None:
-    rows = [row("a-s0-aa", 64 + 64 * n, 20.0, train_length=128) for n in range(count + 1)]
-    (table,) = tables(rows, labels(rows))
-    shown = ranking.dots(table)
-    assert shown == sorted(shown) and (shown[0], shown[-1]) == (128, 64 + 64 * count) and len(shown) <= 6
-    ranking.ranking_pictures(table)
 
 
 def latex_rows(text: str) -> list[list[str]]:
@@ -1164,64 +890,6 @@ def test_all_of_the_command_prints_every_table(tmp_path: Path, capsys: Any) -> N
         assert shown.count("128*") == 1 + everything and shown.count("353.1") == everything  # its upper bound
 
 
-@dataclass(frozen=True)
-class Targets:
-    """A set on which perplexities are about `ppl`, far from those on any other; `growth` is what a curve's is times at
-    every doubling past training, `words` the verdicts that this makes."""
-
-    protocol: str
-    targets_hash: str
-    ppl: float
-    lengths: tuple[int, ...]
-    growth: dict[str, float]
-    words: dict[str, str]
-    seeds: int = 3
-    stride: int | None = None
-    documents: int | None = 8
-    targets: int = 900
-
-    def rows(self, length: int) -> list[dict[str, Any]]:
-        names = ("protocol", "targets_hash", "stride", "documents", "targets")
-        place: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return [
-            row(f"{curve}-s{seed}-aa", length, self.ppl * growth ** max(0, math.log2(length / 128)), **place)
-            for curve, growth in self.growth.items()
-            for seed in range(self.seeds)
-            if length in self.lengths
-        ]
-
-    def owns(self, number: float) -> bool:
-        return self.ppl / 2 < number < self.ppl * 5
-
-
-FAR_LENGTHS = (16, 64, 128, 256, 512, 1024)
-SETS = [
-    Targets(
-        "same_targets", "aa00near", 10.0, (64, 128, 256, 512), {"alibi": 0.95, "rope": 1.3},
-        {"alibi": "uses", "rope": "degrades"}, targets=8192,
-    ),
-    Targets(
-        "same_targets", "bb00far0", 100.0, FAR_LENGTHS, {"alibi": 1.3, "rope": 0.95},
-        {"alibi": "collapses", "rope": "uses"}, documents=3,
-    ),
-    Targets(
-        "same_targets", "cc00old0", 1e3, (128, 256), {"alibi": 1.0, "rope": 1.0},
-        {"alibi": "unchanged", "rope": "unchanged"}, stride=32, documents=None,
-    ),
-    Targets("same_targets", "dd00lone", 1e4, (256, 512), {"alibi": 0.9, "rope": 1.5}, {}, seeds=1),
-    Targets("nonoverlapping", "ee00non0", 1e5, (128, 256), {"alibi": 0.9, "rope": 1.5}, {}),
-    Targets("sliding", "ff00slid", 1e6, (128, 256, 512), {"alibi": 0.9, "rope": 1.5}, {}, stride=32),
-]  # fmt: skip
-MIXED_SETS = [made for length in FAR_LENGTHS for of_set in SETS for made in of_set.rows(length)]
-# A window control on the near set alone.
-MIXED_SETS += [
-    row(
-        f"rope-s{seed}-aa", 512, 9.0, targets_hash="aa00near", control="window", control_of="full", window="sliding 128"
-    )
-    for seed in (0, 1, 2)
-]
-
-
 def numbers(cell: str) -> list[float]:
     return [float(text) for text in re.findall(r"\d[\d.]*(?:e\+\d+)?", cell)]
 
@@ -1326,25 +994,6 @@ def test_no_line_of_verdicts_csv_mixes_two_sets(sets: Path) -> None:
         )
 
 
-def test_no_picture_mixes_two_sets(sets: Path) -> None:
-    pictures = [(sets / name).read_text() for name in ("curves.svg", "others.svg")]
-    hashes = [" ".join(re.findall("[a-f]{2}00....", " ".join(picture_words(svg)))) for svg in pictures]
-    assert hashes == ["aa00near", " ".join(of_set.targets_hash for of_set in SETS[1:])]
-    found = tables(MIXED_SETS, labels(MIXED_SETS))
-    for axes, of_set in zip(curves.draw_curves(found[1:], looks(found)).axes, SETS[1:], strict=True):
-        drawn = points_of(axes, looks(found))
-        assert set(drawn) == set(of_set.growth) and {tuple(points) for points in drawn.values()} == {of_set.lengths}
-        assert all(of_set.owns(level) for points in drawn.values() for level in points.values())
-
-
-def points_of(axes: Any, look_of: dict[str, Any]) -> dict[str, dict[float, float]]:
-    """The points of each curve in a panel: level by length."""
-    curve_of = {(look.colour, look.marker): curve for curve, look in look_of.items()}
-    lines = [line for line in axes.lines if line.get_linestyle() != "None" and line.get_transform() == axes.transData]
-    found = [(curve_of.get((str(line.get_color()), str(line.get_marker()))), line.get_data()) for line in lines]
-    return {curve: dict(zip(*data, strict=True)) for curve, data in found if curve}
-
-
 def answer_of(folder: Path) -> str:
     """The answer that stands above page.html."""
     found = re.search('<p id="answer">(.*?)</p>', (folder / "page.html").read_text())
@@ -1439,14 +1088,6 @@ def test_with_all_sets_the_terminal_shows_every_table_in_full(sets: Path) -> Non
                 first = re.split(r" \[|<br>", cell)[0]
                 assert first in shown, cell
     assert [*re.findall(" targets ([a-f]{2}00....)", shown)] == [of_set.targets_hash for of_set in SETS]
-
-
-@pytest.mark.slow
-def test_one_table_has_no_others(tmp_path: Path) -> None:
-    written(MIXED_SETS, tmp_path)
-    assert {"others.png", "others.svg"} <= {path.name for path in tmp_path.iterdir()}
-    shown, _, _ = written(SEEDS, tmp_path)
-    assert "Also measured" not in shown and not list(tmp_path.glob("others.*"))
 
 
 def test_a_task_among_other_tables_is_told_by_its_exact_match() -> None:
@@ -1595,196 +1236,3 @@ def test_names_in_the_answer_are_text_and_never_markup(tmp_path: Path) -> None:
     assert all(f"{name} is 86 % worse" in re.sub(r"\\(.)", r"\1", said) for name in lines)
     assert not re.search(r"(?<!\\)[\[<$|*_&#]", said)
     assert all(f"{name} is 86 % worse" in answer_of(tmp_path) for name in lines)
-
-
-def test_a_change_is_drawn_where_its_value_is() -> None:
-    values = [0.0, 0.1, -0.3, 0.999, 1.0, -1.0, 1.001, -7.5, 48.1, -100.0, 2988.0, 1e12, 1e306]
-    levels = [CHANGE.level(value) for value in sorted(values)]
-    assert levels == sorted(levels) and len(set(levels)) == len(levels)
-    assert (CHANGE.level(0.5), CHANGE.level(10), CHANGE.level(-1000)) == pytest.approx((0.5, 2, -4))
-    assert CHANGE.level(-1 - 1e-12) == pytest.approx(CHANGE.level(-1))  # without a step
-    assert all(math.isnan(CHANGE.level(value)) for value in (None, math.inf, -math.inf))
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "written_"),
-    [
-        (-0.9, 0.8, ["−1", "0", "+1"]),
-        (-6, 12, ["−5", "−2", "−1", "0", "+1", "+2", "+5", "+10"]),
-        (-1.2, 2e6, ["−1", "0", "+1", "+10", "+100", "+1,000", "+10,000", "+100,000", "+1e6"]),
-    ],
-)
-def test_the_axis_of_changes_has_signs_and_is_logarithmic_on_both_sides(
-    low: float, high: float, written_: list[str]
-) -> None:
-    assert tick_labels(min(low, -1), max(high, 1), linear=1, sign="+") == written_
-
-
-@pytest.mark.parametrize("high", [10.0**e for e in (3, 7, 9, 12, 40, 150, 200)])
-def test_the_axis_of_changes_has_a_handful_of_labels_however_far_one_explodes(high: float) -> None:
-    found = tick_labels(-90, high, linear=1, sign="+")
-    assert 4 <= len(found) <= 20 and "0" in found
-
-
-def panels(rows: list[dict]) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """What is drawn in the two panels of the headline's picture, and the figure."""
-    table, look_of = shown_of(rows)
-    figure = change.draw_both(table, look_of)
-    moved, level = (points_of(axes, look_of) for axes in figure.axes)
-    return moved, level, figure
-
-
-def shown_of(rows: list[dict]) -> tuple[Table, dict[str, Any]]:
-    pairs = paired(rows)
-    shown = tables(rows, labels(rows), PPL, pairs.verdicts(), pairs.changes())
-    return shown[0], looks(shown)
-
-
-def bands(axes: Any) -> dict[float, list[tuple[float, float]]]:
-    """(low, high) of the bands of a panel at each length, in order of their curves."""
-    found: dict[float, list[tuple[float, float]]] = {}
-    for band in axes.collections:
-        ys: dict[float, list[float]] = {}
-        for path in band.get_paths():
-            for x, y in path.vertices:
-                ys.setdefault(float(x), []).append(float(y))
-        for x, of_x in ys.items():
-            found.setdefault(x, []).append((min(of_x), max(of_x)))
-    return found
-
-
-CHANGING = [
-    row(f"{curve}-s{seed}-aa", n, 20.0 * (1 + seed) * growth ** math.log2(n / 128), documents=8)
-    for curve, growth in (("alibi", 0.97), ("rope", 3.0))
-    for seed in (0, 1)
-    for n in (64, 128, 256, 512)
-]
-
-
-def test_the_headline_is_drawn_as_the_change_from_the_own_training_length_beside_the_level() -> None:
-    moved, level, figure = panels(CHANGING)
-    at = {
-        curve: {n: 100 * (growth ** math.log2(n / 128) - 1) for n in (64, 128, 256, 512)}
-        for curve, growth in (("alibi", 0.97), ("rope", 3.0))
-    }
-    assert {curve: points for curve, points in moved.items()} == {
-        curve: pytest.approx(points, abs=1e-3) for curve, points in at.items()
-    }
-    assert moved["rope"][128] == moved["alibi"][128] == 0
-    mean = 20 * math.sqrt(2)  # of the two seeds
-    assert level["rope"] == pytest.approx({n: mean * 3 ** math.log2(n / 128) for n in (64, 128, 256, 512)})
-    figure.draw_without_rendering()
-    left, right = figure.axes
-    assert left.get_window_extent().width > 1.8 * right.get_window_extent().width
-    assert left.get_window_extent().x1 < right.get_window_extent().x0
-    assert left.get_ylabel() == CHANGE.axis and right.get_ylabel() == "perplexity (log scale)"
-    grey = [tuple(patch.get_extents().transformed(left.transData.inverted()).intervaly) for patch in left.patches]
-    assert grey[0] == pytest.approx((-1, 1))  # within 1 %
-
-
-def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_training_length() -> None:
-    """Documents differ by more than a factor of two in perplexity, and seeds by two, which all lengths share."""
-    _, _, figure = panels(CHANGING)
-    changes = paired(CHANGING).changes()
-    drawn = bands(figure.axes[0])
-    for n in (64, 256, 512):
-        for curve, (low, high) in zip(("alibi", "rope"), drawn[n], strict=True):
-            one = changes[Place(curve, n, "ab12cd34ef56", None)]
-            assert one.low is not None and one.high is not None
-            assert (low, high) == pytest.approx((percent(one.low), percent(one.high)))
-            assert high - low < 0.05 * abs(high + low) + 1
-    assert drawn[128] == [(0, 0), (0, 0)]
-    words = picture_words(change.change_pictures(*shown_of(CHANGING))[1].decode())
-    assert any("band: 95 % over seeds and documents" in text for text in words)
-    assert not any("range of the seeds" in text for text in words)
-    of_seeds = bands(figure.axes[1])  # of the level
-    assert {n: [high / low for low, high in pair] for n, pair in of_seeds.items()} == {
-        n: pytest.approx([2] * 2) for n in (64, 128, 256, 512)
-    }
-
-
-def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_room() -> None:
-    single = [replace(r, ci_low=1.0, ci_high=9e5) for r in CHANGING if r.seed == 0]
-    _, _, figure = panels(single)
-    assert bands(figure.axes[1]) == {} and bands(figure.axes[0])
-    bottom, top = figure.axes[1].get_ylim()
-    assert bottom > 1 and top < 20 * 9 * 1.6
-    words = picture_words(change.change_pictures(*shown_of(single))[1].decode())
-    assert any("band: 95 % over seeds and documents" in text for text in words)
-    assert not any("range of the seeds" in text for text in words)
-    (table,) = tables(single, labels(single))
-    figure = curves.draw_curves([table], looks([table]))
-    assert bands(figure.axes[0]) == {}
-    shares = [task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.2)]
-    (table,) = tables(shares, labels(shares))
-    assert bands(curves.draw_curves([table], looks([table])).axes[0])[16] == [pytest.approx((49.02, 94.33), abs=0.01)]
-
-
-def test_changes_within_one_percent_look_small() -> None:
-    rows = [row(f"{c}-s0-aa", n, 20.0 + i * n / 1e5) for i, c in enumerate(("alibi", "rope")) for n in (128, 256)]
-    _, _, figure = panels(rows)
-    figure.draw_without_rendering()
-    bottom, top = figure.axes[0].get_ylim()
-    assert bottom < -1 and top > 1
-    assert visible_ticks(figure.axes[0]) == ["−1", "0", "+1"]
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [task(f"{curve}-s0-aa", n, 0.5) for curve in ("alibi", "rope") for n in (16, 32)],
-        [row(f"{curve}-s0-aa", n, 20.0) for curve in ("alibi", "rope") for n in (256, 512)],
-        [row(f"{curve}-s0-aa", 128, 20.0) for curve in ("alibi", "rope")],
-        [row(f"{curve}-s0-aa", n, 20.0, protocol="nonoverlapping") for curve in ("alibi", "rope") for n in (128, 256)],
-        [row("rope-s0-aa", 128, None, "non-finite"), row("rope-s0-aa", 256, 20.0)],
-    ],
-    ids=["task", "not at the training length", "only at it", "another protocol", "failed at it"],
-)
-def test_where_nothing_can_be_paired_the_headline_is_drawn_as_its_level(rows: list[dict], tmp_path: Path) -> None:
-    _, _, svg = written(rows, tmp_path, pairs=paired(rows))
-    words = picture_words(svg)
-    (table,) = tables(rows, labels(rows))
-    assert table.title in words and table.measure.label in words
-    assert CHANGE.axis not in words and not any("within 1 %" in text for text in words)
-
-
-def test_without_kept_losses_the_change_is_drawn_without_a_band_where_the_seeds_are_the_same(tmp_path: Path) -> None:
-    rows = [row("rope-s0-aa", 128, 20.0), row("rope-s0-aa", 256, 30.0), row("nope-s0-aa", 128, 20.0)]
-    rows += [row("nope-s1-aa", 128, 20.0), row("nope-s0-aa", 256, 40.0)]
-    _, _, svg = written(rows, tmp_path)
-    words = picture_words(svg)
-    assert CHANGE.axis in words and not any("band" in text for text in words)
-    (table,) = tables(rows, labels(rows))
-    changes = {key: cell.change and round(percent(cell.change.value)) for key, cell in table.cells.items()}
-    assert changes == {("rope", 128): 0, ("rope", 256): 50, ("nope", 128): 0, ("nope", 256): None}
-
-
-def test_a_change_is_drawn_even_where_every_length_is_a_training_length_of_some_curve(tmp_path: Path) -> None:
-    rows = [row(f"{c}-s0-aa", n, 20.0 + n, train_length=t) for c, t in (("a", 128), ("b", 256)) for n in (128, 256)]
-    _, _, svg = written(rows, tmp_path, pairs=paired(rows))
-    assert CHANGE.axis in picture_words(svg)
-    (moved, _, _), (table, _) = panels(rows), shown_of(rows)
-    assert moved["a"][128] == moved["b"][256] == 0 and moved["a"][256] > 1 and moved["b"][128] < -1
-    assert table.cells["b", 128].change is not None
-
-
-def test_a_curve_looks_the_same_in_every_picture_and_is_named_where_it_is_drawn(tmp_path: Path) -> None:
-    rows = [row(f"{curve}-s0-aa", n, 20.0) for curve in ("alibi", "kerple", "rope") for n in (128, 256)]
-    rows += [row("rope-s0-aa", n, 30.0, protocol="sliding") for n in (128, 256)]
-    written(rows, tmp_path)
-    colour = looks(tables(rows, labels(rows)))["rope"].colour.lower()
-    others = (tmp_path / "others.svg").read_text()
-    assert f"stroke: {colour}" in others and "rope" in picture_words(others)
-    assert not {"alibi", "kerple"} & set(picture_words(others))
-
-
-def test_names_at_the_right_of_the_change_have_room_beside_the_level() -> None:
-    names = {f"r{i}-s0-aa": f"rope (base={10**i}, fraction=0.25, windows=16)" for i in range(9)}
-    rows = [row(run, n, 20.0 + n, documents=8) for run in names for n in (128, 256)]
-    pairs = paired(rows, names)
-    (table,) = tables(rows, names, PPL, pairs.verdicts(), pairs.changes())
-    figure = change.draw_both(table, looks([table]))
-    figure.draw_without_rendering()
-    left, right = figure.axes
-    edge = max(text.get_window_extent().x1 for text in left.texts if text.get_text() in names.values())
-    assert edge < right.yaxis.get_tightbbox().x0

@@ -1,0 +1,69 @@
+"""The pictures of a report, each of which answers one question.
+
+curves: how does perplexity change with length? ranking: the same for curves that are too many to follow.
+protocols: does the protocol decide the answer? windows: what does another attention window change? forest: which
+option of a scheme matters? others: tables of other quantities. sweep: which value of a number is best?
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from posexp.evaluation.contrasts import Pairs
+from posexp.output.style import looks_of
+from posexp.report import by_protocol, change, forest, option_sweep, ranking, windows
+from posexp.report.curves import curve_pictures
+from posexp.report.finding import as_changes
+from posexp.report.tables import Table
+
+MAX_CURVES = 12  # that are readable as lines
+NAMES = ("curves", "ranking", "protocols", "windows", "forest", "others", "sweep")
+FILES = {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
+
+
+def draw(
+    shown: list[Table],
+    pairs: Pairs | None = None,
+    sweep: option_sweep.Sweep | None = None,
+    subject: str = "",
+    references: Sequence[change.Reference] = (),
+) -> dict[str, bytes]:
+    """Return the pictures of the tables by name of file, a part of FILES. Equal input gives equal bytes.
+
+    `pairs` has the intervals, `subject` says what was trained on what, and `references` are published curves.
+    """
+    look_of = looks_of(curve for table in shown for curve in table.curves)
+    changes = [as_changes(table) for table in shown]
+    found: dict[str, tuple[bytes, bytes]] = {}
+    tree, protocols = forest.find_forest(changes), by_protocol.find_protocols(changes)
+    if pairs_of_windows := windows.find_windows(changes[0]):
+        found["windows"] = windows.window_pictures(changes[0], pairs_of_windows, look_of)
+    headline = without(shown[0], {curve for _, curve in pairs_of_windows})
+    in_forest = set(tree.changes) if tree else set()
+    if len(headline.curves) > MAX_CURVES:
+        found["ranking"] = ranking.ranking_pictures(changes[0], pairs, subject)
+    elif len(headline.lengths) > 2 or not in_forest.issuperset(headline.curves):
+        found["curves"] = change.change_pictures(headline, look_of, subject, references)
+    if protocols:
+        found["protocols"] = by_protocol.protocol_pictures(protocols)
+    if tree:
+        found["forest"] = forest.forest_pictures(tree)
+    told = {id(table) for table in protocols.drawn} if protocols else set()
+    others = [
+        table
+        for table, same in zip(shown[1:], changes[1:], strict=True)
+        if len(table.curves) <= MAX_CURVES and not in_forest.issuperset(table.curves) and id(same) not in told
+    ]
+    if others:
+        found["others"] = curve_pictures(others, look_of)
+    if sweep:
+        found["sweep"] = option_sweep.sweep_pictures(sweep)
+    return {
+        f"{name}.{kind}": part for name, both in found.items() for kind, part in zip(("png", "svg"), both, strict=True)
+    }
+
+
+def without(table: Table, hidden: set[str]) -> Table:
+    """Return the table without some of its curves."""
+    curves = tuple(curve for curve in table.curves if curve not in hidden)
+    cells = {key: cell for key, cell in table.cells.items() if key[0] in curves}
+    return replace(table, curves=curves, cells=cells)

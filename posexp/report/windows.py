@@ -1,0 +1,91 @@
+"""The picture of windows: the change of each curve without and with another attention window. Sizes are in inches.
+
+Each row is a dumbbell: a hollow dot without the window, a filled one with it, at 4 times the training length and at the
+longest multiple.
+"""
+
+from typing import TYPE_CHECKING
+
+from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, write_heading
+from posexp.output.style import Look, stem
+from posexp.report.curves import draw_margin, drawn
+from posexp.report.metric import CHANGE, Value, signed
+from posexp.report.tables import Table, facts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Pair = tuple[str, str]  # curves without and with the window
+NEAR = 4  # times the training length
+WIDE, AROUND = 10.5, 1.7  # of the figure, and the space for title and axis around the rows
+
+
+def find_windows(table: Table) -> list[Pair]:
+    """Return (curve without, curve with another window) of a table of changes, if both have one at a longer length."""
+    found: list[Pair] = []
+    if table.measure != CHANGE:
+        return found
+    for curve in table.curves:
+        parts = curve.split(" · ")
+        without = " · ".join(part for part in parts if not part.startswith("window "))
+        if without != curve and without in table.curves and any((curve, n) in table.values for n in longer(table)):
+            found.append((without, curve))
+    return found
+
+
+def longer(table: Table) -> list[int]:
+    """Return the lengths to draw: 4 times the training length, if that was measured, and the longest."""
+    trained = min(table.train_lengths)
+    return sorted({n for n in table.lengths if n in (NEAR * trained, max(table.lengths)) and n > trained})
+
+
+def window_pictures(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
+    """Return (PNG, SVG) of the pairs of `find_windows`. Equal tables give equal bytes."""
+    return rendered(lambda: draw_windows(table, pairs, look_of), "Change of perplexity without and with a window")
+
+
+def draw_windows(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> "Figure":
+    """Draw one panel per length. The largest change without a window is on top."""
+    lengths, last = longer(table), max(table.lengths)
+
+    def order(pair: Pair) -> float:
+        one = table.values.get((pair[0], last))
+        return -one.value if one else float("-inf")
+
+    pairs = sorted(pairs, key=order)
+    figure = new_figure(WIDE, AROUND + 1.2 * ROW * (len(pairs) + 1))
+    panels = figure.subplots(1, len(lengths), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, length in zip(panels, lengths, strict=True):
+        draw_margin(axes, "x")
+        for y, pair in enumerate(pairs):
+            draw_pair(axes, [table.values.get((curve, length)) for curve in pair], y, look_of[pair[1]])
+        axes.set_title(f"{length / min(table.train_lengths):g} times the training length, {length:,} tokens")
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("change of perplexity in percent")
+    panels[0].set_yticks(range(len(pairs)), [shortened(curve) for _, curve in pairs])
+    panels[0].set_ylim(len(pairs) - 0.4, -0.6)
+    set_log_scale(panels[0], "x", linear=CHANGE.linear, sign="+")
+    legend = "hollow: without the window · filled: with it · grey: within 1 %"
+    write_heading(figure, title(table, pairs, last), [f"{table.protocol} · {facts(table)} · {legend}"])
+    return figure
+
+
+def draw_pair(axes: "Axes", found: list[Value | None], y: int, look: Look) -> None:
+    """Draw one dumbbell, with the intervals as thin lines. A missing end is left out."""
+    values = [drawn(one.value if one else None) for one in found]
+    axes.plot(values, [y, y], color=look.colour, linewidth=3, alpha=0.35, zorder=2)
+    for one, value, face in zip(found, values, ("white", look.colour), strict=True):
+        if one and one.low is not None and one.high is not None:
+            axes.plot([drawn(one.low), drawn(one.high)], [y, y], color=look.colour, linewidth=1, zorder=2.5)
+        axes.plot([value], [y], "o", markerfacecolor=face, markeredgecolor=look.colour, markersize=7.5, zorder=3)
+
+
+def title(table: Table, pairs: list[Pair], last: int) -> str:
+    """Return the largest changes without and with a window at the longest length."""
+    parts = []
+    for side, words in zip(zip(*pairs, strict=True), ("without a window", "with it"), strict=True):
+        found = {stem(curve): one.value for curve in side if (one := table.values.get((curve, last)))}
+        parts += [f"up to {signed(max(found.values(), key=abs))} % {words}"] if found else []
+    return f"At {last / min(table.train_lengths):g} times the training length, perplexity changes by {', '.join(parts)}"
