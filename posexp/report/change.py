@@ -84,11 +84,18 @@ def draw_both(
     looks = looks_of([*look_of, *(one.curve for one in references)])
     extent = [length for length in table.lengths if length >= trained]
     shown = [(one, {n: change for n, change in one.changes(trained).items() if n <= max(extent)}) for one in references]
-    axes = draw_table(left, table, look_of)
+    lowest = min((change for _, changes in shown for change in changes.values()), default=None)
+    axes = draw_table(left, table, look_of, lowest)
     for one, changes in shown:
         axes.plot([*changes], [*changes.values()], color=looks[one.curve].colour, linestyle=DASH, linewidth=1.2)
     draw_levels(right, headline, look_of)
-    sources = [f"short dashes: {one.curve}, {one.source}, as multiples of its training length" for one in references]
+    curves_of: dict[str, list[str]] = {}
+    for one in references:
+        curves_of.setdefault(one.source, []).append(one.curve)
+    sources = [
+        f"short dashes: {', '.join(names)} of {source}, at multiples of its length"
+        for source, names in curves_of.items()
+    ]
     write_heading(figure, finding(headline, subject), [" · ".join([table.protocol, *notes(table), *sources])])
     return figure
 

@@ -65,8 +65,8 @@ def height_of(table: Table) -> float:
     return AROUND + max(HIGH, ROW * (len(table.curves) + len(failing(table)) + 2))
 
 
-def draw_table(part: "FigureBase", table: Table, look_of: dict[str, Look]) -> "Axes":
-    """Draw one table with the names of its curves. Return its panel."""
+def draw_table(part: "FigureBase", table: Table, look_of: dict[str, Look], lowest: float | None = None) -> "Axes":
+    """Draw one table with the names of its curves, with room down to the value `lowest`. Return its panel."""
     failed = failing(table)
     axes: Axes
     if failed:
@@ -80,6 +80,8 @@ def draw_table(part: "FigureBase", table: Table, look_of: dict[str, Look]) -> "A
         draw_margin(axes)
     for curve in table.curves:
         draw_curve(axes, table, curve, look_of[curve])
+    if lowest is not None:
+        axes.update_datalim([(min(table.lengths), lowest)])
     set_scales(axes, table)
     if failed:
         draw_failures(strip, table, failed, look_of)

@@ -143,7 +143,7 @@ EXACT_MATCH = Metric(
 CHANGE = Metric(
     "change",
     "Change of perplexity",
-    "change against its own training length in percent",
+    "change from the training length in percent",
     "a change of perplexity against the curve's own training length",
     change,
     signed,

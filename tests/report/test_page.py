@@ -203,7 +203,7 @@ def test_relative_to_the_own_training_length_a_curve_is_0_there(text: str) -> No
     assert lines["rope"]["y"][3] == pytest.approx(1 + math.log10(100 * (150 / 48 - 1)))
     ticks = dict(zip(axis["ticktext"], axis["tickvals"], strict=True))
     assert ticks["0"] == 0 and ticks["+100"] == pytest.approx(3) and ticks["−1"] == -1
-    assert "<br>change against its own training length in percent: +212 ▲<br>" in lines["rope"]["hovertext"][3]
+    assert "<br>change from the training length in percent: +212 ▲<br>" in lines["rope"]["hovertext"][3]
 
 
 def test_pointing_at_a_curve_tells_what_is_known(text: str) -> None:
