@@ -128,11 +128,11 @@ def complaint(error: Exception, packing: str) -> str:
 
 
 def cause_line(error: BaseException) -> str:
-    """Return the innermost cause of a wrapped error, as one line of at most 300 characters."""
+    """Return the innermost cause of a wrapped error, as one line of at most 200 characters."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def json_rows(file: IO[bytes], field: str) -> Iterator[Any]:

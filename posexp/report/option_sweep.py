@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Curves that differ in their options have them in their labels: rope (train.lr=0.001).
 LABEL = re.compile(r"(?P<scheme>.+) \((?P<option>[\w.]+)=(?P<value>-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\)")
+LENGTH = "train.length"  # whose losses are of other contexts: longer ones are oracles
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def find_sweep(table: Table) -> Sweep | None:
         options.add(match["option"])
         if cell := table.cells.get((curve, min(table.trained[curve]))):
             cells.setdefault(match["scheme"], {})[value] = cell
-    if len(options) != 1:
+    if len(options) != 1 or options == {LENGTH}:
         return None
     sweep = Sweep(options.pop(), cells, facts(table))
     return sweep if len(sweep.values) > 1 else None

@@ -334,7 +334,7 @@ def test_report_writes_rows_table_and_curves(finished):
     with (folder / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0])[: len(COLUMNS)] == COLUMNS
-    assert len([row for row in rows if not row["control"]]) == 12 and {row["status"] for row in rows} == {
+    assert len([row for row in rows if not row["control"]]) == 16 and {row["status"] for row in rows} == {
         "ok",
         "undefined",
     }

@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 import posexp
-from posexp.compare.table import HEAD
+from posexp.compare.table import HEAD as COMPARISON
 from posexp.output.grid import Grid
 
+HEAD = (*COMPARISON, "p (joint)", "seeds", "verdict")
 CHANGE = "-0.0123 [-0.0234, -0.0012]"
 LINES = [
     [curve, length, "21.40", "22.10", CHANGE, "-1.22 [-2.31, -0.12]", "0.0123", "0.0246", "3", verdict]
