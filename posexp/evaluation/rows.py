@@ -210,13 +210,14 @@ def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
 
 
 def rows_to_csv(rows: list[Row]) -> str:
-    """Return the rows as CSV: COLUMNS, then other keys in order of appearance.
+    """Return the rows as CSV: COLUMNS, then the other columns that have values.
 
-    None becomes an empty field, and text that would be read as another value is written as JSON. Values are not escaped
+    None and "" become empty fields, and text that would be read as another value is written as JSON. Values are not escaped
     for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many columns.
     """
-    lines = [row.values() for row in rows]
-    extras = [key for key in dict.fromkeys(key for line in lines for key in line) if key not in COLUMNS]
+    lines = [{key: value for key, value in row.values().items() if value not in (None, "")} for row in rows]
+    used = dict.fromkeys(key for line in lines for key in line)
+    extras = [key for key in dict.fromkeys([*NAMES, *used]) if key in used and key not in COLUMNS]
     if len(extras) > jsonl.MOST_COLUMNS:
         raise Misuse(f"the rows have {len(extras):,} unknown columns: choose runs with --runs")
     return csv_text([*COLUMNS, *extras], [{key: field_of(value) for key, value in line.items()} for line in lines])

@@ -373,7 +373,7 @@ def test_runs_that_were_trained_and_evaluated_are_compared(
     folder = world(tmp_path_factory, tmp_path)
     shown = squeezed(here("compare", "rope", "learned", cwd=folder))
     found = {(line["protocol"], line["length"]): line for line in lines_of(folder, "rope-vs-learned")}
-    assert {protocol for protocol, _ in found} == {"same_targets", "nonoverlapping"}
+    assert {protocol for protocol, _ in found} == {"same_targets", "level", "nonoverlapping"}
     runs = [Run(run_of(folder, label)) for label in ("rope", "learned")]
     rows = [row for run in runs for row in read_rows(run, print)]
     for row in rows:
@@ -470,6 +470,8 @@ def test_power_carries_failures_through(tmp_path: Path) -> None:
     assert "rope undefined (seeds 0, 1)" in squeezed(here("power", "alibi", "rope", cwd=tmp_path))
 
 
-@pytest.mark.parametrize(("word", "says"), [("power=1", "power=1.0"), ("difference=0", "difference=0.0 must be above")])
+@pytest.mark.parametrize(
+    ("word", "says"), [("power=1", "power=1 must be at most 0.999"), ("difference=0", "difference=0.0 must be above")]
+)
 def test_power_that_cannot_be_had_is_refused(word: str, says: str, tmp_path: Path) -> None:
     assert says in here("power", "alibi", "rope", word, cwd=tmp_path).refusal()

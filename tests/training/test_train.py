@@ -56,7 +56,8 @@ def test_the_loss_falls_and_the_run_is_evaluated(corpus, tmp_path):
     assert run.status()["status"] == "done"
     rows = jsonl.read_lines(run.rows, print)
     assert {(row["protocol"], row["length"]) for row in rows} == {
-        (protocol, length) for protocol in ("same_targets", "nonoverlapping") for length in (16, 32)
+        *((protocol, length) for protocol in ("same_targets", "nonoverlapping") for length in (16, 32)),
+        *(("same_targets", 2), ("level", 16)),
     }
 
 
