@@ -309,7 +309,7 @@ def test_results_that_cannot_be_written_are_named(finished):
     answer = here(*EVAL, cwd=finished)
     assert answer.refusal(code=1).endswith("1 of 2 runs could not be evaluated (see above)")
     assert f"{run_of(finished).name}/rows.jsonl: Is a directory" in answer.err
-    assert len([row for row in rows_of(run_of(finished, "learned")) if not row["control"]]) == 6
+    assert len([row for row in rows_of(run_of(finished, "learned")) if not row["control"]]) == 8
     (finished / "results" / "default" / "report").touch()
     assert "cannot write the report into results/default/report" in here("report", cwd=finished).refusal(code=1)
 
