@@ -15,7 +15,7 @@ setup: .venv/ready ## make .venv with the exact versions of constraints.txt
 	$(BIN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch .venv/ready
 
-demo: setup ## train five schemes on Python's own library, evaluate to 32 times the training length, draw the curves
+demo: setup ## train five schemes on Python's own library, evaluate to 16 times the training length, draw the curves
 	@# two at a time with a thread each: a fifth faster than one after the other with two, and steady on a busy machine
 	printf '%s\n' $(SCHEMES) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN) -m posexp train +experiment=demo +scheme=NAME
 	$(BIN) -m posexp report group=demo
