@@ -54,9 +54,10 @@ class Checkpoint:
                 f"hf={source.given}: its tokenizer yields token {largest}, but its model has a vocabulary of "
                 f"{text.vocab_size} tokens: the tokenizer belongs to another model"
             )
-        self.train_length = judged_length(train_length_of(loaded.config, command), self.eval)
+        trained = train_length_of(loaded.config, command)
+        self.train_length = judged_length(trained, self.eval)
         heads = getattr(text, "num_attention_heads", 1)  # a state-space model has none
-        self.dims = Dims(text.hidden_size, heads, text.num_hidden_layers, self.train_length)
+        self.dims = Dims(text.hidden_size, heads, text.num_hidden_layers, trained)
         self.windowed = changes.windows_count(loaded)
         self.window = changes.own_window(loaded.config, self.dims, self.windowed)
         self.source, self.plain = source, CausalLM(loaded.to(device))
@@ -70,7 +71,7 @@ class Checkpoint:
             "seed": 0,
             "train_length": self.train_length,
             "judged_from": self.eval.judged_from,
-            "trained_window": self.named(self.window, self.train_length),
+            "trained_window": self.named(self.window, self.dims.train_length),
             "weights": source.sha256[:12],
             "bos": bos_text,
             "corpus": "" if command.data is None else text_name(self.store, self.eval.split),
@@ -93,9 +94,9 @@ class Checkpoint:
             "d_model": self.dims.d_model,
             "n_head": self.dims.n_head,
             "n_layer": self.dims.n_layer,
-            "train_length": self.train_length,
+            "train_length": self.dims.train_length,
             "max_length": self.plain.max_length,
-            "window": self.named(self.window, self.train_length),
+            "window": self.named(self.window, self.dims.train_length),
             "packages": {name: version(name) for name in ("posexp", "transformers", "torch")},
         }
 
@@ -133,7 +134,7 @@ class Checkpoint:
 
     def named(self, window: Window, length: int) -> str:
         """Return the name of a window in rows: "full" for one that exceeds `length` and the training length."""
-        if isinstance(window, changes.OwnWindow) and window.tokens >= max(length, self.train_length):
+        if isinstance(window, changes.OwnWindow) and window.tokens >= max(length, self.dims.train_length):
             return "full"
         return window.fingerprint()
 
@@ -151,7 +152,7 @@ class Checkpoint:
 
         Returns None if the window hides tokens in training, or if the architecture has no sliding window.
         """
-        if not self.windowed or self.named(variant.window, self.train_length) != "full":
+        if not self.windowed or self.named(variant.window, self.dims.train_length) != "full":
             return None
         return Variant(variant.name, variant.transform, Sliding(self.dims, self.train_length))
 

@@ -137,7 +137,7 @@ def in_percent(nats: "Estimate", sign: int = 1) -> str:
 
 def share(captured: "Ratio") -> str:
     """Format a captured gain: 80 % [62, 98]."""
-    value, *bounds = (f"{100 * one:,.0f}".replace("-", "−") for one in vars(captured).values() if one is not None)
+    value, *bounds = (f"{round(100 * one):,}".replace("-", "−") for one in vars(captured).values() if one is not None)
     return f"{value} % [{', '.join(bounds)}]" if bounds else f"{value} %"
 
 

@@ -18,7 +18,6 @@ from posexp.model import cpu
 
 torch.set_num_threads(1)
 sys.path.append(str(Path(posexp.__file__).parent / "sweeps"))  # posexp's plugin
-posexp.cli.main.register_plugins()
 Plugins.instance()
 for begun in (False, True):
     cpu.choose_matmul(begun)
