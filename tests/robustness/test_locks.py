@@ -72,7 +72,7 @@ def test_two_launchers_that_race_for_the_same_cells_train_each_once(world):
             trained = [f"{run.name}: training from step 0" in text for text in said]
             assert sorted(trained) == [False, True]
             rows = rows_of(run.folder)
-            assert len(rows) == len({json.dumps(row, sort_keys=True) for row in rows}) == 4
+            assert len(rows) == len({json.dumps(row, sort_keys=True) for row in rows}) == 5
         for code, text in zip(codes, said, strict=True):
             assert "Traceback" not in text, text
             lines = re.findall(REFUSED, text)
