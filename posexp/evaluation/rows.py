@@ -212,8 +212,8 @@ def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
 def rows_to_csv(rows: list[Row]) -> str:
     """Return the rows as CSV: COLUMNS, then the other columns that have values.
 
-    None and "" become empty fields, and text that would be read as another value is written as JSON. Values are not escaped
-    for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many columns.
+    None and "" become empty fields, and text that would be read as another value is written as JSON. Values are not
+    escaped for spreadsheets, not even those that begin with "=". Raises Misuse if there are too many columns.
     """
     lines = [{key: value for key, value in row.values().items() if value not in (None, "")} for row in rows]
     used = dict.fromkeys(key for line in lines for key in line)
