@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from posexp.evaluation.verdicts import WORDS
+from posexp.evaluation.verdicts import TOO_FEW, WORDS
 from posexp.output.figure import shortened
 from posexp.report.metric import CHANGE, signed
 from posexp.report.tables import Table, change_of, listed
@@ -32,11 +32,14 @@ def times(length: int, trained: int) -> str:
 
 
 def verdict_phrases(table: Table) -> list[str]:
-    """Return a phrase such as "rope and xpos degrade" per word; [] without verdicts."""
+    """Return a phrase such as "rope and xpos degrade" per word; [] without verdicts or with too few seeds."""
     last = max(table.lengths)
     curves_of: dict[str, list[str]] = {}
     for curve in table.curves:
-        if word := table.words.get((curve, last)):
+        word = table.words.get((curve, last))
+        if word == TOO_FEW:
+            return []
+        if word:
             curves_of.setdefault(word, []).append(curve)
     return [
         phrase(word, curves_of[word])
