@@ -155,7 +155,7 @@ class Pairs:
         }
         if estimate_of["cropped"] is None:
             return None
-        enough = all(row.origin == "checkpoint" for row in plain.values()) or LEAST_SEEDS
+        enough = 1 if all(row.origin == "checkpoint" for row in plain.values()) else LEAST_SEEDS
         gain = estimate_of["gain"]
         if gain is not None and gain.seeds < enough:
             gain = estimate_of["gain"] = None

@@ -114,7 +114,7 @@ class Row:
 
     @property
     def sums(self) -> "DocumentSums | None":
-        """The sums of losses over each document; None if the row has none."""
+        """The sums of losses over each document; None in failed rows and in those of older versions."""
         return None if self.document_sums is None else parse_sums(self.document_sums)
 
     @property

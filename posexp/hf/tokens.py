@@ -46,7 +46,7 @@ def beginning(source: Source, path: Path, requested: Bos, trust: bool) -> tuple[
 
     BOS is the token that replaces the first of every input, None for none, whose text is "". `prefix` is the token that
     the protocol `rolling` puts before a document: BOS or else EOS, None if the tokenizer has neither. Raises Misuse if
-    a beginning token is requested and the tokenizer has none.
+    a beginning token is requested that the tokenizer lacks.
     """
     own = tokenizer.load_tokenizer(path)
     added, bos, eos = (own.token_to_id(name) if name else None for name in special_tokens(source, own, trust))

@@ -91,7 +91,7 @@ def stem(label: str) -> str:
 
 
 def family_of(label: str) -> str:
-    """Return the family of the scheme that a label begins with, "" if it has none."""
+    """Return the family of the scheme that a label begins with, "" for other labels."""
     look = dict(scheme_looks()).get(re.split(r"\W", stem(label))[0])
     return next((family for family, shades in FAMILIES.items() if look and look[0] in shades), "")
 

@@ -150,7 +150,7 @@ def caption(found: Protocols, order: list[str]) -> str:
     first = next(iter(found.tables.values()))[0]
     parts = [f"change against the own training length, {listed(first.train_lengths)} tokens", "grey: within 1 %"]
     left = [curve for curve in found.curves if curve not in order]
-    parts += [f"{len(left)} curves left out"] if left else []
+    parts += [f"{len(left)} curves omitted"] if left else []
     lost = [curve for curve in first.curves if curve not in found.curves and curve == stem(curve)]
     parts += [f"without values beyond it: {', '.join(map(shortened, lost))}"] if lost else []
     return " · ".join(parts)

@@ -73,7 +73,7 @@ def draw_windows(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> "
 
 
 def draw_pair(axes: "Axes", found: list[Value | None], y: int, look: Look) -> None:
-    """Draw one dumbbell, with the intervals as thin lines. A missing end is left out."""
+    """Draw one dumbbell, with the intervals as thin lines. A missing end is omitted."""
     values = [drawn(one.value if one else None) for one in found]
     axes.plot(values, [y, y], color=look.colour, linewidth=3, alpha=0.35, zorder=2)
     for one, value, face in zip(found, values, ("white", look.colour), strict=True):

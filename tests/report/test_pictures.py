@@ -572,7 +572,7 @@ def test_protocols_are_a_picture_from_three_protocols_and_lengths_on_and_of_at_m
     many = [replace(r, run=f"c{i}-s0-aa", scheme=f"c{i}") for r in BY_PROTOCOL if r.scheme == "rope" for i in range(11)]
     words = picture_words(pictures.draw(tables(many, labels(many)))["protocols.svg"].decode())
     assert sum(word in {f"c{i}" for i in range(11)} for word in words) == by_protocol.MOST == 8
-    assert any("3 curves left out" in word for word in words)
+    assert any("3 curves omitted" in word for word in words)
 
 
 WINDOWED = [
