@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.command import here, run_of, world
-from support.rows import path_of_losses, stored_losses
+from support.rows import stored_losses
 
 from posexp.config.sections import DataConfig, Source, Split
 from posexp.data.load import load_store
@@ -146,15 +146,6 @@ def test_a_run_is_judged_as_if_trained_at_fewer_tokens(finished: Path) -> None:
     assert "rope · judged from 4" in here("report", cwd=finished).out
     refused = here("eval", *MEASURE, "eval.judged_from=16", "--runs", "rope*", cwd=finished)
     assert refused.code != 0 and "eval.judged_from=16 must be shorter than the training length, 16" in refused.err
-
-
-def test_damaged_losses_are_no_losses(finished: Path) -> None:
-    row = the(rows_of(finished), protocol="same_targets", length=64, control="")
-    path = path_of_losses(run_of(finished), row)
-    whole = path.read_bytes()
-    for damaged in (b"", whole[:100], b"PK" + bytes(50), whole[: len(whole) // 2] + b"\0" * (len(whole) // 2)):
-        path.write_bytes(damaged)
-        assert stored_losses(run_of(finished), row) is None
 
 
 @pytest.mark.slow

@@ -15,13 +15,13 @@ pytest.importorskip("transformers")
 
 from support.checkpoints import V, checkpoint, own_losses, reference, slid, whole
 from support.command import here, posexp, world, write_texts
+from support.rows import stored_losses
 
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import DataConfig, Precision, Source, Split
 from posexp.data import tokenizer
 from posexp.evaluation.evaluate import Evaluator
 from posexp.evaluation.interfaces import Subject
-from posexp.evaluation.losses import read_losses as read_losses
 from posexp.evaluation.plan import plan
 from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.targets import targets_of
@@ -483,7 +483,7 @@ def test_windows_begin_with_the_token_that_the_tokenizer_begins_texts_with(made,
         ids = np.array(subject.tokens.ids[start:stop])
         ids[0] = ids[0] if bos is None else bos
         expected.append(own_losses(reference(folder), ids, np.array([[0, first - start, stop - start]])))
-    kept = read_losses(subject.run.folder, row)
+    kept = stored_losses(subject.run.folder, row.values())
     assert np.abs(kept.nll[: 20 * 64] - np.concatenate(expected)).max() < 1e-5
     assert (kept.context == targets_of(windows)[1]).all(), "the token is one of the window's"
 

@@ -138,6 +138,5 @@ def tells(said: str, path: Path) -> bool:
         "rows.jsonl": "measured",
         ".safetensors": "checkpoint",
         ".json": "checkpoint",
-        ".npz": "no token losses are stored",
     }
     return path.name in said or others.get(path.name, others.get(path.suffix, path.name)) in said

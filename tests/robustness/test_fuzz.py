@@ -35,11 +35,10 @@ from posexp.data import tokenizer
 from posexp.data.sampler import SequenceSampler
 from posexp.data.store import DamageError, Store
 from posexp.errors import PosexpError
-from posexp.evaluation import losses
 from posexp.evaluation.contrasts import Pairs, curve_name
 from posexp.evaluation.done import stands
 from posexp.evaluation.plan import own_lengths, plan
-from posexp.evaluation.rows import KEY, read_rows, rows_of_csv, sums_of
+from posexp.evaluation.rows import KEY, read_rows, rows_of_csv
 from posexp.output.console import say
 from posexp.output.style import looks_of
 from posexp.report import Table, change, curves, rows_to_csv, tables, verdict_table
@@ -97,10 +96,6 @@ class World:
     def store(self) -> Path:
         (path,) = self.folder.glob("cache/tokens/*/store.json")
         return path.parent
-
-    @functools.cached_property
-    def losses(self) -> Path:
-        return sorted((self.run.folder / "losses").glob("*.npz"))[0]
 
     @functools.cached_property
     def weights(self) -> Path:
@@ -240,13 +235,6 @@ def use_store(world: World, draw: random.Random) -> None:
         (world.store / "store.json").write_bytes(content)
 
 
-def use_losses(world: World, draw: random.Random) -> None:
-    (row, *_) = [row for row in read_rows(world.run, say) if losses.path_of(world.run.folder, row) == world.losses]
-    kept = losses.read_losses(world.run.folder, row)
-    if kept is not None:
-        sums_of(kept.nll, kept.document)
-
-
 def use_tokenizer(world: World, draw: random.Random) -> None:
     made = tokenizer.load_tokenizer(world.run.folder / "tokenizer.json")
     tokenizer.vocabulary_size(made)
@@ -304,7 +292,6 @@ KINDS = {
     "checkpoint.json": Kind(10, lambda world: world.foreign.checkpoint, hostile.json_file, use_about),
     "step-….safetensors": Kind(20, lambda world: world.weights, hostile.safetensors, use_weights),
     "step-….json": Kind(10, step_json, hostile.json_file, use_checkpoint),
-    "losses/….npz": Kind(6, lambda world: world.losses, hostile.npz, use_losses),
     "store.json": Kind(2, store_file("store.json"), hostile.store_json, use_store),
     "train.documents.npy": Kind(2, store_file("train.documents.npy"), hostile.npy, use_store),
     "train.bin": Kind(1.5, store_file("train.bin"), hostile.junk, use_store),

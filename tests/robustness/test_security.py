@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from plotly.offline import get_plotlyjs
 from support import hostile
 from support.command import Answer, here, posexp, publish
-from support.rows import path_of_losses, row_of, stored_losses
+from support.rows import row_of
 
 from posexp.config import stored_yaml
 from posexp.config.commands import TrainCommand
@@ -697,20 +697,6 @@ def test_a_pipe_in_place_of_a_file_is_no_hang(alone):
         os.mkfifo(path)
     os.mkfifo(run / "checkpoint.json")
     all_commands(alone)
-
-
-def test_losses_that_unpack_to_far_more_are_not_kept(group):
-    run = Run(run_of(group))
-    row = json.loads(run.rows.read_text().splitlines()[0])
-    path = path_of_losses(run.folder, row)
-    assert stored_losses(run.folder, row) is not None
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("nll.npy", "w") as member:
-        out = io.BytesIO()
-        np.save(out, np.zeros(1, np.float32))
-        member.write(out.getvalue().replace(b"(1,)", b"(50000000,)")[:128])
-        for _ in range(20):
-            member.write(bytes(10 << 20))
-    assert stored_losses(run.folder, row) is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])

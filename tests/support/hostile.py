@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import struct
-import zipfile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -254,27 +253,6 @@ def npy(data: bytes, draw: Random) -> bytes:
     kinds = ["'<i8'", "'|O'", "'<f4'", "'|V99999'", "'<U1000000'", "'junk'", "[('a', '|O')]", "None"]
     header = f"{{'descr': {draw.choice(kinds)}, 'fortran_order': False, 'shape': {draw.choice(shapes)}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data[128:]
-
-
-def npz(data: bytes, draw: Random) -> bytes:
-    if draw.random() < 0.3:
-        return junk(data, draw)
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as held:
-        members = {name: held.read(name) for name in held.namelist()}
-    name = draw.choice(list(members))
-    how = draw.randrange(6)
-    if how < 4:
-        members[name] = npy(members[name], draw)
-    elif how == 4:
-        members[draw.choice(["../escape.npy", "extra.npy", "nll", "/"])] = members.pop(name)
-    else:
-        members[name] = bytes(10**6)
-    method = draw.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-    with zipfile.ZipFile(out, "w", method) as made:
-        for member, content in members.items():
-            made.writestr(member, content)
-    return out.getvalue()
 
 
 def sign_store(folder: Path, draw: Random | None = None) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from posexp.evaluation import losses
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.rows import Row
@@ -16,8 +18,12 @@ def row_of(**columns: Any) -> Row:
 
 
 def stored_losses(folder: Path, values: dict[str, Any]) -> Losses | None:
-    """The stored losses of a line of rows.jsonl."""
-    return losses.read_losses(folder, Row.of(values))
+    """The stored losses of a line of rows.jsonl; None without a file."""
+    path = path_of_losses(folder, values)
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        return Losses(**arrays)
 
 
 def path_of_losses(folder: Path, values: dict[str, Any]) -> Path:
