@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def evaluate_subject(
             continue
         todo += [job for job in jobs if job.row.key(key) not in done]
     new = []
-    for row in evaluator.rows(todo):
+    for row in evaluator.rows(sorted(todo, key=evaluator.place)):
         jsonl.append(run.rows, row.values())
         new.append(row)
         if not PROTOCOLS[row.protocol].drawn_only:
@@ -146,6 +147,10 @@ class Evaluator:
         self.lengths = own_lengths(self.tokens, subject.train_length, self.config)
         self.latest: tuple[tuple[object, ...], Scores] | None = None  # scores of the latest spans, by model and text
 
+    @cached_property
+    def plan(self) -> list[Measurement]:
+        return plan(self.tokens, self.config, self.lengths, self.subject.train_length)
+
     def warnings(self) -> list[str]:
         """Return a line if the bytes of single targets are estimated, else nothing."""
         how = {
@@ -157,7 +162,7 @@ class Evaluator:
     def jobs(self, variant: Variant) -> list[Job]:
         """Return a job for every row of a variant. Raises NotApplicable if the variant cannot change the model."""
         found = []
-        for measurement in plan(self.tokens, self.config, self.lengths, self.subject.train_length):
+        for measurement in self.plan:
             seen: Variant | None = variant
             if measurement.control and variant.transform is not None:
                 continue  # with a transform, the cropped row is the only control
@@ -202,6 +207,10 @@ class Evaluator:
             primary=self.config.primary,
         )
 
+    def place(self, job: Job) -> int:
+        """Return the place of a job's spans in the plan, so that jobs on the same spans can share scores."""
+        return [id(measurement.windows) for measurement in self.plan].index(id(job.measurement.windows))
+
     def rows(self, jobs: list[Job]) -> Iterator[Row]:
         """Yield the row of each job as soon as it is computed."""
         for job in jobs:
@@ -210,7 +219,9 @@ class Evaluator:
     def score(self, job: Job, view: View) -> tuple[Scores, Cost | None]:
         """Return the scores of a job's targets and their cost, None if the job before it has scored the same spans."""
         measurement = job.measurement
-        key = (job.seen.name, job.row.window, job.row.transform_settings, job.row.control, id(measurement.windows))
+        transform = job.seen.transform
+        same = transform is None or transform.unchanged(measurement.inputs)
+        key = ("" if same else job.row.transform_settings, job.row.window, job.row.control, id(measurement.windows))
         if self.latest is not None and self.latest[0] == key:
             return self.latest[1], None
         self.latest = None  # free its memory

@@ -187,7 +187,7 @@ def description(table: Table, curve: str, length: int) -> str:
     if key in table.values:
         bounds = interval(table, key)
         lines.append(f"{table.measure.axis}: {shown_value(table, key)}" + (f" [{', '.join(bounds)}]" if bounds else ""))
-    verdict = next((one for one in table.verdicts if (one.place.curve, one.place.length) == key), None)
+    verdict = table.verdict_at.get(key)
     if verdict and verdict.cropped:
         lines += cell_lines(verdict)
         lines += [f"p = {verdict.cropped.p:.3f}"] if verdict.cropped.p is not None else []

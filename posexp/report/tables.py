@@ -49,9 +49,14 @@ class Table:
         return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()}, self.lengths)
 
     @cached_property
+    def verdict_at(self) -> dict[tuple[str, int], Verdict]:
+        """The verdicts by curve and length."""
+        return {(verdict.place.curve, verdict.place.length): verdict for verdict in self.verdicts}
+
+    @cached_property
     def words(self) -> dict[tuple[str, int], str]:
         """The words of the verdicts, by curve and length."""
-        return {(verdict.place.curve, verdict.place.length): verdict.word for verdict in self.verdicts}
+        return {key: verdict.word for key, verdict in self.verdict_at.items()}
 
     def place(self, curve: str, length: int) -> Place:
         """Return the key of a cell's verdict and change."""

@@ -31,6 +31,10 @@ class Transform:
         """
         raise NotImplementedError
 
+    def unchanged(self, length: int) -> bool:
+        """Return whether inputs of at most `length` tokens are known to be read as without the transform."""
+        return False
+
     def describe(self, length: int) -> str:
         """Return a short description of the change for inputs of at most `length` tokens, its name in rows."""
         return type(self).__name__

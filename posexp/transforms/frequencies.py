@@ -69,6 +69,9 @@ class Stretched(Frequencies):
         at_least("factor", factor, 1)
         self.factor = factor
 
+    def unchanged(self, length: int) -> bool:
+        return self.stretch(length, self.factor) == 1
+
 
 def after(first: Rescale | None, second: Rescale) -> Rescale:
     if first is None:

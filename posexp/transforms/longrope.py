@@ -46,6 +46,9 @@ class LongRope(Stretched):
         self.short = short
         self.long = long
 
+    def unchanged(self, length: int) -> bool:
+        return super().unchanged(length) and self.short is None and self.long is None
+
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         short, long = self.factors(rope.rotary_dim // 2, length)
 

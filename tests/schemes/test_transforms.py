@@ -192,6 +192,7 @@ def test_at_factor_1_a_frequency_transform_is_the_identity_bit_for_bit(
     torch.manual_seed(0)
     scheme = build_scheme(scheme_name, DIMS)
     changed = applied(name, scheme, TRAIN, **options)
+    assert name not in ROTARY or transforms.build_transform(name, DIMS, **options).unchanged(TRAIN)
     q_BHTC, k_BHTC, pos_BT = torch.randn(1, 2, TRAIN, 16), torch.randn(1, 2, TRAIN, 16), torch.arange(TRAIN)[None]
     for one, other in zip(scheme.rotate(q_BHTC, k_BHTC, pos_BT), changed.rotate(q_BHTC, k_BHTC, pos_BT), strict=True):
         assert torch.equal(one, other)
