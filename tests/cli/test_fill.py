@@ -36,7 +36,9 @@ def test_a_page_is_what_its_template_and_rows_give(study):
 
 
 def test_the_pages_with_numbers_have_a_template():
-    assert {"results", "books", "demo", "papers", "protocols", "schemes"} <= set(FILL.templates())
+    assert {"results", "books", "demo", "papers", "protocols", "rope-twice", "schemes", "tasks"} <= set(
+        FILL.templates()
+    )
 
 
 def row(curve: str, seed: int, length: int, ppl: float, **columns) -> Row:
