@@ -1,29 +1,18 @@
 """scripts/fill: the numbers of a study's page are those of its rows, and a stale page fails here."""
 
-import importlib.machinery
-import importlib.util
 import math
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from support.fill import load_fill
 from support.rows import row_of
 
 from posexp.errors import Misuse
 from posexp.evaluation.rows import Row, rows_to_csv
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_fill() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("fill", str(ROOT / "scripts" / "fill"))
-    spec = importlib.util.spec_from_loader("fill", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 FILL = load_fill()
