@@ -61,13 +61,13 @@ def test_lists_ranges_globs_and_choices_of_an_experiment_are_swept(folder):
 def test_a_cell_is_what_its_command_alone_composes(folder, monkeypatch):
     """Although the sweep composes cells of like choices once: schemes of one file and of several, and own ones."""
     (folder / "own" / "scheme").mkdir(parents=True)
-    (folder / "own" / "scheme" / "mine.yaml").write_text(
-        "_target_: posexp.schemes.rope.Rope\nbase: 7.0\nfraction: 1.0\nlayout: half\n"
-    )
+    for name, base in (("mine", 7.0), ("none", 9.0)):  # the second stands in place of posexp's
+        node = f"_target_: posexp.schemes.rope.Rope\nbase: {base}\nfraction: 1.0\nlayout: half\n"
+        (folder / "own" / "scheme" / f"{name}.yaml").write_text(node)
     swept: list[TrainCommand] = []
     monkeypatch.setattr(plan, "missing", lambda cells, compose, elsewhere: swept.extend(map(compose, cells)) or [])
     own = ["--config-dir", "own"]
-    schemes, windows, rates = ("alibi", "dape", "mine"), ("bca", "full"), ("0.1", "1e-3")
+    schemes, windows, rates = ("alibi", "dape", "mine", "none"), ("bca", "full"), ("0.1", "1e-3")
     axes = [f"+scheme={','.join(schemes)}", f"window={','.join(windows)}", f"train.lr={','.join(rates)}"]
     assert here("train", "-m", *own, *TINY, *axes, cwd=folder).code == 0
     alone: list[TrainCommand] = []
@@ -75,8 +75,9 @@ def test_a_cell_is_what_its_command_alone_composes(folder, monkeypatch):
     for scheme, window, rate in product(schemes, windows, rates):
         words = [f"+scheme={scheme}", f"window={window}", f"train.lr={rate}"]
         assert here("train", *own, *TINY, *words, cwd=folder).code == 0
-    assert swept == alone and len(swept) == 12
-    labels = {"alibi", "dape-kerple_log", "mine"}
+    assert swept == alone and len(swept) == 16
+    assert {each.scheme["base"] for each in swept if "none" in each.label} == {9.0}
+    labels = {"alibi", "dape-kerple_log", "mine", "none"}
     assert {each.label for each in swept} == labels | {f"{label}-bca" for label in labels}
 
 
