@@ -8,7 +8,7 @@ from pathlib import Path
 
 from posexp.storage import atomic
 from scripts.docs.common import DOCS, ROOT
-from scripts.docs.schemes import files, picture_of
+from scripts.docs.schemes import files, label_of, picture_of
 
 PLACE = DOCS / "pictures" / "schemes"
 RESULTS = ROOT / "build" / "pictures"
@@ -24,7 +24,7 @@ def draw(names: list[str]) -> None:
     where = [f"results={RESULTS}", "group=schemes"]
     every = f"+scheme={','.join(path.stem for path in chosen)}"
     posexp("train", "-m", every, *where, f"data.cache={RESULTS}/cache", *OPTIONS.split())
-    runs = {path: run_of(path.stem) for path in chosen}
+    runs = {path: run_of(path) for path in chosen}
     posexp("inspect", "--runs", ",".join(run.name for run in runs.values()), *where)
     PLACE.mkdir(parents=True, exist_ok=True)
     for path, run in runs.items():
@@ -32,15 +32,9 @@ def draw(names: list[str]) -> None:
         atomic.write_file(PLACE / f"{path.stem}.png", smaller(picture))
 
 
-def run_of(scheme: str) -> Path:
-    """Return the folder of a scheme's run; the label of a scheme around another has the other's name too."""
-    (run,) = (path.parent for path in (RESULTS / "schemes").glob("*/config.yaml") if is_of(path.parent.name, scheme))
-    return run
-
-
-def is_of(run: str, scheme: str) -> bool:
-    label = run.rsplit("-s0-", 1)[0]
-    return label == scheme or label.startswith(f"{scheme}-")
+def run_of(scheme: Path) -> Path:
+    (config,) = (RESULTS / "schemes").glob(f"{label_of(scheme)}-s0-*/config.yaml")
+    return config.parent
 
 
 def posexp(*words: str) -> None:

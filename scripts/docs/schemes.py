@@ -42,6 +42,7 @@ CAPTIONS = {
     "frequencies": "The wavelength of every rotated pair of channels",
     "attention": "Mean distance and entropy of attention by position, on held-out text",
 }
+LATER = "results/bench/content-schemes.md"  # measurements after those of the study of all schemes
 SYMBOLS = {
     r"z\(m, n\)": "z(m, n) is the logit of the query q_m at position m and the key k_n at position n",
     r"\bd\b": "d = m - n is their distance",
@@ -88,12 +89,22 @@ def formula(path: Path) -> str:
     return re.sub(r"^ +", "", found[1], flags=re.M)
 
 
+def inner_of(kind: str, path: Path) -> dict[str, str]:
+    """Return the components of the same kind inside a component, by option: {"inner": "rope"}."""
+    return dict(re.findall(rf"^  - /{kind}@(\w+): (\w+)$", path.read_text(), re.M))
+
+
+def label_of(path: Path) -> str:
+    """Return the label of a scheme's runs, which for one around another has the other's name too: pose-rope."""
+    return "-".join((path.stem, *inner_of("scheme", path).values()))
+
+
 def options(kind: str, path: Path) -> list[list[str]]:
     """Return option, type, default and meaning of every option of a component; an inner component is a choice."""
     node = read_options(path)
     kinds = {option.name: option.annotation for option in parameters_of(class_of(kind, object, node))}
     comments = dict(re.findall(r"^(\w+):.*?  # (.*)$", path.read_text(), re.M))
-    inner = dict(re.findall(rf"^  - /{kind}@(\w+): (\w+)$", path.read_text(), re.M))
+    inner = inner_of(kind, path)
     rows = [
         [f"{kind}.{key}", type_name(kinds[key]), yaml_of(value), comments.get(key, "")]
         for key, value in node.items()
@@ -140,7 +151,7 @@ def results(name: str) -> str:
             ]
         )
     if not rows:
-        return "No published study has measured it.\n"
+        return "No published study has measured it on the same targets to 16 times its training length.\n"
     header = ["study", "trained at", "seeds", "perplexity there", "at 16 times", "change, %", "verdict at 16 times, %"]
     words = """Perplexity on the same targets (`same_targets`), mean of seeds. The studies differ in size, text and
     budget, so their rows cannot be compared with each other. A verdict stands where the study published one, in the
@@ -156,6 +167,8 @@ def cost(name: str) -> str:
         return "Not measured.\n"
     header = ["measurement", "training speed", "memory", "evaluation at", "speed", "memory"]
     words = "Multiples of a model without positions (`none`) in the same measurement: 0.9 is a tenth slower."
+    if f"| {name} |" in (ROOT / LATER).read_text():
+        words += f" [{Path(LATER).name}](../../{LATER}) has later figures, relative to ALiBi."
     return f"{table(header, rows, numbers=True)}\n{paragraph(words)}"
 
 
@@ -236,7 +249,7 @@ def page(path: Path) -> str:
         "## Picture\n",
         f"![{CAPTIONS[drawn]}](../pictures/schemes/{name}.png)\n",
         paragraph(caption),
-        f"## Results\n\n{results(name)}",
+        f"## Results\n\n{results(label_of(path))}",
         f"## Cost\n\n{cost(name)}",
     ]
     return "\n".join(part for part in parts if part)

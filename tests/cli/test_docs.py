@@ -146,7 +146,7 @@ def test_the_site_builds_without_warnings_or_network(tmp_path):
     site.stage(tmp_path / "build" / "guide-src")
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
     built = tmp_path / "build" / "guide"
     for page in site.page_paths(site.navigation()):
         html = (built / page).with_suffix(".html").read_text()
