@@ -35,7 +35,12 @@ format: setup ## put the code into its format
 	$(BIN) -m ruff check --fix-only .
 	$(BIN) -m ruff format .
 
+docs: setup ## write the generated pages of the guide and build it: build/guide/index.html, which opens from disk
+	$(BIN) -m scripts.docs
+	$(BIN) -m scripts.docs --stage
+	$(BIN) -m zensical build --clean --strict
+
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all lint format docs clean

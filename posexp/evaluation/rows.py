@@ -39,49 +39,49 @@ class Row:
     number of its targets, and the sum of their losses in nats.
     """
 
-    run: str
-    scheme: Text | None = None
-    seed: Count
-    train_length: Count
-    judged_from: Count | None = None  # the training length, if the row only pretends that it is
-    trained_window: Text | None = None
-    weights: Text | None = None
-    bos: Text | None = None
-    corpus: Text | None = None
-    length: Count
-    protocol: Text
-    stride: Count | None = None
-    window: Text
-    transform: Text | None = None
-    control: Text | None = None
-    targets: Count | None = None
-    targets_hash: Text
-    nll: Loss | None = None
-    ppl: Perplexity | None = None
-    bits_per_byte: Loss | None = None
-    accuracy: Share | None = None
-    exact_match: Share | None = None
-    ci_low: Perplexity | None = None
-    ci_high: Perplexity | None = None
-    crossing_share: Share | None = None
-    tokens_per_second: Copied = None
-    peak_memory: Copied = None
-    kernel_path: Text | None = None
-    status: Text | None = None
-    transform_settings: Text | None = None
-    split: Copied = None
-    documents: Count | None = None
-    documents_in_split: Copied = None
-    precision: Text | None = None
-    device: Copied = None
-    matmul: Copied = None
-    control_of: Text | None = None
-    byte_count: Text | None = None
-    document_sums: Text | None = None
-    primary: Count | None = None  # eval.primary
+    run: str  # name of the run's folder
+    scheme: Text | None = None  # label of the run, in most cases the name of its scheme; for a checkpoint, its name
+    seed: Count  # seed of the initial weights and the data order; 0 for a checkpoint
+    train_length: Count  # training length, in tokens
+    judged_from: Count | None = None  # the training length, if the row only pretends that it is (eval.judged_from)
+    trained_window: Text | None = None  # attention window of training
+    weights: Text | None = None  # first 12 hex digits of the sha256 of the checkpoint
+    bos: Text | None = None  # BOS token that a checkpoint's inputs begin with
+    corpus: Text | None = None  # name of another text than that of training
+    length: Count  # tokens of context, or size of a task
+    protocol: Text  # name of the protocol
+    stride: Count | None = None  # tokens scored per step, as the protocol applies it
+    window: Text  # attention window of this evaluation
+    transform: Text | None = None  # name of the transform
+    control: Text | None = None  # change beyond the training length: window (attention cut) or shuffled (text)
+    targets: Count | None = None  # number of scored tokens
+    targets_hash: Text  # hash of the targets; rows with equal hashes score the same tokens
+    nll: Loss | None = None  # mean loss, in nats per token
+    ppl: Perplexity | None = None  # perplexity, exp of nll
+    bits_per_byte: Loss | None = None  # loss in bits per byte of UTF-8 text
+    accuracy: Share | None = None  # share of targets that are the model's most probable token
+    exact_match: Share | None = None  # tasks: share of examples answered without any error
+    ci_low: Perplexity | None = None  # lower end of the perplexity's 95 % interval over documents
+    ci_high: Perplexity | None = None  # upper end of it
+    crossing_share: Share | None = None  # share of targets whose context begins before their document
+    tokens_per_second: Copied = None  # tokens read per second; empty where a row shares the passes of another
+    peak_memory: Copied = None  # peak memory of the evaluation, in bytes
+    kernel_path: Text | None = None  # how attention was computed
+    status: Text | None = None  # ok, undefined (past the scheme's end), out of memory, or non-finite
+    transform_settings: Text | None = None  # options of the transform as applied at this length
+    split: Copied = None  # train, valid or test; all where the text has one split
+    documents: Count | None = None  # number of documents with targets
+    documents_in_split: Copied = None  # number of documents of the split
+    precision: Text | None = None  # float32 or bfloat16
+    device: Copied = None  # GPU, or CPU with its threads
+    matmul: Copied = None  # library that multiplies matrices on a CPU
+    control_of: Text | None = None  # controls: attention window of the row that the control belongs to
+    byte_count: Text | None = None  # exact, scaled or mean: how the bytes of single tokens were counted
+    document_sums: Text | None = None  # document:targets:sum of losses in nats, separated by spaces
+    primary: Count | None = None  # length that posexp compare compares first (eval.primary)
     origin: Text | None = None  # "checkpoint" for one that posexp has not trained
-    curve: Text | None = None  # curve and recipe: only in rows.csv, the label and the key of the oracle
-    recipe: Text | None = None
+    curve: Text | None = None  # only in rows.csv: label of the curve
+    recipe: Text | None = None  # only in rows.csv: key of runs that differ in training length and seed alone
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @staticmethod

@@ -71,7 +71,7 @@ def write_heading(figure: "FigureBase", title: str, notes: list[str], size: floa
 
 def wrapped(text: str, inches: float, points: float, facts: bool = True) -> str:
     """Break a text between words, or between the `facts` of a list with " · " between them."""
-    if facts:
+    if facts and " · " in text:
         text = text.replace(" ", "\xa0").replace("\xa0·\xa0", "\xa0· ")
     text = text.replace(" %", "\xa0%")
     broken = textwrap.fill(text, max(30, int(inches * 72 / (points * 0.56))), break_on_hyphens=False)

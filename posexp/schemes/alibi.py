@@ -1,5 +1,7 @@
 """Attention with linear biases (ALiBi). Press et al. 2021, arXiv 2108.12409, section 3.
 
+Formula: z(m, n) = q_m·k_n / √C - slope_h d
+    slope_h = 2^(-8h/H), for heads h = 1 .. H and H a power of two
 Shape suffixes: H heads, N distances.
 """
 

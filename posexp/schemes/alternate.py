@@ -1,5 +1,6 @@
 """Two schemes that alternate by block, such as RoPE and NoPE in RNoPE-SWA. Yang et al. 2025, arXiv 2501.18795.
 
+Formula: other in blocks every, 2 every, 3 every ..; inner in all other blocks
 Shape suffixes: B batch, T tokens.
 """
 

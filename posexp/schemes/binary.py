@@ -1,6 +1,7 @@
 """The binary digits of the position, added to the channels. Neighbours such as 7 and 8 may differ in many digits.
 
 Fleetwood 2024, huggingface.co/blog/designing-positional-encoding. A baseline.
+Formula: x_p[c] + digit (c mod bits) of p in base 2, in every channel c; digit 0 is the lowest
 Shape suffixes: B batch, T tokens, D width of the residual stream.
 """
 

@@ -1,5 +1,6 @@
 """Context-aware biases (CABLE). Veisi et al. 2025, arXiv 2503.08067, section 3.
 
+Formula: z(m, n) = q_m·k_n / √C - Σ_t softplus(w_h·x_t + b_h), for t = n + 1 .. m and every head h
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads.
 """
 

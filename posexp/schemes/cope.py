@@ -1,5 +1,8 @@
 """Contextual positions (CoPE). Golovneva et al. 2024, arXiv 2405.18719, section 4 and the listing in its appendix.
 
+Formula: z(m, n) = q_m·k_n / √C + q_m·e[p(m, n)]
+    p(m, n) = Σ_t sigmoid(q_m·k_t / √C), for t = n .. m, at most max_pos - 1
+    e is a trained table, interpolated between whole numbers
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens (nearest first), D width of the residual stream,
 H heads, C channels of a head, P entries of the table, N nearest keys.
 """

@@ -1,6 +1,7 @@
 """A bias computed from distance by a small network: dynamic (DPB) or continuous (CPB) position bias.
 
 Wang et al. 2021 (CrossFormer), arXiv 2108.00154, section 3.3; Liu et al. 2021 (Swin V2), arXiv 2111.09883, section 3.3.
+Formula: z(m, n) = q_m·k_n / √C + mlp(log(1 + d))[h]
 Shape suffixes: H heads, N distances.
 """
 

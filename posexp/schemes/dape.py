@@ -1,5 +1,7 @@
 """A bias adapted to the content (DAPE). Zheng et al. 2024, arXiv 2405.14722, equation 3.
 
+Formula: z(m, n) = A_h + B_h + mlp(A_1 .. A_H, B_1 .. B_H)[h]
+    A_h = q_m·k_n / √C of head h; B_h is the bias of the inner scheme
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, N pairs of a query and a key, D width of the residual
 stream, H heads, G twice as many (content, then bias), W width of the MLP, C channels of a head.
 """

@@ -1,5 +1,6 @@
 """Positions that are dropped before training ends (DroPE). Gelberg et al. 2025, arXiv 2512.12167.
 
+Formula: the inner scheme while step < keep steps; after that z(m, n) = q_m·k_n / √C
 Shape suffixes: B batch, T tokens.
 """
 

@@ -1,5 +1,7 @@
 """Functional interpolation of relative positions (FIRE). Li et al. 2023, arXiv 2310.04418, section 3.
 
+Formula: z(m, n) = q_m·k_n / √C + mlp(psi(d) / psi(max(L, m)))[h]
+    psi(x) = log(|c| x + 1); c and L are trained, and L starts at the training length
 Shape suffixes: B batch, H heads, Q query tokens, K key tokens, N pairs of a query and a key, W units of the network.
 """
 

@@ -1,5 +1,7 @@
 """Forgetting attention (FoX), elsewhere called data-dependent ALiBi. Lin et al. 2025, arXiv 2503.02130, section 3.
 
+Formula: z(m, n) = q_m·k_n / √C + Σ_t log f_t, for t = n + 1 .. m
+    f_t = sigmoid(w_h·x_t + b_h), for every head h
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, D width of the residual stream, H heads,
 C channels of a head.
 """

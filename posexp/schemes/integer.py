@@ -1,6 +1,7 @@
 """The position itself, added to every channel.
 
 Fleetwood 2024, huggingface.co/blog/designing-positional-encoding. A baseline.
+Formula: x_p[c] + p, in every channel c
 Shape suffixes: B batch, T tokens, D width of the residual stream.
 """
 

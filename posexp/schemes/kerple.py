@@ -1,5 +1,8 @@
 """Learned penalties by distance (KERPLE). Chi et al. 2022, arXiv 2205.09921; bounds and starts of chijames/KERPLE.
 
+Formula: z(m, n) = q_m·k_n / √C - r1 log(1 + r2 d) (kerple_log)
+    z(m, n) = q_m·k_n / √C - r1 d^r2 (kerple_power)
+    r1 and r2 are trained, positive, one pair for every head
 Shape suffixes: H heads, N distances.
 """
 

@@ -1,5 +1,6 @@
 """A learned table of absolute positions, added to the embeddings, as in GPT-2 (Radford et al. 2019).
 
+Formula: x_p + e_p, with a trained vector e_p for every position p below the training length
 Shape suffixes: B batch, T tokens, D width of the residual stream, P entries of the table.
 """
 

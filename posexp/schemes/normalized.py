@@ -1,6 +1,7 @@
 """The position as a share of the input, added to every channel: bounded, but the step depends on the input's length.
 
 Kazemnejad 2019, kazemnejad.com/blog/transformer_architecture_positional_encoding. A baseline.
+Formula: x_p[c] + p / (largest position of the input), in every channel c
 Shape suffixes: B batch, T tokens, D width of the residual stream.
 """
 

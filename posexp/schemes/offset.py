@@ -1,5 +1,6 @@
 """Shifted absolute positions (SHAPE). Kiyono et al. 2021, arXiv 2109.05644, section 3.
 
+Formula: p_t = t + s in training, with one s for each sequence, drawn from 0 .. most; p_t = t at evaluation
 Shape suffixes: B batch, T tokens.
 """
 

@@ -1,5 +1,7 @@
 """RoPE without its lowest frequencies (p-RoPE). Barbero et al. 2024, arXiv 2410.06205, section 6.1.
 
+Formula: z(m, n) = (R_m q_m)·(R_n k_n) / √C
+    R_m rotates pair i of channels by the angle m base^(-2i/C) if i < floor(p C/2), and not at all otherwise
 Shape suffix: I rotated pairs of channels.
 """
 

@@ -1,5 +1,7 @@
 """Accumulated Householder products (PaTH). Yang et al. 2025, arXiv 2505.16381, sections 2 and 3.
 
+Formula: z(m, n) = q_m·(H_m H_(m-1) .. H_(n+1) k_n) / √C
+    H_t = I - beta_t w_t w_t^T; w_t, of unit length, and beta_t, in (0, 2), are computed from x_t
 Shape suffixes: B batch, T tokens, Q query tokens of a block, K keys that the block sees, E keys before the block,
 D width of the residual stream, H heads, C channels of a head.
 """

@@ -1,5 +1,6 @@
 """Polar coordinate positions (PoPE). Gopalakrishnan et al. 2025, arXiv 2509.10534, section 3.
 
+Formula: z(m, n) = Σ_c softplus(q_m[c]) softplus(k_n[c]) cos(d base^(-c/C) - phase_c) / √C, for c = 0 .. C - 1
 Shape suffixes: B batch, T tokens, H heads, C channels of a head.
 """
 

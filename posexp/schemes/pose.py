@@ -1,5 +1,7 @@
 """Positional skip-wise training (PoSE). Zhu et al. 2023, arXiv 2309.10400, section 3.2, with two chunks.
 
+Formula: p_t = t for t < c, and t + s from c on, in training; p_t = t at evaluation
+    c is drawn from 1 .. L and s from 0 .. factor L - L, for each sequence of L tokens
 Shape suffixes: B batch, T tokens.
 """
 

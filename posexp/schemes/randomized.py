@@ -1,5 +1,6 @@
 """Randomized positions. Ruoss et al. 2023, arXiv 2305.16843, section 3.
 
+Formula: p_1 < p_2 < .. < p_T, drawn without replacement from 0 .. factor L - 1; L is the training length
 Shape suffixes: B batch, T tokens, P positions to draw from.
 """
 

@@ -1,5 +1,7 @@
 """Rotary positions (RoPE). Su et al. 2021, arXiv 2104.09864, equation 15.
 
+Formula: z(m, n) = (R_m q_m)·(R_n k_n) / √C
+    R_m rotates pair i of the R = fraction C first channels by the angle m base^(-2i/R), for i = 0 .. R/2 - 1
 Shape suffixes: B batch, T tokens, H heads, C channels of a head, I rotated pairs of channels, A axes of a position.
 """
 

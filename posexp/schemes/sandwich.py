@@ -1,5 +1,6 @@
 """The inner product of sinusoidal positions as a bias (Sandwich). Chi et al. 2022, arXiv 2212.10356, section 5.
 
+Formula: z(m, n) = q_m·k_n / √C + (Σ_i cos(d 10000^(-2i/C)) - C/2) H / 8h, for i = 1 .. C/2 and heads h = 1 .. H
 Shape suffixes: H heads, N distances, I frequencies.
 """
 

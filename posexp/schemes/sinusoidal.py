@@ -1,5 +1,6 @@
 """Sinusoidal absolute positions, added to the embeddings. Vaswani et al. 2017, arXiv 1706.03762, section 3.5.
 
+Formula: x_p[2i] + sin(p / base^(2i/D)) and x_p[2i+1] + cos(p / base^(2i/D)), for i = 0 .. D/2 - 1
 Shape suffixes: B batch, T tokens, D width of the residual stream, I pairs of channels.
 """
 

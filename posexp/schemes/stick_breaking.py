@@ -1,5 +1,7 @@
 """Stick-breaking attention. Tan et al. 2024, arXiv 2410.17980, section 2.
 
+Formula: a(m, n) = sigmoid(z(m, n)) Π_t (1 - sigmoid(z(m, t))), for t = n + 1 .. m - 1 and n < m
+    the output of query m is Σ_n a(m, n) v_n + (1 - Σ_n a(m, n)) v_m; z(m, n) = q_m·k_n / √C
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens (nearest first), D width of the residual stream,
 H heads, C channels of a head.
 """

@@ -1,5 +1,8 @@
 """A learned bias for each bucket of distances (T5). Raffel et al. 2020, arXiv 1910.10683, section 2.1.
 
+Formula: z(m, n) = q_m·k_n / √C + table_scale table[bucket(d), h], with E = buckets / 2
+    bucket(d) = d for d < E; otherwise
+    min(buckets - 1, E + floor(E log(d / E) / log(max_distance / E)))
 Shape suffixes: U buckets, H heads, N distances.
 """
 

@@ -1,5 +1,7 @@
 """Extrapolatable rotary positions (xPos). Sun et al. 2022, arXiv 2212.10554, equation 11 and section 3.2.
 
+Formula: z(m, n) = Σ_i zeta_i^(d/scale_base) (R_m q_m)_i·(R_n k_n)_i / √C, over pairs i = 0 .. C/2 - 1 of channels
+    zeta_i = (2i/C + gamma) / (1 + gamma); R_m rotates pair i by the angle m base^(-2i/C)
 Shape suffixes: B batch, T tokens, H heads, C channels of a head, I rotated pairs of channels.
 """
 

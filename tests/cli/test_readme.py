@@ -7,25 +7,18 @@ from pathlib import Path
 
 import pytest
 from support.fill import load_fill
+from support.pages import check_command, command_lines
 
-from posexp.cli.arguments import read_line
 from posexp.config.commands import COMMANDS
-from posexp.config.compose import compose
 from posexp.config.hints import knobs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-COMMAND_LINES = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    posexp ")]
 
 
-@pytest.mark.parametrize("line", COMMAND_LINES)
+@pytest.mark.parametrize("line", list(command_lines(README)))
 def test_every_command_is_taken_by_hydra(line):
-    left_out = ("hydra.launcher.", "hydra/launcher=", "--detach")
-    command, *words = line.split()[1:]
-    tail = [word for word in words if not word.startswith(left_out) and word != "-m"]
-    overrides = read_line(command, tail).overrides
-    singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in overrides]  # one value of each sweep
-    assert isinstance(compose(command, singles), COMMANDS[command])
+    check_command(line)
 
 
 def test_every_knob_that_is_named_exists():

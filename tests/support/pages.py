@@ -1,0 +1,37 @@
+"""The Markdown that users read, and the command lines in it."""
+
+import re
+import shlex
+from collections.abc import Iterator
+
+from posexp.cli.arguments import read_line
+from posexp.config.commands import COMMANDS
+from posexp.config.compose import compose
+
+BLOCK = re.compile(r"^```.*?\n([\s\S]*?)^```$|(?:(?<=\n\n)|\A)((?: {4}.*\n+)+)", re.M)
+SETTINGS = re.compile(r"^(?:\w+=\S+ )*(?=posexp )")  # environment variables before a command
+LAUNCHING = ("hydra.launcher.", "hydra/launcher=", "--detach")  # needs what this machine may lack
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Yield every command of posexp in the code blocks of a page, with continued lines joined.
+
+    Forms with "…" or optional [parts] are not commands.
+    """
+    for block in BLOCK.finditer(text):
+        for line in (block[1] or block[2] or "").replace("\\\n", " ").splitlines():
+            command = re.split(r"\s#|\s&&|\s\||;", SETTINGS.sub("", line.strip()).removeprefix("$ "))[0]
+            if command.startswith("posexp ") and "…" not in command and " [" not in command:
+                yield " ".join(command.split())
+
+
+def check_command(line: str) -> None:
+    """Compose a command line as posexp would. Raises Misuse or an AssertionError if it is not valid."""
+    command, *words = shlex.split(line)[1:]
+    if command.startswith("-"):  # posexp --version
+        return
+    tail = [word for word in words if not word.startswith(LAUNCHING) and word != "-m"]
+    found = read_line(command, tail)
+    if not {"--config-dir", "--help"} & set(tail):  # a folder of choices that only the reader has
+        singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in found.overrides]  # one value of each sweep
+        assert isinstance(compose(command, singles), COMMANDS[command])
