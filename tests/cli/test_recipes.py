@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from support.fill import load_fill
 
 from posexp.config.sections import config_dir
 
@@ -58,4 +59,14 @@ def test_every_formula_that_is_named_exists():
 def test_every_window_and_transform_has_a_line():
     windows, _, transforms = EXTENSION.partition("## Transforms")
     for kind, text in (("window", windows), ("transform", transforms)):
-        assert set(re.findall(r"^\| `(\w+)` \|", text, re.M)) == {f.stem for f in (config_dir() / kind).glob("*.yaml")}
+        lines = re.findall(r"^\| `(\w+)` \| [a-z]", text, re.M)
+        assert set(lines) == {f.stem for f in (config_dir() / kind).glob("*.yaml")}
+
+
+def test_its_perplexities_are_those_of_the_study():
+    numbers = load_fill().Numbers("schemes")
+    table = re.findall(r"^\| `(\w+)` \| (\d+\.\d) \| (\S+) \|$", EXTENSION, re.M)
+    assert len(table) == 10
+    for name, ppl, change in table:
+        curve = f"rope · {name}"
+        assert (numbers.ppl(curve, 2048), numbers.change(curve, 2048)) == (ppl, change), name
