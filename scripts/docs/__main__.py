@@ -1,7 +1,8 @@
 """python -m scripts.docs [--check | --stage | --pictures [scheme …]]
 
-Write the generated pages of the guide: docs/schemes, docs/reference, docs/studies.md and docs/llms.txt. They come from
-the schemes, the dataclasses of options, the columns of a row, the published studies and the navigation of mkdocs.yml.
+Write the generated pages of the guide: docs/schemes, docs/reference, docs/studies.md and docs/llms.txt, and the schemes
+in the navigation of mkdocs.yml. They come from the schemes, the dataclasses of options, the columns of a row, the
+published studies and that navigation.
 
 --check     write nothing, and fail if a page is stale
 --stage     write the source of the site to build/guide-src, for Zensical (make docs)
@@ -21,7 +22,7 @@ from scripts.docs.common import ROOT
 def pages() -> dict[Path, str]:
     """Return the text of every generated page."""
     made = {**schemes.pages(), **reference.pages(), **studies.pages()}
-    return made | llms.pages(made)
+    return made | llms.pages(made) | {ROOT / "mkdocs.yml": site.configuration()}
 
 
 def stale(made: dict[Path, str]) -> list[Path]:

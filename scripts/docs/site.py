@@ -5,6 +5,7 @@ leads to its README.md.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,27 @@ from typing import Any
 
 import yaml
 
+from scripts.docs import schemes
 from scripts.docs.common import DOCS, ROOT, is_local, links, relinked
 
 STAGE = ROOT / "build" / "guide-src"
 RENAMED = {ROOT / "README.md": Path("readme.md")}  # README.md would be the index, which is docs/index.md
 
 
+def configuration() -> str:
+    """Return mkdocs.yml with a page for every scheme, by family, in its navigation."""
+    lines = ["      - All schemes: schemes/index.md"]
+    for family, title in schemes.FAMILIES.items():
+        of_family = [path for path in schemes.files("scheme") if schemes.look(path)[0] == family]
+        lines.append(f"      - {title}:")
+        lines += [f"          - {path.stem}: schemes/{path.stem}.md" for path in sorted(of_family, key=schemes.look)]
+    block = "  - Schemes:\n" + "".join(f"{line}\n" for line in lines)
+    return re.sub(r"^  - Schemes:\n(?: {6}.*\n)+", block, (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+
+
 def navigation() -> dict[str, Any]:
     """Return the `nav` of mkdocs.yml as {title: page or section}."""
-    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    nav = yaml.safe_load(configuration())["nav"]
 
     def section(entries: list[Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
