@@ -21,7 +21,7 @@ FLOORS = (
     {"runs", "check"},
     {"evaluation", "inspect"},
     {"training", "hf", "report"},
-    {"compare", "bench", "sweeps"},
+    {"compare", "bench", "sweeps", "doctor"},
     {"cli"},
     {"__main__"},
 )

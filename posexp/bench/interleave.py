@@ -109,13 +109,16 @@ def workers(
 
 def measure(contenders: list[Contender], command: BenchCommand) -> Iterator[list[Measured]]:
     """Measure training, evaluation at each length, and memory. Yield all results so far after each stage."""
-    found = timed(contenders, command, "training", [command.length])
+    measured = (1 + len(command.lengths)) * len(contenders)
+    bar = progress("", (command.rounds + 2) * measured, "turns")  # with the warm-up and the process for memory
+    found = timed(contenders, command, "training", [command.length], bar)
     yield found
-    found += timed(contenders, command, "evaluation", command.lengths)
+    found += timed(contenders, command, "evaluation", command.lengths, bar)
     yield found
     say("memory: one process per contender and length")
-    with progress("memory", len(found), "processes") as bar:
+    with bar:
         for one in found:
+            bar.at(f"memory, {one.contender.name}, {one.what} at {one.length:,} tokens")
             if one.status == OK:
                 with workers([one.contender], command, one.what == "training", rehearse=True) as ((worker, first),):
                     if one.succeeds(first):
@@ -127,7 +130,9 @@ def measure(contenders: list[Contender], command: BenchCommand) -> Iterator[list
     yield found
 
 
-def timed(contenders: list[Contender], command: BenchCommand, what: str, lengths: list[int]) -> list[Measured]:
+def timed(
+    contenders: list[Contender], command: BenchCommand, what: str, lengths: list[int], bar: progress
+) -> list[Measured]:
     found: list[Measured] = []
     rounds = command.rounds
     with workers(contenders, command, what == "training") as ready:
@@ -138,7 +143,8 @@ def timed(contenders: list[Contender], command: BenchCommand, what: str, lengths
             for worker, first in ready:
                 if row_of[worker].succeeds(first):
                     row_of[worker].facts = first
-            with progress(f"{what} at {length:,} tokens", (rounds + 1) * len(row_of), "turns") as bar:
+            bar.at(f"{what} at {length:,} tokens")
+            with bar:
                 take_turns(row_of, rounds, bar.advance)
     return found
 

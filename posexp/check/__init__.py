@@ -31,6 +31,7 @@ def check(command: CheckCommand) -> None:
     screen, broken = console(), []
     bar = progress("check", len(paths), "schemes")
     for name, path in paths.items():
+        bar.at(f"check {name}")
         own = path.parent.resolve() == (config_dir() / "scheme").resolve()
         with bar:
             report = examine(name, partial(from_config, read_options(path)), command.lengths, with_authors=own)

@@ -110,10 +110,24 @@ def run_hydra(command: str, tail: list[str]) -> None:
     if {"--help", "-h"} & set(line.flags):
         print(help_of(command, line.folders))
     elif line.flags in ([], ["--config-dir", line.config_dir]):
+        from posexp.cli.endings import end_command
         from posexp.cli.tasks import perform
         from posexp.config.compose import compose
 
-        perform(compose(command, line.overrides, line.config_dir))
+        config = compose(command, line.overrides, line.config_dir)
+        result = perform(config)
+        if result is not None and place().rank == 0:
+            end_command(config, result, tail)
+    elif line.sweeps:
+        from posexp.cli.endings import end_training
+        from posexp.sweeps.cells import swept
+
+        swept.clear()
+        try:
+            hydra_main(command, line.flags + line.overrides)
+        finally:
+            if swept and not stopped:
+                end_training(list(swept), tail)
     else:
         try:
             hydra_main(command, line.flags + line.overrides)

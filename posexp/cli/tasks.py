@@ -10,6 +10,7 @@ from posexp.config.compose import typed
 from posexp.config.explain import explain_error
 from posexp.jobs.signals import in_a_job
 from posexp.output.console import say
+from posexp.sweeps.cells import cell
 
 FUNCTIONS = {
     "train": "posexp.training.train.train",
@@ -19,6 +20,7 @@ FUNCTIONS = {
     "power": "posexp.compare.power",
     "runs": "posexp.cli.runs.print_runs",
     "schemes": "posexp.cli.schemes.print_schemes",
+    "doctor": "posexp.doctor.doctor",
     "check": "posexp.check.check",
     "bench": "posexp.bench.bench",
     "inspect": "posexp.inspect.inspect",
@@ -26,21 +28,24 @@ FUNCTIONS = {
 }
 
 
-def perform(config: Any) -> None:
-    """Run the command whose dataclass `config` is."""
+def perform(config: Any) -> Any:
+    """Run the command whose dataclass `config` is, and return what its function returns."""
     (command,) = (name for name, schema in COMMANDS.items() if isinstance(config, schema))
     of_checkpoint = getattr(config, "hf", None) is not None  # posexp eval hf=…
     module, _, name = ("posexp.hf.evaluate_checkpoint" if of_checkpoint else FUNCTIONS[command]).rpartition(".")
     with in_a_job():
-        getattr(import_module(module), name)(config)
+        return getattr(import_module(module), name)(config)
 
 
 def run_job(config: DictConfig) -> None:
     """Run one job of a sweep. Its error is logged, because it ends only this job."""
     from hydra.core.hydra_config import HydraConfig
 
-    try:
-        perform(typed(config))
-    except Exception as error:
-        say(f"posexp: job {HydraConfig.get().job.num}: {explain_error(error, 'train')}")
-        raise
+    job: Any = HydraConfig.get().job
+    number = job.get("num", 0)  # missing outside sweeps
+    with cell(number):
+        try:
+            perform(typed(config))
+        except Exception as error:
+            say(f"posexp: job {number}: {explain_error(error, 'train')}")
+            raise

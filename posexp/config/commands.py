@@ -176,6 +176,14 @@ class SchemesCommand:
 
 
 @dataclass
+class DoctorCommand:
+    """posexp doctor [key=value …]"""
+
+    results: str = knob("results", "folder of all groups")
+    cache: str = knob("~/.cache/posexp", "folder of the token stores")
+
+
+@dataclass
 class CheckCommand:
     """posexp check [scheme …] [key=value …]"""
 
@@ -242,6 +250,7 @@ COMMANDS: dict[str, type] = {
     "power": PowerCommand,
     "runs": RunsCommand,
     "schemes": SchemesCommand,
+    "doctor": DoctorCommand,
     "check": CheckCommand,
     "bench": BenchCommand,
     "inspect": InspectCommand,

@@ -31,6 +31,11 @@ class Documents:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def size(self) -> int:
+        """The bytes of all texts, or the number of ids."""
+        return int((self.places[:, 2] - self.places[:, 1]).sum())
+
     def __iter__(self) -> Iterator[np.ndarray]:
         for place, first, last in self.places:
             yield self.arrays[place][first:last]

@@ -18,10 +18,11 @@ import numpy as np
 from posexp.config.fields import check_room
 from posexp.config.sections import DataConfig, Split
 from posexp.data import corpus, tokenizer
+from posexp.data.documents import Documents
 from posexp.data.store import FORMAT, DamageError, Say, Store, choices, different, key_of, meta_digest
 from posexp.data.tokenizer import Piece
 from posexp.errors import Misuse, RunFailed
-from posexp.output.console import logger, say
+from posexp.output.console import logger, progress, say
 from posexp.storage import atomic, locks, untrusted
 
 # Codes of an OSError for which another cache folder helps. `datasets` needs locks.
@@ -114,7 +115,11 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
     for note in source.notes:
         say(note)
     say(f"building the token store of {source.description}")
-    built = built or tokenizer.learn_bpe(source.splits[Split.train].texts(), config.vocab_size)
+    read = [*([] if built else [source.splits[Split.train]]), *source.splits.values()]
+    bar = progress("token store", sum(documents.size for documents in read), "%")
+    if built is None:
+        with bar:
+            built = tokenizer.learn_bpe(texts_of(source.splits[Split.train], bar), config.vocab_size)
     size = tokenizer.vocabulary_size(built)
     if config.tokenizer == "bpe" and size < config.vocab_size:
         source.notes.append(f"the training split gives only {size} of the {config.vocab_size} entries of the bpe")
@@ -128,7 +133,9 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
             pieces = tokenizer.encode(built, documents.texts(), config.tokenizer in tokenizer.OWN, dtype)
         else:
             pieces = tokenizer.ids_of(built, documents)
-        splits[split.value] = write_split(folder, split.value, marked(pieces, marks), dtype)
+        with bar:
+            watched = marked(watch(pieces, bar, documents.is_text), marks)
+            splits[split.value] = write_split(folder, split.value, watched, dtype)
         counts = [
             f"{count:,} {name if count > 1 else name[:-1]}" for name, count in splits[split.value].items() if count
         ]
@@ -153,6 +160,20 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
     meta = untrusted.printable(meta)  # as `read_meta` loads it
     atomic.write_file(folder / "store.json", json.dumps(meta | {"sha256": meta_digest(meta)}, indent=1).encode())
     atomic.sync(folder)
+
+
+def texts_of(documents: Documents, bar: progress) -> Iterator[str]:
+    """Yield the texts of a split, and let `bar` count their bytes."""
+    for text, (_, start, end) in zip(documents.texts(), documents.places.tolist(), strict=True):
+        yield text
+        bar.advance(end - start)
+
+
+def watch(pieces: Iterator[Piece], bar: progress, is_text: bool) -> Iterator[Piece]:
+    """Yield the pieces of a split, and let `bar` count their bytes, or their ids if they are not text."""
+    for ids_N, ends, size in pieces:
+        yield ids_N, ends, size
+        bar.advance(size if is_text else len(ids_N))
 
 
 def marked(pieces: Iterator[Piece], marks: dict[str, int]) -> Iterator[Piece]:

@@ -55,10 +55,11 @@ def evaluate(command: EvalCommand) -> list[Run]:
     finished = finished_runs(command.results, command.group, command.runs)
     skipped: set[Run] = set()
     announced: set[str] = set()
+    bar = progress("", 0, "%", runs=len(finished))
 
     def work(run: Run) -> None:
         try:
-            evaluate_run(Experiment(run, device, command.cache, command.trust), command, run in skipped, announced)
+            evaluate_run(Experiment(run, device, command.cache, command.trust), command, run in skipped, announced, bar)
         except LockHeld:
             skipped.add(run)
             raise
@@ -68,7 +69,11 @@ def evaluate(command: EvalCommand) -> list[Run]:
 
 
 def evaluate_run(
-    experiment: Experiment, command: EvalCommand, waits: bool = True, announced: set[str] | None = None
+    experiment: Experiment,
+    command: EvalCommand,
+    waits: bool = True,
+    announced: set[str] | None = None,
+    bar: progress | None = None,
 ) -> None:
     """Append the missing rows to the run's rows.jsonl, and write their token losses to losses/.
 
@@ -76,7 +81,7 @@ def evaluate_run(
     the run's files are damaged; LockHeld if another process measures the run and `waits` is false.
     """
     with experiment.run.measuring(waiting_for(experiment.run) if waits else None):
-        evaluate_subject(Trained(experiment, command), command, experiment.device, announced)
+        evaluate_subject(Trained(experiment, command), command, experiment.device, announced, bar)
 
 
 def waiting_for(run: Run) -> Callable[[str], None]:
@@ -84,11 +89,15 @@ def waiting_for(run: Run) -> Callable[[str], None]:
 
 
 def evaluate_subject(
-    subject: Subject, command: EvalCommand, device: torch.device, announced: set[str] | None = None
+    subject: Subject,
+    command: EvalCommand,
+    device: torch.device,
+    announced: set[str] | None = None,
+    bar: progress | None = None,
 ) -> None:
     """Measure and append the rows that a model lacks. `announced` holds the lines that are printed already."""
     run, announced = subject.run, set() if announced is None else announced
-    evaluator = Evaluator(subject, device)
+    evaluator = Evaluator(subject, device, bar)
     for line in [*announcement(evaluator.tokens, evaluator.config, evaluator.lengths), *evaluator.warnings()]:
         if line not in announced:
             say(line)
@@ -107,11 +116,12 @@ def evaluate_subject(
             continue
         todo += [job for job in jobs if job.row.key(key) not in done]
     new = []
-    for row in evaluator.rows(sorted(todo, key=evaluator.place)):
-        jsonl.append(run.rows, row.values())
-        new.append(row)
-        if not PROTOCOLS[row.protocol].drawn_only:
-            say(row.line())
+    with evaluator.bar:
+        for row in evaluator.rows(sorted(todo, key=evaluator.place)):
+            jsonl.append(run.rows, row.values())
+            new.append(row)
+            if not PROTOCOLS[row.protocol].drawn_only:
+                say(row.line())
     if new:
         for line in without_effect([*known, *new], new):
             say(f"{run.name}: {line}")
@@ -134,13 +144,15 @@ class Job:
     variant: Variant  # the variant that the row reports
     seen: Variant  # the variant that runs: for the control "window", with its window cut
     row: Row
+    read: int  # tokens; 0 if the model has no position for the longest input
 
 
 class Evaluator:
-    """A model and the text it is measured on."""
+    """A model and the text it is measured on. `bar` counts the tokens that are read in all runs of a command."""
 
-    def __init__(self, subject: Subject, device: torch.device):
+    def __init__(self, subject: Subject, device: torch.device, bar: progress | None = None):
         self.subject, self.config, self.device = subject, subject.eval, device
+        self.bar = bar or progress("", 0, "%")
         self.precision = choose_precision(self.config.precision, device)
         self.tokens = subject.tokens
         self.token_bytes, self.byte_count = self.tokens.token_bytes()
@@ -169,10 +181,12 @@ class Evaluator:
             if measurement.control == "window":
                 seen = self.subject.cut(variant)
             if seen is not None:
-                row = self.describe(measurement, variant, self.subject.view(seen, measurement.inputs))
+                view = self.subject.view(seen, measurement.inputs)
+                row = self.describe(measurement, variant, view)
                 if measurement.control:
                     row = replace(row, control_of=self.subject.view(variant, measurement.inputs).window)
-                found.append(Job(measurement, variant, seen, row))
+                defined = view.max_length is None or measurement.inputs <= view.max_length
+                found.append(Job(measurement, variant, seen, row, measurement.read if defined else 0))
         return found
 
     def describe(self, measurement: Measurement, variant: Variant, view: View) -> Row:
@@ -213,24 +227,32 @@ class Evaluator:
 
     def rows(self, jobs: list[Job]) -> Iterator[Row]:
         """Yield the row of each job as soon as it is computed."""
+        spans = {self.scored(job): job.read for job in jobs if job.read}  # of jobs that share scores, one reads
+        self.bar.begin_run(sum(spans.values()))
         for job in jobs:
+            end = self.bar.done + spans.pop(self.scored(job), 0)
             yield replace(job.row, **self.measure(job))
+            self.bar.skip(end - self.bar.done)  # not 0 if memory ran out
+
+    def scored(self, job: Job) -> tuple[object, ...]:
+        """Return a key that jobs with the same scores share."""
+        transform, measurement = job.seen.transform, job.measurement
+        same = transform is None or transform.unchanged(measurement.inputs)
+        return "" if same else job.row.transform_settings, job.row.window, job.row.control, id(measurement.windows)
 
     def score(self, job: Job, view: View) -> tuple[Scores, Cost | None]:
         """Return the scores of a job's targets and their cost, None if the job before it has scored the same spans."""
-        measurement = job.measurement
-        transform = job.seen.transform
-        same = transform is None or transform.unchanged(measurement.inputs)
-        key = ("" if same else job.row.transform_settings, job.row.window, job.row.control, id(measurement.windows))
+        measurement, key = job.measurement, self.scored(job)
         if self.latest is not None and self.latest[0] == key:
             return self.latest[1], None
         self.latest = None  # free its memory
         torch.manual_seed(0)  # random schemes draw the same positions in every evaluation
-        tokens, name = measurement.tokens or self.tokens, f"{self.subject.run.name}: {measurement.protocol}"
+        tokens = measurement.tokens or self.tokens
+        self.bar.at(f"{self.subject.run.name}: {measurement.protocol} {measurement.length}")
         change = shuffled_beyond(self.subject.train_length) if measurement.control == "shuffled" else None
         how = (self.config.batch_tokens, self.device, self.precision, change, tokens.bos)
-        with progress(f"{name} {measurement.length}", measurement.read, "tokens") as bar, measured(self.device) as cost:
-            found = Scorer(view.model, *how, bar.advance)(tokens.ids, measurement.windows)
+        with measured(self.device) as cost:
+            found = Scorer(view.model, *how, self.bar.advance)(tokens.ids, measurement.windows)
         self.latest = key, found
         return found, cost
 
@@ -238,7 +260,7 @@ class Evaluator:
         """Return the remaining columns: metrics of the losses, or a status that says why there are none."""
         measurement = job.measurement
         view = self.subject.view(job.seen, measurement.inputs)
-        if view.max_length is not None and measurement.inputs > view.max_length:
+        if not job.read:
             return {}  # the status stays "undefined"
         try:
             scores, cost = self.score(job, view)

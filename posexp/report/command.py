@@ -36,8 +36,8 @@ ORIGIN = (
 )  # provenance of a checkpoint; its other fields describe it
 
 
-def report(command: ReportCommand) -> None:
-    """Write the report into <results>/<group>/<folder>/. Raises Misuse if there are no rows."""
+def report(command: ReportCommand) -> Group:
+    """Write the report into <results>/<group>/<folder>/, and return what it reports. Raises Misuse without rows."""
     if command.rows:
         command = replace(command, group=group_of(command, command.rows))
         found = read_group(str(command.rows), say, command.variants)
@@ -60,6 +60,7 @@ def report(command: ReportCommand) -> None:
         subject=subject_of(found.runs),
         references=read_references(Path(command.results).expanduser() / command.group / "reference.csv"),
     )
+    return found
 
 
 def group_of(command: ReportCommand, path: str) -> str:

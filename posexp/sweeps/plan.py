@@ -23,6 +23,7 @@ from posexp.jobs.slurm import queue
 from posexp.output.console import say
 from posexp.runs.run import Run
 from posexp.runs.status import evaluated, run_status
+from posexp.sweeps.cells import swept
 
 Words = list[str]  # the overrides of one cell
 
@@ -51,6 +52,7 @@ def missing(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
         found[run.folder] = (words, run, config)
     for _, run, config in found.values():
         run.create(config)
+    swept[:] = {run.folder: run for run in runs}.values()
     parts = [f"{count} {what}" for what, count in skipped.items()]
     say(f"{len(cells)} cells: {', '.join([*parts, f'{len(found)} to do'])}")
     return [(words, run) for words, run, _ in found.values()]

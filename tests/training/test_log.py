@@ -151,7 +151,7 @@ def test_progress_is_a_line_every_ten_seconds_and_a_bar_on_a_terminal(monkeypatc
     with progress("check [all]", 2, "schemes") as bar:
         bar.advance()
     drawn = capsys.readouterr().err
-    assert "check [all]" in drawn and "1/2" in drawn
+    assert "check [all]" in drawn and "1 of 2 schemes" in drawn
     with silence(), progress("check", 2, "schemes") as bar:
         now[0] += 60
         bar.advance()

@@ -103,9 +103,12 @@ class CellSweeper(BasicSweeper):
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         """Return the next batch of cells. On SLURM, first record in each run folder the mark of its job."""
         from posexp.jobs.slurm import GUARD, submit
+        from posexp.sweeps.cells import count
 
         batch = super().get_job_batch()
-        if self.on_slurm:
+        if not self.on_slurm:
+            count(len(self.run_of))
+        else:
             own, mark = self.config.hydra.launcher.comment, f"posexp-{uuid.uuid4().hex[:12]}"
             self.launcher.params["comment"] = f"{own} {mark}" if own else mark
             self.launcher.params["setup"] = [*(self.config.hydra.launcher.setup or []), GUARD]
@@ -119,6 +122,7 @@ class CellSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep. Raises Misuse or RunFailed with one line for an error of submitit."""
         from posexp.errors import Misuse, RunFailed
+        from posexp.sweeps.cells import forget, swept
 
         try:
             return super().sweep(arguments)
@@ -131,3 +135,7 @@ class CellSweeper(BasicSweeper):
                 raise Misuse(f"SLURM rejected the jobs: {refusal.removeprefix('sbatch: error: ')}") from error
             remedy = "posexp runs shows which, and the same command goes on"
             raise RunFailed(f"a job ended without a result: {remedy} ({last})") from error
+        finally:
+            forget()
+            if self.detach or self.on_slurm:
+                swept.clear()  # they run elsewhere
