@@ -1,7 +1,8 @@
 """Context-aware rotary positions (CARoPE). Veisi et al. 2025, arXiv 2507.23083, section 2.
 
-Formula: pair i = 1..C/2 of token m turns by Σ_{t ≤ m} f(x_t)^i, with f(x) = 1 / (1 + softplus(w·x + b)) for each head.
-
+Formula: z(m, n) = (R_m q_m)·(R_n k_n) / √C
+    R_m rotates pair i of channels by the angle Σ_t f_t^i, for t = 0 .. m and i = 1 .. C/2
+    f_t = 1 / (1 + softplus(w_h·x_t + b_h)), for every head h
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head, I pairs of channels.
 """
 

@@ -1,8 +1,8 @@
 """Fourier position embedding (FoPE). Hua et al. 2024, arXiv 2412.17739.
 
-Formula: pair m of queries and keys turns as in RoPE, with Σ_n a_nm cos(p θ_n) for the cosine and Σ_n b_nm sin(p θ_n)
-for the sine; a and b are the identity plus noise for each head, and θ_n < 2π / training length becomes 0.
-
+Formula: z(m, n) = (F_m q_m)·(F_n k_n) / √C
+    F_m maps pair i (a, b) to (c a - s b, s a + c b), with c = Σ_j A_ji cos(m θ_j) and s = Σ_j B_ji sin(m θ_j)
+    θ_j = base^(-2j/C), or 0 if that is below 2π / L; A and B are the identity plus noise; L is the training length
 Shape suffixes: B batch, T tokens, H heads, C channels of a head, I pairs of channels.
 """
 

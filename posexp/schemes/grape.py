@@ -1,8 +1,7 @@
 """The key-gated additive form of GRAPE. Zhang et al. 2025, arXiv 2512.07805.
 
-Formula: logit(i, j) = q_i·k_j / √C − (i − j) · s_h · softplus(ω_h) · softplus(u_h·k_j / √C), with |u_h| = 1 and the
-slopes s_h of ALiBi.
-
+Formula: z(m, n) = q_m·k_n / √C - (m - n) s_h softplus(ω_h) softplus(u_h·k_n / √C)
+    s_h is the slope of ALiBi, ω_h and u_h, of unit length, are learned, for every head h
 Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, D width of the residual stream, H heads, C channels of
 a head.
 """

@@ -1,7 +1,7 @@
 """Relative logits of Inkling. Thinking Machines 2026, no paper; huggingface/transformers, models/inkling.
 
-Formula: logit(i, j) = q_i·k_j / √C + r_i·b(i − j), with r_i = W x_i for each head; b(δ) = 0 from δ = extent on.
-
+Formula: z(m, n) = q_m·k_n / √C + r_m·b(m - n)
+    r_m = W_h x_m, of R numbers, for every head h; b has R learned numbers for each distance, and 0 from extent on
 Shape suffixes: B batch, T tokens, Q query tokens of a block, K keys that it sees, D width of the residual stream,
 H heads, C channels of a head, R curves, E nearest distances.
 """

@@ -1,8 +1,8 @@
 """Selective RoPE. Movahedi et al. 2025, arXiv 2511.17388; timurcarstensen/selective-rope, modules/rotary.py.
 
-Formula: pair i = 0..C/2 − 1 of token m turns by base^(−2i/C) · Σ_{t ≤ m} σ(w·x̂_t + b) φ_it, with φ_t = s · Uᵀ x̂_t from
-the head's share x̂ of the input, normalised like the columns of U.
-
+Formula: z(m, n) = (R_m q_m)·(R_n k_n) / √C
+    R_m rotates pair i of channels by base^(-2i/C) Σ_t g_t (s_h u_hi·x'_th), for t = 0 .. m and i = 0 .. C/2 - 1
+    x'_th is the part h of x_t, and u_hi a learned vector, both of unit length; g_t = sigmoid(w_h·x'_t + b_h)
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head, I pairs of channels.
 """
 

@@ -1,7 +1,7 @@
 """Wall attention. Averbuch and Pai 2026 (Tilde Research); fla-org/flash-linear-attention, ops/wall_attn/naive.py.
 
-Formula: logit(i, j) = Σ_c q_ic k_jc exp(P_ic − P_jc) / √C, with P_ic = Σ_{t ≤ i} log σ(W x_t + b)_c for each head.
-
+Formula: z(m, n) = Σ_c q_mc k_nc Π_t f_tc / √C, for t = n + 1 .. m
+    f_t = sigmoid(W_h x_t + b_h), of C numbers, for every head h
 Shape suffixes: B batch, T tokens, Q query tokens of a block, K key tokens, S tokens of a square, D width of the
 residual stream, H heads, C channels of a head.
 """

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posexp.attention import attention, kernel_path
+from posexp.config.components import lean
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme, build_scheme
@@ -232,6 +233,45 @@ def test_fope_draws_coefficients_that_it_keeps_and_does_not_train() -> None:
     assert bool((noise_2HII[..., kept - 1, kept - 1] != 0).all())
     spread = 0.3 * math.sqrt(2 / (kept * kept + 8 * kept))
     assert float(noise_2HII[..., :kept, :kept].std()) == pytest.approx(spread, rel=0.05)
+
+
+def test_random_floats_are_sorted_real_numbers_from_the_whole_range() -> None:
+    scheme = build_scheme("randomized", DIMS, factor=4.0, floats=True).train()
+    torch.manual_seed(0)
+    pos_BT = scheme.positions(500, 9, torch.device("cpu"))
+    assert bool((pos_BT.diff() >= 0).all()) and bool((pos_BT != pos_BT.floor()).any())
+    share_X = pos_BT.flatten() / 256
+    assert 0 <= float(share_X.min()) < 0.01 and 0.99 < float(share_X.max()) < 1
+    assert float(share_X.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(share_X.std()) == pytest.approx(12**-0.5, abs=0.01)  # of a uniform distribution
+
+
+@pytest.mark.parametrize("length", [1, 64, 600])
+def test_random_floats_are_spaced_evenly_at_evaluation_at_any_length(length: int) -> None:
+    scheme = build_scheme("randomized", DIMS, factor=4.0, floats=True, at_evaluation=False).eval()
+    pos_T = scheme.positions(1, length, torch.device("cpu"))[0]
+    wanted = [256 * (2 * i - 1) / (2 * max(64, length)) for i in range(1, length + 1)]  # the paper's, times the range
+    assert pos_T.tolist() == pytest.approx(wanted)
+    assert scheme.max_length is None and not scheme.prefix_stable
+
+
+def test_distances_of_random_floats_are_those_of_positions_at_evaluation_too() -> None:
+    scheme = build_scheme("randomized", DIMS, factor=4.0, floats=True, at_evaluation=False, inner="alibi").eval()
+    q, k, v, _, x_BTD = inputs()
+    pos_1T = scheme.positions(1, T, torch.device("cpu"))
+    logits_HTT = q[0] @ k[0].mT / 8**0.5 - torch.tensor([2**-4, 2**-8])[:, None, None] * (
+        (torch.arange(T)[:, None] - torch.arange(T)) * 256 / T
+    )
+    wanted_HTC = logits_HTT.masked_fill(torch.ones(T, T).triu(1) > 0, -torch.inf).softmax(-1) @ v[0]
+    torch.testing.assert_close(first_block(scheme, q, k, v, pos_1T, x_BTD)[0], wanted_HTC, rtol=1e-4, atol=1e-5)
+
+
+def test_random_integers_keep_their_names() -> None:
+    node = {"_target_": "posexp.schemes.randomized.Randomized", "factor": 16.0, "at_evaluation": True}
+    assert lean({**node, "floats": False}) == node
+    assert lean({**node, "floats": True}) == {**node, "floats": True}
+    assert "real numbers" not in build_scheme("randomized", DIMS).fingerprint()
+    assert "real numbers" in build_scheme("randomized", DIMS, floats=True).fingerprint()
 
 
 def test_paths_of_attention() -> None:
