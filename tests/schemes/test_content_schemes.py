@@ -32,8 +32,17 @@ SCHEMES: list[tuple[str, dict]] = [
     ("path", {"rank": 3, "conv": False}),
     ("dape", {"width": 5, "inner": "alibi"}),
     ("dape", {"width": 5, "inner": "kerple_log"}),
+    ("inkling", {"curves": 3, "extent": 4}),
+    ("inkling", {"curves": 2, "extent": 40}),  # never reached
+    ("grape", {}),
+    ("wall", {}),
+    ("carope", {}),
+    ("selective_rope", {"conv": True}),
+    ("selective_rope", {"conv": False}),
 ]
-DEFAULTS = ["fox", "cable", "cope", "stick_breaking", "path", "dape"]
+DEFAULTS = ["fox", "cable", "cope", "stick_breaking", "path", "dape", "inkling", "grape", "wall", "carope"]
+DEFAULTS += ["selective_rope"]
+ROTATED = ["carope", "selective_rope"]  # their queries and keys are rounded once more, as with RoPE
 WINDOWS = [(None, {}), ("sliding", {"size": 5}), ("bca", {"block": 4})]
 
 
@@ -117,6 +126,63 @@ def dape(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int
     return (content_H + bias_H + more_H)[h]
 
 
+def inkling(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:
+    curves, extent = part.curve_RE.shape
+    logit = content(q, k, h, i, j)
+    for r in range(curves if i - j < extent else 0):
+        logit = logit + (part.mix.weight[h * curves + r] @ x[i]) * part.curve_RE[r, i - j]
+    return logit
+
+
+def grape(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:
+    u_C = part.direction_HC[h] / (part.direction_HC[h] @ part.direction_HC[h]).sqrt()
+    gate = torch.log(1 + torch.exp(u_C @ k[h, j] / k.shape[-1] ** 0.5))
+    slope = torch.log(1 + torch.exp(part.rate_H[h])) * (0.0625, 0.00390625)[h]
+    return content(q, k, h, i, j) - (pos[i] - pos[j]) * slope * gate
+
+
+def wall(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:
+    C = q.shape[-1]
+    key_C, channels = k[h, j], slice(h * C, (h + 1) * C)
+    for t in range(j + 1, i + 1):
+        key_C = key_C / (1 + torch.exp(-(part.gate.weight[channels] @ x[t] + part.gate.bias[channels])))
+    return q[h, i] @ key_C / C**0.5
+
+
+def turned(q_C: Tensor, k_C: Tensor, angle_I: Tensor) -> Tensor:
+    """The logit of a key that is turned back by the angles."""
+    I = len(q_C) // 2
+    q_I, k_I = (torch.complex(x_C[:I], x_C[I:]) for x_C in (q_C, k_C))
+    return (q_I * k_I.conj() * torch.exp(1j * angle_I)).real.sum() / len(q_C) ** 0.5
+
+
+def carope(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:
+    angle_I = torch.zeros(q.shape[-1] // 2, dtype=x.dtype)
+    for t in range(j + 1, i + 1):
+        first = 1 / (1 + torch.log(1 + torch.exp(part.first.weight[h] @ x[t] + part.first.bias[h])))
+        angle_I = angle_I + torch.stack([first ** (pair + 1) for pair in range(len(angle_I))])
+    return turned(q[h, i], k[h, j], angle_I)
+
+
+def selective_rope(
+    part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]
+) -> Tensor:
+    H, C = len(q), q.shape[-1]
+    unit_THC = x.view(len(x), H, C) / x.view(len(x), H, C).square().sum(-1, keepdim=True).sqrt()
+    direction_CI = part.direction_HCI[h] / part.direction_HCI[h].square().sum(0).sqrt()
+    angle_I = torch.zeros(C // 2, dtype=x.dtype)
+    for t in range(j + 1, i + 1):
+        phase_I = unit_THC[t, h] @ direction_CI * part.size_H[h]
+        if part.conv is not None:
+            kernel_I4 = part.conv.weight[h * (C // 2) : (h + 1) * (C // 2), 0]
+            taps = [unit_THC[t - back, h] @ direction_CI * part.size_H[h] for back in range(min(t, 3) + 1)]
+            phase_I = sum(tap_I * kernel_I4[:, 3 - back] for back, tap_I in enumerate(taps))
+            phase_I = phase_I / (1 + torch.exp(-phase_I))
+        gate = 1 / (1 + torch.exp(-(part.gate.weight[h] @ unit_THC[t].flatten() + part.gate.bias[h])))
+        angle_I = angle_I + gate * phase_I * 500_000 ** (-2 * torch.arange(C // 2, dtype=x.dtype) / C)
+    return turned(q[h, i], k[h, j], angle_I)
+
+
 def by_softmax(pair: Pair) -> Callable[..., Tensor]:
     def row(
         part: Any, q: Tensor, k: Tensor, v: Tensor, pos: Tensor, x: Tensor, h: int, i: int, seen: list[int]
@@ -137,8 +203,8 @@ def by_breaking(
     return mixed_C + left * v[h, i] if part.remainder else mixed_C
 
 
-FORMULAS = {name: by_softmax(pair) for name, pair in (("fox", fox), ("cable", cable), ("cope", cope), ("path", path))}
-FORMULAS |= {"dape": by_softmax(dape), "stick_breaking": by_breaking}
+PAIRS: list[Pair] = [fox, cable, cope, path, dape, inkling, grape, wall, carope, selective_rope]
+FORMULAS = {getattr(pair, "__name__", ""): by_softmax(pair) for pair in PAIRS} | {"stick_breaking": by_breaking}
 
 
 def written_out(
@@ -197,7 +263,7 @@ def test_what_it_promises(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name not in ROTATED])
 def test_far_out_it_is_finite_and_autocast_rounds_nothing_inside(name: str) -> None:
     dims = Dims(d_model=4, n_head=1, n_layer=1, train_length=64)
     scheme = made(name, dims, **({"width": 4} if name == "dape" else {}))
@@ -236,7 +302,8 @@ from posexp.schemes import Dims, build_scheme
 torch.set_num_threads(1)
 windows.QUERY_BLOCK = 32
 dims = Dims(d_model=128, n_head=4, n_layer=1, train_length=512)
-for T, names in ((8, ["fox"]), (4096, ["fox", "cable", "stick_breaking", "path", "cope"])):
+names = ["fox", "cable", "stick_breaking", "path", "cope", "inkling", "grape", "wall", "carope", "selective_rope"]
+for T, names in ((8, ["fox"]), (4096, names)):
     q = torch.ones(1, 4, T, 32)
     for name in names:
         with torch.no_grad():
@@ -415,7 +482,15 @@ def test_without_a_bias_there_is_nothing_to_adapt(inner: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("cope", {"max_pos": 1}), ("path", {"rank": 0}), ("dape", {"width": 0})], ids=say
+    ("name", "options"),
+    [
+        ("cope", {"max_pos": 1}),
+        ("path", {"rank": 0}),
+        ("dape", {"width": 0}),
+        ("inkling", {"curves": 0}),
+        ("inkling", {"extent": 0}),
+    ],
+    ids=say,
 )
 def test_sizes_that_cannot_be_are_refused(name: str, options: dict) -> None:
     ((option, value),) = options.items()

@@ -36,6 +36,8 @@ OPTIONS = [
     ("xpos", {"fraction": 0.25, "scale_base": 64.0}),
     ("randomized", {"inner": "alibi"}),
     ("randomized", {"inner": "learned", "at_evaluation": False}),
+    ("randomized", {"inner": "sinusoidal", "floats": True}),
+    ("randomized", {"inner": "alibi", "floats": True, "at_evaluation": False}),
     ("offset", {"inner": "learned"}),
     ("pose", {"inner": "alibi"}),
     ("drope", {"inner": "sinusoidal"}),
