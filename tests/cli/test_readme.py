@@ -49,6 +49,10 @@ def test_the_example_scheme_trains_from_outside(tmp_path):
     assert rows.read_text().count('"status": "ok"') == 2
 
 
+def test_it_counts_the_schemes():
+    assert f"{len(list((config_dir() / 'scheme').glob('*.yaml')))} schemes" in README
+
+
 def test_it_is_short():
     assert len(README.splitlines()) <= 120 and len(README.split()) <= 1000
 
