@@ -22,7 +22,7 @@ from posexp.config.sections import config_dir
 from posexp.errors import Misuse, PosexpError
 from posexp.jobs.ranks import place
 from posexp.jobs.signals import heed, stop, stopped
-from posexp.output import console
+from posexp.output import closing, console
 from posexp.output.console import say
 
 VERBOSE = {"-v", "--verbose"}
@@ -36,6 +36,7 @@ def main() -> int:
     words = [word for word in words if word not in VERBOSE]
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     stopped.clear()
+    closing.collected.clear()
     heed(stop)
     try:
         if words[:1] == ["-sc"] or words[:1] == ["--shell_completion"]:  # Hydra installs its hooks of the shells
@@ -58,6 +59,7 @@ def main() -> int:
         if words[0] == "train":
             console.logger.disabled = place().rank > 0
         run_hydra(words[0], words[1:])
+        closing.say_all()
         sys.stdout.flush()  # raises BrokenPipeError here, not while the interpreter exits
         return 0
     except KeyboardInterrupt as end:

@@ -10,6 +10,7 @@ from posexp.config.sections import (
     DataConfig,
     Device,
     EvalConfig,
+    LoggerName,
     Measure,
     ModelConfig,
     Precision,
@@ -37,7 +38,10 @@ class TrainCommand:
     train: TrainConfig = knob(TrainConfig, "the training run")
     trainer: TrainerConfig = knob(TrainerConfig, "the training processes", identity=False)
     eval: EvalConfig = knob(EvalConfig, "the evaluation after training", identity=False)
-    wandb: WandbConfig = knob(WandbConfig, "the copy of the metrics in wandb", identity=False)
+    loggers: list[LoggerName] = knob(
+        [LoggerName.wandb], "copies of metrics.jsonl and rows.jsonl: wandb, tensorboard, csv", identity=False
+    )
+    wandb: WandbConfig = knob(WandbConfig, "the copy in wandb", identity=False)
     results: str = knob("results", "folder of all groups", identity=False)
     group: str = knob("default", "name of the group, a folder of runs", identity=False)
     device: Device = knob(Device.auto, "auto: the GPU if there is one", identity=False)
@@ -90,7 +94,8 @@ class EvalCommand(OfModels):
         None, "text in place of the run's, with the run's tokenizer: data=files data.paths=…"
     )
     eval: Any = knob(dict, "options that replace those of the run's own evaluation", choices_of=EvalConfig)
-    wandb: WandbConfig = knob(WandbConfig, "the copy of the rows in wandb")
+    loggers: list[LoggerName] = knob([LoggerName.wandb], "copies of rows.jsonl: wandb, tensorboard, csv")
+    wandb: WandbConfig = knob(WandbConfig, "the copy in wandb")
     device: Device = knob(Device.auto, "auto: the GPU if there is one")
 
     def __post_init__(self) -> None:
@@ -130,6 +135,8 @@ class ReportCommand(OfRuns):
         None,
         "curves trained at the evaluated length, a glob over labels; null: runs that differ in train.length alone",
     )
+    loggers: list[LoggerName] = knob([], "copies of pictures, rows and verdicts: wandb, tensorboard, csv")
+    wandb: WandbConfig = knob(WandbConfig, "the copies in wandb")
 
     def __post_init__(self) -> None:
         super().__post_init__()

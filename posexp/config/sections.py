@@ -22,6 +22,7 @@ AttentionPath = Enum("AttentionPath", {"auto": "auto", "blocks": "blocks", "flex
 Bos = Enum("Bos", {"auto": "auto", "true": "true", "false": "false"})
 Strategy = Enum("Strategy", {"ddp": "ddp", "fsdp": "fsdp"})
 Measure = Enum("Measure", {"ppl": "ppl", "nll": "nll", "bits_per_byte": "bits_per_byte", "exact_match": "exact_match"})
+LoggerName = Enum("LoggerName", {"wandb": "wandb", "tensorboard": "tensorboard", "csv": "csv"})
 WandbMode = Enum("WandbMode", {"offline": "offline", "online": "online", "disabled": "disabled"})
 
 
@@ -98,6 +99,9 @@ class TrainConfig:
     compile: bool = knob(True, "torch.compile the model on a GPU")
     attention: AttentionPath = knob(AttentionPath.auto, "auto: the fastest; blocks, flex, dense: for comparisons")
     checkpoint_every: int = knob(200, "steps between checkpoints", least=1, identity=False)
+    validate_every: int | None = knob(
+        None, "steps between losses on validation text; null: ten in a run; 0: none", least=0, identity=False
+    )
 
     def __post_init__(self) -> None:
         check_least(self, "train")
@@ -167,9 +171,12 @@ class TrainerConfig:
 
 @dataclass
 class WandbConfig:
-    mode: WandbMode = knob(WandbMode.offline, "offline, online or disabled; metrics.jsonl is always written")
+    mode: WandbMode = knob(WandbMode.offline, "offline, online or disabled")
     project: str = knob("posexp", "wandb project")
     entity: str | None = knob(None, "wandb user or team")
+    name: str | None = knob(None, "name of the run in wandb; null: that of its folder")
+    tags: list[str] = knob([], "tags of the run, beside its group")
+    notes: str | None = knob(None, "notes of the run")
 
 
 def config_dir() -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,23 @@ from posexp.config.sections import AttentionPath
 from posexp.evaluation import losses
 from posexp.evaluation.done import stands
 from posexp.evaluation.interfaces import Subject, View
+from posexp.evaluation.logged import logged_rows
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.plan import (
-    PROTOCOLS,
-    announcement,
-    check_protocols,
-    own_lengths,
-    plan,
-    shuffled_beyond,
-)
+from posexp.evaluation.plan import PROTOCOLS, announcement, check_protocols, own_lengths, plan, shuffled_beyond
 from posexp.evaluation.rows import KEY, Row, read_rows, sums_of
 from posexp.evaluation.run_model import Trained
 from posexp.evaluation.scoring import Cost, Scorer, Scores, is_out_of_memory, measured
 from posexp.evaluation.statistics import summarize
 from posexp.evaluation.targets import Measurement, documents_of, targets_hash, targets_of
 from posexp.evaluation.variants import Variant, without_effect
-from posexp.evaluation.wandb_copy import log_rows
 from posexp.model import cpu
 from posexp.model.device import choose_device, choose_precision, describe
 from posexp.output.console import progress, say
 from posexp.runs.experiment import Experiment
 from posexp.runs.load import finished_runs, for_each
+from posexp.runs.logger import logged_run
+from posexp.runs.loggers import Loggers, check_loggers
 from posexp.runs.run import Run
-from posexp.runs.wandb import Wandb
 from posexp.storage import jsonl
 from posexp.storage.locks import LockHeld
 from posexp.transforms import NotApplicable
@@ -49,6 +43,7 @@ def evaluate(command: EvalCommand) -> list[Run]:
 
     Raises Misuse if there is no such run or no run can be measured as requested; RunFailed if some runs failed.
     """
+    check_loggers(command.loggers)
     check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
     cpu.prepare()
@@ -81,7 +76,8 @@ def evaluate_run(
     the run's files are damaged; LockHeld if another process measures the run and `waits` is false.
     """
     with experiment.run.measuring(waiting_for(experiment.run) if waits else None):
-        evaluate_subject(Trained(experiment, command), command, experiment.device, announced, bar)
+        subject = Trained(experiment, command)
+        evaluate_subject(subject, command, experiment.device, announced, bar, experiment.loggers)
 
 
 def waiting_for(run: Run) -> Callable[[str], None]:
@@ -94,8 +90,12 @@ def evaluate_subject(
     device: torch.device,
     announced: set[str] | None = None,
     bar: progress | None = None,
+    loggers: Loggers | None = None,
 ) -> None:
-    """Measure and append the rows that a model lacks. `announced` holds the lines that are printed already."""
+    """Measure and append the rows that a model lacks, and log them, to `loggers` if training has opened them.
+
+    `announced` holds the lines that are printed already.
+    """
     run, announced = subject.run, set() if announced is None else announced
     evaluator = Evaluator(subject, device, bar)
     for line in [*announcement(evaluator.tokens, evaluator.config, evaluator.lengths), *evaluator.warnings()]:
@@ -125,9 +125,9 @@ def evaluate_subject(
     if new:
         for line in without_effect([*known, *new], new):
             say(f"{run.name}: {line}")
-        copy_ = Wandb(run, command.wandb, {}, run.folder.parent.name, subject.about["scheme"])
-        log_rows(copy_, new, subject.eval)
-        copy_.finish()
+        found = logged_rows([*known, *new], subject.eval)
+        with loggers or Loggers(command.loggers, command.wandb, partial(logged_run, run, "eval")) as copies:
+            copies.evaluation(found)
     elif len(refused) < len(requested) - 1 or len(requested) == 1:
         say(f"{run.name}: all {', '.join(map(str, evaluator.lengths))} measured already")
     if refused and len(refused) == len(command.transform):

@@ -22,7 +22,9 @@ def evaluate_checkpoint(command: EvalCommand) -> "Run":
     from posexp.evaluation.plan import check_protocols
     from posexp.model import cpu
     from posexp.model.device import choose_device
+    from posexp.runs.loggers import check_loggers
 
+    check_loggers(command.loggers)
     check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
     cpu.prepare()

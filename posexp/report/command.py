@@ -19,9 +19,11 @@ from posexp.output.console import console, say
 from posexp.report import write_report
 from posexp.report.change import read_references
 from posexp.report.fairness import fairness_of
+from posexp.report.logged import log_report
 from posexp.report.metric import METRICS, PPL
 from posexp.report.subject import subject_of
 from posexp.report.tables import Table
+from posexp.runs.loggers import check_loggers
 from posexp.runs.provenance import environment
 from posexp.runs.run import Run
 from posexp.storage import untrusted
@@ -36,8 +38,12 @@ ORIGIN = (
 )  # provenance of a checkpoint; its other fields describe it
 
 
+Losses = tuple[tuple[int, float], ...]  # tokens of training, nats per token
+
+
 def report(command: ReportCommand) -> Group:
     """Write the report into <results>/<group>/<folder>/, and return what it reports. Raises Misuse without rows."""
+    check_loggers(command.loggers)
     if command.rows:
         command = replace(command, group=group_of(command, command.rows))
         found = read_group(str(command.rows), say, command.variants)
@@ -46,13 +52,14 @@ def report(command: ReportCommand) -> Group:
     rows = found.labelled()
     if command.oracle is not None:
         check_oracle(command.oracle, rows, found.curve_of)
-    write_report(
+    pairs = Pairs(rows, found.curve_of, found.recipe_of, command.oracle)
+    paths = write_report(
         rows,
         found.curve_of,
         Path(command.results).expanduser() / command.group / command.folder,
         console(),
         measure=METRICS[command.measure.value] if command.measure else PPL,
-        pairs=Pairs(rows, found.curve_of, found.recipe_of, command.oracle),
+        pairs=pairs,
         say=say,
         fairness=fairness_of(rows, found.runs, found.curve_of, say),
         all_sets=command.all,
@@ -60,6 +67,8 @@ def report(command: ReportCommand) -> Group:
         subject=subject_of(found.runs),
         references=read_references(Path(command.results).expanduser() / command.group / "reference.csv"),
     )
+    if command.loggers:
+        log_report(command, found, pairs, paths)
     return found
 
 
@@ -97,18 +106,14 @@ def page_of(command: ReportCommand, found: Group, shown: list[Table]) -> str:
 
     seed_of = {row.run: row.seed for row in found.rows}
     own = [row for row in found.rows if row.protocol == PROTOCOL and not row.control and not row.variant]
-    validation = {row.run: row.nll for row in own if row.length == row.train_length}
-    cards = [
-        RunCard(
-            run.name,
-            found.curve_of.get(run.name, run.name),
-            seed_of[run.name],
-            *described(run),
-            training_losses(run),
-            validation.get(run.name),
-        )
-        for run in found.runs
-    ]
+    trained = {row.run: row.nll for row in own if row.length == row.train_length}
+    cards = []
+    for run in found.runs:
+        losses, validation = losses_of(run)
+        if losses and not validation and (nll := trained.get(run.name)) is not None:  # trained by an older version
+            validation = ((losses[-1][0], nll),)
+        curve = found.curve_of.get(run.name, run.name)
+        cards.append(RunCard(run.name, curve, seed_of[run.name], *described(run), losses, validation))
     code = environment()
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     made = {
@@ -119,15 +124,22 @@ def page_of(command: ReportCommand, found: Group, shown: list[Table]) -> str:
     return page(command.group, shown, cards, made, rows_to_csv(found.labelled()))
 
 
-def training_losses(run: Run) -> tuple[tuple[int, float], ...]:
-    """Return (tokens, loss) of the training rows of a run, () without any. Log and skip a damaged file."""
+def losses_of(run: Run) -> tuple[Losses, Losses]:
+    """Return (tokens, loss) of the training and the validation rows of a run. Log and skip a damaged file."""
     try:
         rows = [] if run.foreign else run.history(say)
     except RunFailed as error:
         say(untrusted.visible(str(error)))
-        return ()
-    found = [(row.get("tokens"), row.get("loss")) for row in rows]
-    return tuple((tokens, loss) for tokens, loss in found if tokens and loss is not None and math.isfinite(loss))
+        return (), ()
+    training, validation = (
+        tuple((row["tokens"], row[name]) for row in rows if row.get("tokens") and is_finite(row.get(name)))
+        for name in ("loss", "valid_loss")
+    )
+    return training, validation
+
+
+def is_finite(loss: float | None) -> bool:
+    return loss is not None and math.isfinite(loss)
 
 
 def described(run: Run) -> tuple[str, dict[str, Any]]:

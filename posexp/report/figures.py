@@ -20,7 +20,8 @@ from posexp.report.tables import Table
 from posexp.report.verdict_table import cell_lines
 
 Figure = dict[str, Any]
-TrainedRun = tuple[str, str, Sequence[tuple[int, float]], float | None]  # curve, name, losses by tokens, validation
+Points = Sequence[tuple[int, float]]  # tokens of training, nats per token
+TrainedRun = tuple[str, str, Points, Points]  # curve, name, losses in training and on validation text
 # by matplotlib's name: that of plotly.js, and a letter for text
 SYMBOLS = {
     **{"o": ("circle", "●"), "s": ("square", "■"), "^": ("triangle-up", "▲"), "v": ("triangle-down", "▼")},
@@ -197,7 +198,7 @@ def description(table: Table, curve: str, length: int) -> str:
 
 
 def training_figure(runs: list[TrainedRun], pen_of: dict[str, Pen]) -> Figure:
-    """Return the losses of runs by tokens. A diamond is the loss on held-out text."""
+    """Return the losses of runs by tokens. Diamonds are losses on validation text."""
     traces: list[Figure] = []
     most = max(30, min(MOST_POINTS, ALL_POINTS // max(1, len(runs))))
     named: set[str] = set()
@@ -209,10 +210,12 @@ def training_figure(runs: list[TrainedRun], pen_of: dict[str, Pen]) -> Figure:
         look: Figure = {"text": plain(name), "line": {"color": pen.colour, "width": 1.5}, "hovertemplate": HOVER}
         traces.append(pen.trace(f"loss{number}-", x=xs, y=ys, mode="lines", showlegend=curve not in named, **look))
         named.add(curve)
-        if validation is not None:
-            mark = {"symbol": "diamond-open", "size": 10, "color": pen.colour, "line": {"width": 2}}
-            look |= {"x": xs[-1:], "y": [validation], "mode": "markers", "marker": mark, "showlegend": False}
-            traces.append(pen.trace(f"valid{number}-", **look))
+        if validation:
+            xs, ys = map(list, zip(*thinned(validation, most), strict=True))
+            mark = {"symbol": "diamond-open", "size": 8, "color": pen.colour, "line": {"width": 2}}
+            line = {"color": pen.colour, "width": 1, "dash": "dot"}
+            look |= {"mode": "lines+markers", "marker": mark, "line": line, "showlegend": False}
+            traces.append(pen.trace(f"valid{number}-", x=xs, y=ys, **look))
     x = {"type": "log", "title": {"text": "tokens of training (log scale)"}, "tickformat": "~s", "dtick": 1}
     y = {"title": {"text": "loss in nats per token"}}
     return {"data": traces, "layout": {"height": HEIGHT, "xaxis": x, "yaxis": y}}

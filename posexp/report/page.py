@@ -24,7 +24,7 @@ from posexp.report.tables import Table, listed
 class RunCard:
     """The data of one run on the page: its curve, configuration as YAML, provenance and losses.
 
-    `losses` are (tokens of training, nats per token). `validation` is the loss at the training length after training.
+    `losses` are (tokens of training, nats per token), and `validation` the same on validation text.
     """
 
     name: str
@@ -33,7 +33,7 @@ class RunCard:
     config: str
     provenance: dict[str, Any]
     losses: tuple[tuple[int, float], ...] = ()
-    validation: float | None = None
+    validation: tuple[tuple[int, float], ...] = ()
 
     @property
     def parts(self) -> dict[str, list[str]]:

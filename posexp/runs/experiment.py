@@ -15,6 +15,7 @@ from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.model.decoder import Decoder, build_model
 from posexp.output.console import say
 from posexp.runs import checkpoint
+from posexp.runs.loggers import Loggers
 from posexp.runs.run import Run
 
 
@@ -24,6 +25,8 @@ class Experiment:
     `cache` and `trust` are those of the command: the folder of token stores, and whether to run external code. Training
     has a subclass with a model of its own (posexp/training/prepare.py), which evaluation then uses as it is.
     """
+
+    loggers: Loggers | None = None  # that are open already
 
     def __init__(self, run: Run, device: torch.device, cache: str | None = None, trust: bool = False):
         self.run, self.device, self.cache, self.trust = run, device, cache, trust

@@ -14,7 +14,10 @@ from posexp.runs.run import Run
 from posexp.storage import untrusted
 
 # Keys, and prefixes of keys, that do not distinguish curves.
-NEUTRAL_KEYS = {"seed", "group", "results", "label", "device", "sha256", "config_sha256", "tokenizer_sha256"}
+NEUTRAL_KEYS = {
+    *("seed", "group", "results", "label", "device", "loggers", "train.checkpoint_every", "train.validate_every"),
+    *("sha256", "config_sha256", "tokenizer_sha256"),
+}
 NEUTRAL_PREFIXES = ("eval.", "trainer.", "wandb.")
 PATHS = {"data.paths", "data.valid", "data.test"}
 

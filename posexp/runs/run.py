@@ -3,7 +3,7 @@
 <results>/<group>/<label>-s<seed>-<digest>/
     config.yaml       the whole configuration, written once
     provenance.json   code, packages, device, data and tokenizer hashes, the scheme that was built
-    metrics.jsonl     training metrics and the run's status, copied to wandb
+    metrics.jsonl     training metrics and the run's status, which loggers copy
     checkpoint/       the last two checkpoints (posexp/runs/checkpoint.py)
     rows.jsonl        one evaluation row per protocol and length; losses/ holds the token losses
     train.log         what the run printed
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from posexp.data import Store
 
 MAX_CONFIG_BYTES = 1 << 20  # bytes
-OWN_FOLDERS = ("losses", "checkpoint", "inspect", "export")  # of a run
+OWN_FOLDERS = ("losses", "checkpoint", "inspect", "export", "tensorboard")  # of a run
 METRICS = {
     **dict.fromkeys(("step", "tokens", "tokens_per_second"), untrusted.is_count),
-    **dict.fromkeys(("loss", "training_loss", "evaluation_loss"), untrusted.is_loss),
+    **dict.fromkeys(("loss", "valid_loss", "training_loss", "evaluation_loss"), untrusted.is_loss),
     **dict.fromkeys(("lr", "grad_norm", "time"), untrusted.is_amount),
     **dict.fromkeys(("status", "reason"), untrusted.is_text),
 }

@@ -1,14 +1,13 @@
-"""What a run says: metrics.jsonl first, then train.log, the terminal and wandb, which are copies."""
+"""What a run says: metrics.jsonl first, then train.log, the terminal and the loggers, which are copies."""
 
 import time
 from contextlib import ExitStack
 from typing import Any
 
 from posexp.config.commands import TrainCommand
-from posexp.config.values import plain_value
 from posexp.output.console import clock, progress, say
+from posexp.runs.loggers import Loggers
 from posexp.runs.run import Run
-from posexp.runs.wandb import Wandb
 from posexp.storage import atomic, jsonl
 
 
@@ -21,17 +20,19 @@ class Log(ExitStack):
 
     seconds_between_lines = 10.0
 
-    def __init__(self, run: Run, config: TrainCommand, step: int):
+    def __init__(self, run: Run, config: TrainCommand, step: int, loggers: Loggers):
         super().__init__()
-        self.run, self.steps, self.batch_tokens = run, config.train.steps, config.train.batch_tokens
-        rows = run.history(self.note)
+        self.run, self.loggers = run, loggers
+        self.steps, self.batch_tokens = config.train.steps, config.train.batch_tokens
         # What a killed process wrote past its last checkpoint is about to be computed again.
-        jsonl.rewrite(run.metrics, [row for row in rows if (row.get("step") or 0) <= step])
+        rows = [row for row in run.history(self.note) if (row.get("step") or 0) <= step]
+        jsonl.rewrite(run.metrics, rows)
+        for row in rows:
+            loggers.row(row)
+        self.valid = ""  # the latest validation loss
         self.started, self.first_step = time.monotonic(), step
         self.last_line = self.last_row = self.started
         self.last_step = step
-        self.wandb = Wandb(run, config.wandb, plain_value(config), config.group, config.label)
-        self.callback(self.wandb.finish)
         self.bar = self.enter_context(progress(run.name, self.steps, done=step, lines=False))
 
     def note(self, line: str) -> None:
@@ -53,18 +54,27 @@ class Log(ExitStack):
         now = time.monotonic()
         speed = (step - self.last_step) * self.batch_tokens / max(now - self.last_row, 1e-9)
         self.last_row, self.last_step = now, step
-        row = {"tokens": step * self.batch_tokens, "loss": loss, "lr": learning_rate, "grad_norm": grad_norm}
-        row |= {"tokens_per_second": round(speed)}
-        self.run.record(step, **row)
-        self.wandb.log({f"train/{key}": value for key, value in {"step": step, **row}.items()})
+        self.record(step, loss=loss, lr=learning_rate, grad_norm=grad_norm, tokens_per_second=round(speed))
         left = (self.steps - step) * (now - self.started) / max(step - self.first_step, 1)
-        self.bar.update(step, f"loss {loss:.3f}  {speed:,.0f} tokens/s  ETA {clock(left)}")
+        self.bar.update(step, f"loss {loss:.3f}{self.valid}  {speed:,.0f} tokens/s  ETA {clock(left)}")
         if now - self.last_line > self.seconds_between_lines or step == self.steps:
             self.last_line = now
-            line = f"step {step}/{self.steps}  loss {loss:.4f}  {speed:,.0f} tokens/s  ETA {clock(left)}"
+            line = f"step {step}/{self.steps}  loss {loss:.4f}{self.valid}  {speed:,.0f} tokens/s  ETA {clock(left)}"
             self.to_file(line)
             if not self.bar.visible:
                 say(f"{self.run.name}: {line}")
+
+    def validation(self, step: int, loss: float, seconds: float) -> None:
+        """One validation row: the loss on validation text (nats per token), which took `seconds` to measure."""
+        self.last_row += seconds  # the speed is that of training
+        self.valid = f"  valid {loss:.3f}"
+        self.record(step, valid_loss=loss)
+        self.to_file(f"step {step}/{self.steps}  validation loss {loss:.4f}")
+
+    def record(self, step: int, **values: float) -> None:
+        row = {"tokens": step * self.batch_tokens, **values}
+        self.run.record(step, **row)
+        self.loggers.row({"step": step, **row})
 
 
 class NoLog(ExitStack):
@@ -73,4 +83,4 @@ class NoLog(ExitStack):
     def note(self, *_: object, **__: object) -> None:
         pass
 
-    status = train = note
+    status = train = validation = note

@@ -25,6 +25,7 @@ from posexp.model.device import choose_precision, describe
 from posexp.output.console import logger, say
 from posexp.runs import checkpoint, provenance
 from posexp.runs.experiment import Experiment
+from posexp.runs.loggers import check_loggers
 from posexp.runs.run import Run
 from posexp.runs.status import preparing, worked_on
 from posexp.storage import atomic
@@ -34,8 +35,8 @@ from posexp.training.distributed import Ranks
 class Training(Experiment):
     """The experiment of a run that this process trains, alone or as one of several.
 
-    The store is that of the command's own data. `prepare` sets `windows`, the sampler of training sequences, and
-    `model`, which evaluation uses after training.
+    The store is that of the command's own data. `prepare_training` sets the sampler of training sequences and the
+    model, which evaluation uses after training. `loggers` are open while the run is trained, in the first process.
     """
 
     sampler: SequenceSampler
@@ -79,7 +80,11 @@ def prepare_training(training: Training, held: ExitStack) -> None:
 
 
 def check_model(config: TrainCommand, device: torch.device) -> None:
-    """Raise Misuse for sizes that the scheme or the window cannot have, and for two that do not go together."""
+    """Raise Misuse for sizes that the scheme or the window cannot have, and for two that do not go together.
+
+    Also for a logger that is not installed.
+    """
+    check_loggers(config.loggers)
     check_room("results", Run.of(config).folder)
     check_protocols(config.eval.protocols or [])
     dims = Dims(config.model.d_model, config.model.n_head, config.model.n_layer, config.train.length)

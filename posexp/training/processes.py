@@ -23,7 +23,7 @@ from posexp.config.commands import TrainCommand
 from posexp.errors import Misuse, Stopped
 from posexp.jobs.signals import PATIENCE, STOPPING, heed, ignore_signals, signals, stop
 from posexp.model.device import choose_device
-from posexp.output import console
+from posexp.output import closing, console
 from posexp.training import distributed
 from posexp.training.distributed import HOST, JOINED, check_share, loopback_store
 from posexp.training.outcome import PeerLost, RankFailed, deserialise, serialise
@@ -131,6 +131,7 @@ def process_main(
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked signals arrive here
             work(config)
+            closing.say_all()
         finally:
             # What a handler raises until this line, or on it, is caught below, and no handler runs afterwards. A signal
             # cannot therefore end this process without an outcome. (A blocked signal would reach PyTorch's threads,

@@ -1,6 +1,7 @@
 """The command posexp train: short sequences, a budget in tokens, the same batches for every scheme."""
 
 from contextlib import ExitStack
+from functools import partial
 
 from posexp.config.commands import EvalCommand, TrainCommand
 from posexp.config.sections import Strategy
@@ -9,6 +10,8 @@ from posexp.jobs.ranks import place
 from posexp.model.device import choose_device
 from posexp.output.console import say
 from posexp.runs import checkpoint
+from posexp.runs.logger import logged_run
+from posexp.runs.loggers import Loggers
 from posexp.runs.run import Run
 from posexp.runs.status import evaluation, preparing
 from posexp.training import distributed, processes
@@ -44,7 +47,8 @@ def train(config: TrainCommand) -> Run:
             train_jointly(training, held)
         if ranks.first:  # the others are free to end: however long this takes, nobody waits
             with evaluation(run, config):  # whoever trains has run the scheme's code already
-                evaluate_run(training, EvalCommand(eval=dict(vars(config.eval)), wandb=config.wandb, trust=True))
+                how = EvalCommand(eval=dict(vars(config.eval)), loggers=config.loggers, wandb=config.wandb, trust=True)
+                evaluate_run(training, how)
     return run
 
 
@@ -60,6 +64,10 @@ def train_jointly(training: Training, held: ExitStack) -> None:
     saved = checkpoint.restore(run.folder / "checkpoint", say)
     step = ranks.same_step(saved["step"] if saved else 0)
     if step < config.train.steps:
+        if ranks.first:
+            training.loggers = held.enter_context(
+                Loggers(config.loggers, config.wandb, partial(logged_run, run, "train"))
+            )
         compare_losses(training, fit(training, saved))
         if ranks.place.size > 1 and config.trainer.strategy is Strategy.fsdp:
             del training.model  # a shard, which evaluation replaces by the model of the checkpoint

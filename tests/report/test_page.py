@@ -102,7 +102,7 @@ def cards() -> list[RunCard]:
             text.format(curve, seed),
             {"packages": {"torch": "2.9"}, "seed": seed},
             tuple((1024 * step, 8.0 - step / 1000) for step in range(1, 1001)),
-            6.5,
+            ((512_000, 7.0), (1_024_000, 6.5)),
         )
         for curve in PPLS
         for seed in (0, 1)
@@ -245,15 +245,15 @@ def test_the_answer_stands_above_and_verdicts_belong_to_their_table(text: str) -
     assert "<small>oracle −9.5 % [−10.4, −8.6]</small><small>captured 20 % [−10, 50]</small>" in sections["0"]
 
 
-def test_losses_of_training_are_thinned_by_means_and_end_at_the_loss_on_validation_text(text: str) -> None:
+def test_losses_of_training_are_thinned_by_means_and_those_on_validation_text_are_points(text: str) -> None:
     traces = data_of(text)["training"]["data"]
     lines = [trace for trace in traces if trace["uid"].startswith("loss")]
     assert len(lines) == 6 and sum(trace["showlegend"] for trace in lines) == 3, "a name per curve"
     first = lines[0]
     assert len(first["x"]) == 250 and first["x"][0] == 4096 and first["x"][-1] == 1024 * 1000
     assert first["y"][0] == pytest.approx(8 - 0.0025)
-    ends = [trace for trace in traces if trace["uid"].startswith("valid")]
-    assert [(trace["x"], trace["y"]) for trace in ends] == [([1024 * 1000], [6.5])] * 6
+    points = [trace for trace in traces if trace["uid"].startswith("valid")]
+    assert [(trace["x"], trace["y"]) for trace in points] == [([512_000, 1_024_000], [7.0, 6.5])] * 6
     assert 'id="training"' in text and 'id="training"' not in usual(runs=[])
 
 
@@ -292,7 +292,7 @@ def hostile() -> str:
     return page(
         EVIL[1],
         tables(evil_rows, {made.run: made.scheme or "" for made in evil_rows}, PPL, verdicts),
-        [RunCard(n, n, 0, f"{n}: {n}\n", {n: {n: [n]}, "nan": math.nan}, losses, 4.0) for n in EVIL],
+        [RunCard(n, n, 0, f"{n}: {n}\n", {n: {n: [n]}, "nan": math.nan}, losses, losses) for n in EVIL],
         {"command": EVIL[0], EVIL[1]: EVIL[1]},
         "\n".join(EVIL),
     )

@@ -202,7 +202,7 @@ def test_wandb_killed_in_the_middle_of_training_is_one_line_and_the_run_goes_on(
         assert process.wait(120) == 0, log.read_text()
         said = log.read_text()
         assert killed and "Traceback" not in said, said
-        assert said.count("wandb is skipped; metrics.jsonl has everything") == 1, said
+        assert said.count("wandb is skipped; metrics.jsonl and rows.jsonl have everything") == 1, said
         assert Run(only(world / f"wandb-{n}")).status()["step"] == 400
         assert [step for step, _ in losses_of(only(world / f"wandb-{n}"))][-1] == 400
     tally("wandb's process killed in the middle of training", count, "wandb's copy, as a line says; the run continues")

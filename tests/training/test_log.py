@@ -1,68 +1,32 @@
 """What wandb gets, read back from the file of a real offline run."""
 
-import json
 import logging
-import struct
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.command import here
 from support.rows import row_of
+from support.wandb_files import WandbRun, only_run
 
-from posexp.config.sections import EvalConfig, WandbConfig, WandbMode
+from posexp.config.sections import EvalConfig, LoggerName, WandbConfig
+from posexp.evaluation.logged import logged_rows
 from posexp.evaluation.rows import Row
-from posexp.evaluation.wandb_copy import log_rows
 from posexp.output.console import progress, say, silence
-from posexp.runs.run import Run
-from posexp.runs.wandb import Wandb
-
-BLOCK = 32768  # the file is a header of 7 bytes, then LevelDB's log format
+from posexp.runs.logger import Logged
+from posexp.runs.loggers import Loggers
 
 
-def records(path: Path) -> Iterator[Any]:
-    from wandb.proto import wandb_internal_pb2
-
-    data, at, parts = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        if (left := BLOCK - at % BLOCK) < 7:
-            at += left
-            continue
-        size, part = struct.unpack("<HB", data[at + 4 : at + 7])
-        parts += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if part in (1, 4):  # whole, or the last part
-            yield wandb_internal_pb2.Record.FromString(parts)
-            parts = b""
-
-
-def kind(record: Any) -> str:
-    return record.WhichOneof("record_type")
-
-
-def copied(folder: Path, rows: list[Row], label: str = "rope") -> tuple[Any, list[dict[str, Any]]]:
+def copied(folder: Path, rows: list[Row], label: str = "rope") -> tuple[WandbRun, list[dict[str, Any]]]:
     """(the run as wandb knows it, what was logged) of one offline run."""
     folder.mkdir(parents=True)
-    copy = Wandb(Run(folder), WandbConfig(mode=WandbMode.offline), {"seed": 1}, "books", label)
-    log_rows(copy, rows, EvalConfig(targets=500))
-    copy.finish()
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    found: list[Any] = []
-    for _ in range(200):  # wandb's own process may write for a moment longer
-        found = list(records(path))
-        if found and kind(found[-1]) == "exit":
-            break
-        time.sleep(0.1)
-    (about,) = [record.run for record in found if kind(record) == "run"]
-    logged = [
-        {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-        for record in found
-        if kind(record) == "history"
-    ]
-    return about, [{key: value for key, value in one.items() if key.startswith("eval/")} for one in logged]
+    about = Logged(folder, folder.name, "eval", "books", label, {"seed": 1})
+    with Loggers([LoggerName.wandb], WandbConfig(), lambda: about) as loggers:
+        loggers.evaluation(logged_rows(rows, EvalConfig(targets=500)))
+    found = only_run(folder)
+    logged = [{key: value for key, value in one.items() if key.startswith("eval/")} for one in found.history]
+    return found, [one for one in logged if one]
 
 
 def row(length: int, **other: Any) -> Row:
@@ -73,10 +37,10 @@ def row(length: int, **other: Any) -> Row:
 
 
 def test_the_seeds_of_a_scheme_are_one_group_and_posexps_group_is_a_tag(tmp_path: Path) -> None:
-    about, _ = copied(tmp_path / "books" / "rope-s1-aa", [row(128)])
+    found, _ = copied(tmp_path / "books" / "rope-s1-aa", [row(128)])
+    about = found.about
     assert (about.run_group, list(about.tags), about.display_name) == ("rope", ["books"], "rope-s1-aa")
-    config = {item.key: json.loads(item.value_json) for item in about.config.update}
-    assert config["group"] == "books" and config["label"] == "rope" and config["seed"] == 1
+    assert found.config["group"] == "books" and found.config["label"] == "rope" and found.config["seed"] == 1
 
 
 def test_every_number_of_a_row_is_logged_at_its_length_and_none_is_not(tmp_path: Path) -> None:
@@ -103,7 +67,11 @@ def test_windows_transforms_controls_and_other_text_have_names_of_their_own(tmp_
         row(3, **alone, window="bca 64", control="shuffled", control_of="bca 64"),
         row(4, **alone, corpus="pg19"),
     ]
-    _, logged = copied(tmp_path / "run", rows)
+    found, logged = copied(tmp_path / "run", rows)
+    assert {key for key in found.summary if key.startswith("eval/")} == {
+        "eval/same_targets/ppl@1/sliding 64/yarn",
+        "eval/same_targets/ppl@4/pg19",
+    }, "controls are no result of their own"
     assert [(one.keys() - {"eval/length"}).pop() for one in logged] == [
         "eval/same_targets 1a2b3c4d/sliding 64/yarn/ppl",
         "eval/same_targets 1a2b3c4d/control window/ppl",
@@ -116,7 +84,7 @@ def test_two_sets_of_targets_are_never_one_curve(tmp_path: Path) -> None:
     alone = {"bits_per_byte": None, "accuracy": None, "nll": None}
     sets = [row(128, **alone), row(128, **alone, targets_hash="ffff00001111"), row(256, **alone)]
     moving = [
-        row(512, **alone, protocol="last_k", stride=stride, targets_hash=f"{length}", split=split)
+        row(length, **alone, protocol="last_k", stride=stride, targets_hash=f"{length}{split}", split=split)
         for length, stride, split in ((512, 32, "valid"), (1024, 32, "valid"), (512, 8, "valid"), (512, 32, "test"))
     ]
     _, logged = copied(tmp_path / "run", sets + moving)
@@ -133,6 +101,19 @@ def test_two_sets_of_targets_are_never_one_curve(tmp_path: Path) -> None:
         == 2
         == names.count("eval/last_k 500 valid targets, stride 32/ppl")
     )
+
+
+def test_the_summary_has_the_larger_of_two_sets_of_targets(tmp_path: Path) -> None:
+    far = row(256, ppl=30.0, targets=100, targets_hash="ffff00001111")
+    found = logged_rows([row(256, ppl=20.0, targets=500), far], EvalConfig())
+    assert found.summary == {"eval/same_targets/ppl@256": 20.0} and len(found.curves) == 2
+
+
+def test_of_a_measurement_made_again_and_of_other_weights_only_the_last_is_logged(tmp_path: Path) -> None:
+    old, again = row(256, ppl=30.0, weights="old"), row(256, ppl=25.0)
+    found = logged_rows([old, row(128), again, row(256)], EvalConfig())
+    assert found.summary == {"eval/same_targets/ppl@128": 20.0, "eval/same_targets/ppl@256": 20.0}
+    assert [line["length"] for line in found.rows] == [128, 256]
 
 
 def test_progress_is_a_line_every_ten_seconds_and_a_bar_on_a_terminal(monkeypatch, capsys) -> None:

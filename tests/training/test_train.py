@@ -20,6 +20,7 @@ from posexp.config.commands import TrainCommand
 from posexp.config.digest import digest
 from posexp.config.sections import (
     AttentionPath,
+    LoggerName,
     ModelConfig,
     TrainConfig,
     WandbConfig,
@@ -30,8 +31,9 @@ from posexp.evaluation.scoring import token_losses
 from posexp.model import cpu
 from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
+from posexp.runs.logger import logged_run
+from posexp.runs.loggers import Loggers
 from posexp.runs.run import Run, find_runs
-from posexp.runs.wandb import Wandb, wandb_id
 from posexp.storage import jsonl
 from posexp.training import optim
 from posexp.training.train import train
@@ -413,10 +415,12 @@ def test_wandb_offline_keeps_one_id_and_its_failure_never_stops_a_run(corpus, tm
     run = train(config)
     kept = list((run.folder / "wandb").glob("offline-run-*"))
     assert kept
-    assert all(wandb_id(run) in path.name for path in kept)
+    about = logged_run(run, "train")
+    assert all(about.id in path.name for path in kept)
     broken = WandbConfig(mode=WandbMode.online)
     os.environ.pop("WANDB_API_KEY", None)
-    Wandb(run, broken, {}, "group", "label").log({"x": 1})
+    with Loggers([LoggerName.wandb], broken, lambda: about) as loggers:
+        loggers.train(1, {"x": 1})
     assert "wandb is skipped online; an offline copy is kept" in capsys.readouterr().err
 
 
