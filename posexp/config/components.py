@@ -156,7 +156,7 @@ def folders_of(kind: str) -> list[Path]:
     from hydra.core.hydra_config import HydraConfig
 
     sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) / kind for source in sources if source.schema == "file"]
+    return list(dict.fromkeys(Path(source.path) / kind for source in sources if source.schema == "file"))
 
 
 def chosen(names: list[str], folders: list[Path]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from support.pages import check_command, command_lines
 
 from posexp.config.commands import COMMANDS
 from posexp.config.hints import knobs_of
+from posexp.config.sections import config_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
