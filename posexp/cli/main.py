@@ -47,7 +47,11 @@ def main() -> int:
                 print(*found, sep="\n" if "query=fish" in words else " ")
             return 0
         if words == ["--version"]:
-            print(f"posexp {__version__}")
+            from posexp.runs.provenance import revision
+
+            commit, dirty = revision()
+            changed = " with changes" if dirty else ""
+            print(f"posexp {__version__}" + (f" (commit {commit}{changed})" if commit else ""))
             return 0
         if not words or words[0] in ("-h", "--help", "help"):
             print(USAGE, end="", flush=True)

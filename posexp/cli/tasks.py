@@ -8,10 +8,12 @@ from omegaconf import DictConfig
 from posexp.config.commands import COMMANDS
 from posexp.config.compose import typed
 from posexp.config.explain import explain_error
+from posexp.config.overrides import read_typed
 from posexp.jobs.signals import in_a_job
 from posexp.output.console import say
 from posexp.sweeps.cells import cell
 
+read_typed()  # here, because a launcher's job composes its config after it imported the task
 FUNCTIONS = {
     "train": "posexp.training.train.train",
     "eval": "posexp.evaluation.evaluate.evaluate",

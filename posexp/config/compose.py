@@ -11,11 +11,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from posexp.config.commands import COMMANDS, GROUPS
 from posexp.config.explain import EXTRAS
 from posexp.config.hints import of_key
-from posexp.config.overrides import quoted, read_typed
+from posexp.config.overrides import quoted, typed_yaml
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse
-
-read_typed()  # here, because a launcher's job composes its config after it imported the task
 
 
 def register(command: str) -> None:
@@ -93,7 +91,7 @@ def compose(command: str, overrides: list[str], own: str | None = None) -> objec
     if not folder.is_dir():
         raise Misuse(f"--config-dir: folder '{own}' not found")
     path = [] if own is None else [f"hydra.searchpath=[{quoted(f'file://{config_dir()}')}]"]
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+    with typed_yaml(), hydra.initialize_config_dir(str(folder), version_base="1.3"):
         config = hydra.compose(command, [*overrides, *path], return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     with open_dict(config):

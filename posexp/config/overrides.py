@@ -5,6 +5,8 @@ Here a text option keeps its text, and an option of whole numbers accepts short 
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -143,7 +145,23 @@ def read_typed() -> None:
     """Make OmegaConf, and so Hydra, load YAML with typed options."""
     from omegaconf import _utils
 
-    class ConfigLoader(TypedLoader, _utils.get_yaml_loader()):  # type: ignore[misc]
+    if issubclass(base := _utils.get_yaml_loader(), TypedLoader):
+        return
+
+    class ConfigLoader(TypedLoader, base):  # type: ignore[misc, valid-type]
         """OmegaConf's loader of YAML, with typed options."""
 
     _utils.get_yaml_loader = lambda: ConfigLoader
+
+
+@contextmanager
+def typed_yaml() -> Iterator[None]:
+    """Load YAML with typed options in the block alone."""
+    from omegaconf import _utils
+
+    before = _utils.get_yaml_loader
+    read_typed()
+    try:
+        yield
+    finally:
+        _utils.get_yaml_loader = before

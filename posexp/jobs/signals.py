@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -75,18 +76,21 @@ def insist(on: Stopped) -> NoReturn:
 def signals() -> Iterator[list[int]]:
     """Collect signals instead of ending the process.
 
-    A second SIGINT or SIGQUIT interrupts at once, as does a step that takes longer than PATIENCE. Raises Stopped if the
-    block fails after a signal: schedulers also signal compilers and other child processes.
+    A second SIGINT or SIGQUIT interrupts at once, as does a step that takes longer than PATIENCE. Outside the main
+    thread, which alone can handle signals, none are collected. Raises Stopped if the block fails after a signal:
+    schedulers also signal compilers and other child processes.
     """
     received: list[int] = []
+    before: dict[int, Any] = {}
 
     def note(signum: int, frame: FrameType | None) -> None:
         if received and signum in (signal.SIGINT, signal.SIGQUIT):
             raise KeyboardInterrupt
         if received:
             return
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         received.append(signum)
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, enough)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         with suppress(RuntimeError):  # the signal arrived while another line was being printed
             say(f"{signal.Signals(signum).name}: saving, then stopping")
 
@@ -96,7 +100,10 @@ def signals() -> Iterator[list[int]]:
 
     if stopped:  # a library has dropped the exception
         raise stopped[0]
-    before = heed(note, signal.SIGINT) | {signal.SIGALRM: signal.signal(signal.SIGALRM, enough)}
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before |= heed(note, signal.SIGINT)
     ended = False
     try:
         yield received
@@ -109,7 +116,8 @@ def signals() -> Iterator[list[int]]:
         line = f"stopped by {signal.Signals(received[0]).name} within a step"
         raise Stopped(f"{line}; the same command goes on from the last checkpoint", received[0]) from error
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in before.items():
             # a further signal must not interrupt the clean-up either
             signal.signal(signum, signal.SIG_IGN if ended and handler is stop else handler)

@@ -7,7 +7,8 @@ import ctypes
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ SIZES = ((512, 256, 768), (1024, 1024, 256))  # rows, inner width, columns: laye
 # stays in the process when free. By default every large tensor is mapped anew, page by page.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 HEAP_BYTES = 1 << 28
+keeps_memory = ContextVar("keeps_memory", default=True)  # false in a process of somebody else
+GRAIN = 1 << 15  # elements for each thread of a parallel operation
 
 
 def prepare(recorded: str | None = None) -> None:
@@ -33,8 +36,31 @@ def prepare(recorded: str | None = None) -> None:
     A resumed run passes its `recorded` matrix multiplication, and reproduces the same bits if the machine supports it.
     """
     torch.set_flush_denormal(True)  # weights of far keys are denormal, ten times as slow as other numbers
-    keep_memory()
+    if keeps_memory.get():
+        keep_memory()
     set_matmul(MKL if recorded == MKL else choose_matmul(recorded == ONEDNN))
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Restore after the block what posexp changes in PyTorch: random numbers and the settings of `prepare`.
+
+    Memory is not kept in the block, since that cannot be undone. PyTorch's worker threads are started before it: a
+    thread inherits the flushing of denormal numbers when it starts, and would flush them ever after.
+    """
+    torch.zeros(torch.get_num_threads() * GRAIN).add_(1)
+    flushes, switch = float(torch.tensor(1e-42)) == 0, route()
+    precision = getattr(switch, "fp32_precision", None)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    token = keeps_memory.set(False)
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        keeps_memory.reset(token)
+        torch.set_flush_denormal(flushes)
+        if switch is not None:
+            switch.fp32_precision = precision
 
 
 def matmul() -> str:

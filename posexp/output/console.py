@@ -1,6 +1,6 @@
 """What a user reads on standard error: the log, and progress.
 
-The log is the standard library's: `logging.getLogger("posexp")`, whose handlers a notebook may replace.
+The log is the standard library's: `logging.getLogger("posexp")`, whose level and handlers a notebook may set.
 """
 
 import errno
@@ -32,9 +32,11 @@ class ToStderr(logging.Handler):
 
 
 logger = logging.getLogger("posexp")
-logger.setLevel(logging.INFO)
-logger.propagate = False  # Hydra gives the root logger handlers of its own
-logger.addHandler(ToStderr())
+if logger.level == logging.NOTSET:
+    logger.setLevel(logging.INFO)
+if not logger.handlers:  # those of a caller stay alone
+    logger.propagate = False  # Hydra gives the root logger handlers of its own
+    logger.addHandler(ToStderr())
 say: Callable[[str], None] = logger.info  # a line beside the output of the command
 
 
@@ -77,7 +79,7 @@ class progress:  # noqa: N801 - used like a function
         self.runs, self.begun, self.known = runs, 0, 0  # runs that have begun, and their units
         self.began = self.last_line = time.monotonic()
         self.last_seen = self.began - MIN_SECONDS
-        self.visible, self.lines = sys.stderr.isatty() and not logger.disabled, lines
+        self.visible, self.lines = sys.stderr.isatty() and logger.isEnabledFor(logging.INFO), lines
         self.bar: Any = None
         if self.visible:
             from rich.console import Console

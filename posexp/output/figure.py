@@ -6,12 +6,11 @@ Sizes are in inches, those of text in points.
 import io
 import math
 import textwrap
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from posexp.output.style import QUIET, STYLE, Look
+from posexp.output.style import QUIET, Look
 from posexp.output.text import one_line
 
 if TYPE_CHECKING:
@@ -40,13 +39,13 @@ def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
 
     The canvases print it directly, as Figure.savefig draws every figure twice.
     """
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    from posexp.output.styled import in_style
+
     png, svg = io.BytesIO(), io.BytesIO()
-    with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the font lacks some scripts
+    with in_style():
         figure = draw()
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         figure.set_layout_engine("none")  # the layout is kept
@@ -55,10 +54,11 @@ def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    from posexp.output.styled import StyledFigure
+
+    return StyledFigure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
 
 
 def write_heading(figure: "FigureBase", title: str, notes: list[str], size: float = TITLE) -> None:

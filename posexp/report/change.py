@@ -63,12 +63,17 @@ def read_references(path: Path) -> list[Reference]:
 def change_pictures(
     headline: Table, look_of: dict[str, Look], subject: str = "", references: Sequence[Reference] = ()
 ) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the headline, with levels alone if there are no paired changes, as for tasks."""
-    changed = any(
-        cell.change and length != min(headline.trained[curve]) for (curve, length), cell in headline.cells.items()
-    )
-    one, two = lambda: draw_curves([headline], look_of), lambda: draw_both(headline, look_of, subject, references)
-    return rendered(two if changed else one, headline.title)
+    """Return (PNG, SVG) of the headline."""
+    return rendered(lambda: draw_headline(headline, look_of, subject, references), headline.title)
+
+
+def draw_headline(
+    headline: Table, look_of: dict[str, Look], subject: str = "", references: Sequence[Reference] = ()
+) -> "Figure":
+    """Draw the headline, with levels alone if there are no changes, as for tasks."""
+    if any(cell.change and length != min(headline.trained[curve]) for (curve, length), cell in headline.cells.items()):
+        return draw_both(headline, look_of, subject, references)
+    return draw_curves([headline], look_of)
 
 
 def draw_both(

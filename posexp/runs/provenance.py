@@ -1,4 +1,4 @@
-"""The provenance of a result: commit, packages, machine and command."""
+"""The provenance of a result: version, commit, packages, machine and command."""
 
 import platform
 import subprocess
@@ -6,15 +6,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from posexp import __version__
 from posexp.jobs.programs import ask
 
-PACKAGES = ("posexp", "torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
+PACKAGES = ("torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
 
 
 def environment() -> dict[str, Any]:
-    """Return the code version, packages, platform and command."""
+    """Return the version and commit of posexp, packages, platform and command."""
     from hydra.core.hydra_config import HydraConfig
 
+    commit, dirty = revision()
+    return {
+        "version": __version__,
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "command": " ".join(["posexp train", *HydraConfig.get().overrides.task]) if HydraConfig.initialized() else None,
+    }
+
+
+def revision() -> tuple[str | None, bool | None]:
+    """Return (commit, whether files differ from it) of the checkout that posexp runs from, (None, None) without one."""
     checkout = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str | None:
@@ -24,14 +39,6 @@ def environment() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    inside = (
-        git("ls-files", "--error-unmatch", "posexp/runs/run.py") is not None
-    )  # else: some other project's repository
-    return {
-        "commit": git("rev-parse", "HEAD") if inside else None,
-        "dirty": bool(git("status", "--porcelain")) if inside else None,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "command": " ".join(["posexp train", *HydraConfig.get().overrides.task]) if HydraConfig.initialized() else None,
-    }
+    if git("ls-files", "--error-unmatch", "posexp/runs/run.py") is None:  # some other project's repository
+        return None, None
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
