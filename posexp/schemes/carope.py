@@ -17,7 +17,7 @@ from posexp.errors import Misuse
 from posexp.ops.sdpa import sdpa
 from posexp.schemes import exact_type
 from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer
-from posexp.schemes.rope import rotate_pairs
+from posexp.schemes.rope import turn_pairs
 from posexp.windows import Window
 
 
@@ -42,11 +42,9 @@ class ContentRotation(BlockwiseAttention):
         with torch.autocast(q_BHTC.device.type, enabled=False):
             step_BTHI = self.steps(x_BTD.to(next(self.parameters()).dtype))
             # Float32 sums of many tokens are too coarse for an angle; whole turns are taken off before rounding.
-            angle_BTHI = step_BTHI.double().cumsum(1).remainder(2 * math.pi).to(exact_type(q_BHTC))
-            angle_XTI = angle_BTHI.transpose(1, 2).flatten(0, 1)  # heads as further sequences
-            q_BHTC, k_BHTC = (
-                rotate_pairs(x_BHTC.flatten(0, 1)[:, None], angle_XTI).view_as(x_BHTC) for x_BHTC in (q_BHTC, k_BHTC)
-            )
+            angle_BHTI = step_BTHI.transpose(1, 2).double().cumsum(2).remainder(2 * math.pi).to(exact_type(q_BHTC))
+            cos_BHTI, sin_BHTI = angle_BHTI.cos(), angle_BHTI.sin()
+            q_BHTC, k_BHTC = (turn_pairs(x_BHTC, cos_BHTI, sin_BHTI) for x_BHTC in (q_BHTC, k_BHTC))
         return super().attend(q_BHTC, k_BHTC, v_BHTC, pos_BT, x_BTD, window)
 
     def mixture(self, block: Block) -> Tensor:

@@ -15,7 +15,7 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import exact_type
 from posexp.schemes.per_layer import PerLayer
-from posexp.schemes.rope import Rope
+from posexp.schemes.rope import Rope, turn_pairs
 
 
 class FourierSeries(Rope):
@@ -43,13 +43,7 @@ class FourierSeries(Rope):
             angle_B1TI = self.angles(pos_BT, exact_type(q_BHTC))[:, None]
             of_cos_HII, of_sin_HII = self.coefficients.to(angle_B1TI.dtype) * self.magnitude
             cos_BHTI, sin_BHTI = angle_B1TI.cos() @ of_cos_HII, angle_B1TI.sin() @ of_sin_HII
-            return turned(q_BHTC, cos_BHTI, sin_BHTI), turned(k_BHTC, cos_BHTI, sin_BHTI)
-
-
-def turned(x_BHTC: Tensor, cos_BHTI: Tensor, sin_BHTI: Tensor) -> Tensor:
-    a_BHTI, b_BHTI = x_BHTC.to(cos_BHTI.dtype).chunk(2, dim=-1)
-    pair = (a_BHTI * cos_BHTI - b_BHTI * sin_BHTI, a_BHTI * sin_BHTI + b_BHTI * cos_BHTI)
-    return torch.cat(pair, dim=-1).type_as(x_BHTC)
+            return turn_pairs(q_BHTC, cos_BHTI, sin_BHTI), turn_pairs(k_BHTC, cos_BHTI, sin_BHTI)
 
 
 class Fope(PerLayer):

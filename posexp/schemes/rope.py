@@ -40,13 +40,19 @@ def rotate_pairs(
     Each rotated pair is multiplied by `scale_BTI`. The computation has the dtype of the angles, the result that of x.
     """
     cos_B1TI, sin_B1TI = ((part * scale_BTI)[:, None] for part in (angle_BTI.cos(), angle_BTI.sin()))
-    rotated, passthrough = x_BHTC.split((2 * angle_BTI.shape[-1], x_BHTC.shape[-1] - 2 * angle_BTI.shape[-1]), dim=-1)
-    learned = cos_B1TI.requires_grad or sin_B1TI.requires_grad
-    if rotated.dtype == cos_B1TI.dtype and not learned and not torch.compiler.is_compiling():
-        turned_BHTC = Rotation.apply(rotated, cos_B1TI, sin_B1TI, layout)
+    return turn_pairs(x_BHTC, cos_B1TI, sin_B1TI, layout)
+
+
+def turn_pairs(x_BHTC: Tensor, cos_BHTI: Tensor, sin_BHTI: Tensor, layout: Layout = Layout.half) -> Tensor:
+    """Map each pair (a, b) of the first 2I channels to (a cos - b sin, a sin + b cos), for any cos and sin."""
+    turning = 2 * cos_BHTI.shape[-1]
+    rotated, passthrough = x_BHTC.split((turning, x_BHTC.shape[-1] - turning), dim=-1)
+    learned = cos_BHTI.requires_grad or sin_BHTI.requires_grad
+    if rotated.dtype == cos_BHTI.dtype and not learned and not torch.compiler.is_compiling():
+        turned_BHTC = Rotation.apply(rotated, cos_BHTI, sin_BHTI, layout)
     else:
-        a_BHTI, b_BHTI = two_of_pairs(rotated.to(angle_BTI.dtype), layout)
-        turned = (a_BHTI * cos_B1TI - b_BHTI * sin_B1TI, a_BHTI * sin_B1TI + b_BHTI * cos_B1TI)
+        a_BHTI, b_BHTI = two_of_pairs(rotated.to(cos_BHTI.dtype), layout)
+        turned = (a_BHTI * cos_BHTI - b_BHTI * sin_BHTI, a_BHTI * sin_BHTI + b_BHTI * cos_BHTI)
         together = -2 if layout is Layout.half else -1
         turned_BHTC = torch.stack(turned, together).flatten(-2).type_as(x_BHTC)
     return torch.cat((turned_BHTC, passthrough), dim=-1) if passthrough.shape[-1] else turned_BHTC

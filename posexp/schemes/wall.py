@@ -16,7 +16,7 @@ from posexp.dims import INIT_STD, Dims
 from posexp.schemes import exact_type
 from posexp.schemes.per_layer import Block, BlockwiseAttention, PerLayer, recomputed
 
-NEAR = 16  # tokens of a square whose factors are computed pair by pair
+NEAR = 8  # tokens of a square whose factors are computed pair by pair
 
 
 class ChannelGates(BlockwiseAttention):
