@@ -16,7 +16,7 @@ from posexp.runs.run import MARKS, Run, run_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from pandas import DataFrame  # type: ignore[import-untyped]
+    from pandas import DataFrame
     from tokenizers import Tokenizer
 
     from posexp.model.decoder import Decoder

@@ -19,7 +19,7 @@ from posexp.report.tables import tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from pandas import DataFrame  # type: ignore[import-untyped]
+    from pandas import DataFrame
 
 KINDS = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Row).items() if name in NAMES}
 TEXTS = [name for name, kinds in KINDS.items() if str in kinds]

@@ -1,6 +1,7 @@
 """Schemes of 2024 to 2026. Without a package, the numbers are those of the formula in float64.
 
-The formulas agree to 1e-6 with the authors' code at the commits that the sources name.
+Those of GRAPE, Wall and Selective RoPE with `conv` agree to 1e-6 with the authors' code at the commits that the sources
+name. CARoPE, and Selective RoPE without `conv`, have no authors' code behind them.
 Shape suffixes: H heads, T tokens, C channels of a head, D width of the residual stream, I pairs of channels, R curves,
 E distances with a bias, P positions, X everything in a row.
 """
