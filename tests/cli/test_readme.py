@@ -75,6 +75,21 @@ def test_what_it_points_to_is_there():
     assert [path for path in pointed if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
+def test_its_python_runs(tmp_path):
+    code = re.search(r"```python\n(import posexp.*?)```", README, re.S)
+    assert code
+    (tmp_path / "text.txt").write_text("so it goes and goes again, " * 9000)
+    small = (
+        "tokens=4_096, overrides=['data=files', 'data.paths=text.txt', 'data.cache=cache', 'eval.lengths=[128,256]']"
+    )
+    program = code[1].replace("tokens=1_000_000", small).replace("posexp.plot", "figure = posexp.plot")
+    assert program.count(small) == 1
+    command = [sys.executable, "-c", f"{program}assert figure.axes"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_its_make_targets_exist():
     named = set(re.findall(r"make ([a-z-]+)", README))
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
