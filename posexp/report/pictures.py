@@ -1,8 +1,9 @@
 """The pictures of a report, each of which answers one question.
 
 curves: how does perplexity change with length? ranking: the same for curves that are too many to follow.
-protocols: does the protocol decide the answer? windows: what does another attention window change? forest: which
-option of a scheme matters? others: tables of other quantities. sweep: which value of a number is best?
+protocols: does the protocol decide the answer? windows: what does another attention window, or a transform at one
+length, change? forest: which option of a scheme matters? others: tables of other quantities. sweep: which value of a
+number is best?
 """
 
 from collections.abc import Sequence

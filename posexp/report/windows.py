@@ -1,13 +1,13 @@
-"""The picture of windows: the change of each curve without and with another attention window. Sizes are in inches.
+"""The picture of windows and transforms: the change of each curve as trained and changed. Sizes are in inches.
 
-Each row is a dumbbell: a hollow dot without the window, a filled one with it, at 4 times the training length and at the
-longest multiple.
+Each row is a dumbbell: a hollow dot as trained, a filled one changed, at 4 times the training length and at the longest
+multiple.
 """
 
 from typing import TYPE_CHECKING
 
 from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, write_heading
-from posexp.output.style import Look, stem
+from posexp.output.style import Look
 from posexp.report.curves import draw_margin, drawn
 from posexp.report.metric import CHANGE, Value, signed
 from posexp.report.tables import Table, facts
@@ -16,38 +16,48 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Pair = tuple[str, str]  # curves without and with the window
+Pair = tuple[str, str]  # curves as trained and changed
 NEAR = 4  # times the training length
 WIDE, AROUND = 10.5, 1.7  # of the figure, and the space for title and axis around the rows
 
 
 def find_windows(table: Table) -> list[Pair]:
-    """Return (curve without, curve with another window) of a table of changes, if both have one at a longer length."""
+    """Return (curve as trained, curve changed) of a table of changes.
+
+    Changed are curves with another window, and those with a transform that was measured at one longer length: at
+    several, a line shows more.
+    """
     found: list[Pair] = []
-    if table.measure != CHANGE:
-        return found
-    for curve in table.curves:
+    for curve in table.curves if table.measure == CHANGE else ():
         parts = curve.split(" · ")
-        without = " · ".join(part for part in parts if not part.startswith("window "))
-        if without != curve and without in table.curves and any((curve, n) in table.values for n in longer(table)):
-            found.append((without, curve))
+        trained = " · ".join([parts[0], *(part for part in parts[1:] if part.startswith("judged from "))])
+        if trained == curve or trained not in table.curves:
+            continue
+        values = [n for n in table.lengths if n > min(table.trained[curve]) and (curve, n) in table.values]
+        window = any(part.startswith("window ") for part in parts)
+        if len(values) == 1 or (window and set(values) & set(longer(table, [(trained, curve)]))):
+            found.append((trained, curve))
     return found
 
 
-def longer(table: Table) -> list[int]:
+def trained_at(table: Table, pairs: list[Pair]) -> int:
+    return min(min(table.trained[curve]) for _, curve in pairs)
+
+
+def longer(table: Table, pairs: list[Pair]) -> list[int]:
     """Return the lengths to draw: 4 times the training length, if that was measured, and the longest."""
-    trained = min(table.train_lengths)
+    trained = trained_at(table, pairs)
     return sorted({n for n in table.lengths if n in (NEAR * trained, max(table.lengths)) and n > trained})
 
 
 def window_pictures(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
     """Return (PNG, SVG) of the pairs of `find_windows`. Equal tables give equal bytes."""
-    return rendered(lambda: draw_windows(table, pairs, look_of), "Change of perplexity without and with a window")
+    return rendered(lambda: draw_windows(table, pairs, look_of), "Change of perplexity as trained and changed")
 
 
 def draw_windows(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> "Figure":
-    """Draw one panel per length. The largest change without a window is on top."""
-    lengths, last = longer(table), max(table.lengths)
+    """Draw one panel per length. The largest change as trained is on top."""
+    lengths, last, trained = longer(table, pairs), max(table.lengths), trained_at(table, pairs)
 
     def order(pair: Pair) -> float:
         one = table.values.get((pair[0], last))
@@ -60,14 +70,14 @@ def draw_windows(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> "
         draw_margin(axes, "x")
         for y, pair in enumerate(pairs):
             draw_pair(axes, [table.values.get((curve, length)) for curve in pair], y, look_of[pair[1]])
-        axes.set_title(f"{length / min(table.train_lengths):g} times the training length, {length:,} tokens")
+        axes.set_title(f"{length / trained:g} times the training length, {length:,} tokens")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("change of perplexity in percent")
     panels[0].set_yticks(range(len(pairs)), [shortened(curve) for _, curve in pairs])
     panels[0].set_ylim(len(pairs) - 0.4, -0.6)
     set_log_scale(panels[0], "x", linear=CHANGE.linear, sign="+")
-    legend = "hollow: without the window · filled: with it · grey: within 1 %"
+    legend = "hollow: as trained · filled: changed · grey: within 1 %"
     write_heading(figure, title(table, pairs, last), [f"{table.protocol} · {facts(table)} · {legend}"])
     return figure
 
@@ -83,9 +93,9 @@ def draw_pair(axes: "Axes", found: list[Value | None], y: int, look: Look) -> No
 
 
 def title(table: Table, pairs: list[Pair], last: int) -> str:
-    """Return the largest changes without and with a window at the longest length."""
+    """Return the largest changes of curves as trained and changed, at the longest length."""
     parts = []
-    for side, words in zip(zip(*pairs, strict=True), ("without a window", "with it"), strict=True):
-        found = {stem(curve): one.value for curve in side if (one := table.values.get((curve, last)))}
-        parts += [f"up to {signed(max(found.values(), key=abs))} % {words}"] if found else []
-    return f"At {last / min(table.train_lengths):g} times the training length, perplexity changes by {', '.join(parts)}"
+    for side, words in zip(zip(*pairs, strict=True), ("as trained", "with the change"), strict=True):
+        found = [one.value for curve in side if (one := table.values.get((curve, last)))]
+        parts += [f"up to {signed(max(found, key=abs))} % {words}"] if found else []
+    return f"At {last / trained_at(table, pairs):g} times the training length, perplexity changes by {', '.join(parts)}"

@@ -586,6 +586,17 @@ WINDOWED = [
 ]
 
 
+def test_a_transform_at_one_longer_length_is_a_dumbbell_and_at_two_a_line() -> None:
+    rows = [
+        row("rope-s0-aa", n, 20.0 * (1 if n == 128 else growth), transform=transform, documents=8)
+        for transform, growth in (("", 2.0), ("ntk", 1.1), ("pi", 1.4), ("yarn", 1.2))
+        for n in ((128, 192, 256) if transform in ("", "yarn") else (128, 192))
+    ]
+    table, _ = changed(rows)
+    assert windows.find_windows(table) == [("rope", "rope · ntk"), ("rope", "rope · pi")]
+    assert "rope · yarn" in picture_words(pictures.draw(tables(rows, labels(rows)))["curves.svg"].decode())
+
+
 def test_windows_are_dumbbells_at_four_times_and_the_longest_and_leave_the_headline() -> None:
     table, pairs = changed(WINDOWED)
     found = windows.find_windows(table)
@@ -600,7 +611,7 @@ def test_windows_are_dumbbells_at_four_times_and_the_longest_and_leave_the_headl
         at = {(y, kind): x for (x, y), kind in kinds.items()}
         assert at[0.0, "hollow"] == pytest.approx(100 * (1.5**doublings - 1), rel=0.02)  # rope, the largest, is on top
         assert at[0.0, "full"] == pytest.approx(100 * (0.999**doublings - 1), abs=0.2)
-    assert "up to +238 % without a window" in windows.title(table, found, 1024)
+    assert "up to +238 % as trained, up to −0.3 % with the change" in windows.title(table, found, 1024)
     shown = tables(WINDOWED, labels(WINDOWED), PPL, pairs.verdicts(), pairs.changes())
     drawn = pictures.draw(shown, pairs)
     assert "windows.png" in drawn and not any("window" in word for word in picture_words(drawn["curves.svg"].decode()))
