@@ -183,7 +183,7 @@ def test_help_shows_the_groups_of_the_command_alone_and_those_of_ones_own(own):
     assert "Named choices" not in here("compare", "--help", cwd=own).out
     shown = here("eval", "--help", cwd=own).out
     assert "+transform" in shown and "experiment" not in shown and "+scheme" not in shown
-    assert "foo, fox" in here("train", "--help", "--config-dir", "own", cwd=own).out
+    assert " foo," in here("train", "--help", "--config-dir", "own", cwd=own).out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
