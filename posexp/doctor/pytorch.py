@@ -1,6 +1,5 @@
 """PyTorch and what posexp will use of it, examined in a process of its own: an import may crash, or take minutes."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from typing import Any
 
 import posexp
 from posexp.doctor.findings import Finding, finding, problem, size
+from posexp.storage import untrusted
 
 PATIENCE = 60.0  # seconds for the import, which takes tens of seconds from a cold network disk
 REINSTALL = "python -c 'import torch' shows the whole error; pip install --force-reinstall torch"
@@ -33,7 +33,7 @@ def pytorch() -> list[Finding]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"it ended with exit code {done.returncode}"])[-1]
         return [problem("torch", f"cannot be imported: {last[:200]}", REINSTALL)]
-    return list(of_facts(json.loads(done.stdout.splitlines()[-1])))
+    return list(of_facts(untrusted.json_of(done.stdout.splitlines()[-1].encode())))
 
 
 def of_facts(known: dict[str, Any]) -> list[Finding]:
