@@ -12,6 +12,7 @@ from posexp.evaluation.pairing import differences
 from posexp.evaluation.plan import is_moving
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import ALPHA, Estimate, estimates, p_floor
+from posexp.evaluation.verdicts import LEAST_SEEDS, TOO_FEW
 
 CANNOT_TELL = "cannot tell"
 EQUAL = "equal"
@@ -246,6 +247,8 @@ def word_of(pair: Pair, difference: Estimate, adjusted: float | None) -> str:
         return EQUAL
     if adjusted is None or adjusted >= ALPHA:
         return CANNOT_TELL
+    if len(pair.base_rows) < LEAST_SEEDS and any(row.origin != "checkpoint" for row in pair.base_rows):
+        return TOO_FEW
     return f"{pair.other if difference.value < 0 else pair.base} is better"
 
 

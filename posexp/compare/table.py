@@ -121,8 +121,9 @@ def footer(found: list[Comparison]) -> list[str]:
     lines = [
         "Differences are of the mean loss, the curve's less the base's, paired by target: below 0 the curve is better.",
         "The primary comparison of each pair counts first: p (Holm) holds for all compared curves together, p (joint) "
-        f"for all other lengths of a curve and protocol. Below {ALPHA:.2f} there is a verdict. p and what is in "
-        "brackets hold for one curve and length alone. After < stands the least p that so few seeds support.",
+        f"for all other lengths of a curve and protocol. Below {ALPHA:.2f} there is a verdict, from three seeds on. "
+        "p and what is in brackets hold for one curve and length alone. After < stands the least p that so few seeds "
+        "support.",
     ]
     if not estimates:
         return lines
