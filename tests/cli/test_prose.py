@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_LINE = 100
-DOCS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/LOG.md")]
+DOCS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "results/LOG.md")]
 DOCS += sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "results" / "reliability.md", *sorted((ROOT / "results").rglob("README.md"))]
 
