@@ -146,12 +146,17 @@ def run_hydra(command: str, tail: list[str]) -> None:
 def hydra_main(command: str, words: list[str]) -> None:
     """Call Hydra as a program with the arguments `words`."""
     import hydra
+    from hydra.core.plugins import Plugins
+    from hydra_plugins.posexp_searchpath import OwnConfigsFirst
+    from hydra_plugins.posexp_sweeper import CellSweeper
 
     from posexp.cli.tasks import run_job
     from posexp.config.compose import register, register_launchers
 
     register(command)
     register_launchers()
+    for plugin in (CellSweeper, OwnConfigsFirst):
+        Plugins.instance().register(plugin)  # a program that called posexp's functions has looked for plugins before
     logging.raiseExceptions = False  # --info prints by logging, whose reader (head, less) may exit early
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which `main` prints in one line
     sys.argv = [sys.argv[0], *words]

@@ -24,7 +24,9 @@ def preserved() -> Iterator[None]:
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
 
+    Plugins.instance()  # looks for plugins once in a process, and they store configs, which must outlast the block
     hydra, config, store = GlobalHydra.instance().hydra, HydraConfig.instance().cfg, dict(ConfigStore.instance().repo)
     environment, path, disabled = dict(os.environ), list(sys.path), logging.root.manager.disable
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook

@@ -398,3 +398,20 @@ def test_a_program_keeps_its_worker_threads_its_yaml_its_log_and_its_figures(rop
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [0, "1k", [], "highest"] and done.stderr == ""
+
+
+def test_a_sweep_runs_in_a_program_that_called_posexp_before(tmp_path: Path) -> None:
+    """Hydra looks for plugins once in a process, and a call of posexp needs none of those of sweeps."""
+    program = """
+import sys
+import posexp
+try:
+    posexp.rows("nowhere")
+except posexp.errors.Misuse:
+    pass
+from posexp.cli.main import main
+sys.argv = ["posexp", "train", "-m", "+scheme=rope,alibi", "data=files", "data.paths=nowhere"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "nowhere" in done.stderr and "no cell was started" in done.stderr, done.stderr
