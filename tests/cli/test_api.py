@@ -406,7 +406,7 @@ def test_a_sweep_runs_in_a_program_that_called_posexp_before(tmp_path: Path) -> 
 import sys
 import posexp
 try:
-    posexp.rows("nowhere")
+    posexp.train("rope", overrides=["data=files", "data.paths=nowhere"])
 except posexp.errors.Misuse:
     pass
 from posexp.cli.main import main
