@@ -110,9 +110,7 @@ def end_silently() -> int:
 def run_hydra(command: str, tail: list[str]) -> None:
     """Run a command once, or show or sweep what Hydra's flags say. Raises Misuse for a wrong command line."""
     line = read_line(command, tail)
-    plugins = str(Path(__file__).resolve().parents[1] / "sweeps")
-    if plugins not in sys.path:
-        sys.path.append(plugins)  # before Hydra looks for plugins, which it does once in a process
+    add_plugins()
     if {"--help", "-h"} & set(line.flags):
         print(help_of(command, line.folders))
     elif line.flags in ([], ["--config-dir", line.config_dir]):
@@ -143,8 +141,16 @@ def run_hydra(command: str, tail: list[str]) -> None:
             hydra_main(command, [*line.flags, *line.overrides, "~scheme"])
 
 
+def add_plugins() -> None:
+    """Put posexp's plugins where Hydra looks for them, which it does once in a process."""
+    folder = str(Path(__file__).resolve().parents[1] / "sweeps")
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
 def hydra_main(command: str, words: list[str]) -> None:
     """Call Hydra as a program with the arguments `words`."""
+    add_plugins()
     import hydra
     from hydra.core.plugins import Plugins
     from hydra_plugins.posexp_searchpath import OwnConfigsFirst
