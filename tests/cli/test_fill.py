@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.fill import load_fill
 from support.rows import row_of
 
 from posexp.errors import Misuse
 from posexp.evaluation.rows import Row, rows_to_csv
+from scripts.docs.common import fill_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-FILL = load_fill()
+FILL = fill_script()
 
 
 @pytest.mark.parametrize("study", FILL.templates())

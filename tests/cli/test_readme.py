@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.fill import load_fill
 from support.pages import check_command, command_lines
 
 from posexp.config.commands import COMMANDS
 from posexp.config.hints import knobs_of
 from posexp.config.sections import config_dir
+from scripts.docs.common import fill_script
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -59,7 +59,7 @@ def test_it_is_short():
 
 
 def test_its_table_has_the_numbers_of_the_study():
-    numbers = load_fill().Numbers("papers")
+    numbers = fill_script().Numbers("papers")
     table = re.findall(r"^\| \[(.+?)\]\(http.*?\)(-log)? \|(.+)\|$", README, re.M)
     assert len(table) == 6
     curves = {"ALiBi": "alibi", "KERPLE": "kerple_log", "xPos": "xpos", "T5's bias": "t5", "RoPE": "rope"}

@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from support.fill import load_fill
 
 from posexp.config.sections import config_dir
+from scripts.docs.common import fill_script
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_SCHEME = (ROOT / "docs" / "recipes" / "own-scheme.md").read_text()
@@ -64,7 +64,7 @@ def test_every_window_and_transform_has_a_line():
 
 
 def test_its_perplexities_are_those_of_the_study():
-    numbers = load_fill().Numbers("schemes")
+    numbers = fill_script().Numbers("schemes")
     table = re.findall(r"^\| `(\w+)` \| (\d+\.\d) \| (\S+) \|$", EXTENSION, re.M)
     assert len(table) == 10
     for name, ppl, change in table:
