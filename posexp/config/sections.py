@@ -14,6 +14,7 @@ from posexp.errors import Misuse
 
 # Options with named values: each value is stored as its name.
 Mlp = Enum("Mlp", {"swiglu": "swiglu", "gelu": "gelu"})
+AttentionGate = Enum("AttentionGate", {"none": "none", "head": "head", "element": "element"})
 Source = Enum("Source", {"stdlib": "stdlib", "files": "files", "hub": "hub", "task": "task", "tokens": "tokens"})
 Split = Enum("Split", {"train": "train", "valid": "valid", "test": "test"})
 Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda"})
@@ -34,9 +35,19 @@ class ModelConfig:
     mlp: Mlp = knob(Mlp.swiglu, "swiglu or gelu, at equal parameter count")
     qk_norm: bool = knob(False, "RMS-normalise queries and keys of each head")
     dropout: float = knob(0.0, "dropout probability in training", least=0)
+    attention_gate: AttentionGate = knob(
+        AttentionGate.none, "sigmoid gate after attention, from its input: none, head (one per head) or element"
+    )
+    short_conv: int = knob(
+        0,
+        "0, or 4: add to each key and value a learned sum of its last 4, channel by channel; where a text is cropped, "
+        "its first 3 tokens change",
+    )
 
     def __post_init__(self) -> None:
         check_least(self, "model")
+        if self.short_conv not in (0, 4):
+            raise Misuse(f"model.short_conv={self.short_conv} must be 0 or 4")
         if self.d_model % self.n_head:
             raise Misuse(f"model.d_model={self.d_model} must be divisible by model.n_head={self.n_head}")
         if self.dropout >= 1:

@@ -107,6 +107,9 @@ def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]
     mlp = first.mlp
     if not isinstance(mlp, SwiGLU):
         raise Inapplicable(f"model.mlp={sizes.mlp.value} has no equal in transformers: {EXPORTS}")
+    for option, value in (("attention_gate", sizes.attention_gate.value), ("short_conv", sizes.short_conv)):
+        if value not in ("none", 0):
+            raise Inapplicable(f"model.{option}={value} has no equal in transformers: {EXPORTS}")
     seen: dict[str, Any] = {} if window.full else {"sliding_window": window.size}
     kind = "Llama" if window.full else "Mistral"
     if sizes.qk_norm:

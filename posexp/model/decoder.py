@@ -1,7 +1,7 @@
 """The decoder, identical for every scheme apart from positions.
 
 Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C channels of a head,
-F width of the MLP, V vocabulary.
+F width of the MLP, G gates (one per head or channel), N queries, keys and values in a row, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from posexp import schemes, windows
 from posexp.attention import attention
 from posexp.config.commands import TrainCommand
-from posexp.config.sections import AttentionPath, Mlp, ModelConfig
+from posexp.config.sections import AttentionGate, AttentionPath, Mlp, ModelConfig
 from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
 from posexp.ops.cross_entropy import linear_cross_entropy
 from posexp.ops.layers import RMSNorm, swiglu
+from posexp.ops.short_conv import ShortConv
 from posexp.schemes import EMBEDDING_STD, Scheme
 from posexp.windows import Window
 
@@ -29,8 +30,18 @@ BASE_WIDTH = 128  # the width of model=tiny, at which the tied output layer is n
 
 
 class SelfAttention(nn.Module):
+    """Multi-head attention, with a gate on its output and a convolution of keys and values as options.
+
+    The gate multiplies the output of a head, or each of its channels, with sigmoid(W x), where x is the input of
+    queries, keys and values. Qiu et al. 2025, arXiv 2505.06708, position G1. The convolution adds to each key and value
+    the sum of w_j times that of j tokens before, j = 0 to 3, before qk_norm and rotation. Allen-Zhu 2025 (Canon-B),
+    arXiv 2512.17351; without Canon's queries, as in Inkling.
+    """
+
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.gate: nn.Linear | None = None
+        self.short_conv: ShortConv | None = None
         self.n_head = config.n_head
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
@@ -38,14 +49,31 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
 
+    def add_options(self, config: ModelConfig) -> None:
+        """Add gate and convolution and draw their weights, after all others, which stay those without options."""
+        if config.attention_gate is not AttentionGate.none:
+            per_head = config.attention_gate is AttentionGate.head
+            self.gate = nn.Linear(config.d_model, config.n_head if per_head else config.d_model, bias=False)
+            nn.init.normal_(self.gate.weight, std=INIT_STD)
+        if config.short_conv:
+            self.short_conv = ShortConv(2 * config.d_model, config.short_conv)
+            nn.init.normal_(self.short_conv.weight, std=INIT_STD)
+
     def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
-        mixed_BHTC = attend(*self.project(x_BTD), x_BTD=x_BTD)
-        return self.out(mixed_BHTC.transpose(1, 2).flatten(2))
+        mixed_BTHC = attend(*self.project(x_BTD), x_BTD=x_BTD).transpose(1, 2)
+        if self.gate is not None:
+            gate_BTG = self.gate(x_BTD[:, -mixed_BTHC.shape[1] :]).sigmoid()
+            mixed_BTHC = mixed_BTHC * gate_BTG.unflatten(2, (self.n_head, -1))
+        return self.out(mixed_BTHC.flatten(2))
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of every head, [B, H, T, C] each."""
         B, T, D = x_BTD.shape
-        qkv_BHTC = self.qkv(x_BTD).view(B, T, 3 * self.n_head, D // self.n_head).transpose(1, 2)
+        qkv_BTN = self.qkv(x_BTD)
+        if self.short_conv is not None:
+            kv_BTN = qkv_BTN[..., D:]
+            qkv_BTN = torch.cat((qkv_BTN[..., :D], kv_BTN + self.short_conv(kv_BTN)), dim=-1)
+        qkv_BHTC = qkv_BTN.view(B, T, 3 * self.n_head, D // self.n_head).transpose(1, 2)
         q_BHTC, k_BHTC, v_BHTC = qkv_BHTC.chunk(3, dim=1)
         return self.norm_q(q_BHTC), self.norm_k(k_BHTC), v_BHTC
 
@@ -117,6 +145,8 @@ class Decoder(nn.Module):
                 # the two branches of each block that write to the residual stream start smaller (GPT-2, section 2.3)
                 branches = 2 * config.n_layer if name.endswith("out.weight") else 1
                 nn.init.normal_(weight, std=INIT_STD * branches**-0.5)
+        for block in self.blocks:
+            block.attention.add_options(config)  # type: ignore[operator, union-attr]
 
     def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
         """Return the hidden states of tokens (int64), [B, T, D], the input of `logits`.

@@ -166,6 +166,8 @@ def test_what_has_no_equal_is_refused_and_the_others_are_exported(finished):
         (["+scheme=rope", "window=sinks"], "window 'sinks"),
         (["+scheme=rope", "model.mlp=gelu"], "model.mlp=gelu"),
         (["+scheme=p_rope"], "PRope"),
+        (["+scheme=rope", "model.attention_gate=head"], "model.attention_gate=head"),
+        (["+scheme=rope", "model.short_conv=4"], "model.short_conv=4"),
     ],
 )
 def test_every_part_that_transformers_lacks_is_named(finished, words, says):

@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from posexp.config.sections import Mlp, ModelConfig, config_dir
+from posexp.config.sections import AttentionGate, AttentionPath, Mlp, ModelConfig, config_dir
 from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
-from posexp.model.decoder import Decoder
+from posexp.model.decoder import Decoder, SelfAttention
 from posexp.schemes import Scheme
 from posexp.schemes import build_scheme as build_scheme
 
@@ -96,6 +96,103 @@ def test_qk_norm_takes_away_the_size_of_queries_and_keys() -> None:
     )
     before_BTD, after_BTD = outputs_before_and_after_growing_queries(SIZE)
     assert float((before_BTD - after_BTD).abs().max()) > 0.01
+
+
+GATES = [AttentionGate.head, AttentionGate.element]
+OPTIONS = [*(replace(SIZE, attention_gate=gate) for gate in GATES), replace(SIZE, short_conv=4)]
+
+
+@pytest.mark.parametrize("config", OPTIONS, ids=["head", "element", "short_conv"])
+def test_an_option_of_attention_leaves_all_other_weights_as_they_are_without_it(config: ModelConfig) -> None:
+    plain, model = decoder().state_dict(), decoder(config).state_dict()
+    new = model.keys() - plain.keys()
+    assert {name.split(".", 3)[-1] for name in new} <= {"gate.weight", "short_conv.weight"} and len(new) == SIZE.n_layer
+    assert all(torch.equal(model[name], plain[name]) for name in plain)
+    assert all(rms(model[name]) == pytest.approx(INIT_STD, rel=0.2) for name in new)
+
+
+def attended(config: ModelConfig, scale: float = 1.0) -> tuple[SelfAttention, Tensor, Tensor]:
+    """Attention in float64 with large weights, its input, and its output with causal weights that sum to 1."""
+    part = decoder(config).double().blocks[0].attention
+    assert isinstance(part, SelfAttention)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in part.parameters():
+            weight.copy_(scale * torch.randn(weight.shape, generator=draw, dtype=torch.float64))
+    x_BTD = torch.randn(2, 9, 64, generator=draw, dtype=torch.float64)
+    return part, x_BTD, part(x_BTD, mean_of_values)
+
+
+def mean_of_values(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, x_BTD: Tensor) -> Tensor:
+    return v_BHTC.cumsum(2) / torch.arange(1, v_BHTC.shape[2] + 1)[:, None]
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_gate_multiplies_the_output_of_each_head_by_the_sigmoid_of_a_projection_of_its_input(
+    gate: AttentionGate,
+) -> None:
+    part, x_BTD, got_BTD = attended(replace(SIZE, attention_gate=gate), scale=0.1)
+    assert part.gate is not None
+    mixed_BTD = mean_of_values(*part.project(x_BTD), x_BTD).transpose(1, 2).flatten(2)
+    gate_BTG = 1 / (1 + (-x_BTD @ part.gate.weight.T).exp())
+    gate_BTD = gate_BTG.repeat_interleave(64 // gate_BTG.shape[-1], dim=-1)
+    torch.testing.assert_close(got_BTD, (mixed_BTD * gate_BTD) @ part.out.weight.T)
+    last_BTD = part(x_BTD, lambda *qkv, x_BTD: mean_of_values(*qkv, x_BTD)[:, :, -2:])
+    torch.testing.assert_close(last_BTD, got_BTD[:, -2:])
+    with torch.no_grad():
+        part.gate.weight.zero_()
+    torch.testing.assert_close(part(x_BTD, mean_of_values), mixed_BTD @ part.out.weight.T / 2)
+
+
+def test_a_short_convolution_adds_the_last_four_keys_and_values_to_each_and_leaves_queries_alone() -> None:
+    part, x_BTD, _ = attended(replace(SIZE, short_conv=4))
+    assert part.short_conv is not None
+    q_BHTC, *got = part.project(x_BTD)
+    q_BTD, *plain = (x_BTD @ part.qkv.weight.T).chunk(3, dim=-1)
+    assert torch.equal(q_BHTC.transpose(1, 2).flatten(2), q_BTD)
+    for got_BHTC, plain_BTD, weight_DW in zip(got, plain, part.short_conv.weight.split(64), strict=True):
+        for t in range(9):
+            wanted_BD = plain_BTD[:, t] + sum(weight_DW[:, j] * plain_BTD[:, t - j] for j in range(4) if j <= t)
+            torch.testing.assert_close(got_BHTC[:, :, t].flatten(1), wanted_BD)
+    with torch.no_grad():
+        part.short_conv.weight.zero_()
+    assert torch.equal(part.project(x_BTD)[1].transpose(1, 2).flatten(2), plain[0])
+
+
+@pytest.mark.parametrize("scheme", ["none", "rope", "alibi", "t5", "fox", "stick_breaking"])
+def test_gate_and_convolution_are_causal_and_the_same_on_every_path(scheme: str) -> None:
+    model = decoder(replace(SIZE, attention_gate=AttentionGate.head, short_conv=4), scheme)
+    with torch.no_grad():
+        for name, weight in model.blocks.named_parameters():
+            weight.normal_(std=0.5 if "conv" in name else 0.125)
+        whole_BTD, last_BTD = model(TOKENS), model(TOKENS, last=3)
+        changed = TOKENS.clone()
+        changed[:, 7] = (TOKENS[:, 7] + 1) % VOCAB
+        changed_BTD = model(changed)
+        if not model.scheme.layer(0).acts("attend"):
+            model.path = AttentionPath.dense
+        torch.testing.assert_close(model(TOKENS), whole_BTD, rtol=0, atol=1e-4)
+    torch.testing.assert_close(last_BTD, whole_BTD[:, -3:], rtol=0, atol=1e-4)
+    assert float((changed_BTD - whole_BTD)[:, :7].abs().max()) < 1e-5
+    assert float((changed_BTD - whole_BTD)[:, 7:].abs().max()) > 1e-2
+
+
+def test_a_short_convolution_alone_shows_the_order_of_neighbours_and_of_no_others() -> None:
+    """One layer without positions: the last token sees a sum over keys, in which near pairs now look different."""
+    for taps, seen in ((0, False), (4, True)):
+        model = decoder(replace(SIZE, n_layer=1, short_conv=taps)).double()
+        with torch.no_grad():
+            for weight in model.blocks.parameters():
+                weight.normal_(std=0.5)
+            swapped = TOKENS.clone()
+            swapped[:, [2, 3]] = TOKENS[:, [3, 2]]
+            moved = float((model(TOKENS)[:, -1] - model(swapped)[:, -1]).abs().max())
+        assert (moved > 1e-3) is seen and (moved < 1e-9) is not seen
+
+
+def test_a_short_convolution_has_four_taps_or_none() -> None:
+    with pytest.raises(Misuse, match="0 or 4"):
+        ModelConfig(short_conv=3)
 
 
 def test_dropout_is_for_training_only() -> None:
