@@ -25,6 +25,7 @@ STRIDE = 32  # tokens, the default of eval.stride
 WINDOW = "tokens in a window"
 CONTEXT = "tokens of context before a target"
 SPAN = "tokens from the beginning of a span to the end of its copy"
+PLACE = "tokens up to the end of the passage"
 GAP = "tokens since the same one"
 SIZE = "size of the problem"
 
@@ -74,6 +75,8 @@ PROTOCOLS = {
         Protocol(probes.induction_absent, "on a random span that has no first copy", SPAN),
         Protocol(probes.repeats, "of rare tokens seen before", GAP, drawn_only=True, reach=None),
         Protocol(tasks.exact_match, "on new examples of a task", SIZE, moving=True, reach=None),
+        Protocol(protocols.second_half, "of the second half of each window", moving=True),
+        Protocol(probes.passage_at, "of one passage as its position grows", PLACE),
     )
 }
 

@@ -1,9 +1,10 @@
 """Probes: protocols that measure what a model retrieves from its context, which perplexity hardly shows.
 
 Signatures are as in posexp/evaluation/protocols.py. Shape suffixes: M trials, T tokens of a trial's text, S tokens of
-the repeated span, V entries of the vocabulary, W spans, N targets.
+the repeated span, F of filler, P of a passage, D documents, V entries of the vocabulary, W spans, N targets.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,8 +13,8 @@ from posexp.config.sections import Split
 from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.protocols import MIN_WINDOWS
-from posexp.evaluation.spans import TooLong, check_stream, evenly, share_out
-from posexp.evaluation.targets import Measurement, targets_of
+from posexp.evaluation.spans import TooLong, check_stream, evenly, share_out, spread
+from posexp.evaluation.targets import Measurement, documents_of, targets_of
 
 RARE = 0.1  # share of the text that is rare tokens
 COUNTED = 1 << 24  # tokens counted at a time
@@ -90,6 +91,36 @@ def laid(text_MT: np.ndarray, tokens: Tokens) -> Tokens:
     """Return the trials as text, one document each."""
     M, T = text_MT.shape
     return Tokens(text_MT.ravel(), np.arange(M + 1) * T, 0, "", tokens.store, tokens.bos)
+
+
+def passage_at(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+    """One passage behind more and more unrelated text, so that it stands at ever later positions.
+
+    A passage is 2 s tokens of one document, of which the last s are scored: at every length a target has the same s to
+    2 s - 1 tokens of its own document before it. In front of the passage, up to L tokens in all, stands text from half
+    the split away; the tokens nearest to the passage are the same at all lengths. That text has nothing to do with the
+    passage, so the loss of a sound model hardly changes, and a rise is the work of positions or of the number of
+    tokens. (Without the text a later position would change nothing in a relative scheme, whatever its frequencies.)
+    """
+    if 2 * stride > min(lengths):
+        raise Misuse(
+            f"passage_at places passages of twice eval.stride={stride} tokens: the shortest length is {min(lengths)}"
+        )
+    total, size = len(tokens.ids), longest + 1
+    if 2 * longest > total:
+        raise TooLong("the split is too short", total // 2)
+    first_M = spread(tokens, stride, stride, None if bound is None else max(bound, MIN_WINDOWS * stride))
+    begin_M = first_M - stride
+    filler_MF = tokens.ids[((begin_M + total // 2)[:, None] + np.arange(2 * stride - size, 0)) % total]
+    passage_MP = tokens.ids[begin_M[:, None] + np.arange(2 * stride)]
+    _, first_D = np.unique(documents_of(tokens, first_M), return_index=True)
+    starts = np.append(first_D, len(first_M)) * size
+    text = replace(laid(np.concatenate((filler_MF, passage_MP), axis=1), tokens), starts=starts)
+    stop_M = (np.arange(len(first_M)) + 1) * size
+    return [
+        Measurement("passage_at", n, stride, np.stack((stop_M - 1 - n, stop_M - stride, stop_M), axis=1), tokens=text)
+        for n in lengths
+    ]
 
 
 def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:

@@ -103,6 +103,24 @@ def last_k(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound:
     return found
 
 
+def second_half(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+    """Windows of L tokens, of which the second half is scored: all tokens from L/2+1 on (llama.cpp's perplexity).
+
+    With n_ctx = L these are llama.cpp's targets and contexts, L/2+1 to L-1 tokens: it reads L tokens, and the last of
+    them predicts none. Windows do not overlap and run across documents, and a last one that is not whole is left out.
+    """
+    if min(lengths) < 3:
+        raise Misuse("second_half scores tokens behind the middle of a window: every length must be at least 3")
+    found = []
+    for length in lengths:
+        windows_W3 = cut(stretches(tokens, longest, bound), length)
+        windows_W3 = windows_W3[windows_W3[:, 2] - windows_W3[:, 0] >= length]
+        windows_W3[:, 1] = windows_W3[:, 0] + length // 2 + 1
+        windows_W3[:, 2] = windows_W3[:, 0] + length
+        found.append(Measurement("second_half", length, None, windows_W3))
+    return found
+
+
 def fixed_windows(
     tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
 ) -> list[Measurement]:

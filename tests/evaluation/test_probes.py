@@ -7,16 +7,20 @@ from support.command import here, world
 from support.spans import V, listed, planned, text
 from torch import nn
 
-from posexp.config.sections import DataConfig, Precision, Source, Split
+from posexp.config.sections import DataConfig, ModelConfig, Precision, Source, Split
 from posexp.data import Tokens
 from posexp.data.load import load_store
+from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.probes import RARE, rare, since_last
 from posexp.evaluation.protocols import MIN_WINDOWS
 from posexp.evaluation.scoring import Scorer
 from posexp.evaluation.spans import TooLong
 from posexp.evaluation.targets import targets_hash, targets_of
+from posexp.model.decoder import Decoder
+from posexp.schemes import build_scheme
 from posexp.storage import jsonl
+from posexp.transforms.offset import Later
 
 MANY = 5000  # entries of a vocabulary in which a short random span hardly repeats a token
 
@@ -85,6 +89,45 @@ def test_a_model_that_copies_loses_nothing_on_the_second_copy_and_everything_wit
     for row in planned(random_text(2000), "induction_absent", [16, 48], stride=8):
         nll_N, hit_N = scored(row)
         assert not hit_N.any() and nll_N.min() > 8
+
+
+def test_passage_at_on_a_hand_made_case():
+    # Documents [0, 20) and [20, 40): passages of 6 tokens, of which 3 are scored, behind text of the other document.
+    tokens = Tokens(np.arange(40), np.array([0, 20, 40]), 0, "")
+    short, long = planned(tokens, "passage_at", [8, 16], stride=3)
+    firsts = [3, 6, 9, 12, 15, 23, 26, 29, 32, 35]
+    for row in (short, long):
+        read = [row.tokens.ids[start:stop].tolist() for start, _, stop in row.windows]
+        for first, ids in zip(firsts, read, strict=True):
+            assert ids[-6:] == list(range(first - 3, first + 3)), "the passage"
+            begin = (first - 3 + 20) % 40
+            assert ids[:-6] == [n % 40 for n in range(begin - (row.length + 1 - 6), begin)], "text half the split away"
+        assert {(stop - first, stop - 1 - start) for start, first, stop in row.windows.tolist()} == {(3, row.length)}
+        assert row.tokens.starts.tolist() == [0, 5 * 17, 10 * 17], "the passages of one document are one document"
+    with pytest.raises(Misuse, match=r"twice eval\.stride=3"):
+        planned(tokens, "passage_at", [5, 16], stride=3)
+    with pytest.raises(TooLong) as refused:
+        planned(tokens, "passage_at", [8, 21], stride=3)
+    assert refused.value.possible == 20
+
+
+def test_an_offset_alone_cannot_show_other_frequencies_and_text_in_front_can():
+    """A loader once lost the base of RoPE. A later position alone changes nothing in a relative scheme, whatever its
+    frequencies; behind text the two bases differ."""
+    dims, config = Dims(32, 2, 2, 64), ModelConfig(d_model=32, n_layer=2, n_head=2)
+    short, long = planned(text(9000), "passage_at", [16, 1024], stride=8, targets=128)
+
+    def losses(row, base: float, offset: int = 0) -> np.ndarray:
+        model = Decoder(config, V, build_scheme("rope", dims, base=base), seed=0)
+        for weight in model.blocks.parameters():
+            if weight.ndim == 2:
+                torch.nn.init.normal_(weight, std=0.4, generator=torch.Generator().manual_seed(weight.shape[0]))
+        model.scheme = Later(dims, model.scheme, offset)
+        return Scorer(model, 8192, torch.device("cpu"), Precision.float32)(row.tokens.ids, row.windows).nll
+
+    for base in (10_000.0, 500_000.0):
+        assert np.abs(losses(short, base, 1008) - losses(short, base)).max() < 0.02
+    assert np.abs(losses(long, 10_000.0) - losses(long, 500_000.0)).mean() > 0.2
 
 
 def test_spans_have_the_frequencies_of_the_text():

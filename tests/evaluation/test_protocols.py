@@ -73,6 +73,20 @@ def test_last_k_on_a_hand_made_case():
     assert listed(five) == [[(4, 4), (5, 5)], [(9, 4), (10, 5)]]
 
 
+def test_second_half_is_that_of_llama_cpp():
+    """tools/perplexity cuts chunks of n_ctx tokens, and logits from n_ctx/2 on predict the next tokens of the chunk."""
+    tokens = text(11, 9)
+    rows = planned(tokens, "second_half", [4, 5, 6])
+    for row in rows:
+        n_ctx, total = row.length, len(tokens.ids)
+        chunks = range(0, total // n_ctx * n_ctx, n_ctx)
+        expected = [[(start + i + 1, i + 1) for i in range(n_ctx // 2, n_ctx - 1)] for start in chunks]
+        assert listed(row) == expected
+    assert listed(rows[0]) == [[(n + 3, 3)] for n in (0, 4, 8, 12, 16)]
+    with pytest.raises(Misuse, match="at least 3"):
+        planned(tokens, "second_half", [2, 8])
+
+
 def test_fixed_windows_on_a_hand_made_case():
     two, four = planned(text(6, 7), "fixed_windows", [2, 4], targets=1)
     assert listed(two) == [[(n + 1, 1), (n + 2, 2)] for n in (0, 4, 8)]
@@ -183,7 +197,7 @@ def test_every_window_has_text_to_read_and_targets_within_it(protocol):
             start_W, first_W, stop_W = row.windows.T
             assert (start_W >= 0).all() and (start_W < first_W).all() and (first_W < stop_W).all()
             assert stop_W.max() <= len((row.tokens or tokens).ids) and row.inputs <= 32
-            assert row.inputs == row.length or protocol == "per_position"
+            assert row.inputs == row.length - (protocol == "second_half") or protocol == "per_position"
 
 
 def test_the_controls_are_on_the_targets_of_the_run():
