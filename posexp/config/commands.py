@@ -123,7 +123,9 @@ class ReportCommand(OfRuns):
 
     all: bool = knob(False, "--all: print the tables of all targets and protocols, not only the headline")
     variants: bool = knob(True, "include rows with other windows or transforms than in training")
-    measure: Measure | None = knob(None, "ppl, nll, bits_per_byte or exact_match; null: ppl, or exact_match for tasks")
+    measure: Measure | None = knob(
+        None, "ppl, nll, bits_per_byte, exact_match or token_accuracy; null: ppl, or exact_match for tasks"
+    )
     html: bool = knob(False, "--html: also write page.html, the whole report in one file for a browser")
     folder: str = knob("report", "name of the report's folder in the group")
     rows: str | None = knob(

@@ -22,7 +22,16 @@ Precision = Enum("Precision", {"auto": "auto", "float32": "float32", "bfloat16":
 AttentionPath = Enum("AttentionPath", {"auto": "auto", "blocks": "blocks", "flex": "flex", "dense": "dense"})
 Bos = Enum("Bos", {"auto": "auto", "true": "true", "false": "false"})
 Strategy = Enum("Strategy", {"ddp": "ddp", "fsdp": "fsdp"})
-Measure = Enum("Measure", {"ppl": "ppl", "nll": "nll", "bits_per_byte": "bits_per_byte", "exact_match": "exact_match"})
+Measure = Enum(
+    "Measure",
+    {
+        "ppl": "ppl",
+        "nll": "nll",
+        "bits_per_byte": "bits_per_byte",
+        "exact_match": "exact_match",
+        "token_accuracy": "token_accuracy",
+    },
+)
 LoggerName = Enum("LoggerName", {"wandb": "wandb", "tensorboard": "tensorboard", "csv": "csv"})
 WandbMode = Enum("WandbMode", {"offline": "offline", "online": "online", "disabled": "disabled"})
 
@@ -70,7 +79,10 @@ class DataConfig:
     dataset: str = knob("", "hub: repository id of the dataset")
     subset: str = knob("", "hub: name of the dataset's configuration")
     revision: str = knob("main", "hub: branch, tag or commit")
-    task: str = knob("", "task: copy, reverse, addition, induction or passkey")
+    task: str = knob(
+        "",
+        "task: copy, copy_unique, selective_copy, reverse, sort, mode, parity, flipflop, addition, induction, passkey",
+    )
     task_size: int = knob(8, "task: largest size of an example in training", least=1, most=1 << 20)
     task_examples: int = knob(50_000, "task: number of training examples", least=1, most=1 << 30)
     tokenizer: str = knob(

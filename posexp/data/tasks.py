@@ -6,6 +6,7 @@ can occur in two splits.
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from string import ascii_letters, ascii_lowercase, digits
@@ -14,7 +15,9 @@ from posexp.config.sections import DataConfig, Split
 from posexp.errors import Misuse
 
 HELD_OUT = 20  # training examples per validation example, and per test example
+LEAST = {"parity": 8, "flipflop": 8}  # sizes with prompts enough for three splits; other tasks begin at 1
 PASSKEY_DIGITS = 5
+SELECTED = 16  # letters of an example of selective_copy, as many as in the paper
 FILLER = (
     *("Rain fell on the hill.", "A cart went by.", "Nobody looked up."),
     *("The mill stood still.", "Two birds sang.", "It grew dark."),
@@ -27,6 +30,69 @@ def copy(draw: random.Random, size: int) -> Example:
     """Draw `size` letters; the answer repeats them."""
     text = "".join(draw.choices(ascii_lowercase, k=size))
     return f"{text}>", text
+
+
+def copy_unique(draw: random.Random, size: int) -> Example:
+    """Draw `size` letters of which no three in a row occur twice; the answer repeats them.
+
+    Two letters then determine the next one, as n-grams do in the construction of Jelassi et al. (2024, arXiv
+    2402.01032, section 2).
+    """
+    text, seen = "", set[str]()
+    while len(text) < size:
+        fresh = [letter for letter in ascii_lowercase if text[-2:] + letter not in seen]
+        text += draw.choice(fresh or ascii_lowercase)
+        seen |= {text[-3:]} if len(text) > 2 else set()
+    return f"{text}>", text
+
+
+def selective_copy(draw: random.Random, size: int) -> Example:
+    """Draw `size` characters, a quarter of them letters (at most 16) among dots; the answer repeats the letters.
+
+    The places of the letters are random, so that distances do not solve the task (Gu and Dao 2023, arXiv 2312.00752,
+    section 3.1).
+    """
+    places = sorted(draw.sample(range(size), max(1, min(SELECTED, size // 4))))
+    text = ["."] * size
+    for place in places:
+        text[place] = draw.choice(ascii_lowercase)
+    return f"{''.join(text)}>", "".join(text[place] for place in places)
+
+
+def sort(draw: random.Random, size: int) -> Example:
+    """Draw `size` letters; the answer has them in alphabetical order (Zhou et al. 2023, arXiv 2310.16028)."""
+    text = draw.choices(ascii_lowercase, k=size)
+    return f"{''.join(text)}>", "".join(sorted(text))
+
+
+def mode(draw: random.Random, size: int) -> Example:
+    """Draw `size` of five letters, of which one is the most frequent: the answer (Zhou et al. 2023, as above)."""
+    letters = draw.sample(ascii_lowercase, 5)
+    while True:
+        text = draw.choices(letters, k=size)
+        (first, most), *others = Counter(text).most_common(2)
+        if not others or others[0][1] < most:
+            return f"{''.join(text)}>", first
+
+
+def parity(draw: random.Random, size: int) -> Example:
+    """Draw `size` bits; the answer is 1 if the number of ones is odd (Zhou et al. 2023, as above)."""
+    bits = draw.choices("01", k=size)
+    return f"{''.join(bits)}>", str(bits.count("1") % 2)
+
+
+def flipflop(draw: random.Random, size: int) -> Example:
+    """Draw `size` instructions with a bit each and a last read; the answer is the bit that was last written.
+
+    w writes, i is ignored, and r reads what was last written. The first instruction writes, and the others are drawn as
+    in FFL(0.8) (Liu et al. 2023, arXiv 2306.00946): i with probability 0.8, w and r with 0.1 each.
+    """
+    text, written = "", ""
+    for what in "w" + "".join(draw.choices("wri", (1, 1, 8), k=size - 1)):
+        bit = written if what == "r" else draw.choice("01")
+        written = bit if what == "w" else written
+        text += what + bit
+    return f"{text}r", written
 
 
 def reverse(draw: random.Random, size: int) -> Example:
@@ -73,7 +139,11 @@ def passkey(draw: random.Random, size: int) -> Example:
 
 
 TASKS: dict[str, Callable[[random.Random, int], Example]] = {
-    make.__name__: make for make in (copy, reverse, addition, induction, passkey)
+    make.__name__: make
+    for make in (
+        *(copy, copy_unique, selective_copy, reverse, sort, mode, parity, flipflop),
+        *(addition, induction, passkey),
+    )
 }
 
 
@@ -82,10 +152,12 @@ def examples(name: str, sizes: Sequence[int], split: Split) -> Iterator[Example]
 
     Raises Misuse for sizes that the task does not support.
     """
+    if min(sizes, default=0) < (least := LEAST.get(name, 1)):
+        raise Misuse(f"the task {name} has sizes from {least} on, not {min(sizes, default=0)}")
     draw = random.Random(f"{name} {sizes} {split.value}")
     while True:
         example = TASKS[name](draw, draw.choice(sizes))
-        if home(example[0]) is split:  # every split has examples of size 1
+        if home(example[0]) is split:  # every split has examples of the least size
             yield example
 
 
@@ -100,7 +172,7 @@ def line(example: Example) -> str:
 
 
 def read_task(config: DataConfig) -> dict[Split, Iterator[str]]:
-    """Return the documents of each split, one example each, of sizes from 1 to config.task_size.
+    """Return the documents of each split, one example each, of sizes up to config.task_size.
 
     Raises Misuse for an unknown task, or (from an iterator) a size that the task does not support.
     """
@@ -108,7 +180,7 @@ def read_task(config: DataConfig) -> dict[Split, Iterator[str]]:
         raise Misuse(f"no task {config.task!r}; there are {', '.join(TASKS)}")
     held_out = -(-config.task_examples // HELD_OUT)
     counts = {Split.train: config.task_examples, Split.valid: held_out, Split.test: held_out}
-    sizes = range(1, config.task_size + 1)
+    sizes = range(min(LEAST.get(config.task, 1), config.task_size), config.task_size + 1)
     return {split: map(line, islice(examples(config.task, sizes, split), count)) for split, count in counts.items()}
 
 

@@ -28,6 +28,7 @@ SPAN = "tokens from the beginning of a span to the end of its copy"
 PLACE = "tokens up to the end of the passage"
 GAP = "tokens since the same one"
 SIZE = "size of the problem"
+INDEX = "place in the answer"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ PROTOCOLS = {
         Protocol(tasks.exact_match, "on new examples of a task", SIZE, moving=True, reach=None),
         Protocol(protocols.second_half, "of the second half of each window", moving=True),
         Protocol(probes.passage_at, "of one passage as its position grows", PLACE),
+        Protocol(tasks.by_index, "by place in the answer", INDEX, drawn_only=True, reach=None),
     )
 }
 

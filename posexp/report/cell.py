@@ -23,6 +23,7 @@ class Cell:
     failures: tuple[str, ...]  # statuses of the seeds without a value, in order of seed
     bits_per_byte: float | None = None  # means over the seeds that have a value
     accuracy: float | None = None
+    accuracy_bounds: tuple[float, float] | tuple[None, None] = (None, None)  # lowest and highest seed
     exact_match: float | None = None
     exact_match_bounds: tuple[float, float] | None = None  # like low and high
     by_seed: dict[int, float] = field(default_factory=dict)  # losses in nats per token
@@ -58,6 +59,7 @@ def cell_of(rows: list[Row]) -> Cell:
         failures,
         bits_per_byte=mean_of([row.bits_per_byte for row in good]),
         accuracy=mean_of([row.accuracy for row in good]),
+        accuracy_bounds=bounds_of([(row.accuracy, None) for row in good]) or (None, None),
         exact_match=mean_of([row.exact_match for row in good]),
         by_seed={row.seed: row.loss for row in good},
         exact_match_bounds=bounds_of([(row.exact_match, row.documents) for row in good]),

@@ -82,6 +82,13 @@ def exact_match(cell: "Cell") -> Value | None:
     return Value(100 * cell.exact_match, *(None if bound is None else 100 * bound for bound in bounds))
 
 
+def token_accuracy(cell: "Cell") -> Value | None:
+    """Return the share of targets that are the likeliest token, in percent."""
+    if cell.accuracy is None:
+        return None
+    return Value(100 * cell.accuracy, *(None if bound is None else 100 * bound for bound in cell.accuracy_bounds))
+
+
 def change(cell: "Cell") -> Value | None:
     """Return the change of perplexity in percent."""
     if cell.change is None:
@@ -140,6 +147,16 @@ EXACT_MATCH = Metric(
     whole=(0, 100),
     high_is_good=True,
 )
+TOKEN_ACCURACY = Metric(
+    "token_accuracy",
+    "Token accuracy",
+    "token accuracy in percent",
+    "the percentage of targets that are the likeliest token after the right ones; higher is better",
+    token_accuracy,
+    "{:.1f}".format,
+    whole=(0, 100),
+    high_is_good=True,
+)
 CHANGE = Metric(
     "change",
     "Change of perplexity",
@@ -151,4 +168,4 @@ CHANGE = Metric(
     by="a jackknife",
     linear=1,
 )
-METRICS = {measure.name: measure for measure in (PPL, NLL, BITS_PER_BYTE, EXACT_MATCH)}
+METRICS = {measure.name: measure for measure in (PPL, NLL, BITS_PER_BYTE, EXACT_MATCH, TOKEN_ACCURACY)}

@@ -6,8 +6,8 @@ from posexp.output.grid import Cell, Grid
 from posexp.output.text import escape, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
-from posexp.report.metric import EXACT_MATCH, digits
-from posexp.report.tables import MAX_LENGTHS, Table, facts, listed, number_range
+from posexp.report.metric import digits
+from posexp.report.tables import MAX_LENGTHS, OWN_MEASURE, Table, facts, listed, number_range
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ def starred(length: int, train_lengths: tuple[int, ...]) -> str:
 
 def trained_at(table: Table) -> str:
     lengths = listed(table.train_lengths)
-    return f"trained up to size {lengths}" if table.measure == EXACT_MATCH else f"trained at {lengths} tokens"
+    return f"trained up to size {lengths}" if table.protocol in OWN_MEASURE else f"trained at {lengths} tokens"
 
 
 def about(table: Table) -> str:

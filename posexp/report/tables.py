@@ -8,12 +8,14 @@ from posexp.evaluation.contrasts import PROTOCOL
 from posexp.evaluation.plan import PROTOCOLS, is_moving
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate
+from posexp.evaluation.tasks import by_index, exact_match
 from posexp.evaluation.verdicts import Place, Usable, Verdict, usable
 from posexp.output.text import one_line
 from posexp.report.cell import Cell, cell_of
-from posexp.report.metric import EXACT_MATCH, PPL, Metric, Value
+from posexp.report.metric import EXACT_MATCH, PPL, TOKEN_ACCURACY, Metric, Value
 
 MAX_LENGTHS = 200  # in a table
+OWN_MEASURE = {exact_match.__name__: EXACT_MATCH, by_index.__name__: TOKEN_ACCURACY}  # of protocols of tasks
 
 Family = tuple[str, int | None, int | str, str]  # protocol, stride, and a node of its component
 Targets = str | tuple[Family, int]
@@ -114,7 +116,8 @@ def tables(
     Rows of controls are skipped, as only verdicts use them. `curve_of` maps run folder names to curve labels, and runs
     with the same label are seeds of one curve. A run without a label is a separate curve, and so is each evaluation
     with a transform or another window. If a curve, run and length has several rows, the last one counts. Tasks show
-    exact match, all other tables `measure`. Verdicts and changes are added only to the table with their targets.
+    exact match, and places in answers token accuracy; with that as `measure` all tables show it. Verdicts and changes
+    are added only to the table with their targets.
     """
     rows = [row for row in rows if not row.control]
     sets = target_sets(rows)
@@ -222,7 +225,7 @@ def table_of(rows: list[Row], curve_of: dict[str, str], measure: Metric) -> Tabl
         notes=tuple(dict.fromkeys(notes)),
         crossing=max(row.crossing_share or 0.0 for row in kept.values()),
         corpus=", ".join(dict.fromkeys(row.corpus for row in kept.values() if row.corpus)),
-        measure=EXACT_MATCH if first.protocol == EXACT_MATCH.name else measure,
+        measure=OWN_MEASURE.get(first.protocol, measure) if measure != TOKEN_ACCURACY else measure,
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from itertools import islice
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
@@ -26,7 +27,10 @@ from posexp.storage import jsonl
 from posexp.windows import Window
 
 SHAPES = {
-    "copy": r"[a-z]{N}>",
+    **dict.fromkeys(("copy", "copy_unique", "sort", "mode"), r"[a-z]{N}>"),
+    "selective_copy": r"[a-z.]{N}>",
+    "parity": r"[01]{N}>",
+    "flipflop": r"(w[01])(?=([wri][01])*r$)(.[01]){N-1}r",
     "reverse": r"[a-z]{N}>",
     "addition": r"\d{N}\+\d{N}=",
     "induction": r"([a-zA-Z]\d){N}>[a-zA-Z]",
@@ -50,8 +54,19 @@ def measured(store, sizes: list[int], bound: int | None = None, split: Split = S
 
 def solved(name: str, prompt: str) -> str:
     """Each task's answer, found another way than the examples are made."""
-    if name == "copy":
-        return prompt.removesuffix(">")
+    text = prompt.removesuffix(">")
+    if name in ("copy", "copy_unique", "selective_copy"):
+        return text.replace(".", "")
+    if name == "sort":
+        return "".join(letter * text.count(letter) for letter in ascii_lowercase)
+    if name == "mode":
+        (best,) = [one for one in set(text) if all(text.count(one) > text.count(other) for other in set(text) - {one})]
+        return best
+    if name == "parity":
+        return str(sum(map(int, text)) % 2)
+    if name == "flipflop":
+        assert all(read == written for written, read in re.findall(r"w(.)(?:i.)*r(.)", text)), "reads inside are right"
+        return text[text.rindex("w") + 1]
     if name == "reverse":
         return "".join(reversed(prompt.removesuffix(">")))
     if name == "addition":
@@ -66,10 +81,10 @@ def solved(name: str, prompt: str) -> str:
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_examples_have_their_size_and_the_right_answer(name):
-    for size in (1, 2, 7, 40):
+    for size in {max(tasks.LEAST.get(name, 1), size) for size in (1, 2, 7, 40)}:
         for prompt, answer in islice(tasks.examples(name, range(size, size + 1), Split.train), 50):
             plain = prompt if name != "passkey" else re.sub(r" ?The key is (\d{5})\. Remember \1\.", "", prompt)
-            assert re.fullmatch(SHAPES[name].replace("N", str(size)), plain), prompt
+            assert re.fullmatch(SHAPES[name].replace("N-1", str(size - 1)).replace("N", str(size)), plain), prompt
             assert answer == solved(name, prompt)
 
 
@@ -82,15 +97,15 @@ def test_the_least_digit_comes_first_and_zeros_are_written():
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_no_prompt_is_in_two_splits_and_sizes_come_evenly(name, tmp_path):
-    read = tasks.read_task(setting(tmp_path, name, task_examples=2000))
+    read = tasks.read_task(setting(tmp_path, name, task_examples=2000, task_size=6 if name not in tasks.LEAST else 20))
     held = {split: list(lines) for split, lines in read.items()}
-    asked = re.compile(r".*>[a-zA-Z]" if name == "induction" else r".*[>=]|.*\? The key is ")
+    asked = re.compile(r".*>[a-zA-Z]" if name == "induction" else r".*[>=]|.*\? The key is |w.*r(?=.$)")
     prompts = {split: {asked.match(line)[0] for line in lines} for split, lines in held.items()}
     assert not prompts[Split.train] & prompts[Split.valid] and not prompts[Split.train] & prompts[Split.test]
     assert not prompts[Split.valid] & prompts[Split.test]
     assert [len(held[split]) for split in Split] == [2000, 100, 100]
     lengths = [len(line) for line in held[Split.train]]
-    if name in ("copy", "reverse"):
+    if name in ("copy", "copy_unique", "reverse", "sort"):
         counts = np.bincount(lengths)[[2 * size + 2 for size in range(1, 7)]]
         assert counts.sum() == 2000 and counts.min() > 250
 
@@ -115,8 +130,9 @@ def test_a_store_of_a_task_says_so_and_is_rebuilt_to_the_same_key(tmp_path):
 @pytest.mark.parametrize(
     ("knobs", "complaint"),
     [
-        ({"source": Source.task}, "no task ''; there are copy, reverse, addition, induction, passkey"),
-        ({"source": Source.task, "task": "sort"}, "no task 'sort'; there are copy"),
+        ({"source": Source.task}, "no task ''; there are copy, copy_unique, selective_copy, reverse"),
+        ({"source": Source.task, "task": "count"}, "no task 'count'; there are copy"),
+        ({"source": Source.task, "task": "parity", "task_size": 7}, "parity has sizes from 8 on, not 7"),
         ({"source": Source.task, "task": "induction", "task_size": 70}, "induction has at most 52 pairs, not"),
         ({"task": "copy"}, "data.task belongs to data=copy, not to data=stdlib"),
     ],
@@ -165,15 +181,28 @@ def test_an_answer_is_told_from_its_prompt_by_tokens_of_several_letters_too(tmp_
 def test_text_that_is_no_task_has_no_exact_match(tmp_path):
     (tmp_path / "a.txt").write_text("some text " * 100)
     config = DataConfig(source=Source.files, paths=str(tmp_path / "a.txt"), tokenizer="bytes", cache=str(tmp_path))
-    with pytest.raises(Misuse, match=r"exact_match needs a task to solve: choose one with data=copy\|reverse"):
+    with pytest.raises(Misuse, match=r"exact_match needs a task to solve: choose one with data=copy\|copy_unique"):
         measured(load_store(config, quietly), [4])
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 @pytest.mark.parametrize("split", Split)
 def test_even_the_smallest_size_has_examples_in_every_split(name, split):
-    prompt, answer = next(tasks.examples(name, range(1, 2), split))
+    least = tasks.LEAST.get(name, 1)
+    prompt, answer = next(tasks.examples(name, range(least, least + 1), split))
     assert tasks.home(prompt) is split and answer == solved(name, prompt)
+
+
+def test_no_three_letters_in_a_row_occur_twice_in_copy_unique_and_letters_of_selective_copy_are_a_quarter():
+    for prompt, _ in islice(tasks.examples("copy_unique", [256], Split.train), 20):
+        grams = [prompt[i : i + 3] for i in range(254)]
+        assert len(set(grams)) == 254
+    plain = [prompt for prompt, _ in islice(tasks.examples("copy", [256], Split.train), 20)]
+    assert any(len({text[i : i + 3] for i in range(254)}) < 254 for text in plain), "copy itself repeats some"
+    for size, letters in ((3, 1), (40, 10), (64, 16), (256, 16)):
+        assert {len(answer) for _, answer in islice(tasks.examples("selective_copy", [size], Split.train), 20)} == {
+            letters
+        }
 
 
 class Solver(nn.Module):
@@ -214,8 +243,8 @@ class Solving:
     def view(self, variant, length):
         return View(self.model, self.max_length, "", "", "")
 
-    def rows(self, sizes: list[int]) -> dict[int, dict]:
-        self.eval = EvalConfig(lengths=sizes, protocols=["exact_match"], targets=64)
+    def rows(self, sizes: list[int], protocol: str = "exact_match") -> dict[int, dict]:
+        self.eval = EvalConfig(lengths=sizes, protocols=[protocol], targets=64)
         evaluator = Evaluator(self, torch.device("cpu"))
         jobs = evaluator.jobs(Variant("", None, Window(Dims(8, 1, 1, 16))))
         return {row.length: row.values() for row in evaluator.rows(jobs)}
@@ -234,6 +263,18 @@ def test_only_a_model_without_any_error_has_exact_matches(tmp_path):
     assert {size: row["status"] for size, row in ended.items()} == {4: "ok", 12: "undefined"}
 
 
+def test_by_index_tells_where_in_the_longest_answers_the_errors_are(tmp_path):
+    store = load_store(setting(tmp_path, "copy"), quietly)
+    found = Solving(tmp_path, store, 10).rows([4, 64], "by_index")
+    assert list(found) == list(range(2, 65, 2)), "32 ranges of the largest size's letters, without the line end"
+    assert {place: row["accuracy"] for place, row in found.items()} == {n: float(n > 10) for n in range(2, 65, 2)}
+    assert {row["targets"] for row in found.values()} == {2 * FEWEST} and found[2]["exact_match"] is None
+    assert {row["train_length"] for row in found.values()} == {6} and len(
+        {r["targets_hash"] for r in found.values()}
+    ) == 1
+    assert list(Solving(tmp_path, store, 0).rows([5], "by_index")) == [1, 2, 3, 4, 5]
+
+
 TINY = [
     *("model.d_model=32", "model.n_layer=1", "model.n_head=2", "data.cache=cache", "data.task_examples=500"),
     *("train.tokens=4000", "train.batch_tokens=256", "wandb.mode=disabled"),
@@ -244,14 +285,17 @@ TINY = [
 def test_a_task_goes_from_training_to_a_report(tmp_path):
     small = [*TINY, "data=addition", "data.task_size=3", "train.length=32", "eval.targets=64"]
     answer = here(
-        "train", "+scheme=learned", *small, "eval.protocols=[exact_match]", "--lengths", "3,6,40", cwd=tmp_path
+        "train", "+scheme=learned", *small, "eval.protocols=[exact_match,by_index]", "--lengths", "3,6,40", cwd=tmp_path
     )
     assert answer.code == 0, answer.err
     (path,) = (tmp_path / "results" / "default").glob("learned-*/rows.jsonl")
-    rows = {row["length"]: row for row in jsonl.read_lines(path, pytest.fail)}
+    lines = [row for row in jsonl.read_lines(path, pytest.fail)]
+    rows = {row["length"]: row for row in lines if row["protocol"] == "exact_match"}
     assert {size: row["status"] for size, row in rows.items()} == {3: "ok", 6: "ok", 40: "undefined"}
     assert rows[3]["train_length"] == 3 and 0 <= rows[3]["exact_match"] <= rows[3]["accuracy"] <= 1
     assert here("report", cwd=tmp_path).code == 0
+    tokens = here("report", "measure=token_accuracy", "folder=tokens", cwd=tmp_path)
+    assert "token accuracy in percent" in tokens.out and "exact match" not in tokens.out, tokens.err
 
 
 def test_a_task_is_measured_as_one_unless_something_else_is_asked_for(tmp_path):

@@ -50,7 +50,19 @@ from posexp.report import COLUMNS, Table, option_sweep, tables, verdict_table, w
 from posexp.report.answer import answer
 from posexp.report.command import check_oracle, report
 from posexp.report.fairness import TITLE as FAIRNESS
-from posexp.report.metric import BITS_PER_BYTE, CHANGE, EXACT_MATCH, METRICS, NLL, PPL, Metric, digits, percent, signed
+from posexp.report.metric import (
+    BITS_PER_BYTE,
+    CHANGE,
+    EXACT_MATCH,
+    METRICS,
+    NLL,
+    PPL,
+    TOKEN_ACCURACY,
+    Metric,
+    digits,
+    percent,
+    signed,
+)
 from posexp.report.page import page as page_of
 from posexp.report.table import how_to_read, print_tables, report_markdown
 
@@ -409,13 +421,24 @@ def test_a_seed_without_bytes_leaves_a_cell_without_bits_per_byte() -> None:
     assert shown_by(BITS_PER_BYTE, *rows) == {}
 
 
-@pytest.mark.parametrize("measure", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("measure", [one for one in METRICS.values() if one != TOKEN_ACCURACY])
 def test_a_task_is_shown_by_exact_match_whatever_the_measure(measure: Metric) -> None:
     found = shown_by(measure, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.0))
     assert found["rope", 16] == pytest.approx((80, 49.02, 94.33), abs=0.01)  # Wilson's interval of 8 of 10
     assert found["rope", 32] == pytest.approx((0, 0, 27.75), abs=0.01)  # and of 0 of 10
     found = shown_by(measure, task("rope-s0-aa", 16, 0.8), task("rope-s1-aa", 16, 0.6))
     assert found["rope", 16] == pytest.approx((70, 60, 80))
+
+
+def test_token_accuracy_is_shown_where_it_is_wanted_and_by_place_in_the_answer() -> None:
+    seeds = [task(f"rope-s{seed}-aa", 16, 0.0, accuracy=share) for seed, share in ((0, 0.5), (1, 0.75))]
+    assert shown_by(TOKEN_ACCURACY, *seeds)["rope", 16] == pytest.approx((62.5, 50, 75))
+    assert shown_by(TOKEN_ACCURACY, seeds[0])["rope", 16] == (50, None, None), (
+        "tokens of one answer are not independent"
+    )
+    assert shown_by(PPL, task("rope-s0-aa", 16, None, protocol="by_index")) == {}
+    placed = row("rope-s0-aa", 8, 2.0, protocol="by_index", accuracy=0.25)
+    assert shown_by(PPL, placed)["rope", 8] == (25, None, None)
 
 
 def test_tasks_and_text_share_a_report_and_each_says_how_to_read_it(tmp_path: Path) -> None:
