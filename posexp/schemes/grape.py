@@ -47,7 +47,7 @@ class Grape(PerLayer):
 
     The gate reads keys as attention compares them. Directions u start at random, and the factors softplus(ω) at 1, so
     that slopes start at about 0.69 of ALiBi's (model-architectures/GRAPE, model/llama-mha-grape-a-keygated.py). The
-    multiplicative form without content is RoPE with learned frequencies, and not implemented.
+    multiplicative form is in grape_m.py.
     """
 
     def __init__(self, dims: Dims):

@@ -34,18 +34,19 @@ class RelativeLogits(BlockwiseAttention):
         mix_BTX = self.mix(x_BTD.to(self.mix.weight.dtype))
         mix_BHTR = mix_BTX.unflatten(2, (self.dims.n_head, -1)).transpose(1, 2)
         for block in blocks:
-            bias_BHQK = block.hide(self.relative_logits(mix_BHTR[:, :, block.rows], block.k.shape[2]))
+            bias_BHQK = block.hide(relative_logits(mix_BHTR[:, :, block.rows], self.curve_RE, block.k.shape[2]))
             yield biased(block.q, block.k, block.v, bias_BHQK, self.dims.head_dim**-0.5)
 
-    def relative_logits(self, mix_BHQR: Tensor, K: int) -> Tensor:
-        """Return [B, H, Q, K], the bias of queries that are the last Q of K tokens."""
-        Q, E = mix_BHQR.shape[2], min(K, self.curve_RE.shape[1])
-        bias_BHQE = mix_BHQR @ self.curve_RE[:, :E].flip(1)  # the nearest key last
-        # Rows are stored with a width of E + Q and read with E + Q - 1, which shifts each row one more place to the
-        # right, so that columns become keys.
-        width = E + Q - 1
-        skewed_BHQK = F.pad(bias_BHQE, (0, Q)).flatten(2)[..., : Q * width].unflatten(2, (Q, width))
-        return F.pad(skewed_BHQK, (K - width, 0))  # 0 for far keys; a negative padding crops
+
+def relative_logits(mix_BHQR: Tensor, curve_RE: Tensor, K: int) -> Tensor:
+    """Return [B, H, Q, K], the mixtures of curves at the distances of K keys from the last Q tokens; 0 from E on."""
+    Q, E = mix_BHQR.shape[2], min(K, curve_RE.shape[1])
+    bias_BHQE = mix_BHQR @ curve_RE[:, :E].flip(1)  # the nearest key last
+    # Rows are stored with a width of E + Q and read with E + Q - 1, which shifts each row one more place to the
+    # right, so that columns become keys.
+    width = E + Q - 1
+    skewed_BHQK = F.pad(bias_BHQE, (0, Q)).flatten(2)[..., : Q * width].unflatten(2, (Q, width))
+    return F.pad(skewed_BHQK, (K - width, 0))  # 0 for far keys; a negative padding crops
 
 
 class Inkling(PerLayer):

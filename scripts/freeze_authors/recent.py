@@ -1,7 +1,8 @@
 """Schemes of 2024 to 2026. Without a package, the numbers are those of the formula in float64.
 
-Those of GRAPE, Wall and Selective RoPE with `conv` agree to 1e-6 with the authors' code at the commits that the sources
-name. CARoPE, and Selective RoPE without `conv`, have no authors' code behind them.
+Those of GRAPE, Resonance, Wall and Selective RoPE agree to 1e-6 with the authors' code at the commits that the sources
+name; that of Selective RoPE without `conv` was run with a convolution that changes nothing. CARoPE and the wavelets
+have no authors' code behind them.
 Shape suffixes: H heads, T tokens, C channels of a head, D width of the residual stream, I pairs of channels, R curves,
 E distances with a bias, P positions, X everything in a row.
 """
@@ -109,6 +110,59 @@ def selective_rope(conv: bool) -> dict[str, Any]:
     )
 
 
+def grape_m(width: int) -> dict[str, Any]:
+    """Return a case of changed frequencies, from the matrix exponential of the generator."""
+    pairs = width // 2
+    shift_I = drawn(pairs, seed=74, scale=2.0)
+    theta_I = 10_000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs) * (shift_I.double() / 16).exp()
+    basis_CC = torch.eye(width, dtype=torch.float64)
+    generator_CC = torch.zeros(width, width, dtype=torch.float64)
+    for i in range(pairs):
+        a_C, b_C = basis_CC[i + pairs], basis_CC[i]
+        generator_CC += theta_I[i] * (torch.outer(a_C, b_C) - torch.outer(b_C, a_C))
+    turn_PCC = torch.linalg.matrix_exp(torch.tensor(POSITIONS)[:, None, None] * generator_CC)
+    q_C, k_C = query_and_key(width)
+    return case(
+        "rotate",
+        "formula of arXiv 2512.07805 (GRAPE-M), equation 3.1, frequencies as in model-architectures/GRAPE f5b539f, "
+        "model/llama-mha-grape-m-nonctx.py, MSGRAPECommuting",
+        {"q": q_C, "k": k_C, "positions": POSITIONS},
+        logits(turn_PCC @ q_C.double(), turn_PCC @ k_C.double()),
+        d_model=width,
+        weights={"layers.0.shift_I": shift_I},
+        tolerance=2e-4,
+    )
+
+
+def resonance(width: int, base: float) -> dict[str, Any]:
+    pairs = width // 2
+    wave_I = (2 * math.pi * base ** (torch.arange(pairs, dtype=torch.float64) / pairs)).round()
+    turn_PI = torch.exp(2j * math.pi * torch.tensor(POSITIONS)[:, None] / wave_I)
+    q_C, k_C = query_and_key(width)
+    q_PI, k_PI = (torch.complex(*x_C.double().split(pairs)) * turn_PI for x_C in (q_C, k_C))
+    return case(
+        "rotate",
+        "formula of sheryc/resonance_rope 4a7f5a7, src/models/components/positional_embedding/rotary_resonance.py",
+        {"q": q_C, "k": k_C, "positions": POSITIONS},
+        logits(torch.cat((q_PI.real, q_PI.imag), dim=-1), torch.cat((k_PI.real, k_PI.imag), dim=-1)),
+        d_model=width,
+        options={"base": base},
+        tolerance=1e-4,
+    )
+
+
+def wavelet(scales: int) -> dict[str, Any]:
+    """Return a case whose wavelets are numbered as in equation 5 of the paper: all scales of a shift, then the next."""
+    pairs = [(2.0**s, float(b)) for b in range(C) for s in range(scales)][:C]
+    curve_CTT = torch.stack([(gap() - b) / a for a, b in pairs])
+    curve_CTT = (1 - curve_CTT**2) * torch.exp(-(curve_CTT**2) / 2)
+    return attend_case(
+        "formula of arXiv 2502.02004 (wavelets), equations 10 to 14",
+        with_bias(torch.einsum("hic,cij->hij", Q_HTC.double(), curve_CTT) / math.sqrt(C)),
+        options={"scales": scales},
+    )
+
+
 def fope(width: int, train_length: int) -> dict[str, Any]:
     pairs = width // 2
     theta_I = 10_000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
@@ -141,6 +195,9 @@ def fope(width: int, train_length: int) -> dict[str, Any]:
 MAKERS: Makers = {
     "inkling": lambda: [inkling(5), inkling(64)],
     "grape": lambda: [grape()],
+    "grape_m": lambda: [grape_m(16)],
+    "resonance": lambda: [resonance(16, 10_000.0), resonance(32, 500_000.0)],
+    "wavelet": lambda: [wavelet(2), wavelet(3)],
     "wall": lambda: [wall()],
     "carope": lambda: [carope()],
     "selective_rope": lambda: [selective_rope(False), selective_rope(True)],

@@ -34,6 +34,7 @@ SCHEMES: list[tuple[str, dict]] = [
     ("dape", {"width": 5, "inner": "kerple_log"}),
     ("inkling", {"curves": 3, "extent": 4}),
     ("inkling", {"curves": 2, "extent": 40}),  # never reached
+    ("wavelet", {"scales": 3}),
     ("grape", {}),
     ("wall", {}),
     ("carope", {}),
@@ -41,7 +42,7 @@ SCHEMES: list[tuple[str, dict]] = [
     ("selective_rope", {"conv": False}),
 ]
 DEFAULTS = ["fox", "cable", "cope", "stick_breaking", "path", "dape", "inkling", "grape", "wall", "carope"]
-DEFAULTS += ["selective_rope"]
+DEFAULTS += ["selective_rope", "wavelet"]
 ROTATED = ["carope", "selective_rope"]  # their queries and keys are rounded once more, as with RoPE
 WINDOWS = [(None, {}), ("sliding", {"size": 5}), ("bca", {"block": 4})]
 
@@ -134,6 +135,14 @@ def inkling(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: 
     return logit
 
 
+def wavelet(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:
+    logit = content(q, k, h, i, j)
+    for c in range(q.shape[-1]):
+        t = torch.tensor((i - j - c // part.scales) / 2 ** (c % part.scales), dtype=torch.float64)
+        logit = logit + q[h, i, c] * (1 - t * t) * torch.exp(-t * t / 2) / q.shape[-1] ** 0.5
+    return logit
+
+
 def grape(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:
     u_C = part.direction_HC[h] / (part.direction_HC[h] @ part.direction_HC[h]).sqrt()
     gate = torch.log(1 + torch.exp(u_C @ k[h, j] / k.shape[-1] ** 0.5))
@@ -203,7 +212,7 @@ def by_breaking(
     return mixed_C + left * v[h, i] if part.remainder else mixed_C
 
 
-PAIRS: list[Pair] = [fox, cable, cope, path, dape, inkling, grape, wall, carope, selective_rope]
+PAIRS: list[Pair] = [fox, cable, cope, path, dape, inkling, wavelet, grape, wall, carope, selective_rope]
 FORMULAS = {getattr(pair, "__name__", ""): by_softmax(pair) for pair in PAIRS} | {"stick_breaking": by_breaking}
 
 
@@ -253,7 +262,7 @@ def test_every_block_has_parameters_of_its_own(name: str) -> None:
         return sum(weight.numel() for weight in scheme.parameters())
 
     assert count(3) == 3 * count(1)
-    assert (count(1) > 0) == (name != "stick_breaking")
+    assert (count(1) > 0) == (name not in ("stick_breaking", "wavelet"))
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -303,6 +312,7 @@ torch.set_num_threads(1)
 windows.QUERY_BLOCK = 32
 dims = Dims(d_model=128, n_head=4, n_layer=1, train_length=512)
 names = ["fox", "cable", "stick_breaking", "path", "cope", "inkling", "grape", "wall", "carope", "selective_rope"]
+names += ["wavelet"]
 for T, names in ((8, ["fox"]), (4096, names)):
     q = torch.ones(1, 4, T, 32)
     for name in names:

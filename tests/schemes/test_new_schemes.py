@@ -81,6 +81,27 @@ def test_the_extent_is_a_quarter_of_the_training_length_and_one_as_long_is_noted
     assert "no key with a bias of 0" in build_scheme("inkling", DIMS, extent=64).notes()[0]
 
 
+def test_a_channel_of_the_query_weighs_one_wavelet_which_ends() -> None:
+    """Of 8 channels and 2 scales, channel 5 has the second scale and the third shift: a = 2, b = 2."""
+    q_HTC = torch.zeros(2, T, 8)
+    q_HTC[..., 5] = 8**0.5
+    scheme = build_scheme("wavelet", DIMS, scales=2)
+    weight_TT = weights(scheme, q_HTC, torch.zeros(2, T, 8), torch.zeros(T, 16))[0]
+    logit_T = (weight_TT[-1] / weight_TT[-1, 0]).log().flip(0)  # of the last query, nearest key first
+    time_T = (torch.arange(T) - 2) / 2
+    torch.testing.assert_close(logit_T, (1 - time_T**2) * (-(time_T**2) / 2).exp(), rtol=0, atol=1e-5)
+    assert not logit_T[40:].any()
+
+
+@pytest.mark.parametrize(("length", "scales"), [(3, 1), (64, 5), (512, 8), (4096, 11)])
+def test_wavelets_have_scales_up_to_a_quarter_of_the_training_length(length: int, scales: int) -> None:
+    dims = Dims(d_model=16, n_head=2, n_layer=1, train_length=length)
+    scheme = build_scheme("wavelet", dims)
+    assert f"scales={scales}" in scheme.fingerprint()
+    assert bool(scheme.notes()) == (length == 3)
+    assert "scale of 2048 tokens" in build_scheme("wavelet", dims, scales=12).notes()[0]
+
+
 def test_equal_keys_make_grape_alibi() -> None:
     scheme, alibi = build_scheme("grape", DIMS), build_scheme("alibi", DIMS)
     q, _, v, pos_1T, x_BTD = inputs()

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from posexp import transforms
 from posexp.attention import attention
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme, build_scheme
 from posexp.schemes.rope import Layout, rotary_frequencies, rotate_nd, rotate_pairs
+from posexp.windows import Window
 
 DIMS = Dims(d_model=24, n_head=2, n_layer=2, train_length=64)  # 12 channels a head
 POSITIONS = torch.tensor([[0, 1, 2, 3, 17, 64, 255, 1000]])
@@ -206,3 +208,51 @@ def test_a_turn_whose_angles_are_learned_gives_the_same_and_their_gradient(layou
     turned_BHTC = rotate_pairs(x_BHTC, learned_BTI, 1.0, layout)
     torch.testing.assert_close(turned_BHTC, rotate_pairs(x_BHTC, angle_BTI, 1.0, layout))
     assert torch.autograd.gradcheck(lambda angle: rotate_pairs(x_BHTC, angle, 1.0, layout), (learned_BTI,))
+
+
+def test_rotations_of_resonance_recur_exactly_after_whole_wavelengths() -> None:
+    scheme = build_scheme("resonance", DIMS, base=100.0)
+    wave_I = (2 * math.pi * 100.0 ** (torch.arange(6) / 6)).round()
+    assert wave_I.tolist() == [6, 14, 29, 63, 135, 292]
+    for pair, wave in enumerate(wave_I.long().tolist()):
+        angle_T = scheme.angles(torch.arange(40 * wave)[None])[0, :, pair]
+        assert torch.equal(angle_T.view(40, wave), angle_T[:wave].expand(40, wave))
+        torch.testing.assert_close(angle_T[:wave], 2 * math.pi * torch.arange(wave) / wave)
+
+
+def test_resonance_rounds_what_a_transform_has_stretched() -> None:
+    """In the authors' code YaRN comes first; the reverse would give multiples of the factor."""
+    stretched, _ = transforms.build_transform("pi", DIMS, factor=2.5).apply(
+        build_scheme("resonance", DIMS, base=100.0), Window(DIMS), 160
+    )
+    wave_I = 2 * math.pi / stretched.frequencies(160, torch.device("cpu"))
+    wanted_I = (2.5 * 2 * math.pi * 100.0 ** (torch.arange(6) / 6)).round()
+    torch.testing.assert_close(wave_I, wanted_I)
+    assert wanted_I[0] == 16
+
+
+def test_grape_m_starts_as_rope_and_turns_each_block_by_its_own_frequencies() -> None:
+    scheme = build_scheme("grape_m", DIMS)
+    wanted = logits(build_scheme("rope", DIMS))
+    torch.testing.assert_close(logits(scheme.layer(0)), wanted)
+    with torch.no_grad():
+        scheme.layer(0).shift_I.fill_(16 * math.log(2))
+    torch.testing.assert_close(
+        logits(scheme.layer(0)), logits(scheme.layer(1), 2 * POSITIONS), rtol=0, atol=1e-3
+    )  # a float32 log
+    torch.testing.assert_close(logits(scheme.layer(1)), wanted)
+
+
+def test_an_imaginary_head_of_rope_plus_plus_is_a_head_of_rope() -> None:
+    """q sin - rot(q) cos (Liu et al. 2025, arXiv 2512.07525) is RoPE of queries turned by a quarter.
+
+    The projection of queries can learn that turn, so heads that are imaginary add no function to those of RoPE.
+    """
+    q_BHTC, k_BHTC = query_and_key(DIMS.head_dim)
+    a_BHTI, b_BHTI = q_BHTC.chunk(2, dim=-1)
+    angle_BTI = POSITIONS[..., None].double() * theta(DIMS.head_dim)
+    cos_BHTC, sin_BHTC = ((part.repeat(1, 1, 2))[:, None] for part in (angle_BTI.cos(), angle_BTI.sin()))
+    imaginary_BHTC = q_BHTC * sin_BHTC - torch.cat((-b_BHTI, a_BHTI), dim=-1) * cos_BHTC
+    quarter_BHTC = torch.cat((b_BHTI, -a_BHTI), dim=-1)
+    turned_BHTC, _ = build_scheme("rope", DIMS).rotate(quarter_BHTC, k_BHTC, POSITIONS)
+    torch.testing.assert_close(turned_BHTC, imaginary_BHTC)
