@@ -16,7 +16,7 @@ FLOORS = (
     {"output"},
     {"data", "windows", "jobs"},
     {"schemes"},
-    {"attention"},
+    {"attention", "temperatures"},
     {"model", "transforms"},
     {"runs", "check"},
     {"evaluation", "inspect"},

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posexp.config.commands import FULL_WINDOW, BenchCommand
+from posexp.config.commands import FULL_WINDOW, NO_TEMPERATURE, BenchCommand
 from posexp.errors import Misuse, RunFailed
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ def contenders_of(command: BenchCommand) -> "list[Contender]":
         m = command.model
         window = from_config(command.window, Dims(m.d_model, m.n_head, m.n_layer, command.length)).fingerprint()
         found += [Contender(f"{name} · window {window}", node, command.window) for name, node in nodes.items()]
+    if command.temperature not in (None, NO_TEMPERATURE):
+        kind = str(command.temperature["_target_"]).rpartition(".")[2]
+        found += [Contender(f"{name} · {kind}", node, temperature=command.temperature) for name, node in nodes.items()]
     if command.peers:
         from posexp.bench import peers
 

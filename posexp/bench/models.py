@@ -23,6 +23,7 @@ class Contender:
     name: str
     scheme: dict[str, Any] | None = None
     window: dict[str, Any] | None = None  # of posexp's decoder; None for full attention
+    temperature: dict[str, Any] | None = None
     checkout: str | None = None  # a folder with nanoGPT's model.py
 
     @property
@@ -57,7 +58,8 @@ def build_own(contender: Contender, command: BenchCommand, device: "torch.device
     assert contender.scheme is not None
     cpu.prepare()  # as posexp's commands do
     sizes, length = (command.model, command.vocab_size), command.length
-    model = build_decoder(*sizes, contender.scheme, length, seed=0, window_node=contender.window).to(device)
+    nodes = (contender.window, contender.temperature)
+    model = build_decoder(*sizes, contender.scheme, length, 0, *nodes).to(device)
     model.path = command.attention
 
     def keys(length: int) -> float:

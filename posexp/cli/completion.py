@@ -65,7 +65,9 @@ def values_of(command: str, key: str, typed: Line) -> list[str]:
         case "schemes":
             return names_of("scheme", typed.folders)
         case "names":
-            return [name for kind in ("scheme", "window", "transform", "model") for name in names_of(kind)]
+            return [
+                name for kind in ("scheme", "window", "temperature", "transform", "model") for name in names_of(kind)
+            ]
         case "group":
             return sorted({run.parent.name for run in every})
         case "runs":

@@ -14,6 +14,7 @@ from posexp.output.grid import Grid
 KINDS = {
     "scheme": "Positional schemes: +scheme=<name>",
     "window": "Windows, in training and evaluation: window=<name>",
+    "temperature": "Temperatures, from training on: temperature=<name>",
     "transform": "Transforms, at evaluation: +transform=<name>",
     "model": "Models: model=<name>",
 }
@@ -21,7 +22,7 @@ HOOKS = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "lay
 
 
 def print_schemes(command: SchemesCommand) -> None:
-    """Print one line for each scheme, window, transform and model, or all details of those in `command.names`.
+    """Print one line for each component in KINDS, or all details of those in `command.names`.
 
     The lines come from the comments of the YAML files, so that no scheme is imported. Raises Misuse if a name is
     unknown.

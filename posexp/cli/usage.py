@@ -22,7 +22,7 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
   posexp compare alibi rope                 paired comparison, with interval and p value
   posexp power alibi rope                   number of seeds to detect a difference
   posexp runs                               all runs and their status
-  posexp schemes                            all positional schemes, windows and transforms
+  posexp schemes                            all positional schemes, windows, temperatures, …
   posexp doctor                             what this machine has, what posexp will use, what is missing
   posexp check rope                         measure the promised properties of a scheme
   posexp bench rope alibi                   speed and memory of schemes

@@ -23,6 +23,7 @@ from posexp.config.values import plain_value
 from posexp.errors import Misuse
 
 FULL_WINDOW = {"_target_": "posexp.windows.Window"}
+NO_TEMPERATURE = {"_target_": "posexp.temperatures.Temperature"}
 
 
 @dataclass
@@ -31,7 +32,12 @@ class TrainCommand:
 
     scheme: Any = knob("???", "the positional scheme: +scheme=<name>", part=True)
     window: Any = knob(None, "the attention window: window=<name>; null: full causal attention", part=True)
-    label: str = knob("???", "name of the run in folders and tables; default: scheme and window", identity=False)
+    temperature: Any = knob(
+        None, "a factor on the logits that grows with the input: temperature=<name>; null: none", part=True
+    )
+    label: str = knob(
+        "???", "name of the run in folders and tables; default: scheme, window and temperature", identity=False
+    )
     seed: int = knob(0, "seed of the initial weights and the data order", least=0, identity=False)
     model: ModelConfig = knob(ModelConfig, "the decoder")
     data: DataConfig = knob(DataConfig, "the corpus and its tokenizer")
@@ -51,7 +57,14 @@ class TrainCommand:
         check_name("label", self.label)
         if self.window == FULL_WINDOW:
             self.window = None  # both mean the same run
+        if self.temperature == NO_TEMPERATURE:
+            self.temperature = None
         check_name("group", self.group)
+
+    @property
+    def components(self) -> list[Any]:
+        """The nodes that name classes by `_target_`."""
+        return [self.scheme, self.window, self.temperature]
 
 
 @dataclass
@@ -181,7 +194,9 @@ class RunsCommand:
 class SchemesCommand:
     """posexp schemes [name …]"""
 
-    names: list[str] = knob([], "schemes, windows, transforms and models to show in full; empty: one line for each")
+    names: list[str] = knob(
+        [], "schemes, windows, temperatures, transforms and models to show in full; empty: one line for each"
+    )
 
 
 @dataclass
@@ -212,6 +227,7 @@ class BenchCommand:
         "names of schemes; none is always added, as the base of the ratios",
     )
     window: Any = knob(None, "also measure each scheme with this window: window=<name>")
+    temperature: Any = knob(None, "also measure each scheme with this temperature: temperature=<name>")
     peers: bool = knob(False, "--peers: also measure transformers and x-transformers (posexp[peers])")
     peers_path: str | None = knob(None, "folder of a nanoGPT checkout, to measure its model.py too")
     model: ModelConfig = knob(ModelConfig, "the decoder")
@@ -269,7 +285,14 @@ COMMANDS: dict[str, type] = {
 # The config groups of each command, as they are typed, with the choice of its defaults list. `transform` is not in that
 # list, because several may be chosen.
 GROUPS: dict[str, dict[str, str | None]] = {name: {} for name in COMMANDS} | {
-    "train": {"model": "tiny", "data": "stdlib", "+scheme": "???", "window": None, "+experiment": None},
+    "train": {
+        "model": "tiny",
+        "data": "stdlib",
+        "+scheme": "???",
+        "window": None,
+        "temperature": None,
+        "+experiment": None,
+    },
     "eval": {"data": None, "window": None, "+transform": None},
-    "bench": {"model": "bench", "window": None},
+    "bench": {"model": "bench", "window": None, "temperature": None},
 }

@@ -1,4 +1,4 @@
-"""The components that a config names by `_target_`: schemes, windows and transforms, built from plain values.
+"""The components that a config names by `_target_`, such as schemes and windows, built from plain values.
 
 The class of a component takes `dims` first and then typed options. The YAML file of the component holds the defaults.
 An option that is newer than stored runs also has a default in the constructor: the value that old runs imply.
@@ -110,8 +110,8 @@ def targets(node: Any) -> list[str]:
 
 
 def is_own(target: str) -> bool:
-    """Return whether a `_target_` is a scheme or window of posexp, not an object that its modules import."""
-    return re.fullmatch(r"posexp\.(schemes|windows)(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
+    """Return whether a `_target_` is a component of a posexp run, not an object that its modules import."""
+    return re.fullmatch(r"posexp\.(schemes|windows|temperatures)(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
 
 
 def lean(node: Any) -> Any:

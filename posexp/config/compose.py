@@ -69,13 +69,13 @@ def threads(n_jobs: int) -> int:
 
 
 def label() -> str:
-    """Return the names of the scheme, its inner schemes and the window: `rope`, `randomized-alibi-sliding`."""
+    """Return the names of the scheme, its inner schemes, the window and the temperature: `randomized-alibi-sliding`."""
     from hydra.core.hydra_config import HydraConfig
 
     choices = HydraConfig.get().runtime.choices
     parts = [choices["scheme"], *(choices[key] for key in sorted(choices) if key.startswith("scheme@"))]
-    window = choices.get("window")
-    return "-".join([*parts, *([window] if window and window != "full" else [])])
+    chosen = [choices.get(key) for key in ("window", "temperature")]
+    return "-".join([*parts, *(name for name in chosen if name not in (None, "full", "none"))])
 
 
 def compose(command: str, overrides: list[str], own: str | None = None) -> object:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp import schemes, windows
+from posexp import schemes, temperatures, windows
 from posexp.attention import attention
 from posexp.config.commands import TrainCommand
 from posexp.config.sections import AttentionGate, AttentionPath, Mlp, ModelConfig
@@ -194,14 +194,21 @@ def build_decoder(
     train_length: int,
     seed: int,
     window_node: dict[str, Any] | None = None,
+    temperature_node: dict[str, Any] | None = None,
 ) -> Decoder:
-    """Return a decoder with weights drawn from `seed`, and a scheme and window from config sections (None: full)."""
+    """Return a decoder with weights drawn from `seed`, and a scheme, window and temperature from config sections.
+
+    A window of None is full, and a temperature of None is 1.
+    """
     torch.manual_seed(seed)
     dims = Dims(config.d_model, config.n_head, config.n_layer, train_length)
-    scheme = schemes.from_config(scheme_node, dims)
+    scheme = temperatures.from_config(temperature_node, schemes.from_config(scheme_node, dims))
     return Decoder(config, vocab_size, scheme, seed, windows.from_config(window_node, dims))
 
 
 def build_model(config: TrainCommand, vocab_size: int) -> Decoder:
     """Return the decoder of a run before the first step."""
-    return build_decoder(config.model, vocab_size, config.scheme, config.train.length, config.seed, config.window)
+    return build_decoder(
+        *(config.model, vocab_size, config.scheme, config.train.length),
+        *(config.seed, config.window, config.temperature),
+    )

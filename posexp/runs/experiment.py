@@ -39,7 +39,7 @@ class Experiment:
         config.yaml cannot be read.
         """
         stored = self.run.config()
-        for target in targets([stored.scheme, stored.window]):
+        for target in targets(stored.components):
             if not is_own(target) and not self.trust:
                 raise Misuse(f"its scheme is code from outside posexp, {target!r}: set trust=true to run it")
         return stored

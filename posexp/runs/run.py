@@ -127,7 +127,7 @@ class Run:
         if path.is_file():
             stored = self.config()
             # checked first, because `identity` imports components, and only those of this command may be imported
-            if targets([stored.scheme, stored.window]) != targets([config.scheme, config.window]):
+            if targets(stored.components) != targets(config.components):
                 raise Misuse(f"{self.folder} holds a run of another scheme or window: choose another group or label")
             if identity(stored) != identity(config) or stored.seed != config.seed:
                 raise Misuse(

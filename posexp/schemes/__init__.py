@@ -25,7 +25,7 @@ class Scheme(nn.Module):
 
     A subclass takes `dims` first and then its hyper-parameters, typed and without defaults. The defaults are in
     configs/scheme/<name>.yaml. Hooks are functions of positions and keep no table between calls. Positions, angles,
-    distances and biases are int64 or float32 whatever autocast does, and float64 where activations are. The four
+    distances and biases are int64 or float32 whatever autocast does, and float64 where activations are. The five
     promises are attributes of the class or the instance, or properties.
     """
 
@@ -33,6 +33,7 @@ class Scheme(nn.Module):
     relative = False  # logits unchanged when all positions shift together
     reads_positions = True  # False: order comes from the causal mask alone
     prefix_stable = True  # False: the output at a position depends on the length of the whole input
+    linear_bias = False  # True: `attend` adds a bias that is linear in the input of the block
 
     def __init__(self, dims: Dims):
         super().__init__()

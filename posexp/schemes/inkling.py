@@ -22,6 +22,7 @@ class RelativeLogits(BlockwiseAttention):
     """The curves of one block, shared by its heads: each query mixes curves over distance into a bias of its own."""
 
     relative = True
+    linear_bias = True
     exact = False  # the fused kernel takes half precision
 
     def __init__(self, dims: Dims, curves: int, extent: int):

@@ -50,6 +50,10 @@ class Composite(Scheme):
     def prefix_stable(self) -> bool:
         return all(part.prefix_stable for part in self.parts())
 
+    @promise
+    def linear_bias(self) -> bool:
+        return all(part.linear_bias for part in self.parts())
+
     def progress(self, share: float) -> None:
         for part in self.parts():
             part.progress(share)

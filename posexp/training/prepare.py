@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from posexp import schemes, windows
+from posexp import schemes, temperatures, windows
 from posexp.attention import flex, kernel_path
 from posexp.config.commands import TrainCommand
 from posexp.config.fields import check_room
@@ -88,7 +88,8 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     check_room("results", Run.of(config).folder)
     check_protocols(config.eval.protocols or [])
     dims = Dims(config.model.d_model, config.model.n_head, config.model.n_layer, config.train.length)
-    scheme, window = schemes.from_config(config.scheme, dims), windows.from_config(config.window, dims)
+    scheme = temperatures.from_config(config.temperature, schemes.from_config(config.scheme, dims))
+    window = windows.from_config(config.window, dims)
     limit = scheme.max_length
     if limit is not None and limit < config.train.length:
         raise Misuse(f"{scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer")

@@ -260,7 +260,8 @@ def index() -> str:
     parts.append(
         paragraph(
             """A scheme encodes the positions of tokens, from the first step of training on. A window limits the earlier
-            tokens that a token attends to. A transform changes a trained model at evaluation. The three combine freely;
+            tokens that a token attends to. A temperature sharpens attention as the input grows. A transform changes a
+            trained model at evaluation. All four combine freely;
             `posexp schemes <name>` prints the same in a terminal."""
         )
     )
@@ -273,6 +274,7 @@ def index() -> str:
         parts += [f"## {title}\n", table(["scheme", "what", "paper"], rows)]
     for kind, title, how in (
         ("window", "Windows", "In training and at evaluation: `window=<name>`, with options `window.<option>=…`."),
+        ("temperature", "Temperatures", "From training on: `temperature=<name>`, with `temperature.<option>=…`."),
         (
             "transform",
             "Transforms",

@@ -8,10 +8,11 @@ It is only needed to add a scheme or to use newer versions of those packages, wh
 Without a package, the wanted numbers are an independent float64 implementation of the paper's formula.
 """
 
-from scripts.freeze_authors import biases, content, frequencies, recent, rotations
+from scripts.freeze_authors import biases, content, frequencies, recent, rotations, temperatures
 from scripts.freeze_authors.common import write
 
 if __name__ == "__main__":
-    for makers in (rotations.MAKERS, biases.MAKERS, content.MAKERS, recent.MAKERS, frequencies.MAKERS):
+    modules = (rotations, biases, content, recent, frequencies, temperatures)
+    for makers in (module.MAKERS for module in modules):
         for name, make in makers.items():
             write(name, make())

@@ -353,10 +353,11 @@ def test_runs_shows_how_far_each_run_is(finished):
 
 def test_schemes_is_a_line_for_each_that_fits_the_width(own):
     answer = here("schemes", "--config-dir", "own", cwd=own)
-    kinds = [sorted(path.stem for path in (config_dir() / kind).glob("*.yaml")) for kind in ("window", "transform")]
+    groups = ("window", "temperature", "transform")
+    kinds = [path.stem for kind in groups for path in sorted((config_dir() / kind).glob("*.yaml"))]
     names = [line.split()[0] for line in answer.out.splitlines() if line.startswith("  ")]
     assert names[: len(SCHEMES) + 1] == sorted([*SCHEMES, "foo"])
-    assert names[len(SCHEMES) + 1 :] == [*kinds[0], *kinds[1], "base", "bench", "small", "tiny"]
+    assert names[len(SCHEMES) + 1 :] == [*kinds, "base", "bench", "small", "tiny"]
     assert "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864" in answer.out
     about = "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864"
     assert [fitted(about, width) for width in (70, 50, 40, 30)] == [
@@ -403,7 +404,7 @@ def test_schemes_tells_all_of_what_is_named(tmp_path):
         ("posexp train -m +scheme=rope,al", "+scheme=rope,alibi +scheme=rope,alternate"),
         ("posexp train device=c", "device=cpu device=cuda"),
         ("posexp report --html ht", "html="),
-        ("posexp train +", "+model= +data= +scheme= +window= +experiment="),
+        ("posexp train +", "+model= +data= +scheme= +window= +temperature= +experiment="),
         ("posexp train --lengths 16,32 +scheme=rop", "+scheme=rope"),
         ("posexp train --config-dir own +scheme=foo", "+scheme=foo"),
         ("posexp train --config-dir ", ""),

@@ -99,7 +99,7 @@ def test_every_scheme_has_a_page_with_its_formula_and_picture(scheme):
     assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size <= LARGEST
 
 
-@pytest.mark.parametrize("kind", ["scheme", "window", "transform"])
+@pytest.mark.parametrize("kind", ["scheme", "window", "temperature", "transform"])
 def test_every_option_of_a_component_has_a_meaning(kind):
     rows = [row for path in schemes.files(kind) for row in schemes.options(kind, path)]
     assert [row[0] for row in rows if not row[3]] == []

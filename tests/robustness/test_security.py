@@ -284,7 +284,7 @@ class Evil(Scheme):
         "{_target_: subprocess.run, _partial_: false, args: [touch, ran]}",
     ],
 )
-@pytest.mark.parametrize("key", ["scheme", "window"])
+@pytest.mark.parametrize("key", ["scheme", "window", "temperature"])
 def test_a_part_from_outside_posexp_is_not_imported_unless_it_is_trusted(alone, key, node):
     (alone / "evil.py").write_text(EVIL)
     for run in runs_of(alone):
@@ -315,7 +315,7 @@ def test_a_trusted_part_is_imported(alone):
 def test_only_classes_of_posexps_own_modules_are_its_own(target):
     own = {"posexp.schemes.Scheme", "posexp.windows.Window"}
     own |= {f"posexp.schemes.{name}" for name in ("rope.Rope", "alibi.Alibi", "learned.Learned", "dape.DAPE", "t5.T5")}
-    assert is_own(target) == (target in own | {"posexp.windows.sliding.Sliding"})
+    assert is_own(target) == (target in own | {"posexp.windows.sliding.Sliding", "posexp.temperatures.SSMax"})
 
 
 def test_targets_are_found_wherever_they_are():

@@ -26,10 +26,12 @@ from posexp.schemes.learned import Learned
 from posexp.schemes.rope import Rope, rotary_frequencies
 from posexp.schemes.sinusoidal import Sinusoidal
 from posexp.schemes.xpos import XPos, xpos_decay
+from posexp.temperatures import Temperature, build_temperature
 from posexp.windows import Window
 
 TRANSFORMS = FOLDER / "transforms.json"
-SCHEMES = sorted(path.stem for path in FOLDER.glob("*.json") if path != TRANSFORMS)
+TEMPERATURES = FOLDER / "temperatures.json"
+SCHEMES = sorted(path.stem for path in FOLDER.glob("*.json") if path not in (TRANSFORMS, TEMPERATURES))
 CASES = [(name, case) for name in SCHEMES for case in authors.cases(name)]
 POSITIONS = torch.tensor([0, 1, 2, 3, 17, 64, 255, 513, 1024, 2047])
 
@@ -85,6 +87,14 @@ def test_a_transform_gives_other_libraries_frequencies(case: TransformCase) -> N
     # Purely relative, because the slowest frequencies matter most and are far below 1.
     assert changed.frequencies(case.length, torch.device("cpu")).tolist() == pytest.approx(case.wanted, rel=1e-5, abs=0)
     assert float(changed.magnitude) == pytest.approx(case.attention_factor, rel=1e-5)
+
+
+@pytest.mark.parametrize("entry", json.loads(TEMPERATURES.read_text()), ids=lambda entry: entry["temperature"])
+def test_a_temperature_gives_its_authors_factors(entry: dict[str, Any]) -> None:
+    scheme = build_scheme("none", one_head(8, entry["train_length"]))
+    found = build_temperature(entry["temperature"], scheme, rate=entry["rate"], floor=1.0)
+    assert isinstance(found, Temperature)
+    assert found.factor(torch.tensor(entry["tokens"]).float()).tolist() == pytest.approx(entry["wanted"], rel=1e-6)
 
 
 def test_weights_of_no_parameter_are_refused() -> None:

@@ -62,7 +62,13 @@ TARGETS = [
         "posexp.schemes.learned.Learned",
         "posexp.windows.Window",
     ),
-    *("posexp.windows.sliding.Sliding", "posexp.schemes.dape.DAPE", "posexp.schemes.Scheme", "posexp.schemes.t5.T5"),
+    *(
+        "posexp.windows.sliding.Sliding",
+        "posexp.temperatures.SSMax",
+        "posexp.schemes.dape.DAPE",
+        "posexp.schemes.Scheme",
+        "posexp.schemes.t5.T5",
+    ),
     *(
         "subprocess.Popen",
         "posexp.schemes.../x",

@@ -1,6 +1,6 @@
 """Reference results from the authors' code, stored by scripts/freeze_authors, and comparisons with them.
 
-This folder has one JSON file per scheme, and transforms.json for changes of rotary frequencies.
+This folder has one JSON file per scheme, transforms.json for changes of rotary frequencies, and temperatures.json.
 Shape suffixes: B batch (one), H heads, T tokens, P positions, N distances, Q query positions, K key positions,
 C channels of a head, D width of the residual stream, X everything in a row.
 """
