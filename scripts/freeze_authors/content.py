@@ -120,6 +120,28 @@ def dape_kerple() -> dict[str, Any]:
     return dape({"inner": "kerple_log"}, bias_HTT, {"inner.r1_H": r1_H, "inner.r2_H": r2_H})
 
 
+def dape_v2() -> dict[str, Any]:
+    """Return a case of a kernel of 3. Columns of keys that do not follow stand for those of a longer input."""
+    W, kernel, more = 32, 3, 2
+    first_WG3, bias_W = drawn(W, 2 * H, kernel, seed=44, scale=0.5), drawn(W, seed=45, scale=0.5)
+    last_HW3, bias_H = drawn(H, W, kernel, seed=46, scale=0.5), drawn(H, seed=47, scale=0.5)
+    slope_H = torch.tensor([2.0 ** (-8 * h / H) for h in range(1, H + 1)])
+    bias_HTT = -slope_H[:, None, None] * gap()
+    content_HTT = Q_HTC.double() @ K_HTC.double().transpose(-1, -2) * C**-0.5
+    seen_GTX = F.pad(torch.cat((content_HTT, bias_HTT.double())).tril(), (0, more))
+    hidden_WTX = F.conv2d(seen_GTX, first_WG3.double()[:, :, None], bias_W.double(), padding=(0, kernel // 2))
+    extra_HTX = F.conv2d(
+        F.leaky_relu(hidden_WTX), last_HW3.double()[:, :, None], bias_H.double(), padding=(0, kernel // 2)
+    )
+    weights = {"0.weight": first_WG3[:, :, None], "0.bias": bias_W, "2.weight": last_HW3[:, :, None], "2.bias": bias_H}
+    return attend_case(
+        "formula of chuanyang-Zheng/DAPE bde344a, megatron/model/positional_embeddings.py, Alibi_DAPEV2",
+        with_bias(bias_HTT + extra_HTX[:, :, :T]),
+        options={"inner": "alibi", "kernel": kernel},
+        weights={f"layers.0.mlp.{name}": value for name, value in weights.items()},
+    )
+
+
 def stick_breaking(remainder: bool) -> dict[str, Any]:
     """Return a case, with the remainder that the authors' language models add to the query's value."""
     naive = lone_module("fla", "ops/stickbreaking_attn/naive.py")
@@ -183,7 +205,7 @@ MAKERS: Makers = {
     "fox": lambda: [fox_fla(), fox_x_transformers()],
     "cable": lambda: [cable()],
     "cope": lambda: [cope(4), cope(64)],
-    "dape": lambda: [dape_alibi(), dape_kerple()],
+    "dape": lambda: [dape_alibi(), dape_kerple(), dape_v2()],
     "stick_breaking": lambda: [stick_breaking(False), stick_breaking(True)],
     "path": lambda: [path(True), path(False)],
 }

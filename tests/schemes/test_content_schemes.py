@@ -32,6 +32,8 @@ SCHEMES: list[tuple[str, dict]] = [
     ("path", {"rank": 3, "conv": False}),
     ("dape", {"width": 5, "inner": "alibi"}),
     ("dape", {"width": 5, "inner": "kerple_log"}),
+    ("dape", {"width": 5, "kernel": 3, "inner": "alibi"}),
+    ("dape", {"width": 3, "kernel": 5, "inner": "kerple_log"}),
     ("inkling", {"curves": 3, "extent": 4}),
     ("inkling", {"curves": 2, "extent": 40}),  # never reached
     ("wavelet", {"scales": 3}),
@@ -119,12 +121,24 @@ def path(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int
 
 
 def dape(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:
-    content_H = torch.stack([content(q, k, head, i, j) for head in range(len(q))])
-    bias_H = part.inner.distance_bias((pos[i] - pos[j])[None])[:, 0].double()
+    def both(n: int) -> Tensor:
+        """Logits and biases of all heads; 0 for keys that the query does not see."""
+        if n not in seen:
+            return x.new_zeros(2 * len(q))
+        content_H = torch.stack([content(q, k, head, i, n) for head in range(len(q))])
+        return torch.cat((content_H, part.inner.distance_bias((pos[i] - pos[n])[None])[:, 0].double()))
+
+    def layer(at: Any, values: Callable[[int], Tensor], n: int) -> Tensor:
+        taps = at.weight.flatten(2) if at.weight.ndim == 4 else at.weight[..., None]
+        reach = taps.shape[2] // 2
+        return at.bias + sum(taps[:, :, tap] @ values(n + tap - reach) for tap in range(taps.shape[2]))
+
+    def hidden(n: int) -> Tensor:
+        hidden_W = layer(first, both, n)
+        return torch.where(hidden_W > 0, hidden_W, 0.01 * hidden_W) * (n >= 0)
+
     first, _, last = part.mixer.mlp
-    hidden_W = first.weight @ torch.cat((content_H, bias_H)) + first.bias
-    more_H = last.weight @ torch.where(hidden_W > 0, hidden_W, 0.01 * hidden_W) + last.bias
-    return (content_H + bias_H + more_H)[h]
+    return (both(j)[: len(q)] + both(j)[len(q) :] + layer(last, hidden, j))[h]
 
 
 def inkling(part: Any, q: Tensor, k: Tensor, pos: Tensor, x: Tensor, h: int, i: int, j: int, seen: list[int]) -> Tensor:

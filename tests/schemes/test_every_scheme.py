@@ -42,6 +42,7 @@ OPTIONS = [
     ("pose", {"inner": "alibi"}),
     ("drope", {"inner": "sinusoidal"}),
     ("alternate", {"inner": "alibi", "other": "rope"}),
+    ("dape", {"kernel": 3}),
 ]
 
 # What someone else's package may hold: one scheme for each hook that posexp's own schemes leave alone.
