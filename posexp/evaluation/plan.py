@@ -10,7 +10,7 @@ from posexp.config.fields import check_lengths
 from posexp.config.sections import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation import probes, protocols, tasks
+from posexp.evaluation import bigrams, probes, protocols, tasks
 from posexp.evaluation.reach import head_reach, reach, stream_reach, target_sets
 from posexp.evaluation.spans import TooLong, finer, power_below
 from posexp.evaluation.targets import Measurement, documents_of, targets_of
@@ -38,6 +38,7 @@ class Protocol:
     `axis` says what a length counts. `moving`: each length scores targets of its own. `drawn_only`: lengths are too
     many for a table. `weighted`: the mean weights targets. `slides`: spans advance by eval.stride. `reach` returns the
     longest length of the shared set of targets; it is None if the set depends on the longest requested length.
+    `paired`: each length beyond that of training has targets of its own, which are scored at both.
     """
 
     cut: Callable[[Tokens, list[int], int, int, int | None], list[Measurement]]
@@ -47,6 +48,7 @@ class Protocol:
     drawn_only: bool = False
     weighted: bool = False
     slides: bool = False
+    paired: bool = False
     reach: Callable[[Tokens], int] | None = stream_reach
 
     @property
@@ -79,6 +81,10 @@ PROTOCOLS = {
         Protocol(protocols.second_half, "of the second half of each window", moving=True),
         Protocol(probes.passage_at, "of one passage as its position grows", PLACE),
         Protocol(tasks.by_index, "by place in the answer", INDEX, drawn_only=True, reach=None),
+        Protocol(bigrams.copyable, "of tokens that far text shows how to copy", CONTEXT, paired=True, reach=reach),
+        Protocol(
+            bigrams.copyable_absent, "of tokens that nothing shows how to copy", CONTEXT, paired=True, reach=reach
+        ),
     )
 }
 
@@ -95,17 +101,41 @@ def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: i
         if name == protocols.level.__name__:
             found += cut(PROTOCOLS[name], tokens, [train_length or min(lengths)], max(lengths), config)
             continue
+        if PROTOCOLS[name].paired:
+            found += paired_rows(name, tokens, config, lengths, train_length or min(lengths))
+            continue
         trained = train_length if name == protocols.same_targets.__name__ else None
         for longest, of_set in sets_of(PROTOCOLS[name], tokens, lengths):
             if trained is not None:
                 of_set = sorted({*of_set, *compared_lengths(trained, max(of_set), config)})
             rows = cut(PROTOCOLS[name], tokens, of_set, longest, config)
-            rows = [finer(row, max(FINE, trained // 64)) if row.length == trained else row for row in rows]
+            rows = [as_trained(row, trained) for row in rows]
             if trained is not None and config.controls:
                 longer = [row for row in rows if row.length > trained]
                 rows += [replace(row, control=control) for row in longer for control in ("window", "shuffled")]
             found += sorted(rows, key=lambda row: -row.inputs)
     return found
+
+
+def paired_rows(name: str, tokens: Tokens, config: EvalConfig, lengths: list[int], trained: int) -> list[Measurement]:
+    """Return the rows of a paired protocol, two for each longer length. Raises Misuse if there are none."""
+    found: list[Measurement] = []
+    for longest, of_set in sets_of(PROTOCOLS[name], tokens, lengths):
+        for length in (n for n in of_set if n > trained):
+            found += [
+                as_trained(row, trained) for row in cut(PROTOCOLS[name], tokens, [trained, length], longest, config)
+            ]
+    if not found:
+        raise Misuse(
+            f"{name} has nothing to score: choose a length well beyond the training length, {trained}, or a larger "
+            "eval.targets"
+        )
+    return found
+
+
+def as_trained(row: Measurement, trained: int | None) -> Measurement:
+    """Return the row; at the training length with fewer targets per span, so that each has nearly that much context."""
+    return row if trained is None or row.length != trained else finer(row, max(FINE, trained // 64))
 
 
 def compared_lengths(trained: int, longest: int, config: EvalConfig) -> set[int]:
@@ -143,7 +173,7 @@ def announcement(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list
     lines = []
     for name in config.protocols or own_protocols(tokens):
         protocol = PROTOCOLS[name]
-        if protocol.reach is None:
+        if protocol.reach is None or protocol.paired:
             continue
         reached = protocol.reach(tokens)
         for longest, of_set in sets_of(protocol, tokens, lengths):

@@ -1,5 +1,7 @@
 """Probes: exact targets, and what a model that copies makes of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,13 @@ from support.command import here, world
 from support.spans import V, listed, planned, text
 from torch import nn
 
-from posexp.config.sections import DataConfig, ModelConfig, Precision, Source, Split
+from posexp.config.sections import DataConfig, EvalConfig, ModelConfig, Precision, Source, Split
 from posexp.data import Tokens
 from posexp.data.load import load_store
 from posexp.dims import Dims
 from posexp.errors import Misuse
+from posexp.evaluation.bigrams import matched
+from posexp.evaluation.plan import plan
 from posexp.evaluation.probes import RARE, rare, since_last
 from posexp.evaluation.protocols import MIN_WINDOWS
 from posexp.evaluation.scoring import Scorer
@@ -128,6 +132,50 @@ def test_an_offset_alone_cannot_show_other_frequencies_and_text_in_front_can():
     for base in (10_000.0, 500_000.0):
         assert np.abs(losses(short, base, 1008) - losses(short, base)).max() < 0.02
     assert np.abs(losses(long, 10_000.0) - losses(long, 500_000.0)).mean() > 0.2
+
+
+def with_pairs(size: int, **places: list[int]) -> list[int]:
+    """Tokens that occur once, and at each of the places of a letter two tokens of its own."""
+    ids = [*range(1000, 1000 + size)]
+    for letter, firsts in places.items():
+        for first in firsts:
+            ids[first : first + 2] = 2 * ord(letter), 2 * ord(letter) + 1
+    return ids
+
+
+def test_copyable_and_its_matches_on_a_hand_made_case():
+    """Spans of 16 and of 4 tokens. Targets are the tokens from the 17th of a document on, which is their reach."""
+    one = with_pairs(36, a=[5, 18, 34], b=[27, 30])  # a: 13 back, then 16; b: 3 back, which 4 tokens show
+    two = with_pairs(36, c=[18, 33], e=[22, 26])  # 15 and 4 back
+    tokens = Tokens(np.array([*one, *(n + 5000 * (n >= 1000) for n in two)]), np.array([0, 36, 72]), 0, "")
+    seen = {}
+    for name in ("copyable", "copyable_absent"):
+        rows = plan(tokens, EvalConfig(protocols=[name], targets=None), [16], train_length=4)
+        assert [(row.length, row.inputs) for row in rows] == [(4, 4), (16, 16)]
+        assert len({targets_hash(tokens, targets_of(row.windows)[0], row.by) for row in rows}) == 1
+        (found,) = {tuple(targets_of(row.windows)[0][row.chosen].tolist()) for row in rows}
+        seen[name] = found
+    assert seen["copyable"] == (19, 36 + 27, 36 + 34), "a once, e, and c, whose first token is the first of the span"
+    assert seen["copyable_absent"] == (28, 35, 36 + 19), "of equal counts: b and c the first time, and a again"
+    common_23 = np.array([[0.0, 0.6, 0.3], [0.0, 0.0, 0.1]])
+    assert matched(common_23, np.array([0]), np.array([1, 2])) == [(0, 2)], "the nearest"
+    assert matched(common_23, np.array([0]), np.array([1])) == [], "or none that is near"
+    with pytest.raises(Misuse, match="copyable has nothing to score: choose a length well beyond"):
+        plan(tokens, EvalConfig(protocols=["copyable"]), [2, 4], train_length=4)
+
+
+def test_a_model_that_copies_gains_on_what_far_text_shows_and_nothing_on_its_matches():
+    ids = np.random.default_rng(3).permutation(MANY)[:4800]
+    draw = np.random.default_rng(4)
+    for first in range(200, 4700, 12):  # some bigrams again, 20 to 190 tokens later
+        ids[first : first + 2] = ids[(back := first - draw.integers(20, 190)) : back + 2]
+    tokens = replace(Tokens(ids, np.array([0, 4800]), 0, ""), store=None)
+    gains = {}
+    for name in ("copyable", "copyable_absent"):
+        rows = plan(tokens, EvalConfig(protocols=[name], targets=512), [128], train_length=16)
+        short, long = (scored(replace(row, tokens=tokens))[0][row.chosen].mean() for row in rows)
+        gains[name] = short - long
+    assert gains["copyable"] > 8 and gains["copyable_absent"] < 0, "where another token followed, copying harms"
 
 
 def test_spans_have_the_frequencies_of_the_text():

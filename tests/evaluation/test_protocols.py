@@ -14,7 +14,8 @@ from posexp.evaluation.reach import FRAME, MIN_DOCUMENTS, MIN_TARGETS, MOST_REAC
 from posexp.evaluation.spans import MIN_STRETCHES, MOST_SCORED, blocks, scored, share_out
 from posexp.evaluation.targets import targets_hash, targets_of
 
-BEYOND = {"induction", "induction_absent", "repeats", "exact_match", "by_index"}  # in test_probes.py and test_tasks.py
+# in test_probes.py and test_tasks.py
+BEYOND = {"induction", "induction_absent", "repeats", "exact_match", "by_index", "copyable", "copyable_absent"}
 
 
 def hash_of(tokens: Tokens, row) -> str:
