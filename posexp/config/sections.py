@@ -73,6 +73,12 @@ class DataConfig:
     test: Any = knob(None, "files: the same for the test split", text=True)
     field: str = knob("text", "name of the text field in rows of jsonl, json, csv, tsv, parquet, arrow and hub")
     document_start: str = knob("", "regular expression of the lines that begin a new document")
+    names: int = knob(
+        0,
+        "files: most frequent names of a document to replace by random ones in every segment; 0: none",
+        least=0,
+        most=26,
+    )
     document_end: int | None = knob(
         None, "tokens: id that ends each document of a .bin without .idx; null: one document per file", least=0
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp.config.sections import DataConfig, Source, Split
-from posexp.data import files, hub, stdlib, tasks, token_files
+from posexp.data import entities, files, hub, stdlib, tasks, token_files
 from posexp.data.documents import HELD_OUT, Documents, hold_out, write_texts
 from posexp.errors import Misuse
 
@@ -49,7 +49,9 @@ def corpus_content(config: DataConfig) -> list[Any]:
     if config.source is Source.stdlib:
         return ["stdlib", stdlib.stdlib_content(), config.document_start, *STDLIB_HELD_OUT.values()]
     if config.source is Source.files:
-        return ["files", *files.files_content(files.find_files(config)), config.field, config.document_start]
+        renamed = [entities.RULE, config.names] if config.names else []
+        found = files.files_content(files.find_files(config))
+        return ["files", *found, config.field, config.document_start, *renamed]
     if config.source is Source.tokens:
         return ["tokens", *token_files.token_content(config), config.document_end]
     return ["hub", *hub.hub_content(config), config.field, config.document_start]
@@ -62,6 +64,8 @@ def check_options(config: DataConfig) -> None:
         if getattr(config, name) not in (None, "") and source not in sources:
             here = config.task if name == "task" else " or ".join(sources)
             raise Misuse(f"data.{name} belongs to data={here}, not to data={source}")
+    if config.names and (config.source is not Source.files or config.tokenizer in ("bpe", "none")):
+        raise Misuse(f"data.names={config.names} needs data=files and data.tokenizer=bytes, whose tokens are scored")
     if config.tokenizer == "none" and config.source is not Source.tokens:
         raise Misuse(f"data.tokenizer=none belongs to data=tokens, not to data={source}")
     if config.tokenizer == "bpe" and config.source is Source.tokens:
@@ -87,6 +91,8 @@ def read_corpus(config: DataConfig, cache: Path, vocab_size: int | None) -> Corp
         corpus, streams = open_corpus(config, cache)
         for split, found in streams.items():
             texts = divided(found, config.document_start) if config.document_start else chain.from_iterable(found)
+            if config.names:
+                texts = entities.with_new_names(texts, split, config.names)
             corpus.splits[split] = write_texts(texts, cache / f"{split.value}.txt")
     for split, documents in corpus.splits.items():
         if not len(documents):

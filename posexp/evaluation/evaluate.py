@@ -275,11 +275,12 @@ class Evaluator:
         tokens = measurement.tokens or self.tokens
         target_N, context_N = targets_of(measurement.windows)
         document_N = documents_of(tokens, target_N)
-        if measurement.by is None:
-            kept = Losses(scores.nll, target_N, context_N.astype(np.int32), document_N.astype(np.int32), scores.hit)
-            losses.keep(self.subject.run.folder, job.row, kept)
         about_N = measurement.chosen
         nll_N, document_N, hit_N = scores.nll[about_N], document_N[about_N], scores.hit[about_N]
+        if not PROTOCOLS[measurement.protocol].drawn_only:
+            context_N = context_N[about_N].astype(np.int32)
+            kept = Losses(nll_N, target_N[about_N], context_N, document_N.astype(np.int32), hit_N)
+            losses.keep(self.subject.run.folder, job.row, kept)
         if not np.isfinite(nll_N).all():
             return {"status": "non-finite", **speed}
         sums = sums_of(nll_N, document_N) if PROTOCOLS[measurement.protocol].summed else None

@@ -10,7 +10,7 @@ from posexp.config.fields import check_lengths
 from posexp.config.sections import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation import bigrams, probes, protocols, tasks
+from posexp.evaluation import asked, bigrams, probes, protocols, tasks
 from posexp.evaluation.reach import head_reach, reach, stream_reach, target_sets
 from posexp.evaluation.spans import TooLong, finer, power_below
 from posexp.evaluation.targets import Measurement, documents_of, targets_of
@@ -27,6 +27,7 @@ CONTEXT = "tokens of context before a target"
 SPAN = "tokens from the beginning of a span to the end of its copy"
 PLACE = "tokens up to the end of the passage"
 GAP = "tokens since the same one"
+AGO = "tokens since it was stated"
 SIZE = "size of the problem"
 INDEX = "place in the answer"
 
@@ -38,6 +39,7 @@ class Protocol:
     `axis` says what a length counts. `moving`: each length scores targets of its own. `drawn_only`: lengths are too
     many for a table. `weighted`: the mean weights targets. `slides`: spans advance by eval.stride. `reach` returns the
     longest length of the shared set of targets; it is None if the set depends on the longest requested length.
+    `asked`: text with answers stated before is scored on these alone.
     `paired`: each length beyond that of training has targets of its own, which are scored at both.
     """
 
@@ -49,6 +51,7 @@ class Protocol:
     weighted: bool = False
     slides: bool = False
     paired: bool = False
+    asked: bool = False
     reach: Callable[[Tokens], int] | None = stream_reach
 
     @property
@@ -60,8 +63,10 @@ class Protocol:
 PROTOCOLS = {
     protocol.cut.__name__: protocol
     for protocol in (
-        Protocol(protocols.same_targets, "on the same targets as context grows", CONTEXT, reach=reach),
-        Protocol(protocols.level, "at the training length, on many targets", CONTEXT, moving=True, reach=None),
+        Protocol(protocols.same_targets, "on the same targets as context grows", CONTEXT, asked=True, reach=reach),
+        Protocol(
+            protocols.level, "at the training length, on many targets", CONTEXT, moving=True, asked=True, reach=None
+        ),
         Protocol(protocols.nonoverlapping, "in non-overlapping windows"),
         Protocol(protocols.sliding, "in sliding windows", slides=True),
         Protocol(protocols.sliding_late, "in sliding windows, the first left out", slides=True),
@@ -80,6 +85,7 @@ PROTOCOLS = {
         Protocol(tasks.exact_match, "on new examples of a task", SIZE, moving=True, reach=None),
         Protocol(protocols.second_half, "of the second half of each window", moving=True),
         Protocol(probes.passage_at, "of one passage as its position grows", PLACE),
+        Protocol(asked.by_distance, "of answers stated before", AGO, drawn_only=True, reach=None),
         Protocol(tasks.by_index, "by place in the answer", INDEX, drawn_only=True, reach=None),
         Protocol(bigrams.copyable, "of tokens that far text shows how to copy", CONTEXT, paired=True, reach=reach),
         Protocol(
@@ -160,7 +166,10 @@ def cut(protocol: Protocol, tokens: Tokens, lengths: list[int], longest: int, co
             f"eval.stride={stride} is longer than the shortest length, {min(lengths)}: choose a shorter stride"
         )
     try:
-        return protocol.cut(tokens, lengths, longest, stride, config.targets)
+        found = protocol.cut(tokens, lengths, longest, stride, config.targets)
+        if protocol.asked:
+            found = [asked.only_asked(one, tokens, longest if protocol.reach else one.length) for one in found]
+        return found
     except TooLong as error:
         possible = max(0, error.possible) if protocol.reach is None else power_below(error.possible)
         raise Misuse(
@@ -178,7 +187,7 @@ def announcement(tokens: Tokens, config: EvalConfig, lengths: list[int]) -> list
         reached = protocol.reach(tokens)
         for longest, of_set in sets_of(protocol, tokens, lengths):
             (measurement,) = cut(protocol, tokens, of_set[-1:], longest, config)
-            text, (target_N, _) = measurement.tokens or tokens, targets_of(measurement.windows)
+            text, target_N = measurement.tokens or tokens, targets_of(measurement.windows)[0][measurement.chosen]
             documents = len(np.unique(documents_of(text, target_N)))
             scored = f"{len(target_N):,} targets in {documents} of {len(text.starts) - 1} documents"
             loose = ""
@@ -229,6 +238,8 @@ def own_protocols(tokens: Tokens) -> list[str]:
     """Return the default protocols of a text."""
     if task_of(tokens):
         return [tasks.exact_match.__name__]
+    if asked.distances(tokens) is not None:
+        return [protocols.same_targets.__name__, protocols.level.__name__, asked.by_distance.__name__]
     return [protocols.same_targets.__name__, protocols.level.__name__, protocols.nonoverlapping.__name__]
 
 

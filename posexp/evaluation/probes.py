@@ -139,11 +139,16 @@ def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
     gap_N[~rare(tokens)[tokens.ids[target_N]]] = 0
     if not gap_N.any():
         raise Misuse(f"no rare token occurs twice within {longest} tokens of a document: repeats has nothing to score")
+    return ranges("repeats", windows_W3, gap_N, longest)
+
+
+def ranges(protocol: str, windows_W3: np.ndarray, by_N: np.ndarray, longest: int) -> list[Measurement]:
+    """Return the measurements of targets by half octaves of `by_N`, up to `longest`, without empty ones."""
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
     found = []
     for low, high in zip([0, *edges[:-1]], edges, strict=True):
-        if ((low < gap_N) & (gap_N <= high)).any():
-            found.append(Measurement("repeats", high, None, windows_W3, gap_N, (low, high)))
+        if ((low < by_N) & (by_N <= high)).any():
+            found.append(Measurement(protocol, high, None, windows_W3, by_N, (low, high)))
     return found
 
 
