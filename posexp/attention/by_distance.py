@@ -60,10 +60,8 @@ def block_size(T: int, window: Window) -> int:
 
 def laid_out(bias_HN: Tensor, window: Window) -> Tensor:
     """Return the bias from the greatest distance down to 0, then -inf for keys in the future, [H, S]."""
-    T = bias_HN.shape[1]
-    if window.size is not None:
-        bias_HN = bias_HN.masked_fill(torch.arange(T, device=bias_HN.device) >= window.size, -torch.inf)
-    future_HN = torch.full((len(bias_HN), T - 1), -torch.inf, device=bias_HN.device)
+    bias_HN = window.hide(bias_HN)
+    future_HN = torch.full((len(bias_HN), bias_HN.shape[1] - 1), -torch.inf, device=bias_HN.device)
     return torch.cat((bias_HN.float().flip(1), future_HN), dim=1)
 
 
@@ -83,7 +81,7 @@ def blocks(
         begin = window.begin(T - last)
         shape = (len(laid_HS), last - first, end - begin)
         bias_HQK = laid_HS.as_strided(shape, (laid_HS.stride(0), 1, 1), first + begin)
-        if not window.full and window.size is None:
+        if not window.by_distance:
             visible_QK = window.visible(query_Q, torch.arange(begin, end, device=device))
             bias_HQK = bias_HQK.masked_fill(~visible_QK, -torch.inf)
         yield slice(first, last), slice(begin, end), bias_HQK

@@ -43,6 +43,9 @@ def attend(
         check_gradient(q_BHTC.device)
     listed_once = block_mask.__wrapped__ if torch.compiler.is_compiling() else block_mask  # no cache inside a graph
     mask = listed_once(window, q_BHTC.shape[2], q_BHTC.device)
+    if window.head_sizes is not None:  # the block mask is the same for all heads
+        zeros_1N = torch.zeros(1, q_BHTC.shape[2], device=q_BHTC.device)
+        bias_HN = window.hide(zeros_1N if bias_HN is None else bias_HN)
     options = None
     if bias_HN is not None and q_BHTC.is_cuda:
         options = NARROW_HALF if q_BHTC.dtype in HALF and q_BHTC.shape[-1] <= 64 else ONE_STAGE

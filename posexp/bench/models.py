@@ -66,6 +66,7 @@ def build_own(contender: Contender, command: BenchCommand, device: "torch.device
         if model.window.full:
             return length / 2
         index_T = torch.arange(length)
+        # a window that differs by head counts as its widest head
         earliest = [model.window.layer(index).earliest(index_T) for index in range(command.model.n_layer)]
         return float((index_T + 1 - torch.stack(earliest)).clamp(max=length).float().mean())
 

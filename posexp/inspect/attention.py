@@ -78,12 +78,16 @@ def statistics(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor) ->
 
 
 def even(window: Window, T: int) -> Tensor:
-    """Return mean distance and entropy, [2, T], of uniform attention over the keys visible in `window`."""
+    """Return mean distance and entropy, [2, T], of uniform attention over the keys visible in `window`.
+
+    The mean is over heads too, if the window differs by head.
+    """
     found_2T, index_T = torch.empty(2, T, dtype=torch.float64), torch.arange(T)
     for rows, keys, visible_QK in window.blocks(T, torch.device("cpu")):
-        count_Q = visible_QK.sum(-1).double()
-        distance_Q = ((index_T[rows, None] - index_T[keys]) * visible_QK).sum(-1) / count_Q
-        found_2T[:, rows] = torch.stack((distance_Q, count_Q.log()))
+        visible_HQK = visible_QK.reshape(-1, *visible_QK.shape[-2:])
+        count_HQ = visible_HQK.sum(-1).double()
+        distance_HQ = ((index_T[rows, None] - index_T[keys]) * visible_HQK).sum(-1) / count_HQ
+        found_2T[:, rows] = torch.stack((distance_HQ, count_HQ.log())).mean(1)
     return found_2T
 
 

@@ -43,19 +43,19 @@ class Block(NamedTuple):
     q: Tensor  # [B, H, Q, C]
     k: Tensor  # [B, H, K, C], and v
     v: Tensor
-    visible: Tensor  # [Q, K] bool: the query sees the key
+    visible: Tensor  # [Q, K] or [H, Q, K] bool: the query sees the key
     own: slice  # places among the keys of the tokens of the queries
     partial: slice  # places among the keys that some query does not see
 
     def nearest_first(self) -> "Block":
         """Return the block with keys in reverse order, so that a sum from the query backwards is a cumsum."""
         partial = self.partial if self.partial == slice(None) else slice(self.q.shape[2])
-        k, v, visible = self.k.flip(2), self.v.flip(2), self.visible.flip(1)
+        k, v, visible = self.k.flip(2), self.v.flip(2), self.visible.flip(-1)
         return self._replace(k=k, v=v, visible=visible, own=slice(self.q.shape[2]), partial=partial)
 
     def hide(self, x_BHQK: Tensor, value: float = -torch.inf) -> Tensor:
         """Return `x_BHQK` with `value` written in place of what queries do not see."""
-        x_BHQK[..., self.partial].masked_fill_(~self.visible[:, self.partial], value)
+        x_BHQK[..., self.partial].masked_fill_(~self.visible[..., self.partial], value)
         return x_BHQK
 
 

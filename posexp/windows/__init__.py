@@ -1,7 +1,7 @@
 """The base class of windows, attention masks that can be combined with any scheme.
 
 Windows count tokens of the input, whatever their positions in the scheme.
-Shape suffixes: Q query tokens, K key tokens.
+Shape suffixes: Q query tokens, K key tokens, H heads, N distances.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,7 +40,9 @@ class Window:
     """
 
     sinks = 0  # first tokens of the input that every token sees
-    size: int | None = None  # visible tokens, the token itself included, if the mask is a function of distance alone
+    # Visible tokens, the token itself included, if the mask is a function of distance alone: in all heads, or in each.
+    size: int | None = None
+    head_sizes: tuple[int, ...] | None = None
     far: Far | None = None
 
     def __init__(self, dims: "Dims"):
@@ -69,11 +71,27 @@ class Window:
         return int(self.earliest(torch.tensor([query])))
 
     def visible(self, query_Q: Tensor, key_K: Tensor) -> Tensor:
-        """Return [Q, K] bool: the query sees the key, both by index."""
+        """Return [Q, K] bool: the query sees the key, both by index. [H, Q, K] with `head_sizes`."""
         inside_QK = key_K >= self.earliest(query_Q)[:, None]
         if self.sinks:
             inside_QK = inside_QK | (key_K < self.sinks)
+        if self.head_sizes is not None:
+            sizes_H = torch.tensor(self.head_sizes, device=key_K.device)
+            inside_QK = inside_QK & (query_Q[:, None] - key_K < sizes_H[:, None, None])
         return inside_QK & (key_K <= query_Q[:, None])
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether the mask is a function of distance alone."""
+        return self.full or self.size is not None or self.head_sizes is not None
+
+    def hide(self, bias_HN: Tensor) -> Tensor:
+        """Return the biases of distances 0, 1, 2, … with -inf where a mask by distance hides the key, [1 or H, N]."""
+        if self.full or not self.by_distance:
+            return bias_HN
+        sizes_H = torch.tensor(self.head_sizes or (self.size,), device=bias_HN.device)
+        gap_N = torch.arange(bias_HN.shape[1], device=bias_HN.device)
+        return bias_HN.masked_fill(gap_N >= sizes_H[:, None], -torch.inf)
 
     def spans(self, T: int, size: int | None = None) -> Iterator[tuple[slice, slice]]:
         """Yield (queries, keys) of every block of queries, without the keys before the first visible one."""
@@ -83,7 +101,7 @@ class Window:
             yield slice(first, last), slice(self.begin(first), last)
 
     def blocks(self, T: int, device: torch.device, size: int | None = None) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Yield (queries, keys, [Q, K] bool: the query sees the key) of every block of `size` queries."""
+        """Yield (queries, keys, the result of `visible`) of every block of `size` queries."""
         index_T = torch.arange(T, device=device)
         for rows, keys in self.spans(T, size):
             yield rows, keys, self.visible(index_T[rows], index_T[keys])
@@ -108,3 +126,10 @@ def at_least(name: str, value: int, least: int) -> int:
     if value < least:
         raise Misuse(f"{name}={value} must be at least {least}")
     return value
+
+
+def share_of(dims: "Dims", size: int | None, share: float) -> int:
+    """Return `size`, or for None that `share` of the training length, in tokens. Raises Misuse unless above 0."""
+    if not share > 0:
+        raise Misuse(f"window.share={share:g} must be above 0, a share of train.length")
+    return at_least("window.size", max(1, round(dims.train_length * share)) if size is None else size, 1)

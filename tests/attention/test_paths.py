@@ -44,6 +44,7 @@ WINDOWS: dict[str, Callable[[], Window]] = {
     "sliding": lambda: windows.build_window("sliding", DIMS),
     "bca": lambda: windows.build_window("bca", DIMS),
     "sinks": lambda: Sinks(DIMS),
+    "per_head": lambda: windows.build_window("per_head", DIMS),
 }
 
 
@@ -162,11 +163,14 @@ def test_a_compiled_flex_kernel_skips_blocks_and_equals_the_dense_path() -> None
 WIDE: dict[str, Callable[[], Window]] = {
     "sliding over whole blocks": lambda: windows.build_window("sliding", DIMS, size=300),
     "bca over whole blocks": lambda: windows.build_window("bca", DIMS, block=200),
+    "chunks over whole blocks": lambda: windows.build_window("chunked", DIMS, size=300),
 }
 
 
 @pytest.mark.parametrize("T", [1, 127, 128, 129, 700])
-@pytest.mark.parametrize("window", WINDOWS | WIDE)
+@pytest.mark.parametrize(
+    "window", sorted((WINDOWS | WIDE).keys() - {"per_head"})
+)  # whose list is that of the widest head
 def test_blocks_of_a_mask_are_listed_as_the_window_sees_them(window: str, T: int) -> None:
     seen = (WINDOWS | WIDE)[window]()
     mask, blocks = flex.block_mask(seen, T, CPU), -(-T // flex.BLOCK)

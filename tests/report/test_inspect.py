@@ -73,8 +73,8 @@ def test_so_they_are_through_every_window(name: str) -> None:
     window = windows.build_window(name, Dims(32, 4, 3, 16)).layer(0)
     weight_HTT, mixed_HTC = given(build_scheme("rope", DIMS), window, 40)
     assert weight_HTT @ drawn(40)[2][0] == pytest.approx(mixed_HTC, abs=1e-5)
-    visible_TT = window.visible(torch.arange(40), torch.arange(40))
-    assert (weight_HTT[:, ~visible_TT] == 0).all()
+    visible_HTT = window.visible(torch.arange(40), torch.arange(40)).expand_as(weight_HTT)
+    assert (weight_HTT[~visible_HTT] == 0).all() and (weight_HTT[visible_HTT] > 0).all()
 
 
 def test_attention_without_preference_has_the_entropy_and_distance_of_an_even_one() -> None:

@@ -46,7 +46,7 @@ SCHEMES: list[tuple[str, dict]] = [
 DEFAULTS = ["fox", "cable", "cope", "stick_breaking", "path", "dape", "inkling", "grape", "wall", "carope"]
 DEFAULTS += ["selective_rope", "wavelet"]
 ROTATED = ["carope", "selective_rope"]  # their queries and keys are rounded once more, as with RoPE
-WINDOWS = [(None, {}), ("sliding", {"size": 5}), ("bca", {"block": 4})]
+WINDOWS = [(None, {}), ("sliding", {"size": 5}), ("bca", {"block": 4}), ("per_head", {})]
 
 
 def say(value: object) -> str:
@@ -234,10 +234,10 @@ def written_out(
     name: str, part: Scheme, q: Tensor, k: Tensor, v: Tensor, pos_BT: Tensor, x: Tensor, window: Window
 ) -> Tensor:
     B, H, T = q.shape[:3]
-    seen_TT = window.visible(torch.arange(T), torch.arange(T))
-    seen = [[j for j in range(T) if seen_TT[i, j]] for i in range(T)]
+    seen_HTT = window.visible(torch.arange(T), torch.arange(T)).expand(H, T, T)
+    seen = [[[j for j in range(T) if seen_HTT[h, i, j]] for i in range(T)] for h in range(H)]
     rows = [
-        FORMULAS[name](part, q[b], k[b], v[b], pos_BT[b], x[b], h, i, seen[i])
+        FORMULAS[name](part, q[b], k[b], v[b], pos_BT[b], x[b], h, i, seen[h][i])
         for b in range(B)
         for h in range(H)
         for i in range(T)

@@ -4,12 +4,15 @@ Shape suffixes: B batch, T tokens, Q query tokens, K key tokens, H heads, C chan
 residual stream.
 """
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
 
 from posexp import windows
 from posexp.attention import attention, bias_between, kernel_path
+from posexp.config.components import lean, options_of
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme, build_scheme
@@ -18,10 +21,11 @@ from posexp.windows import Window
 DIMS = Dims(d_model=16, n_head=2, n_layer=4, train_length=8)
 
 
-def seen(window: Window, T: int) -> list[list[int]]:
-    """Indices of the keys that each query sees."""
+def seen(window: Window, T: int, head: int = 0) -> list[list[int]]:
+    """Indices of the keys that each query sees, in a head."""
     index_T = torch.arange(T)
-    return [row_K.nonzero().flatten().tolist() for row_K in window.visible(index_T, index_T)]
+    visible_HTT = window.visible(index_T, index_T).reshape(-1, T, T)
+    return [row_K.nonzero().flatten().tolist() for row_K in visible_HTT[head % len(visible_HTT)]]
 
 
 def test_a_full_window_shows_everything_before_a_token() -> None:
@@ -43,6 +47,30 @@ def test_blocks_show_themselves_and_the_one_before() -> None:
     ]  # null: half of training
 
 
+def test_chunks_show_themselves_alone() -> None:
+    chunked = windows.build_window("chunked", DIMS, size=3)
+    assert seen(chunked, 7) == [[0], [0, 1], [0, 1, 2], [3], [3, 4], [3, 4, 5], [6]]
+    assert windows.build_window("chunked", DIMS).fingerprint() == "chunked 2"  # a quarter of training
+
+
+def test_a_share_of_the_training_length_and_a_size_in_tokens() -> None:
+    built = [
+        windows.build_window("sliding", DIMS, **sizes) for sizes in ({}, {"share": 0.5}, {"size": 3, "share": 2.0})
+    ]
+    assert [window.size for window in built] == [8, 4, 3]
+    stored = {"_target_": "posexp.windows.sliding.Sliding", "size": None}  # of a run before there were shares
+    assert windows.from_config(stored, DIMS).size == 8
+    assert lean(options_of("window", "sliding", {})) == stored
+    assert lean(options_of("window", "alternate", {}))["inner"] == stored
+
+
+def test_the_first_heads_see_the_latest_tokens_and_the_others_all() -> None:
+    """Hard-ALiBi: a token alone, then two, and so on, as in the authors' code."""
+    window = windows.build_window("per_head", Dims(d_model=16, n_head=4, n_layer=1, train_length=8))
+    assert [seen(window, 4, head)[3] for head in range(4)] == [[3], [2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert window.visible(torch.arange(4), torch.arange(4)).shape == (4, 4, 4)
+
+
 def test_sinks_stay_in_sight() -> None:
     sinks = windows.build_window("sinks", DIMS, sinks=1, size=3)
     assert seen(sinks, 6) == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]]
@@ -61,6 +89,9 @@ ALL = [
     ("bca", {"block": 3}),
     ("sinks", {"sinks": 2, "size": 6}),
     ("lambda", {"sinks": 2, "size": 5, "cap": 4}),
+    ("chunked", {"size": 5}),
+    ("per_head", {"heads": 1}),
+    ("per_head", {"heads": 2}),
 ]
 SCHEMES = ["none", "rope", "xpos", "alibi", "fire"]
 
@@ -78,15 +109,15 @@ def dense(scheme: Scheme, window: Window, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC
     """Every pair of tokens by itself, at its own two positions, float64."""
     T, C = q_BHTC.shape[2:]
     logits_BHTT = torch.full((*q_BHTC.shape[:2], T, T), -torch.inf, dtype=torch.float64)
-    for query, keys in enumerate(seen(window, T)):
-        for key in keys:
+    for head, query in product(range(q_BHTC.shape[1]), range(T)):
+        for key in seen(window, T, head)[query]:
             at = torch.tensor([distance(window, query, key)])
             pair = [q_BHTC[:, :, [query, key]].double(), k_BHTC[:, :, [query, key]].double()]
             q, k = scheme.rotate(*pair, at)
-            logits_BHTT[:, :, query, key] = (q[:, :, 0] * k[:, :, 1]).sum(-1) / C**0.5
+            logits_BHTT[:, head, query, key] = (q[:, head, 0] * k[:, head, 1]).sum(-1) / C**0.5
             bias = bias_between(scheme, at[:, :1], at[:, 1:])
             if bias is not None:
-                logits_BHTT[:, :, query, key] += bias[:, :, 0, 0].double()
+                logits_BHTT[:, head, query, key] += bias[:, head, 0, 0].double()
     return logits_BHTT.softmax(-1) @ v_BHTC.double()
 
 
@@ -118,6 +149,8 @@ def test_a_window_alone_takes_the_fast_path() -> None:
         "bca": "sdpa distance view",
         "sinks": "two positions",
         "lambda": "two positions",
+        "chunked": "sdpa distance view",
+        "per_head": "sdpa distance view",
     }
     mixed = kernel_path(build_scheme("rope", DIMS), DIMS, windows.build_window("alternate", DIMS))
     assert mixed == "sdpa distance view, sdpa causal"
@@ -131,6 +164,10 @@ def test_a_window_alone_takes_the_fast_path() -> None:
         ("sinks", {"sinks": 4, "size": 4}, "window.size"),
         ("lambda", {"cap": 0}, "window.cap"),
         ("alternate", {"every": 0}, "window.every"),
+        ("chunked", {"share": 0.0}, "window.share"),
+        ("sliding", {"share": -1.0}, "window.share"),
+        ("per_head", {"heads": 3}, "window.heads"),
+        ("per_head", {"heads": 0}, "window.heads"),
         ("sliding", {"size": "wide"}, "size"),
         ("sliding", {"width": 3}, "width"),
         ("slide", {}, "sliding"),
