@@ -15,7 +15,10 @@ from posexp.errors import Misuse
 # Options with named values: each value is stored as its name.
 Mlp = Enum("Mlp", {"swiglu": "swiglu", "gelu": "gelu"})
 AttentionGate = Enum("AttentionGate", {"none": "none", "head": "head", "element": "element"})
-Source = Enum("Source", {"stdlib": "stdlib", "files": "files", "hub": "hub", "task": "task", "tokens": "tokens"})
+Source = Enum(
+    "Source",
+    {"stdlib": "stdlib", "files": "files", "hub": "hub", "task": "task", "tokens": "tokens", "track": "track"},
+)
 Split = Enum("Split", {"train": "train", "valid": "valid", "test": "test"})
 Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda"})
 Precision = Enum("Precision", {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16"})
@@ -65,7 +68,7 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    source: Source = knob(Source.stdlib, "stdlib, files, hub, task or tokens")
+    source: Source = knob(Source.stdlib, "stdlib, files, hub, task, tokens or track")
     paths: Any = knob(
         None, "files: path, glob, folder or list of the training documents, or of all to split", text=True
     )
@@ -91,11 +94,18 @@ class DataConfig:
     )
     task_size: int = knob(8, "task: largest size of an example in training", least=1, most=1 << 20)
     task_examples: int = knob(50_000, "task: number of training examples", least=1, most=1 << 30)
+    track: str = knob("", "track: markov")
+    track_documents: int = knob(
+        8192, "track: number of training documents, of 2,049 tokens each", least=1, most=1 << 20
+    )
     tokenizer: str = knob(
         "bpe",
-        "bpe (learned on the training split), bytes, or a tokenizer.json or its folder; tokens: none, or their own",
+        "bpe (learned on the training split), bytes, or a tokenizer.json or its folder; tokens: none, or their own; "
+        "track: none",
     )
-    vocab_size: int = knob(2048, "vocabulary size of the learned bpe, or of tokens without tokenizer", most=1 << 24)
+    vocab_size: int = knob(
+        2048, "vocabulary size of the learned bpe, or of tokens or a track without tokenizer", most=1 << 24
+    )
     hold_out: bool = knob(True, "hold out validation and test documents from training if the corpus has none")
     cross_documents: bool = knob(False, "let training sequences cross document boundaries")
     cache: str = knob("~/.cache/posexp", "folder of the token stores", identity=False)

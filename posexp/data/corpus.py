@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posexp.config.sections import DataConfig, Source, Split
-from posexp.data import entities, files, hub, stdlib, tasks, token_files
+from posexp.data import entities, files, hub, stdlib, tasks, token_files, tracks
 from posexp.data.documents import HELD_OUT, Documents, hold_out, write_texts
 from posexp.errors import Misuse
 
@@ -22,6 +22,7 @@ BELONGS = {
     **dict.fromkeys(("paths", "valid", "test"), ("files", "tokens")),
     "dataset": ("hub",),
     "task": ("task",),
+    "track": ("track",),
     "document_start": ("stdlib", "files", "hub", "task"),
     "document_end": ("tokens",),
 }
@@ -36,6 +37,7 @@ class Corpus:
     description: str
     notes: list[str] = field(default_factory=list)
     task: dict[str, Any] | None = None  # name, and size, the largest in training
+    track: dict[str, Any] | None = None  # name, and number of symbols
 
 
 def corpus_content(config: DataConfig) -> list[Any]:
@@ -52,6 +54,8 @@ def corpus_content(config: DataConfig) -> list[Any]:
         renamed = [entities.RULE, config.names] if config.names else []
         found = files.files_content(files.find_files(config))
         return ["files", *found, config.field, config.document_start, *renamed]
+    if config.source is Source.track:
+        return ["track", *tracks.track_content(config)]
     if config.source is Source.tokens:
         return ["tokens", *token_files.token_content(config), config.document_end]
     return ["hub", *hub.hub_content(config), config.field, config.document_start]
@@ -62,12 +66,15 @@ def check_options(config: DataConfig) -> None:
     source = config.source.value
     for name, sources in BELONGS.items():
         if getattr(config, name) not in (None, "") and source not in sources:
-            here = config.task if name == "task" else " or ".join(sources)
+            here = getattr(config, name) if name in ("task", "track") else " or ".join(sources)
             raise Misuse(f"data.{name} belongs to data={here}, not to data={source}")
     if config.names and (config.source is not Source.files or config.tokenizer in ("bpe", "none")):
         raise Misuse(f"data.names={config.names} needs data=files and data.tokenizer=bytes, whose tokens are scored")
-    if config.tokenizer == "none" and config.source is not Source.tokens:
+    ids = config.source in (Source.tokens, Source.track)
+    if config.tokenizer == "none" and not ids:
         raise Misuse(f"data.tokenizer=none belongs to data=tokens, not to data={source}")
+    if config.tokenizer != "none" and config.source is Source.track:
+        raise Misuse("a track has token ids: set data.tokenizer=none")
     if config.tokenizer == "bpe" and config.source is Source.tokens:
         remedy = "set data.tokenizer=none, or the tokenizer of the ids"
         raise Misuse(f"data=tokens cannot learn a bpe, which needs text: {remedy}")
@@ -86,6 +93,10 @@ def read_corpus(config: DataConfig, cache: Path, vocab_size: int | None) -> Corp
         corpus = Corpus({}, described(token_files.find_token_files(config)))
         assert vocab_size is not None
         corpus.splits = token_files.read_token_files(config, vocab_size)
+    elif config.source is Source.track:
+        about = f"{config.track_documents:,} documents of {config.vocab_size} symbols of the track {config.track}"
+        corpus = Corpus(tracks.read_track(config), about)
+        corpus.track = {"name": config.track, "symbols": config.vocab_size}
     else:
         cache.mkdir()
         corpus, streams = open_corpus(config, cache)

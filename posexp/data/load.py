@@ -155,6 +155,7 @@ def write_store(config: DataConfig, folder: Path, cache: Path, say: Say) -> None
         "splits": splits,
         "files": files,
         **({"task": source.task} if source.task else {}),
+        **({"track": source.track} if source.track else {}),
         **({"marks": sorted(marks.values())} if marks else {}),
     }
     meta = untrusted.printable(meta)  # as `read_meta` loads it

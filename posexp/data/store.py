@@ -21,7 +21,7 @@ import numpy as np
 
 from posexp.config.digest import identity
 from posexp.config.sections import DataConfig, Split
-from posexp.data import corpus, tasks, tokenizer
+from posexp.data import corpus, tasks, tokenizer, tracks
 from posexp.errors import Misuse
 from posexp.storage import atomic, untrusted
 
@@ -146,6 +146,7 @@ def is_meta(meta: dict[str, Any]) -> bool:
             and files.keys() == names
             and all(untrusted.is_count(known["size"]) and isinstance(known["sha256"], str) for known in files.values())
             and (meta.get("task") is None or is_task(meta["task"]))
+            and (meta.get("track") is None or is_track(meta["track"], meta["vocab_size"]))
             and all(untrusted.is_count(mark) and mark < meta["vocab_size"] for mark in meta.get("marks", []))
         )
     except (KeyError, TypeError, AttributeError):
@@ -154,6 +155,10 @@ def is_meta(meta: dict[str, Any]) -> bool:
 
 def is_task(about: dict[str, Any]) -> bool:
     return about["name"] in tasks.TASKS and untrusted.is_count(about["size"]) and 0 < about["size"] <= MAX_SIZE
+
+
+def is_track(about: dict[str, Any], vocab_size: int) -> bool:
+    return about["name"] in tracks.TRACKS and about["symbols"] == vocab_size
 
 
 def check_split(folder: Path, name: str, meta: dict[str, Any]) -> None:

@@ -78,6 +78,17 @@ class Pairs:
                 found[run] = oracle
         return found
 
+    def reference(self, place: Place) -> tuple[Rows, Rows]:
+        """Return the rows whose difference is the gain that the text allows, first those of cropped inputs.
+
+        On a track both are those of the best possible predictor, which makes up for no lack of training. Other text has
+        the oracle, which is compared with the run's own cropped control.
+        """
+        plain, cropped = self.plain[place], self.control(place, "cropped")
+        if cropped and all(row.optimum_sums for row in (*plain.values(), *cropped.values())):
+            return {run: row.best() for run, row in cropped.items()}, {run: row.best() for run, row in plain.items()}
+        return cropped, self.oracle_of(place)
+
     def sample(self, place: Place, ones: Rows, others: Rows) -> Sample | None:
         """Return the losses of `ones` less those of `others` by document, of the runs in common; None without any.
 
@@ -96,7 +107,7 @@ class Pairs:
         """Return the sample of a field of Verdict."""
         plain = self.plain[place]
         if name == "gain":
-            return self.sample(place, self.control(place, "cropped"), self.oracle_of(place))
+            return self.sample(place, *self.reference(place))
         if name == "shuffled":
             return self.sample(place, self.control(place, name), plain)
         return self.sample(place, plain, self.control(place, name))
@@ -169,9 +180,9 @@ class Pairs:
         """Return the run's gain over the cropped control as a share of the oracle's; None unless that has a gain."""
         if not shown_above(gain, 0.0):
             return None
-        oracle = self.oracle_of(place)
+        before, oracle = self.reference(place)
         cropped = {run: row for run, row in self.control(place, "cropped").items() if run in oracle}
-        own, best = self.sample(place, cropped, self.plain[place]), self.sample(place, cropped, oracle)
+        own, best = self.sample(place, cropped, self.plain[place]), self.sample(place, before, oracle)
         return None if own is None or best is None else ratio(own[0], best[0], own[1])
 
 

@@ -10,6 +10,7 @@ import torch
 
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import AttentionPath
+from posexp.data.tracks import optimum
 from posexp.evaluation import losses
 from posexp.evaluation.done import stands
 from posexp.evaluation.interfaces import Subject, View
@@ -289,6 +290,14 @@ class Evaluator:
         found = {**vars(summary), "accuracy": float(hit_N.mean()), **speed, "document_sums": sums, "status": "ok"}
         if bytes_:
             found["byte_count"] = self.byte_count
+        track = (
+            None
+            if measurement.tokens or measurement.control or tokens.store is None
+            else tokens.store.meta.get("track")
+        )
+        if track:
+            best_N = optimum(track, np.asarray(tokens.ids), tokens.starts, measurement.windows)[about_N]
+            found |= {"optimum": float(best_N.mean()), "optimum_sums": sums and sums_of(best_N, document_N)}
         if measurement.task:
             wrong_D = np.bincount(document_N, weights=~hit_N)
             found["exact_match"] = float((wrong_D[np.unique(document_N)] == 0).mean())

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
@@ -78,6 +78,8 @@ class Row:
     control_of: Text | None = None  # controls: attention window of the row that the control belongs to
     byte_count: Text | None = None  # exact, scaled or mean: how the bytes of single tokens were counted
     document_sums: Text | None = None  # document:targets:sum of losses in nats, separated by spaces
+    optimum: Loss | None = None  # tracks: mean loss of the best possible predictor that reads the same, in nats
+    optimum_sums: Text | None = None  # tracks: the same as document_sums, of the best possible predictor
     primary: Count | None = None  # length that posexp compare compares first (eval.primary)
     origin: Text | None = None  # "checkpoint" for one that posexp has not trained
     curve: Text | None = None  # only in rows.csv: label of the curve
@@ -116,6 +118,10 @@ class Row:
     def sums(self) -> "DocumentSums | None":
         """The sums of losses over each document; None in failed rows and in those of older versions."""
         return None if self.document_sums is None else parse_sums(self.document_sums)
+
+    def best(self) -> "Row":
+        """Return the row of the best possible predictor on a track, which reads the same."""
+        return replace(self, nll=self.optimum, document_sums=self.optimum_sums)
 
     @property
     def variant(self) -> str:
