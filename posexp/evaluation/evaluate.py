@@ -10,7 +10,6 @@ import torch
 
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import AttentionPath
-from posexp.data.tracks import optimum
 from posexp.evaluation import losses
 from posexp.evaluation.done import stands
 from posexp.evaluation.interfaces import Subject, View
@@ -290,13 +289,8 @@ class Evaluator:
         found = {**vars(summary), "accuracy": float(hit_N.mean()), **speed, "document_sums": sums, "status": "ok"}
         if bytes_:
             found["byte_count"] = self.byte_count
-        track = (
-            None
-            if measurement.tokens or measurement.control or tokens.store is None
-            else tokens.store.meta.get("track")
-        )
-        if track:
-            best_N = optimum(track, np.asarray(tokens.ids), tokens.starts, measurement.windows)[about_N]
+        if (best_N := measurement.optimum(tokens)) is not None:
+            best_N = best_N[about_N]
             found |= {"optimum": float(best_N.mean()), "optimum_sums": sums and sums_of(best_N, document_N)}
         if measurement.task:
             wrong_D = np.bincount(document_N, weights=~hit_N)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posexp.data.store import Tokens
+from posexp.data.tracks import optimum
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Measurement:
         counts_W = self.windows[:, 2] - self.windows[:, 1]
         each_W = 1 / counts_W if self.window_means else np.ones(len(counts_W))
         return np.repeat(each_W, counts_W)
+
+    def optimum(self, tokens: Tokens) -> np.ndarray | None:
+        """Return the best possible loss of each target in nats, float64 [N]; None if that is unknown."""
+        track = None if self.tokens or self.control or tokens.store is None else tokens.store.meta.get("track")
+        return None if track is None else optimum(track, np.asarray(tokens.ids), tokens.starts, self.windows)
 
 
 def targets_of(windows_W3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
