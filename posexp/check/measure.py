@@ -120,6 +120,7 @@ def order_effect(make: Make) -> float:
     T = capped_length(probe, 24)
     tokens_1T = text(T)
     early, late = T // 12, 3 * T // 8
+    tokens_1T[:, late : late + 2] = ord("0")  # for schemes that count digits
     swapped_1T = tokens_1T.clone()
     swapped_1T[:, [early, late]] = tokens_1T[:, [late, early]]
     return furthest(probe.hidden(tokens_1T)[:, -1], probe.hidden(swapped_1T)[:, -1])

@@ -67,13 +67,13 @@ class Probe:
 
     def hidden(self, tokens_BT: Tensor, shift: int = 0) -> Tensor:
         """Return the decoder's output, [B, T, D], with the positions of every sequence moved by `shift`."""
-        positions = self.scheme.positions
+        positions_of = self.scheme.positions_of
         try:
-            self.scheme.positions = lambda B, T, device: positions(1, T, device) + shift  # type: ignore[method-assign]
+            self.scheme.positions_of = lambda tokens_BT: positions_of(tokens_BT[:1]) + shift  # type: ignore[method-assign]
             with self.precision():
                 return self.model(tokens_BT)
         finally:
-            del self.scheme.positions
+            del self.scheme.positions_of
 
     def log_weights(self, tokens_1T: Tensor, last: int, shift: int = 0) -> Tensor:
         """Return log attention weights [H, Q, K] in float64 for the queries up to token `last`.
@@ -83,7 +83,7 @@ class Probe:
         """
         found = []
         with self.precision():
-            pos_1T = self.scheme.positions(1, tokens_1T.shape[1], tokens_1T.device) + shift
+            pos_1T = self.scheme.positions_of(tokens_1T) + shift
             x_1TD = self.scheme.embed(self.model.embedding(tokens_1T) / EMBEDDING_STD, pos_1T)
             for index, part in self.parts:
                 block = self.model.blocks[index]

@@ -154,11 +154,11 @@ class Decoder(nn.Module):
         With `last`, return those of the last tokens alone, [B, last, D], and skip the others in the last block.
         Raises Misuse if the input is longer than the `max_length` of the scheme.
         """
-        B, T = tokens_BT.shape
+        T = tokens_BT.shape[1]
         limit = self.scheme.max_length
         if limit is not None and limit < T:
             raise Misuse(f"{self.scheme.fingerprint()} is undefined past {limit} tokens, got an input of {T}")
-        pos_BT = self.scheme.positions(B, T, tokens_BT.device)
+        pos_BT = self.scheme.positions_of(tokens_BT)
         x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
         x_BTD = self.scheme.embed(x_BTD, pos_BT)
         for index, block in enumerate(self.blocks):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from posexp.config.components import from_node, options_of
 from posexp.dims import Dims
+from posexp.errors import Misuse
 
 if TYPE_CHECKING:
     from posexp.windows import Window
@@ -33,6 +34,7 @@ class Scheme(nn.Module):
     relative = False  # logits unchanged when all positions shift together
     reads_positions = True  # False: order comes from the causal mask alone
     prefix_stable = True  # False: the output at a position depends on the length of the whole input
+    reads_text = False  # True: `positions_of` reads the tokens, which must be bytes (data.tokenizer=bytes)
     linear_bias = False  # True: `attend` adds a bias that is linear in the input of the block
 
     def __init__(self, dims: Dims):
@@ -53,6 +55,11 @@ class Scheme(nn.Module):
     def positions(self, B: int, T: int, device: torch.device) -> Tensor:
         """Return the positions of the tokens, int64 or float32 [B or 1, T]. May sample while `self.training`."""
         return torch.arange(T, device=device)[None]
+
+    def positions_of(self, tokens_BT: Tensor) -> Tensor:
+        """Return the positions of these tokens, as the decoder calls it: those of `positions` unless `reads_text`."""
+        B, T = tokens_BT.shape
+        return self.positions(B, T, tokens_BT.device)
 
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
         """Return the residual stream before the first block, from token embeddings of unit scale."""
@@ -127,10 +134,15 @@ def from_config(node: dict[str, Any], dims: Dims) -> Scheme:
 
 
 def inner_scheme(value: Any, dims: Dims) -> Scheme:
-    """Return the scheme inside another one, from a config section, a name or the scheme itself, for `dims`."""
-    if isinstance(value, Scheme):
-        return value
-    return build_scheme(value, dims) if isinstance(value, str) else from_config(value, dims)
+    """Return the scheme inside another one, from a config section, a name or the scheme itself, for `dims`.
+
+    Raises Misuse for a scheme whose positions come from the text.
+    """
+    if not isinstance(value, Scheme):
+        value = build_scheme(value, dims) if isinstance(value, str) else from_config(value, dims)
+    if value.reads_text:
+        raise Misuse(f"{value.fingerprint()} cannot be inside another scheme: its positions come from the text")
+    return value
 
 
 def bias_between(scheme: Scheme, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:

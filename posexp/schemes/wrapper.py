@@ -54,6 +54,10 @@ class Composite(Scheme):
     def linear_bias(self) -> bool:
         return all(part.linear_bias for part in self.parts())
 
+    @promise
+    def reads_text(self) -> bool:
+        return any(part.reads_text for part in self.parts())
+
     def progress(self, share: float) -> None:
         for part in self.parts():
             part.progress(share)
@@ -92,6 +96,11 @@ class Wrapper(Composite):
 
     def positions(self, B: int, T: int, device: torch.device) -> Tensor:
         return self.acting.positions(B, T, device)
+
+    def positions_of(self, tokens_BT: Tensor) -> Tensor:
+        if overrides(self, "positions", Wrapper):
+            return super().positions_of(tokens_BT)
+        return self.acting.positions_of(tokens_BT)
 
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
         return self.acting.embed(x_BTD, pos_BT)

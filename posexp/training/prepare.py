@@ -90,6 +90,9 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     dims = Dims(config.model.d_model, config.model.n_head, config.model.n_layer, config.train.length)
     scheme = temperatures.from_config(config.temperature, schemes.from_config(config.scheme, dims))
     window = windows.from_config(config.window, dims)
+    if scheme.reads_text and config.data.tokenizer != "bytes":
+        what = f"{scheme.fingerprint()} reads positions from bytes"
+        raise Misuse(f"{what}: choose data.tokenizer=bytes, which data=addition has, not {config.data.tokenizer}")
     limit = scheme.max_length
     if limit is not None and limit < config.train.length:
         raise Misuse(f"{scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer")

@@ -39,6 +39,8 @@ class Offset(Transform):
     def apply(self, scheme: Scheme, window: Window, length: int) -> tuple[Scheme, Window]:
         if not scheme.reads_positions:
             raise NotApplicable(f"{scheme.fingerprint()} reads no positions")
+        if scheme.reads_text:
+            raise NotApplicable(f"{scheme.fingerprint()} takes its positions from the text")
         if scheme.max_length is not None and scheme.max_length <= self.by:
             raise NotApplicable(
                 f"{scheme.fingerprint()} ends at {scheme.max_length} tokens, before transform.by={self.by}"

@@ -8,6 +8,8 @@ E distances with a bias, P positions, X everything in a row.
 """
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -163,6 +165,31 @@ def wavelet(scales: int) -> dict[str, Any]:
     )
 
 
+def of_text(source: str, place: Callable[[str], list[int]]) -> dict[str, Any]:
+    """Return a case of the positions of two lines of text, each a sequence."""
+    lines = ["1234+56789=08129\n71+22", "=9+000+12>>345 67 + 1\n"]
+    inputs = {"tokens": [list(line.encode()) for line in lines]}
+    return case("positions_of", source, inputs, [[float(p) for p in place(line)] for line in lines], d_model=4)
+
+
+def abacus() -> dict[str, Any]:
+    def place(line: str) -> list[int]:
+        return [len(re.search(r"\d*\Z", line[: t + 1])[0]) for t in range(len(line))]  # type: ignore[index]
+
+    return of_text("formula of mcleish7/arithmetic 86022a5, abacus.py, Abacus.helper", place)
+
+
+def coupling() -> dict[str, Any]:
+    def place(line: str) -> list[int]:
+        parts = [re.search(r"[+=>]?[^+=>\n]*\Z", line[: t + 1])[0] for t in range(len(line))]  # type: ignore[index]
+        return [0 if line[t] == "\n" else len(part) + (part[0] not in "+=>") for t, part in enumerate(parts)]
+
+    return of_text(
+        "formula of HanseulJo/position-coupling b9cad94, src/data/addition.py, AdditionDatasetWithCoupledPositions",
+        place,
+    )
+
+
 def fope(width: int, train_length: int) -> dict[str, Any]:
     pairs = width // 2
     theta_I = 10_000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
@@ -199,6 +226,8 @@ MAKERS: Makers = {
     "resonance": lambda: [resonance(16, 10_000.0), resonance(32, 500_000.0)],
     "wavelet": lambda: [wavelet(2), wavelet(3)],
     "wall": lambda: [wall()],
+    "abacus": lambda: [abacus()],
+    "coupling": lambda: [coupling()],
     "carope": lambda: [carope()],
     "selective_rope": lambda: [selective_rope(False), selective_rope(True)],
     "fope": lambda: [fope(16, 64)],

@@ -62,6 +62,11 @@ def flat(values: Any) -> list[float]:
     return [number for value in values for number in flat(value)] if isinstance(values, list) else [values]
 
 
+def positions_of(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
+    """Return the positions that are read from bytes, at evaluation."""
+    return scheme.eval().positions_of(inputs["tokens"]).flatten()
+
+
 def rotate(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
     """Return unscaled logits of one query and one key repeated at every position, for keys up to each query."""
     pos_P = inputs["positions"]
@@ -96,5 +101,5 @@ def attend(scheme: Scheme, inputs: dict[str, Tensor]) -> Tensor:
 
 
 HOOKS: dict[str, Callable[[Scheme, dict[str, Tensor]], Tensor]] = {
-    hook.__name__: hook for hook in (rotate, embed, distance_bias, bias, attend)
+    hook.__name__: hook for hook in (positions_of, rotate, embed, distance_bias, bias, attend)
 }
