@@ -85,7 +85,7 @@ class DataConfig:
     document_end: int | None = knob(
         None, "tokens: id that ends each document of a .bin without .idx; null: one document per file", least=0
     )
-    dataset: str = knob("", "hub: repository id of the dataset")
+    dataset: str = knob("", "hub: repository id of the dataset; tokens: the same, whose files data.paths names")
     subset: str = knob("", "hub: name of the dataset's configuration")
     revision: str = knob("main", "hub: branch, tag or commit")
     task: str = knob(

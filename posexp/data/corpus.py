@@ -20,7 +20,7 @@ STDLIB_HELD_OUT = {Split.valid: 4, Split.test: 1}
 # The sources that have an option; the others refuse it.
 BELONGS = {
     **dict.fromkeys(("paths", "valid", "test"), ("files", "tokens")),
-    "dataset": ("hub",),
+    "dataset": ("hub", "tokens"),
     "task": ("task",),
     "track": ("track",),
     "document_start": ("stdlib", "files", "hub", "task"),

@@ -86,13 +86,35 @@ def fetch_dataset(config: DataConfig, cache: Path) -> Any:
         with offline(not reachable):
             return datasets.load_dataset(config.dataset, config.subset or None, revision=config.revision)
     except ConnectionError as error:
-        raise Misuse(
-            f"cannot reach the Hugging Face hub for {config.dataset!r}: no network? use data=stdlib or data=files "
-            "data.paths=…, or bring its token store from a machine with internet (scripts/bundle)"
-        ) from error
+        raise Misuse(unreachable(config)) from error
     except Exception as error:
         raise_disk_error(error)
         raise Misuse(f"cannot load data.dataset={config.dataset}: {cause_line(error)}") from error
+
+
+def fetch_files(config: DataConfig, patterns: list[str] | tuple[str, ...]) -> Path:
+    """Return a local folder with the files of the dataset's repository that match `patterns`.
+
+    Raises Misuse if the hub cannot be reached and no copy is cached, or if there is no such repository.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    how: dict[str, Any] = {"repo_type": "dataset", "revision": config.revision, "allow_patterns": list(patterns)}
+    try:
+        return Path(snapshot_download(config.dataset, local_files_only=not can_reach_hub(), **how))
+    except (ConnectionError, LocalEntryNotFoundError) as error:
+        raise Misuse(unreachable(config)) from error
+    except Exception as error:
+        raise_disk_error(error)
+        raise Misuse(f"cannot load data.dataset={config.dataset}: {cause_line(error)}") from error
+
+
+def unreachable(config: DataConfig) -> str:
+    return (
+        f"cannot reach the Hugging Face hub for {config.dataset!r}: no network? use data=stdlib or data=files "
+        "data.paths=…, or bring its token store from a machine with internet (scripts/bundle)"
+    )
 
 
 def raise_disk_error(error: BaseException) -> None:

@@ -1,8 +1,8 @@
-"""Token ids on disk: the .bin files of nanoGPT, and the .bin and .idx files of Megatron.
+"""Token ids on disk, or in a dataset of the hub: .bin files of nanoGPT and llm.c, and .bin and .idx files of Megatron.
 
-nanoGPT's train.bin is nothing but ids, uint16 in the byte order of x86. Its meta.pkl is not read, since a pickle can
-run code: data.vocab_size states the vocabulary. Megatron's .idx has the sizes of sequences, and the sequences at which
-documents begin.
+nanoGPT's train.bin is nothing but ids, uint16 in the byte order of x86. llm.c puts a header before them. nanoGPT's
+meta.pkl is not read, since a pickle can run code: data.vocab_size states the vocabulary. Megatron's .idx has the sizes
+of sequences, and the sequences at which documents begin.
 
 Shape suffixes: N tokens, S sequences, D documents.
 """
@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from posexp.config.sections import DataConfig, Split
-from posexp.data import files
+from posexp.data import files, hub
 from posexp.data.documents import Documents, between
 from posexp.errors import Misuse
 
 MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")  # magic, version, code of the dtype, sequences, entries of the document index
 DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
+LLM_C = 20240520, 1  # magic and version of a file of uint16 (write_datafile of llm.c's dev/data/data_common.py)
+LLM_C_HEADER = 1024  # bytes: magic, version and number of tokens as int32, then zeros
 PART = 1 << 24  # tokens searched at once
 
 
@@ -31,6 +33,9 @@ def find_token_files(config: DataConfig) -> dict[Split, list[Path]]:
     found = {}
     for split, (key, value) in files.split_options(config).items():
         patterns = [value] if isinstance(value, str) else value
+        if config.dataset and isinstance(patterns, (list, tuple)):
+            folder = hub.fetch_files(config, patterns)
+            patterns = [str(folder / name) for name in patterns]
         if isinstance(patterns, (list, tuple)):
             patterns = [f"{name}.bin" if Path(f"{name}.bin").expanduser().is_file() else name for name in patterns]
         paths = files.expand(f"data.{key}", patterns, [".bin"])
@@ -81,6 +86,10 @@ def read_bare(path: Path, vocab_size: int, document_end: int | None) -> tuple[np
     """Return (ids, bounds of documents) of a file without index. Each document ends with the token `document_end`."""
     dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
     ids_N = read_ids(path, dtype)
+    if dtype.itemsize == 2 and len(ids_N) > LLM_C_HEADER // 2:
+        *known, count = ids_N[:6].view("<i4").tolist()
+        if tuple(known) == LLM_C and count == len(ids_N) - LLM_C_HEADER // 2:
+            ids_N = ids_N[LLM_C_HEADER // 2 :]
     parts = range(0, len(ids_N), PART) if document_end is not None else ()
     ends = [np.flatnonzero(ids_N[first : first + PART] == document_end) + first + 1 for first in parts]
     return ids_N, np.concatenate([[0], *ends, [len(ids_N)]])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
+from omegaconf import OmegaConf
 
 from posexp.config.sections import DataConfig, Source, Split
 from posexp.data import Store, files, hub, stdlib, tokenizer
@@ -580,7 +581,7 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(tmp_path, name, capfd, 
         ({"source": Source.stdlib}, "data.paths belongs to data=files or tokens, not to data=stdlib"),
         ({"tokenizer": "none"}, "data.tokenizer=none belongs to data=tokens, not to data=files"),
         ({"document_end": 1}, "data.document_end belongs to data=tokens, not to data=files"),
-        ({"dataset": "some/set"}, "data.dataset belongs to data=hub, not to data=files"),
+        ({"dataset": "some/set"}, "data.dataset belongs to data=hub or tokens, not to data=files"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_in_one_line(tmp_path, knobs, complaint):
@@ -655,12 +656,21 @@ def test_a_text_column_of_a_hub_dataset_may_be_of_any_type_of_text_and_null_is_s
 
 
 @pytest.mark.slow
-def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
+@pytest.mark.parametrize(
+    "made",
+    ["DataConfig(Source.hub, dataset='some/set', cache='cache')", "fineweb"],
+)
+def test_a_hub_out_of_reach_is_said_at_once(tmp_path, made):
+    name = "kjj0/fineweb10B-gpt2" if made == "fineweb" else "some/set"
+    if made == "fineweb":
+        preset = OmegaConf.load(ROOT / "configs" / "data" / "fineweb.yaml")
+        options = {key: value for key, value in OmegaConf.to_container(preset).items() if key != "source"}
+        made = f"DataConfig(Source.{preset.source}, cache='cache', **{options})"
     code = (
         "import time; from posexp.config.sections import *; from posexp.errors import Misuse\n"
         "from posexp.data.load import load_store\n"
         "start = time.perf_counter()\n"
-        "try: load_store(DataConfig(Source.hub, dataset='some/set', cache='cache'))\n"
+        f"try: load_store({made})\n"
         "except Misuse as error: print(error); print(time.perf_counter() - start)\n"
     )
     # A port where nothing listens stands for a hub without network, on a machine that has one.
@@ -670,9 +680,7 @@ def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=kept | hub)
     assert done.returncode == 0 and not done.stderr, done.stderr
     line, seconds = done.stdout.splitlines()
-    assert line.startswith(
-        "cannot reach the Hugging Face hub for 'some/set': no network? use data=stdlib or data=files"
-    )
+    assert line.startswith(f"cannot reach the Hugging Face hub for '{name}': no network? use data=stdlib or data=files")
     assert float(seconds) < 8
 
 

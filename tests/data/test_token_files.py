@@ -61,6 +61,19 @@ def test_a_file_of_nanogpt_is_one_document_or_has_an_id_that_ends_each(tmp_path)
     assert cut.token_bytes() is None, "the text of the ids is not known"
 
 
+def test_the_header_of_a_file_of_llm_c_is_no_text(tmp_path):
+    plain = nanogpt(tmp_path / "plain.bin", ENDED * 300)
+    ids = plain.read_bytes()
+    headed, broken = tmp_path / "headed.bin", tmp_path / "broken.bin"
+    header = struct.pack("<3i", 20240520, 1, len(ids) // 2).ljust(1024, b"\0")
+    headed.write_bytes(header + ids)
+    broken.write_bytes(header + ids[2:])
+    one, two = (load_store(config(tmp_path, path, valid=str(path)), quietly) for path in (plain, headed))
+    assert documents(one, "train") == documents(two, "train")
+    with pytest.raises(Misuse, match="holds the token id"):  # another number of tokens: it is no header
+        load_store(config(tmp_path, broken, valid=str(broken)), quietly)
+
+
 def test_a_large_vocabulary_is_of_four_bytes(tmp_path):
     train = nanogpt(tmp_path / "train.bin", [1, 70_000, 2], "I")
     store = load_store(config(tmp_path, train, valid=str(train), vocab_size=70_001), quietly)
