@@ -46,8 +46,18 @@ def restoring(*, torch: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 @restoring(torch=True)
-def train(scheme: str, *, length: int | None = None, tokens: int | None = None, overrides: Sequence[str] = ()) -> Run:
+def train(
+    scheme: str | None = None,
+    *,
+    parent: RunLike | None = None,
+    length: int | None = None,
+    tokens: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
     """Train a decoder with a positional scheme and evaluate it, as `posexp train` does, and return the run.
+
+    With `parent`, training continues from the weights of that run, as `posexp train from=…` does, with all its options
+    that are not given: its scheme too, unless `scheme` replaces it.
 
     `length` is the training length and `tokens` the budget. `overrides` are options as on the command line. The run has
     no copy in wandb unless `overrides` sets wandb.mode. A finished run is returned as it is, and a stopped one resumed:
@@ -55,11 +65,16 @@ def train(scheme: str, *, length: int | None = None, tokens: int | None = None, 
     RunFailed if the run cannot be finished.
     """
     from posexp.config.commands import TrainCommand
+    from posexp.config.overrides import quoted
     from posexp.training import train as training
 
     sizes = {"train.length": length, "train.tokens": tokens}
     words = [f"{key}={value}" for key, value in sizes.items() if value is not None]
-    config = composed("train", [f"+scheme={scheme}", "wandb.mode=disabled", *words, *overrides])
+    if parent is not None:
+        words.append(f"from={quoted(str(find_run(parent).folder.absolute()))}")
+    if scheme is not None:
+        words.append(f"+scheme={scheme}")
+    config = composed("train", ["wandb.mode=disabled", *words, *overrides])
     return training.train(cast(TrainCommand, config))
 
 
@@ -163,12 +178,13 @@ def composed(command: str, words: list[str]) -> object:
     from posexp.cli.arguments import read_line
     from posexp.config.compose import compose
     from posexp.config.explain import explain_error
+    from posexp.runs.parent import inherit
 
     line = read_line(command, words)
     if line.flags not in ([], ["--config-dir", line.config_dir]):
         raise Misuse(f"overrides cannot have {line.flags[0]}: call the function once for each run")
     try:
-        return compose(command, line.overrides, line.config_dir)
+        return compose(command, line.overrides, line.config_dir, inherit)
     except (HydraException, OmegaConfBaseException) as error:
         said = explain_error(error, command).replace("add -m to run each", "call the function once for each")
         raise Misuse(said) from error

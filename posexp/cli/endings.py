@@ -48,7 +48,7 @@ def end_training(runs: "list[Run]", words: list[str]) -> None:
         following += [(f"posexp runs{where}", "why the others are not measured")] if measured < len(runs) else []
         following += [(f"posexp eval{where} --lengths …", "other lengths, protocols, windows and transforms")]
         following += pairs(rows, curve_of, where)
-        if fewest_seeds(rows, curve_of) < SEEDS:
+        if fewest_seeds(rows, curve_of) < SEEDS and not any(word.startswith("from=") for word in words):
             again = [word for word in words if word not in ("-m", "--multirun") and not word.startswith("seed=")]
             seeds = ",".join(map(str, range(SEEDS)))
             command = f"{shlex.join(['posexp', 'train', '-m', *again])} seed={seeds}"

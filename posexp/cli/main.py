@@ -117,8 +117,9 @@ def run_hydra(command: str, tail: list[str]) -> None:
         from posexp.cli.endings import end_command
         from posexp.cli.tasks import perform
         from posexp.config.compose import compose
+        from posexp.runs.parent import inherit
 
-        config = compose(command, line.overrides, line.config_dir)
+        config = compose(command, line.overrides, line.config_dir, inherit)
         result = perform(config)
         if result is not None and place().rank == 0:
             end_command(config, result, tail)

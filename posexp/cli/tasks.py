@@ -47,7 +47,9 @@ def run_job(config: DictConfig) -> None:
     number = job.get("num", 0)  # missing outside sweeps
     with cell(number):
         try:
-            perform(typed(config))
+            from posexp.runs.parent import inherit
+
+            perform(typed(config, inherit, HydraConfig.get().overrides.task))
         except Exception as error:
             say(f"posexp: job {number}: {explain_error(error, 'train')}")
             raise

@@ -13,6 +13,7 @@ from posexp.config.sections import (
     LoggerName,
     Measure,
     ModelConfig,
+    Parent,
     Precision,
     Split,
     TrainConfig,
@@ -28,13 +29,15 @@ NO_TEMPERATURE = {"_target_": "posexp.temperatures.Temperature"}
 
 @dataclass
 class TrainCommand:
-    """posexp train +scheme=<name> [key=value …] [-m [--detach] [hydra/launcher=<name>]]"""
+    """posexp train +scheme=<name> | from=… [key=value …] [-m [--detach] [hydra/launcher=…]]"""
 
     scheme: Any = knob("???", "the positional scheme: +scheme=<name>", part=True)
     window: Any = knob(None, "the attention window: window=<name>; null: full causal attention", part=True)
     temperature: Any = knob(
         None, "a factor on the logits that grows with the input: temperature=<name>; null: none", part=True
     )
+    parent: Any = knob(None, "from=<run>: continue its training, with all of its options that are not typed", text=True)
+    transform: Any = knob(None, "from: a change of the scheme in training: +transform=<name>", part=True)
     label: str = knob(
         "???", "name of the run in folders and tables; default: scheme, window and temperature", identity=False
     )
@@ -50,11 +53,13 @@ class TrainCommand:
     wandb: WandbConfig = knob(WandbConfig, "the copy in wandb", identity=False)
     results: str = knob("results", "folder of all groups", identity=False)
     group: str = knob("default", "name of the group, a folder of runs", identity=False)
+    trust: bool = knob(False, "from: run external code that the parent's configuration names", identity=False)
     device: Device = knob(Device.auto, "auto: the GPU if there is one", identity=False)
 
     def __post_init__(self) -> None:
         check_least(self, "")
         check_name("label", self.label)
+        self.parent = Parent.of(self.parent) if isinstance(self.parent, dict) else self.parent
         if self.window == FULL_WINDOW:
             self.window = None  # both mean the same run
         if self.temperature == NO_TEMPERATURE:
@@ -64,7 +69,7 @@ class TrainCommand:
     @property
     def components(self) -> list[Any]:
         """The nodes that name classes by `_target_`."""
-        return [self.scheme, self.window, self.temperature]
+        return [self.scheme, self.window, self.temperature, self.transform]
 
 
 @dataclass
@@ -283,16 +288,10 @@ COMMANDS: dict[str, type] = {
 }
 
 # The config groups of each command, as they are typed, with the choice of its defaults list. `transform` is not in that
-# list, because several may be chosen.
+# list of eval, because several may be chosen.
 GROUPS: dict[str, dict[str, str | None]] = {name: {} for name in COMMANDS} | {
-    "train": {
-        "model": "tiny",
-        "data": "stdlib",
-        "+scheme": "???",
-        "window": None,
-        "temperature": None,
-        "+experiment": None,
-    },
+    "train": {"model": "tiny", "data": "stdlib", "+scheme": "???", "window": None, "temperature": None}
+    | {"+transform": None, "+experiment": None},
     "eval": {"data": None, "window": None, "+transform": None},
     "bench": {"model": "bench", "window": None, "temperature": None},
 }

@@ -111,7 +111,8 @@ def targets(node: Any) -> list[str]:
 
 def is_own(target: str) -> bool:
     """Return whether a `_target_` is a component of a posexp run, not an object that its modules import."""
-    return re.fullmatch(r"posexp\.(schemes|windows|temperatures)(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
+    kinds = "schemes|windows|temperatures|transforms"
+    return re.fullmatch(rf"posexp\.({kinds})(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
 
 
 def lean(node: Any) -> Any:

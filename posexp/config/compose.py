@@ -1,7 +1,7 @@
 """The composition of a command's config by Hydra, and its conversion to the dataclass of the command."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,11 @@ from posexp.config.explain import EXTRAS
 from posexp.config.hints import of_key
 from posexp.config.overrides import quoted, typed_yaml
 from posexp.config.sections import config_dir
+from posexp.config.values import plain_value
 from posexp.errors import Misuse
+
+Inherit = Callable[[dict[str, Any], list[str]], object]  # from composed values and overrides, if there is a parent
+CONTINUED = "continued"  # the label of a run that continues another one with nothing else typed
 
 
 def register(command: str) -> None:
@@ -30,7 +34,11 @@ def register(command: str) -> None:
             schema[knob_.name] = OmegaConf.structured(section)
             for key in fields(section):
                 schema[knob_.name][key.name] = MISSING
-    groups = {group.lstrip("+"): choice for group, choice in GROUPS[command].items() if group != "+transform"}
+    groups = {
+        group.lstrip("+"): choice
+        for group, choice in GROUPS[command].items()
+        if (command, group) != ("eval", "+transform")
+    }
     experiment = [{group: groups.pop(group)} for group in ("experiment",) if group in groups]  # overrides the others
     defaults = [f"{command}_schema", *({group: choice} for group, choice in groups.items()), "_self_", *experiment]
     config: dict[str, Any] = {
@@ -69,19 +77,24 @@ def threads(n_jobs: int) -> int:
 
 
 def label() -> str:
-    """Return the names of the scheme, its inner schemes, the window and the temperature: `randomized-alibi-sliding`."""
+    """Return the names of the scheme, its inner schemes, and what else is chosen: `randomized-alibi-sliding`.
+
+    For the child of a run they are those that are typed, CONTINUED without any.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     choices = HydraConfig.get().runtime.choices
-    parts = [choices["scheme"], *(choices[key] for key in sorted(choices) if key.startswith("scheme@"))]
-    chosen = [choices.get(key) for key in ("window", "temperature")]
-    return "-".join([*parts, *(name for name in chosen if name not in (None, "full", "none"))])
+    inner = [key for key in sorted(choices) if key.startswith("scheme@")]
+    schemes = [choices.get(key) for key in ("scheme", *inner)]
+    others = [choices.get(key) for key in ("window", "temperature", "transform")]
+    names = [*schemes, *(name for name in others if name not in ("full", "none"))]
+    return "-".join(filter(None, names)) or CONTINUED
 
 
-def compose(command: str, overrides: list[str], own: str | None = None) -> object:
+def compose(command: str, overrides: list[str], own: str | None = None, inherit: Inherit | None = None) -> object:
     """Return the dataclass of a command, composed by Hydra from configs/ and the user's own folder.
 
-    Raises Misuse if that folder does not exist, and errors of Hydra and OmegaConf.
+    `inherit` is that of `typed`. Raises Misuse if that folder does not exist, and errors of Hydra and OmegaConf.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -96,16 +109,21 @@ def compose(command: str, overrides: list[str], own: str | None = None) -> objec
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
-    return typed(config)
+    return typed(config, inherit, overrides)
 
 
-def typed(config: DictConfig) -> object:
-    """Return the command's dataclass. Raises Misuse for a key beyond the schema or a bad value."""
+def typed(config: DictConfig, inherit: Inherit | None = None, overrides: Sequence[str] = ()) -> object:
+    """Return the command's dataclass. Raises Misuse for a key beyond the schema or a bad value.
+
+    For the child of a run, `inherit` returns it from the composed values and the overrides (posexp/runs/parent.py).
+    """
     schema = OmegaConf.get_type(config)
     assert schema is not None
     (command,) = (name for name, each in COMMANDS.items() if each is schema)
     for key in smuggled(config):
         raise Misuse(f"no key {key!r}{of_key(command, key, str(OmegaConf.select(config, key)))}")
+    if inherit is not None and OmegaConf.select(config, "parent") is not None:
+        return inherit(plain_value(OmegaConf.to_container(config, resolve=True)), list(overrides))
     values: dict[str, Any] = {}
     for knob_ in fields(schema):
         value = config[knob_.name]

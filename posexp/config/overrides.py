@@ -26,6 +26,7 @@ SWEEPS = {"choice", "shuffle", "sort", "tag"}  # Hydra's functions whose argumen
 ITEM = re.compile(r"""((?:^|[\[(,])\s*)('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^][(){},'"\s]+)(\s*(?=$|[\]),]))""")
 # Text that Hydra parses as a number, a boolean or null.
 CONVERTED = re.compile(r"[+-]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)(e[+-]?\d[\d_]*)?|[+-]?(inf|nan)|true|false|null", re.I)
+NO_SCHEME = "scheme=[]"  # how Hydra composes none
 TAG = "tag:yaml.org,2002:"  # of YAML's own types
 
 
@@ -59,28 +60,37 @@ def option_names(kind: type) -> set[str]:
 def settle(command: str, words: list[str]) -> list[str]:
     """Return overrides as Hydra composes them: text quoted, counts in full, and choices of config groups without `+`.
 
-    The defaults list has every config group but `transform`, so scheme=rope and +scheme=rope are equivalent, with or
-    without an experiment that names a scheme. Raises Misuse for a transform in training, for a group that is chosen
-    twice, and for a choice of nothing or of a list.
+    The defaults list has every config group but `transform` of eval, so scheme=rope and +scheme=rope are equivalent,
+    with or without an experiment that names a scheme. Raises Misuse for a transform in training without a parent, for a
+    group that is chosen twice, for a choice of nothing or of a list, and for an experiment beside a parent.
     """
     known = {knob_.key: knob_ for knob_ in knobs_of(COMMANDS[command])}
     defaults = {group.lstrip("+"): choice for group, choice in GROUPS[command].items()}
     found: list[str] = []
     chosen: set[str] = set()
+    child = command == "train" and any(word.startswith(("from=", "parent=")) for word in words)
     for word in words:
         if command == "eval":
             word = word.removeprefix("hf.")  # hf= names the checkpoint
+        elif command == "train":
+            word = re.sub("^from=", "parent=", word)  # `from` cannot name a field
+            if child and word == NO_SCHEME:
+                continue
         key, equals, value = word.partition("=")
         name = key.lstrip("+")
-        if name == "transform" and equals:
-            if command != "eval":
-                raise Misuse(f"transforms change a trained run: train first, then posexp eval --lengths … {word}")
+        if name == "transform" and equals and command == "eval":
             # each transform has a section, and so its own options and rows
             found += [f"+transform@transform.{each}={each}" for each in value.strip("[]").split(",")]
         elif (group := name.partition("@")[0]) in defaults and equals:
             if value.startswith("["):
                 names = value.strip("[]").replace(" ", "")
                 raise Misuse(f"{word} is a list, but a run has one {group}: to train each, type -m +{group}={names}")
+            if name == "transform" and not child:
+                raise Misuse(
+                    f"transforms change a trained run: name it by from=<run>, or posexp eval --lengths … {word}"
+                )
+            if name == "experiment" and child:
+                raise Misuse(f"{word}: the configuration of a run with from= is that of its parent: leave it out")
             if value == "null":
                 raise Misuse(f"{word} chooses nothing: leave it out, or choose one of {', '.join(names_of(group))}")
             if name in chosen and defaults[group] in (None, "???"):  # others replace a default, and the last wins
@@ -89,6 +99,11 @@ def settle(command: str, words: list[str]) -> list[str]:
             found.append(settled(f"{name}={value}", NAME))
         else:
             found.append(settled(word, known.get(name)))
+    if child:
+        # options of what the parent has; and no scheme of configs/
+        inherited = {"scheme", "window", "temperature", "transform"} - chosen
+        found = [f"++{word}" if word.partition(".")[0] in inherited else word for word in found]
+        found += [NO_SCHEME] if "scheme" in inherited else []
     return found
 
 

@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from posexp.config.fields import check_least, check_lengths, knob
+from posexp.config.values import typed_value
 from posexp.errors import Misuse
 
 # Options with named values: each value is stored as its name.
@@ -125,7 +126,7 @@ class DataConfig:
 @dataclass
 class TrainConfig:
     length: int = knob(128, "training length, in tokens", least=1)
-    tokens: int = knob(1_000_000, "training budget, in tokens", least=1)
+    tokens: int = knob(1_000_000, "training budget, in tokens; with from=, by default a tenth of the parent's", least=1)
     batch_tokens: int = knob(1024, "tokens per optimizer step; a multiple of length", least=1)
     accumulate: int = knob(1, "micro-batches per optimizer step", least=1)
     lr: float = knob(3e-3, "peak learning rate", least=0)
@@ -206,6 +207,37 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_least(self, "trainer")
+
+
+@dataclass
+class Parent:
+    """The run whose training another run continues, as it was. Its weights alone count for the name of the other run.
+
+    length: its training length. base_length: the length at which its scheme was trained before any transform. tokens:
+    its own budget. `store` and `tokenizer` are the hashes of its text and of its tokenizer, `parent` is its own parent.
+    """
+
+    run: str = knob("", "its name", identity=False)
+    weights: str = knob("", "twelve hex digits of the sha256 of its final checkpoint")
+    digest: str = knob("", "the digest of its configuration, equal for all seeds", identity=False)
+    length: int = knob(1, "its training length", least=1, identity=False)
+    base_length: int = knob(1, "the training length of its scheme before any transform", least=1, identity=False)
+    tokens: int = knob(1, "its training budget", least=1, identity=False)
+    store: str = knob("", "the token store it was trained on, empty for a child on other text", identity=False)
+    tokenizer: str = knob("", "the sha256 of its tokenizer", identity=False)
+    folder: str = knob("", "its folder when it was read", identity=False)
+    parent: "Parent | None" = knob(None, "the run that it continues itself", identity=False)
+
+    def __post_init__(self) -> None:
+        check_least(self, "parent")
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "Parent":
+        """Return the parent that a stored configuration describes. Raises Misuse if it describes none."""
+        try:
+            return cast(Parent, typed_value(cls, stored))
+        except (TypeError, ValueError):
+            raise Misuse("parent has other options than those of a parent") from None
 
 
 @dataclass

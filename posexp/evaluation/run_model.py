@@ -28,7 +28,7 @@ class Trained:
         self.model.path = self.eval.attention
         self.scheme = self.model.scheme  # as trained
         self.tokens = self.store.split(self.eval.split)
-        self.train_length = judged_length(config.train.length, self.eval)
+        self.trained_length, self.train_length = config.train.length, judged_length(config.train.length, self.eval)
         self.about = {
             "run": self.run.name,
             "scheme": config.label,
@@ -42,7 +42,10 @@ class Trained:
         self.trained_window = self.model.window
 
     def variants(self, command: EvalCommand) -> list[Variant]:
-        return variants(self.scheme.dims, self.trained_window, command.window, command.transform)
+        dims = replace(
+            self.scheme.dims, train_length=self.trained_length
+        )  # the parent's for a scheme under a transform
+        return variants(dims, self.trained_window, command.window, command.transform)
 
     def view(self, variant: Variant, length: int) -> View:
         self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)

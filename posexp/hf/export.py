@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posexp import transforms
 from posexp.config.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
 from posexp.model.decoder import BASE_WIDTH, Block, Decoder, SwiGLU
@@ -115,6 +116,11 @@ def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]
     if sizes.qk_norm:
         kind = "Qwen3"
         seen |= {"use_sliding_window": not window.full, "max_window_layers": sizes.n_layer if window.full else 0}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": scheme.base}
+    if trained.transform is not None:
+        transform = transforms.from_config(trained.transform, scheme.dims)
+        before = rope | {"rope_theta": trained.scheme.get("base", scheme.base)}
+        rope = transform.rope_parameters(before, scheme.rotary_dim, trained.train.length)
     return {
         "architectures": [f"{kind}ForCausalLM"],
         "model_type": kind.lower(),
@@ -129,8 +135,8 @@ def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]
         "hidden_act": "silu",
         "max_position_embeddings": trained.train.length,
         "rms_norm_eps": torch.finfo(torch.float32).eps,  # the default of torch.nn.RMSNorm
-        "rope_parameters": {"rope_type": "default", "rope_theta": scheme.base},
-        "rope_theta": scheme.base,  # for transformers before version 5
+        "rope_parameters": rope,
+        "rope_theta": rope["rope_theta"],  # for transformers before version 5
         "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,

@@ -5,6 +5,7 @@ F width of the MLP, G gates (one per head or channel), N queries, keys and value
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp import schemes, temperatures, windows
+from posexp import schemes, temperatures, transforms, windows
 from posexp.attention import attention
 from posexp.config.commands import TrainCommand
 from posexp.config.sections import AttentionGate, AttentionPath, Mlp, ModelConfig
@@ -207,8 +208,32 @@ def build_decoder(
 
 
 def build_model(config: TrainCommand, vocab_size: int) -> Decoder:
-    """Return the decoder of a run before the first step."""
-    return build_decoder(
-        *(config.model, vocab_size, config.scheme, config.train.length),
+    """Return the decoder of a run before the first step, with weights drawn from its seed."""
+    model = build_decoder(
+        *(config.model, vocab_size, config.scheme, base_length(config)),
         *(config.seed, config.window, config.temperature),
     )
+    model.scheme, model.window = transformed(config, model.scheme)
+    return model
+
+
+def base_length(config: TrainCommand) -> int:
+    """Return the length for which the scheme is built: under a transform, that at which it was trained without any."""
+    if config.transform is None:
+        return config.train.length
+    if config.parent is None:
+        raise Misuse("transforms change a trained run: name it by from=<run>, or type posexp eval +transform=…")
+    length: int = config.parent.base_length
+    return length
+
+
+def transformed(config: TrainCommand, scheme: Scheme) -> tuple[Scheme, Window]:
+    """Return the scheme, under the transform of a run that continues another one, and the window.
+
+    Raises NotApplicable if the scheme has nothing that the transform changes.
+    """
+    window = windows.from_config(config.window, replace(scheme.dims, train_length=config.train.length))
+    if config.transform is None:
+        return scheme, window
+    transform = transforms.from_config(config.transform, scheme.dims)
+    return transform.apply(scheme, window, config.train.length)

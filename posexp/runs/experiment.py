@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from posexp.config.commands import TrainCommand
-from posexp.config.components import is_own, targets
 from posexp.config.sections import DataConfig
 from posexp.data import Store
 from posexp.data.load import load_store
@@ -16,6 +15,7 @@ from posexp.model.decoder import Decoder, build_model
 from posexp.output.console import say
 from posexp.runs import checkpoint
 from posexp.runs.loggers import Loggers
+from posexp.runs.parent import outside
 from posexp.runs.run import Run
 
 
@@ -39,9 +39,8 @@ class Experiment:
         config.yaml cannot be read.
         """
         stored = self.run.config()
-        for target in targets(stored.components):
-            if not is_own(target) and not self.trust:
-                raise Misuse(f"its scheme is code from outside posexp, {target!r}: set trust=true to run it")
+        if code := outside(stored, self.trust):
+            raise Misuse(f"its scheme is code from outside posexp, {code!r}: set trust=true to run it")
         return stored
 
     @cached_property

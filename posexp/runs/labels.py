@@ -15,10 +15,21 @@ from posexp.storage import untrusted
 
 # Keys, and prefixes of keys, that do not distinguish curves.
 NEUTRAL_KEYS = {
-    *("seed", "group", "results", "label", "device", "loggers", "train.checkpoint_every", "train.validate_every"),
+    *(
+        "seed",
+        "group",
+        "results",
+        "label",
+        "device",
+        "loggers",
+        "trust",
+        "train.checkpoint_every",
+        "train.validate_every",
+    ),
     *("sha256", "config_sha256", "tokenizer_sha256"),
 }
 NEUTRAL_PREFIXES = ("eval.", "trainer.", "wandb.")
+OF_PARENT = {"run", "weights", "folder"}  # what the parents of one curve's seeds do not share
 PATHS = {"data.paths", "data.valid", "data.test"}
 
 
@@ -112,6 +123,8 @@ def detail(key: str, value: Any) -> str:
 
 def distinguishes(key: str) -> bool:
     """Return whether `key` distinguishes curves."""
+    if key.startswith("parent.") and key.rpartition(".")[2] in OF_PARENT:
+        return False
     return key not in NEUTRAL_KEYS and not key.startswith(NEUTRAL_PREFIXES)
 
 

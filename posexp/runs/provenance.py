@@ -1,12 +1,14 @@
 """The provenance of a result: version, commit, packages, machine and command."""
 
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from posexp import __version__
+from posexp.config.overrides import NO_SCHEME
 from posexp.jobs.programs import ask
 
 PACKAGES = ("torch", "numpy", "datasets", "tokenizers", "hydra-core", "safetensors")
@@ -24,8 +26,16 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "command": " ".join(["posexp train", *HydraConfig.get().overrides.task]) if HydraConfig.initialized() else None,
+        "command": " ".join(["posexp train", *typed_words()]) if HydraConfig.initialized() else None,
     }
+
+
+def typed_words() -> list[str]:
+    """Return the overrides of the command as they are typed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    words = [word for word in HydraConfig.get().overrides.task if word != NO_SCHEME]
+    return [re.sub("^parent=", "from=", word) for word in words]
 
 
 def revision() -> tuple[str | None, bool | None]:

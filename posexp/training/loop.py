@@ -26,7 +26,7 @@ def fit(training: Training, saved: dict[str, Any] | None) -> Callable[..., Tenso
     compute_loss = distributed.distribute(model, config, ranks, device.type == "cuda" and config.train.compile)
     optimizer = optim.build_optimizer(model, config.train)
     if saved is not None:
-        checkpoint.apply(saved["tensors"], model, optimizer)
+        checkpoint.apply(saved["tensors"], model, optimizer if saved["step"] else None)  # a parent's weights alone
     first_step = saved["step"] if saved else 0
     model.train()
     with lifecycle(training, optimizer, first_step) as after:

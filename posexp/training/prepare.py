@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from posexp import schemes, temperatures, windows
+from posexp import schemes, temperatures
 from posexp.attention import flex, kernel_path
 from posexp.config.commands import TrainCommand
 from posexp.config.fields import check_room
@@ -20,7 +20,7 @@ from posexp.errors import Misuse
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.jobs.ranks import Place
 from posexp.model import cpu
-from posexp.model.decoder import build_model
+from posexp.model.decoder import base_length, build_model, transformed
 from posexp.model.device import choose_precision, describe
 from posexp.output.console import logger, say
 from posexp.runs import checkpoint, provenance
@@ -29,7 +29,9 @@ from posexp.runs.loggers import check_loggers
 from posexp.runs.run import Run
 from posexp.runs.status import preparing, worked_on
 from posexp.storage import atomic
+from posexp.training.continued import chain, check_parent, start_of
 from posexp.training.distributed import Ranks
+from posexp.training.optim import build_optimizer
 
 
 class Training(Experiment):
@@ -61,6 +63,7 @@ def prepare_training(training: Training, held: ExitStack) -> None:
     with preparing(run):
         check_model(config, device)
         check_text(training)
+        start = start_of(config, run, training.store.vocab_size) if training.ranks.first else None
     if training.ranks.first:
         run.create(config)
         held.enter_context(run.lock())
@@ -77,6 +80,9 @@ def prepare_training(training: Training, held: ExitStack) -> None:
         describe_run(training)
     if training.ranks.first:
         checkpoint.tidy(run.folder / "checkpoint")
+        if start is not None:
+            training.model.load_state_dict(start)
+            checkpoint.save(run.folder / "checkpoint", 0, training.model, build_optimizer(training.model, config.train))
 
 
 def check_model(config: TrainCommand, device: torch.device) -> None:
@@ -87,9 +93,9 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     check_loggers(config.loggers)
     check_room("results", Run.of(config).folder)
     check_protocols(config.eval.protocols or [])
-    dims = Dims(config.model.d_model, config.model.n_head, config.model.n_layer, config.train.length)
-    scheme = temperatures.from_config(config.temperature, schemes.from_config(config.scheme, dims))
-    window = windows.from_config(config.window, dims)
+    dims = Dims(config.model.d_model, config.model.n_head, config.model.n_layer, base_length(config))
+    built = temperatures.from_config(config.temperature, schemes.from_config(config.scheme, dims))
+    scheme, window = transformed(config, built)
     if scheme.reads_text and config.data.tokenizer != "bytes":
         what = f"{scheme.fingerprint()} reads positions from bytes"
         raise Misuse(f"{what}: choose data.tokenizer=bytes, which data=addition has, not {config.data.tokenizer}")
@@ -105,6 +111,7 @@ def check_text(training: Training) -> None:
     """Raise Misuse for text that is too short for training or evaluation. Only the token store is written."""
     config, store = training.config, training.store
     training.sampler = SequenceSampler(store.split(Split.train), config.train.length, config.data.cross_documents)
+    check_parent(config, store)
     held_out = store.split(config.eval.split)
     plan(held_out, config.eval, own_lengths(held_out, config.train.length, config.eval))
 
@@ -121,6 +128,7 @@ def describe_run(training: Training) -> None:
         "scheme": model.scheme.fingerprint(),
         "scheme_notes": model.scheme.notes(),
         "window": model.window.fingerprint(),
+        **chain(training.config),
         "parameters": model.parameter_counts(),
         "store": store.key,
         "tokenizer_sha256": store.meta["files"]["tokenizer.json"]["sha256"],

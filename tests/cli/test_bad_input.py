@@ -111,7 +111,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["window=slide"], "no window 'slide', did you mean 'sliding'?; there are alternate, bca, full"),
         (["window.size=4"], "window.size: no window is chosen (the attention window"),
         (["window=sliding", "window.size=0"], "window.size=0 must be at least 1"),
-        (["transform=yarn"], "transforms change a trained run: train first, then posexp eval"),
+        (["transform=yarn"], "transforms change a trained run: name it by from=<run>, or posexp eval"),
         (["results=empty.txt"], "cannot write to empty.txt/default/rope-s0-"),
         (["data.cache=empty.txt"], "choose another folder with data.cache"),
         ([f"results={'long/' * 800}"], "which must be at most 3,496 because of the files below it"),

@@ -175,7 +175,7 @@ def test_help_lists_choices_and_knobs_in_a_fresh_process_without_torch(tmp_path)
         "+experiment alibi",
     ):
         assert word in shown
-    assert "transform" not in shown and max(map(len, answer.out.splitlines())) <= 88
+    assert "+transform" in shown and max(map(len, answer.out.splitlines())) <= 88
 
 
 @pytest.mark.slow
@@ -404,7 +404,7 @@ def test_schemes_tells_all_of_what_is_named(tmp_path):
         ("posexp train -m +scheme=rope,al", "+scheme=rope,alibi +scheme=rope,alternate"),
         ("posexp train device=c", "device=cpu device=cuda"),
         ("posexp report --html ht", "html="),
-        ("posexp train +", "+model= +data= +scheme= +window= +temperature= +experiment="),
+        ("posexp train +", "+model= +data= +scheme= +window= +temperature= +transform= +experiment="),
         ("posexp train --lengths 16,32 +scheme=rop", "+scheme=rope"),
         ("posexp train --config-dir own +scheme=foo", "+scheme=foo"),
         ("posexp train --config-dir ", ""),

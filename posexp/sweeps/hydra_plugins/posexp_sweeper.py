@@ -73,6 +73,7 @@ class CellSweeper(BasicSweeper):
         therefore composed once.
         """
         from posexp.config.compose import typed
+        from posexp.runs.parent import inherit
 
         loader, before = self.hydra_context.config_loader, HydraConfig.instance().cfg
         typed_plainly = [word for word in words if re.match(r"[a-z_]+(\.\w+)*=", word)]
@@ -96,7 +97,7 @@ class CellSweeper(BasicSweeper):
                 with read_write(HydraConfig.get().runtime.choices) as choices:  # which the label reads
                     choices.scheme = name
             ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(plain), config)
-            return typed(config)
+            return typed(config, inherit, words)
         finally:
             HydraConfig.instance().cfg = before
 
