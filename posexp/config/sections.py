@@ -95,7 +95,7 @@ class DataConfig:
     )
     task_size: int = knob(8, "task: largest size of an example in training", least=1, most=1 << 20)
     task_examples: int = knob(50_000, "task: number of training examples", least=1, most=1 << 30)
-    track: str = knob("", "track: markov")
+    track: str = knob("", "track: markov or recall")
     track_documents: int = knob(
         8192, "track: number of training documents, of 2,049 tokens each", least=1, most=1 << 20
     )

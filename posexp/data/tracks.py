@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from posexp.config.sections import DataConfig, Split
+from posexp.data import recall
 from posexp.data.documents import Documents, between
 from posexp.errors import Misuse
 
@@ -29,12 +30,15 @@ class Track:
 
     `draw` returns documents [D, T] of `symbols` different ids. `optimum` returns the loss in nats, float64 [M], that
     the best possible predictor has on the targets at offsets [M] of ids [N] with `symbols` different values, if it
-    reads the text from the offsets [M] on, which lie in the documents of the targets.
+    reads the text from the offsets [M] on, which lie in the documents of the targets; NaN where that is unknown.
+    `distance` has the same arguments, with the beginnings of documents as offsets. It returns the tokens that a
+    predictor must read to know each target, 0 for targets that are not scored; None if all are scored.
     """
 
     draw: Callable[[np.random.Generator, int, int, int], np.ndarray]
     optimum: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
     least_symbols: int = 2
+    distance: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray] | None = None
 
 
 def draw_markov(random: np.random.Generator, symbols: int, documents: int, size: int) -> np.ndarray:
@@ -76,7 +80,10 @@ def markov_optimum(ids_N: np.ndarray, start_M: np.ndarray, target_M: np.ndarray,
     return np.where(target_M > start_M, loss_M, np.log(symbols))  # before the first symbol nothing is known
 
 
-TRACKS = {"markov": Track(draw_markov, markov_optimum)}
+TRACKS = {
+    "markov": Track(draw_markov, markov_optimum),
+    "recall": Track(recall.draw_recall, recall.recall_optimum, recall.LEAST_SYMBOLS, recall.recall_distance),
+}
 
 
 def blocks(config: DataConfig, split: Split) -> Iterator[np.ndarray]:

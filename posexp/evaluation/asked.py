@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from posexp.config.sections import Split
-from posexp.data import entities
+from posexp.data import entities, tracks
 from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.probes import inside, ranges
@@ -61,8 +61,15 @@ def distances(tokens: Tokens) -> np.ndarray | None:
 @lru_cache(maxsize=2)
 def split_distances(store: Store, sha256: str) -> np.ndarray | None:
     """Return `distances` of the split whose file has the checksum `sha256`."""
-    if not store.meta.get("choices", {}).get("names") or store.vocab_size != BYTES:
+    named = store.meta.get("choices", {}).get("names") and store.vocab_size == BYTES
+    track = store.meta.get("track") or {}
+    distance = tracks.TRACKS[track["name"]].distance if track else None
+    if not named and distance is None:
         return None
     splits = (store.split(Split(name)) for name in store.meta["splits"])
     tokens = next(split for split in splits if split.sha256 == sha256)
-    return entities.name_distance(np.asarray(tokens.ids), tokens.starts, np.arange(len(tokens.ids)))
+    ids_N, target_N = np.asarray(tokens.ids), np.arange(len(tokens.ids))
+    if distance is None:
+        return entities.name_distance(ids_N, tokens.starts, target_N)
+    begin_N = np.repeat(tokens.starts[:-1], np.diff(tokens.starts))
+    return distance(ids_N, begin_N, target_N, track["symbols"])

@@ -290,7 +290,6 @@ class Evaluator:
         if bytes_:
             found["byte_count"] = self.byte_count
         if (best_N := measurement.optimum(tokens)) is not None:
-            best_N = best_N[about_N]
             found |= {"optimum": float(best_N.mean()), "optimum_sums": sums and sums_of(best_N, document_N)}
         if measurement.task:
             wrong_D = np.bincount(document_N, weights=~hit_N)

@@ -62,9 +62,12 @@ class Measurement:
         return np.repeat(each_W, counts_W)
 
     def optimum(self, tokens: Tokens) -> np.ndarray | None:
-        """Return the best possible loss of each target in nats, float64 [N]; None if that is unknown."""
+        """Return the best possible loss of each target that the row reports, float64 nats; None if that is unknown."""
         track = None if self.tokens or self.control or tokens.store is None else tokens.store.meta.get("track")
-        return None if track is None else optimum(track, np.asarray(tokens.ids), tokens.starts, self.windows)
+        if track is None:
+            return None
+        best = optimum(track, np.asarray(tokens.ids), tokens.starts, self.windows)[self.chosen]
+        return best if np.isfinite(best).all() else None
 
 
 def targets_of(windows_W3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -71,7 +71,7 @@ def test_a_track_is_deterministic_and_its_splits_differ(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"track": "mrakov"}, "no track 'mrakov'; there are markov"),
+        ({"track": "mrakov"}, "no track 'mrakov'; there are markov, recall"),
         ({"tokenizer": "bytes"}, "a track has token ids: set data.tokenizer=none"),
         ({"vocab_size": 1}, "data.vocab_size=1 must be at least 2 for markov"),
     ],
