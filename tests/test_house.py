@@ -14,7 +14,7 @@ FLOORS = (
     {"storage"},
     {"config"},
     {"output"},
-    {"data", "windows", "jobs"},
+    {"data", "windows", "mixers", "jobs"},
     {"schemes"},
     {"attention", "temperatures"},
     {"transforms"},

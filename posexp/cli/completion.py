@@ -66,7 +66,9 @@ def values_of(command: str, key: str, typed: Line) -> list[str]:
             return names_of("scheme", typed.folders)
         case "names":
             return [
-                name for kind in ("scheme", "window", "temperature", "transform", "model") for name in names_of(kind)
+                name
+                for kind in ("scheme", "window", "temperature", "mixer", "transform", "model")
+                for name in names_of(kind)
             ]
         case "group":
             return sorted({run.parent.name for run in every})

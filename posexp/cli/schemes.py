@@ -15,6 +15,7 @@ KINDS = {
     "scheme": "Positional schemes: +scheme=<name>",
     "window": "Windows, in training and evaluation: window=<name>",
     "temperature": "Temperatures, from training on: temperature=<name>",
+    "mixer": "Layers in the place of attention, from training on: mixer=<name>",
     "transform": "Transforms, at evaluation: +transform=<name>",
     "model": "Models: model=<name>",
 }

@@ -38,8 +38,11 @@ class TrainCommand:
     )
     parent: Any = knob(None, "from=<run>: continue its training, with all of its options that are not typed", text=True)
     transform: Any = knob(None, "from: a change of the scheme in training: +transform=<name>", part=True)
+    mixer: Any = knob(
+        None, "a recurrent or linear layer in the place of attention: mixer=<name>; null: attention", part=True
+    )
     label: str = knob(
-        "???", "name of the run in folders and tables; default: scheme, window and temperature", identity=False
+        "???", "name of the run in folders and tables; default: scheme, window, temperature, mixer", identity=False
     )
     seed: int = knob(0, "seed of the initial weights and the data order", least=0, identity=False)
     model: ModelConfig = knob(ModelConfig, "the decoder")
@@ -69,7 +72,7 @@ class TrainCommand:
     @property
     def components(self) -> list[Any]:
         """The nodes that name classes by `_target_`."""
-        return [self.scheme, self.window, self.temperature, self.transform]
+        return [self.scheme, self.window, self.temperature, self.transform, self.mixer]
 
 
 @dataclass
@@ -291,7 +294,7 @@ COMMANDS: dict[str, type] = {
 # list of eval, because several may be chosen.
 GROUPS: dict[str, dict[str, str | None]] = {name: {} for name in COMMANDS} | {
     "train": {"model": "tiny", "data": "stdlib", "+scheme": "???", "window": None, "temperature": None}
-    | {"+transform": None, "+experiment": None},
+    | {"mixer": None, "+transform": None, "+experiment": None},
     "eval": {"data": None, "window": None, "+transform": None},
     "bench": {"model": "bench", "window": None, "temperature": None},
 }

@@ -111,7 +111,7 @@ def targets(node: Any) -> list[str]:
 
 def is_own(target: str) -> bool:
     """Return whether a `_target_` is a component of a posexp run, not an object that its modules import."""
-    kinds = "schemes|windows|temperatures|transforms"
+    kinds = "schemes|windows|temperatures|transforms|mixers"
     return re.fullmatch(rf"posexp\.({kinds})(\.[a-z]\w*)?\.[A-Z]\w*", target, re.ASCII) is not None
 
 

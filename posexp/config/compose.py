@@ -86,7 +86,7 @@ def label() -> str:
     choices = HydraConfig.get().runtime.choices
     inner = [key for key in sorted(choices) if key.startswith("scheme@")]
     schemes = [choices.get(key) for key in ("scheme", *inner)]
-    others = [choices.get(key) for key in ("window", "temperature", "transform")]
+    others = [choices.get(key) for key in ("window", "temperature", "transform", "mixer")]
     names = [*schemes, *(name for name in others if name not in ("full", "none"))]
     return "-".join(filter(None, names)) or CONTINUED
 

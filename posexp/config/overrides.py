@@ -101,7 +101,7 @@ def settle(command: str, words: list[str]) -> list[str]:
             found.append(settled(word, known.get(name)))
     if child:
         # options of what the parent has; and no scheme of configs/
-        inherited = {"scheme", "window", "temperature", "transform"} - chosen
+        inherited = {"scheme", "window", "temperature", "transform", "mixer"} - chosen
         found = [f"++{word}" if word.partition(".")[0] in inherited else word for word in found]
         found += [NO_SCHEME] if "scheme" in inherited else []
     return found

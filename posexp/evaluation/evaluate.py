@@ -98,7 +98,8 @@ def evaluate_subject(
     """
     run, announced = subject.run, set() if announced is None else announced
     evaluator = Evaluator(subject, device, bar)
-    for line in [*announcement(evaluator.tokens, evaluator.config, evaluator.lengths), *evaluator.warnings()]:
+    notes = [*evaluator.warnings(), *(f"{run.name}: {note}" for note in subject.notes())]
+    for line in [*announcement(evaluator.tokens, evaluator.config, evaluator.lengths), *notes]:
         if line not in announced:
             say(line)
         announced.add(line)

@@ -67,5 +67,8 @@ class Subject(Protocol):
     def view(self, variant: Variant, length: int) -> View:
         """Return the model for inputs up to `length` tokens. Raises NotApplicable if the variant does not apply."""
 
+    def notes(self) -> list[str]:
+        """Return lines on what this model's evaluation lacks."""
+
     def cut(self, variant: Variant) -> Variant | None:
         """Return the variant with attention cut to the training length; None if its attention cannot be cut further."""

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from posexp.attention import kernel_path
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import DataConfig, EvalConfig, Split
 from posexp.data import Store
@@ -13,6 +12,7 @@ from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
 from posexp.output.console import say
 from posexp.runs.experiment import Experiment
+from posexp.windows import Window
 from posexp.windows.sliding import Sliding
 
 
@@ -35,27 +35,36 @@ class Trained:
             "seed": config.seed,
             "train_length": self.train_length,
             "judged_from": self.eval.judged_from,
-            "trained_window": self.model.window.fingerprint(),
+            "trained_window": self.window_name(self.model.window),
             "weights": experiment.weights,
             "corpus": "" if command.data is None else text_name(self.store, self.eval.split),
         }
         self.trained_window = self.model.window
 
+    def window_name(self, window: Window) -> str:
+        return window.fingerprint() if self.model.attends else "none"
+
+    def notes(self) -> list[str]:
+        """Return a line for each control that this model cannot have."""
+        missing = self.eval.controls and not self.model.attends
+        return ["no control with attention cut: no block has attention"] if missing else []
+
     def variants(self, command: EvalCommand) -> list[Variant]:
+        if command.window is not None and not self.model.attends:
+            raise Misuse("window=… has no effect: no block of the run has attention; omit it")
         dims = replace(
             self.scheme.dims, train_length=self.trained_length
         )  # the parent's for a scheme under a transform
         return variants(dims, self.trained_window, command.window, command.transform)
 
     def view(self, variant: Variant, length: int) -> View:
-        self.model.scheme, self.model.window = scheme, window = variant.applied(self.scheme, length)
-        path = kernel_path(scheme, scheme.dims, window, self.model.path, self.device)
-        settings = variant.settings(length)
-        return View(self.model, scheme.max_length, path, variant.window.fingerprint(), settings)
+        self.model.scheme, self.model.window = scheme, _ = variant.applied(self.scheme, length)
+        path, settings = self.model.kernel_path(self.device), variant.settings(length)
+        return View(self.model, scheme.max_length, path, self.window_name(variant.window), settings)
 
     def cut(self, variant: Variant) -> Variant | None:
-        """Return the variant with a sliding window of the training length; None unless its window is full."""
-        if not variant.window.full:
+        """Return the variant with a sliding window of the training length; None unless its attention is full."""
+        if not variant.window.full or not self.model.attends:
             return None
         return Variant(variant.name, variant.transform, Sliding(self.scheme.dims, self.train_length))
 

@@ -99,6 +99,8 @@ def check_own(folder: Path, run: Run) -> None:
 def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]:
     """Return the content of config.json. Raises Inapplicable if transformers has no equal architecture."""
     scheme, window, sizes = model.scheme, model.window, trained.model
+    if model.mixer is not None:
+        raise Inapplicable(f"mixer {model.mixer.fingerprint()} has no equal in transformers: {EXPORTS}")
     if type(scheme) is not Rope or scheme.fraction != 1:
         raise Inapplicable(f"{scheme.fingerprint()} has no equal in transformers: {EXPORTS}")
     if not window.full and type(window) is not Sliding:

@@ -147,6 +147,9 @@ class Checkpoint:
             )
         return self.twins[key]
 
+    def notes(self) -> list[str]:
+        return []
+
     def cut(self, variant: Variant) -> Variant | None:
         """Return the variant with a sliding window of the training length.
 

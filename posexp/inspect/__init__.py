@@ -50,15 +50,21 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
         length = scheme.max_length
     about = f"{run.name} · {scheme.fingerprint()}"
     colour = looks_of([run.name])[run.name].colour
-    reading = attention.read_attention(model, tokens, length)
+    if model.mixer is not None:
+        about += f" · {model.mixer.fingerprint()}; layers are the blocks with attention"
+    drawn = None
+    if model.attends:
+        reading = attention.read_attention(model, tokens, length)
+        drawn = attention.picture(reading, about, scheme.dims.train_length, command.split.value, colour)
     found: dict[str, Picture | None] = {
         "bias": bias.picture(scheme, about),
         "frequencies": frequencies.picture(scheme, about, colour),
-        "attention": attention.picture(reading, about, scheme.dims.train_length, command.split.value, colour),
+        "attention": drawn,
     }
-    lacks = {"bias": "no bias by position", "frequencies": "no rotations"}
+    lacks = {"bias": "no bias by position", "frequencies": "no rotations", "attention": "no attention"}
     if missing := [lacks[name] for name in found if found[name] is None]:
-        say(f"{run.name}: {scheme.fingerprint()} has {' and '.join(missing)} to draw")
+        of = scheme.fingerprint() if model.attends else str(model.mixer and model.mixer.fingerprint())
+        say(f"{run.name}: {of} has {' and '.join(missing)} to draw")
     paths = []
     folder = run.folder / "inspect"
     for name, picture in found.items():

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posexp import schemes, temperatures, transforms, windows
-from posexp.attention import attention
+from posexp import mixers, schemes, temperatures, transforms, windows
+from posexp.attention import attention, kernel_path
 from posexp.config.commands import TrainCommand
 from posexp.config.sections import AttentionGate, AttentionPath, Mlp, ModelConfig
 from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
+from posexp.mixers import Mixer, attention_blocks
 from posexp.ops.cross_entropy import linear_cross_entropy
 from posexp.ops.layers import RMSNorm, swiglu
 from posexp.ops.short_conv import ShortConv
@@ -107,14 +108,18 @@ class Block(nn.Module):
         super().__init__()
         self.norm_attention = RMSNorm(config.d_model)
         self.attention = SelfAttention(config)
+        self.mixer: Mixer | None = None  # in the place of attention
         self.norm_mlp = RMSNorm(config.d_model)
         self.mlp = SwiGLU(config.d_model) if config.mlp is Mlp.swiglu else Gelu(config.d_model)
         self.dropout = config.dropout
 
-    def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
-        """Return [B, T, D], or the last tokens alone if `attend` returns no others."""
-        mixed_BTD = self.attention(self.norm_attention(x_BTD), attend)
-        x_BTD = x_BTD[:, -mixed_BTD.shape[1] :] + self.drop(mixed_BTD)
+    def forward(self, x_BTD: Tensor, attend: Attend | None, last: int | None = None) -> Tensor:
+        """Return [B, T, D], or those of the `last` tokens alone. `attend` serves a block with attention."""
+        normal_BTD = self.norm_attention(x_BTD)
+        mixed_BTD = self.attention(normal_BTD, attend) if self.mixer is None else self.mixer(normal_BTD)
+        if last is not None:  # attention may have omitted the others
+            x_BTD, mixed_BTD = x_BTD[:, -last:], mixed_BTD[:, -last:]
+        x_BTD = x_BTD + self.drop(mixed_BTD)
         return x_BTD + self.drop(self.mlp(self.norm_mlp(x_BTD)))
 
     def drop(self, x_BTD: Tensor) -> Tensor:
@@ -127,11 +132,23 @@ class Decoder(nn.Module):
     Embeddings are drawn as in GPT-2 and scaled to unit size at the input, as in Vaswani et al. 2017 (section 3.4), so
     that added positions, also of unit size, do not drown the embeddings. The tied output layer is scaled by 1/width
     (muP, Yang et al. 2022, arXiv 2203.03466, table 8). Otherwise the logit of the input token itself would dominate at
-    the start of training, more so in wider models.
+    the start of training, more so in wider models. With a mixer, the layers of scheme and window are the blocks that
+    have attention.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, scheme: Scheme, seed: int, window: Window | None = None):
-        """Draw the weights from `seed`, independently of random numbers that the scheme has drawn."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        scheme: Scheme,
+        seed: int,
+        window: Window | None = None,
+        mixer: dict[str, Any] | None = None,
+    ):
+        """Draw the weights from `seed`, independently of random numbers that the scheme has drawn.
+
+        The config section `mixer` replaces attention in some blocks or all (None: in none).
+        """
         super().__init__()
         self.scheme = scheme
         self.window = window or Window(scheme.dims)
@@ -146,8 +163,15 @@ class Decoder(nn.Module):
                 # the two branches of each block that write to the residual stream start smaller (GPT-2, section 2.3)
                 branches = 2 * config.n_layer if name.endswith("out.weight") else 1
                 nn.init.normal_(weight, std=INIT_STD * branches**-0.5)
-        for block in self.blocks:
-            block.attention.add_options(config)  # type: ignore[operator, union-attr]
+        attending = attention_blocks(mixer, config.n_layer)
+        dims = Dims(config.d_model, config.n_head, config.n_layer, scheme.dims.train_length)
+        for index, block in enumerate(self.blocks):  # drawn last, so that all other weights are those without options
+            assert isinstance(block, Block)
+            if index in attending:
+                block.attention.add_options(config)
+            elif mixer is not None:
+                block.mixer = mixers.from_config(mixer, dims)
+                del block.attention
 
     def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
         """Return the hidden states of tokens (int64), [B, T, D], the input of `logits`.
@@ -162,11 +186,31 @@ class Decoder(nn.Module):
         pos_BT = self.scheme.positions_of(tokens_BT)
         x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
         x_BTD = self.scheme.embed(x_BTD, pos_BT)
+        layer = 0  # among the blocks with attention
         for index, block in enumerate(self.blocks):
-            wanted = last if index == len(self.blocks) - 1 else None
-            scheme, window = self.scheme.layer(index), self.window.layer(index)
-            x_BTD = block(x_BTD, partial(attention, scheme, pos_BT=pos_BT, window=window, path=self.path, last=wanted))
+            wanted, attend = last if index == len(self.blocks) - 1 else None, None
+            if block.mixer is None:
+                scheme, window = self.scheme.layer(layer), self.window.layer(layer)
+                attend = partial(attention, scheme, pos_BT=pos_BT, window=window, path=self.path, last=wanted)
+                layer += 1
+            x_BTD = block(x_BTD, attend, wanted)
         return self.norm(x_BTD)
+
+    @property
+    def mixer(self) -> Mixer | None:
+        """The mixer of the first block that has one; None if all blocks have attention."""
+        return next((block.mixer for block in self.blocks if block.mixer is not None), None)  # type: ignore[return-value]
+
+    @property
+    def attends(self) -> bool:
+        """Whether any block has attention."""
+        return any(block.mixer is None for block in self.blocks)
+
+    def kernel_path(self, device: torch.device | None = None) -> str:
+        """Return how mixer and attention are computed on `device`. Raises Misuse as `attention` does."""
+        mixer = [self.mixer.path] if self.mixer is not None else []
+        attends = [kernel_path(self.scheme, self.scheme.dims, self.window, self.path, device)] if self.attends else []
+        return ", ".join(mixer + attends)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Return logits, [B, T, V] float32."""
@@ -196,22 +240,29 @@ def build_decoder(
     seed: int,
     window_node: dict[str, Any] | None = None,
     temperature_node: dict[str, Any] | None = None,
+    mixer_node: dict[str, Any] | None = None,
 ) -> Decoder:
-    """Return a decoder with weights drawn from `seed`, and a scheme, window and temperature from config sections.
+    """Return a decoder with weights drawn from `seed`, and its components from config sections.
 
-    A window of None is full, and a temperature of None is 1.
+    A window of None is full, a temperature of None is 1, and a mixer of None leaves attention in every block.
     """
     torch.manual_seed(seed)
-    dims = Dims(config.d_model, config.n_head, config.n_layer, train_length)
+    dims = scheme_dims(config, train_length, mixer_node)
     scheme = temperatures.from_config(temperature_node, schemes.from_config(scheme_node, dims))
-    return Decoder(config, vocab_size, scheme, seed, windows.from_config(window_node, dims))
+    return Decoder(config, vocab_size, scheme, seed, windows.from_config(window_node, dims), mixer_node)
+
+
+def scheme_dims(config: ModelConfig, train_length: int, mixer_node: dict[str, Any] | None) -> Dims:
+    """Return the sizes for which scheme and window are built, whose layers are the blocks with attention."""
+    layers = max(1, len(attention_blocks(mixer_node, config.n_layer)))
+    return Dims(config.d_model, config.n_head, layers, train_length)
 
 
 def build_model(config: TrainCommand, vocab_size: int) -> Decoder:
     """Return the decoder of a run before the first step, with weights drawn from its seed."""
     model = build_decoder(
         *(config.model, vocab_size, config.scheme, base_length(config)),
-        *(config.seed, config.window, config.temperature),
+        *(config.seed, config.window, config.temperature, config.mixer),
     )
     model.scheme, model.window = transformed(config, model.scheme)
     return model

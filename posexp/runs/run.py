@@ -128,7 +128,7 @@ class Run:
             stored = self.config()
             # checked first, because `identity` imports components, and only those of this command may be imported
             if targets(stored.components) != targets(config.components):
-                raise Misuse(f"{self.folder} holds a run of another scheme or window: choose another group or label")
+                raise Misuse(f"{self.folder} holds a run of other components: choose another group or label")
             if identity(stored) != identity(config) or stored.seed != config.seed:
                 raise Misuse(
                     f"{self.folder} holds a run of another configuration ({', '.join(differing(stored, config))}): "

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import torch
 
-from posexp import schemes, temperatures
+from posexp import mixers, schemes, temperatures
 from posexp.attention import flex, kernel_path
 from posexp.config.commands import TrainCommand
 from posexp.config.fields import check_room
-from posexp.config.sections import AttentionPath, Split
+from posexp.config.sections import AttentionGate, AttentionPath, Split
 from posexp.data import Store
 from posexp.data.load import load_store
 from posexp.data.sampler import SequenceSampler
@@ -20,7 +20,7 @@ from posexp.errors import Misuse
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.jobs.ranks import Place
 from posexp.model import cpu
-from posexp.model.decoder import base_length, build_model, transformed
+from posexp.model.decoder import base_length, build_model, scheme_dims, transformed
 from posexp.model.device import choose_precision, describe
 from posexp.output.console import logger, say
 from posexp.runs import checkpoint, provenance
@@ -28,6 +28,7 @@ from posexp.runs.experiment import Experiment
 from posexp.runs.loggers import check_loggers
 from posexp.runs.run import Run
 from posexp.runs.status import preparing, worked_on
+from posexp.schemes import Scheme
 from posexp.storage import atomic
 from posexp.training.continued import chain, check_parent, start_of
 from posexp.training.distributed import Ranks
@@ -93,7 +94,7 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     check_loggers(config.loggers)
     check_room("results", Run.of(config).folder)
     check_protocols(config.eval.protocols or [])
-    dims = Dims(config.model.d_model, config.model.n_head, config.model.n_layer, base_length(config))
+    dims = scheme_dims(config.model, base_length(config), config.mixer)
     built = temperatures.from_config(config.temperature, schemes.from_config(config.scheme, dims))
     scheme, window = transformed(config, built)
     if scheme.reads_text and config.data.tokenizer != "bytes":
@@ -103,8 +104,36 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     if limit is not None and limit < config.train.length:
         raise Misuse(f"{scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer")
     kernel_path(scheme, dims, window, config.train.attention)
+    if config.mixer is not None:
+        check_mixer(config, scheme)
     if config.train.attention is AttentionPath.flex:
         flex.check_gradient(device)
+
+
+def check_mixer(config: TrainCommand, scheme: Scheme) -> None:
+    """Raise Misuse for sizes that the mixer cannot have, and for options of attention if no block has attention."""
+    model = config.model
+    mixers.from_config(config.mixer, Dims(model.d_model, model.n_head, model.n_layer, config.train.length))
+    if mixers.attention_blocks(config.mixer, model.n_layer):
+        return
+    if every := config.mixer.get("attention_every"):
+        raise Misuse(f"mixer.attention_every={every} must be at most model.n_layer={model.n_layer}")
+    without_effect = {
+        "temperature": config.temperature is not None,
+        "+scheme": any(scheme.layer(0).acts(hook) for hook in ("rotate", "distance_bias", "bias", "attend")),
+        "window": config.window is not None,
+        "train.attention": config.train.attention is not AttentionPath.auto,
+        "model.qk_norm": model.qk_norm,
+        "model.attention_gate": model.attention_gate is not AttentionGate.none,
+        "model.short_conv": model.short_conv,
+    }
+    for option, chosen in without_effect.items():
+        if chosen:
+            remedy = "choose +scheme=none" if option == "+scheme" else f"omit {option}"
+            raise Misuse(
+                f"{option} acts in attention, which this mixer replaces in every block: {remedy}, or keep attention in "
+                "every k-th block by mixer.attention_every=<k>"
+            )
 
 
 def check_text(training: Training) -> None:
@@ -124,10 +153,11 @@ def describe_run(training: Training) -> None:
         "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "device": describe(training.device),
         "matmul": cpu.matmul(),
-        "kernel_path": kernel_path(model.scheme, model.scheme.dims, model.window, model.path, training.device),
+        "kernel_path": model.kernel_path(training.device),
         "scheme": model.scheme.fingerprint(),
         "scheme_notes": model.scheme.notes(),
-        "window": model.window.fingerprint(),
+        "window": model.window.fingerprint() if model.attends else "none",
+        **({} if model.mixer is None else {"mixer": model.mixer.fingerprint()}),
         **chain(training.config),
         "parameters": model.parameter_counts(),
         "store": store.key,

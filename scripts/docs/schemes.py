@@ -275,6 +275,7 @@ def index() -> str:
     for kind, title, how in (
         ("window", "Windows", "In training and at evaluation: `window=<name>`, with options `window.<option>=…`."),
         ("temperature", "Temperatures", "From training on: `temperature=<name>`, with `temperature.<option>=…`."),
+        ("mixer", "Mixers", "Layers in attention's place: `mixer=<name>`, with options `mixer.<option>=…`."),
         (
             "transform",
             "Transforms",

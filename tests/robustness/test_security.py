@@ -284,7 +284,7 @@ class Evil(Scheme):
         "{_target_: subprocess.run, _partial_: false, args: [touch, ran]}",
     ],
 )
-@pytest.mark.parametrize("key", ["scheme", "window", "temperature"])
+@pytest.mark.parametrize("key", ["scheme", "window", "temperature", "mixer"])
 def test_a_part_from_outside_posexp_is_not_imported_unless_it_is_trusted(alone, key, node):
     (alone / "evil.py").write_text(EVIL)
     for run in runs_of(alone):

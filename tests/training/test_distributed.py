@@ -41,6 +41,7 @@ pytestmark = pytest.mark.slow
 ROUNDING = 5e-6
 OPTIONS = {"drope": {"inner": "t5", "keep": 0.5}}  # weights without a gradient in the second half
 DRAWN = {"randomized", "pose", "offset"}  # by each process for its own windows: another number of them draws others
+MIXERS = ("lstm", "mamba2", "gated_deltanet")  # in every second block, with t5 in the attention of the others
 CASES = [
     ("rope", 1, Strategy.ddp),
     ("t5", 2, Strategy.ddp),
@@ -48,6 +49,7 @@ CASES = [
     ("fire", 1, Strategy.fsdp),  # has single numbers among its weights
     ("drope", 1, Strategy.ddp),
     ("drope", 1, Strategy.fsdp),
+    *((mixer, 1, strategy) for mixer in MIXERS for strategy in Strategy),
 ]
 ALL = os.environ.get("POSEXP_RANKS") == "all"  # what takes many minutes
 if ALL:
@@ -56,7 +58,10 @@ if ALL:
 
 def config_of(text: Path, folder: Path, scheme: str, accumulate: int = 1, strategy: Strategy = Strategy.ddp):
     config = tiny(text, folder, tokens=64 * 28, accumulate=accumulate)
-    config.scheme, config.label = options_of("scheme", scheme, OPTIONS.get(scheme, {})), f"{scheme}-{strategy.value}"
+    config.label = f"{scheme}-{strategy.value}"
+    if scheme in MIXERS:
+        config.mixer, scheme = options_of("mixer", scheme, {"attention_every": 2}), "t5"
+    config.scheme = options_of("scheme", scheme, OPTIONS.get(scheme, {}))
     config.eval = EvalConfig(lengths=[16], targets=64, controls=False)
     config.trainer = TrainerConfig(strategy=strategy)
     return config

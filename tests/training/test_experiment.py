@@ -93,7 +93,7 @@ def test_evaluation_after_training_equals_that_of_the_stored_checkpoint(
         assert all(np.array_equal(one, other) for one, other in zip(found, arrays_again[name], strict=True)), name
 
 
-@pytest.mark.parametrize("kind", ["scheme", "window", "temperature"])
+@pytest.mark.parametrize("kind", ["scheme", "window", "temperature", "mixer"])
 def test_the_defaults_in_the_source_are_those_of_the_constructor(kind: str) -> None:
     for path in (config_dir() / kind).glob("*.yaml"):
         target = components.read_options(path)["_target_"]
