@@ -32,9 +32,9 @@ FURTHER = {  # estimates of a verdict
     ),
     "shuffled": "shuffled is the change when the text further back than the training length is shuffled.",
     "gain": (
-        "oracle is the change of a model trained at the evaluated length, against the same control cropped. On a track "
-        "it is the change of the best possible predictor. captured is the curve's own gain over that control as a share "
-        "of the oracle's."
+        "oracle is the change of a model trained at the evaluated length, against the same control cropped. On a "
+        "track it is the change of the best possible predictor. captured is the curve's own gain over that control as "
+        "a share of the oracle's."
     ),
 }
 RULES = (
