@@ -167,5 +167,5 @@ def chosen(names: list[str], folders: list[Path]) -> dict[str, Path]:
         there.setdefault(path.stem, path)
     for name in names:
         if name not in there:
-            raise Misuse(f"no scheme {name!r}{did_you_mean(name, list(there))}; there are {', '.join(there)}")
+            raise Misuse(f"no scheme {name!r}{did_you_mean(name, list(there))}; posexp schemes lists all")
     return {name: there[name] for name in names or there}

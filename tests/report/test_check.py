@@ -251,7 +251,7 @@ def test_broken_promises_are_named_with_their_figures(mine: Path) -> None:
 def test_the_name_of_no_scheme_is_one_line(mine: Path) -> None:
     for wrong, meant in (("roep", "rope"), ("clams", "claims")):
         line = check("rope", wrong, cwd=mine).refusal()
-        assert f"no scheme {wrong!r}, did you mean {meant!r}?; there are alibi, " in line
+        assert f"no scheme {wrong!r}, did you mean {meant!r}?; posexp schemes lists all" in line
     assert check("rope", "roep", cwd=mine).out == ""
 
 
