@@ -183,6 +183,11 @@ class EvalConfig:
     primary: int | None = knob(
         None, "length at which posexp compare compares pairs of curves first; null: the longest", least=1
     )
+    key_tokens: str | None = knob(
+        None, "key_tokens: the folder of the run that chooses the tokens, or the list that it has written"
+    )
+    key_gain: float = knob(2.0, "key_tokens: a chosen token's loss falls by more than this many nats", least=0)
+    key_loss: float = knob(2.0, "key_tokens: a chosen token's loss behind long context is below this, in nats", least=0)
     split: Split = knob(Split.valid, "train, valid or test")
     batch_tokens: int = knob(16384, "tokens per evaluation batch", least=1, most=1 << 26)
     precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")

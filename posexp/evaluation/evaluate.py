@@ -13,6 +13,7 @@ from posexp.config.sections import AttentionPath
 from posexp.evaluation import losses
 from posexp.evaluation.done import stands
 from posexp.evaluation.interfaces import Subject, View
+from posexp.evaluation.key_tokens import self_chosen
 from posexp.evaluation.logged import logged_rows
 from posexp.evaluation.losses import Losses
 from posexp.evaluation.plan import PROTOCOLS, announcement, check_protocols, own_lengths, plan, shuffled_beyond
@@ -165,12 +166,13 @@ class Evaluator:
         return plan(self.tokens, self.config, self.lengths, self.subject.train_length)
 
     def warnings(self) -> list[str]:
-        """Return a line if the bytes of single targets are estimated, else nothing."""
+        """Return a line if the bytes of single targets are estimated, and one if the model chose the targets itself."""
         how = {
             "scaled": "the tokens do not add up to the text, so the bytes of each token are scaled",
             "mean": "the tokenizer has no decoder, so each token counts as the mean of the split",
         }
-        return [f"bits per byte: {how[self.byte_count]}"] if self.byte_count in how else []
+        lines = self_chosen(self.plan, self.subject.run.name, self.subject.about["weights"])
+        return lines + ([f"bits per byte: {how[self.byte_count]}"] if self.byte_count in how else [])
 
     def jobs(self, variant: Variant) -> list[Job]:
         """Return a job for every row of a variant. Raises NotApplicable if the variant cannot change the model."""
@@ -220,6 +222,7 @@ class Evaluator:
             device=describe(self.device),
             matmul=cpu.matmul(),
             primary=self.config.primary,
+            chosen_by=measurement.chosen_by(self.subject.about["weights"]),
         )
 
     def place(self, job: Job) -> int:

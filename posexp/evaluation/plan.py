@@ -11,6 +11,7 @@ from posexp.config.sections import EvalConfig
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation import asked, bigrams, probes, protocols, tasks
+from posexp.evaluation.key_tokens import key_tokens
 from posexp.evaluation.reach import head_reach, reach, stream_reach, target_sets
 from posexp.evaluation.spans import TooLong, finer, power_below
 from posexp.evaluation.targets import Measurement, documents_of, targets_of
@@ -40,16 +41,18 @@ class Protocol:
     many for a table. `weighted`: the mean weights targets. `slides`: spans advance by eval.stride. `reach` returns the
     longest length of the shared set of targets; it is None if the set depends on the longest requested length.
     `asked`: text with answers stated before is scored on these alone.
+    `listed`: a list chooses the targets, so `cut` takes the configuration too.
     `paired`: each length beyond that of training has targets of its own, which are scored at both.
     """
 
-    cut: Callable[[Tokens, list[int], int, int, int | None], list[Measurement]]
+    cut: Callable[..., list[Measurement]]
     title: str
     axis: str = WINDOW
     moving: bool = False
     drawn_only: bool = False
     weighted: bool = False
     slides: bool = False
+    listed: bool = False
     paired: bool = False
     asked: bool = False
     reach: Callable[[Tokens], int] | None = stream_reach
@@ -87,6 +90,7 @@ PROTOCOLS = {
         Protocol(probes.passage_at, "of one passage as its position grows", PLACE),
         Protocol(asked.by_distance, "of answers stated before", AGO, drawn_only=True, reach=None),
         Protocol(tasks.by_index, "by place in the answer", INDEX, drawn_only=True, reach=None),
+        Protocol(key_tokens, "of tokens that need far text by the choice of a run", CONTEXT, listed=True, reach=None),
         Protocol(bigrams.copyable, "of tokens that far text shows how to copy", CONTEXT, paired=True, reach=reach),
         Protocol(
             bigrams.copyable_absent, "of tokens that nothing shows how to copy", CONTEXT, paired=True, reach=reach
@@ -166,7 +170,7 @@ def cut(protocol: Protocol, tokens: Tokens, lengths: list[int], longest: int, co
             f"eval.stride={stride} is longer than the shortest length, {min(lengths)}: choose a shorter stride"
         )
     try:
-        found = protocol.cut(tokens, lengths, longest, stride, config.targets)
+        found = protocol.cut(tokens, lengths, longest, stride, config.targets, *([config] if protocol.listed else []))
         if protocol.asked:
             found = [asked.only_asked(one, tokens, longest if protocol.reach else one.length) for one in found]
         return found

@@ -82,6 +82,7 @@ class Row:
     optimum_sums: Text | None = None  # tracks: the same as document_sums, of the best possible predictor
     primary: Count | None = None  # length that posexp compare compares first (eval.primary)
     origin: Text | None = None  # "checkpoint" for one that posexp has not trained
+    chosen_by: Text | None = None  # key_tokens: the run that chose the targets; "itself" for the model that scores them
     curve: Text | None = None  # only in rows.csv: label of the curve
     recipe: Text | None = None  # only in rows.csv: key of runs that differ in training length and seed alone
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -131,7 +132,8 @@ class Row:
         """
         window, trained = self.control_of or self.window or "full", self.trained_window or "full"
         judged = f"judged from {self.judged_from}" if self.judged_from else ""
-        parts = [judged, f"window {window}" if window != trained else "", self.transform or ""]
+        chosen = "chosen by itself" if self.chosen_by == "itself" else ""
+        parts = [judged, chosen, f"window {window}" if window != trained else "", self.transform or ""]
         return "".join(f" · {part}" for part in parts if part)
 
     def line(self) -> str:

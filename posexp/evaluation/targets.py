@@ -15,6 +15,16 @@ from posexp.data.tracks import optimum
 
 
 @dataclass(frozen=True)
+class Chooser:
+    """The run that chose targets by its losses behind `short` and `long` tokens: its name and its weights' checksum."""
+
+    run: str
+    weights: str
+    short: int
+    long: int
+
+
+@dataclass(frozen=True)
 class Measurement:
     """The targets of one row.
 
@@ -22,7 +32,7 @@ class Measurement:
     targets whose `by` lies in (within[0], within[1]], otherwise all. `control` names the control that removes far
     context: "window", "shuffled" or "" for none. `tokens` is the text, None for the split. With `window_means`, all
     spans have equal weight. For a `task`, each document is an example, which is right if all of its targets are, and
-    `trained` is the largest size in training.
+    `trained` is the largest size in training. `chooser` is the run that chose the targets, if one did.
     """
 
     protocol: str
@@ -36,6 +46,7 @@ class Measurement:
     window_means: bool = False
     task: bool = False
     trained: int | None = None
+    chooser: Chooser | None = None
 
     @property
     def inputs(self) -> int:
@@ -54,6 +65,12 @@ class Measurement:
             return np.ones(int((self.windows[:, 2] - self.windows[:, 1]).sum()), dtype=bool)
         low, high = self.within
         return (low < self.by) & (self.by <= high)
+
+    def chosen_by(self, weights: str) -> str | None:
+        """Return the run that chose the targets, None without one; "itself" for the model with the same weights."""
+        if self.chooser is None:
+            return None
+        return "itself" if weights == self.chooser.weights else self.chooser.run
 
     def weights(self) -> np.ndarray:
         """Return the weight of each target in the mean, float64 [N]."""

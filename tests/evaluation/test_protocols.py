@@ -15,7 +15,7 @@ from posexp.evaluation.spans import MIN_STRETCHES, MOST_SCORED, blocks, scored, 
 from posexp.evaluation.targets import targets_hash, targets_of
 
 # in test_probes.py and test_tasks.py
-BEYOND = {"induction", "induction_absent", "repeats", "exact_match", "by_index", "by_distance"}
+BEYOND = {"key_tokens", "induction", "induction_absent", "repeats", "exact_match", "by_index", "by_distance"}
 BEYOND |= {"copyable", "copyable_absent"}
 
 
