@@ -272,10 +272,8 @@ class Evaluator:
             if not is_out_of_memory(error):
                 raise
             return {"status": "out of memory"}
-        speed: dict[str, Any] = {}
-        if cost is not None:
-            speed["tokens_per_second"] = round(measurement.read / cost.seconds)
-            speed["peak_memory"] = cost.peak_memory
+        per_second = None if cost is None else round(measurement.read / cost.seconds)
+        speed = {} if cost is None else {"tokens_per_second": per_second, "peak_memory": cost.peak_memory}
         tokens = measurement.tokens or self.tokens
         target_N, context_N = targets_of(measurement.windows)
         document_N = documents_of(tokens, target_N)
