@@ -11,7 +11,8 @@ from posexp.output.console import console, progress
 LEGEND = (
     "error, shift, prefix: largest change of a log attention weight, or of the output if the scheme defines its own "
     "attention. error: against float64. shift: when all positions move. prefix: in the first half of the input, by the "
-    "second half. angle: error of rotated queries and keys against float64, in radians. -: does not apply. Inputs of "
+    "second half. angle: error of rotated queries and keys against float64, in radians. "
+    "rounded: when positions, distances and angles are bfloat16 and all else is float32. -: does not apply. Inputs of "
     "more than 16,777,216 tokens are not tried."
 )
 

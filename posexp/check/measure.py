@@ -13,6 +13,8 @@ from torch import Tensor
 
 from posexp.check.probe import DIMS, QUERIES, VOCAB, Make, Probe, furthest, text
 from posexp.schemes import Scheme
+from posexp.transforms.low_precision import Bfloat16Positions
+from posexp.windows import Window
 
 CONTENT = 1024  # maximum tokens for schemes that read content
 MAX_POSITION = 2**24  # number of positions that float32 represents exactly
@@ -25,7 +27,8 @@ class Row:
     """The figures of a scheme in one dtype at one length, by heading. None marks those that do not apply.
 
     error: against float64. angle: error of rotated queries and keys against float64, in radians. shift: when all
-    positions move. prefix: change of the first half by the second half of the input.
+    positions move. prefix: change of the first half by the second half of the input. rounded: when positions, distances
+    and angles are rounded to bfloat16 and all else is float32.
     """
 
     dtype: torch.dtype
@@ -36,6 +39,7 @@ class Row:
 def rows(make: Make, lengths: list[int], kinds: tuple[torch.dtype, ...] = KINDS) -> list[Row]:
     """Return one row per dtype and length. Lengths are capped at the scheme's limit and at what can be computed."""
     exact, probes = Probe(make, torch.float64), [Probe(make, kind) for kind in kinds]
+    coarse = Probe(lambda dims: with_coarse_positions(make(dims))) if exact.scheme.reads_positions else None
     longest = capped_length(exact, CONTENT if exact.reads_content else MAX_POSITION)
     lengths = list(dict.fromkeys(min(length, longest) for length in lengths))
     found: dict[tuple[torch.dtype, int], Row] = {}
@@ -53,8 +57,16 @@ def rows(make: Make, lengths: list[int], kinds: tuple[torch.dtype, ...] = KINDS)
             figures["prefix"] = None
             if half:
                 figures["prefix"] = furthest(probe.outcome(tokens_1T[:, :half], half), probe.outcome(tokens_1T, half))
+            figures["rounded"] = None
+            if coarse is not None and probe.dtype is torch.float32:
+                figures["rounded"] = furthest(here, coarse.outcome(tokens_1T, length))
             found[probe.dtype, length] = Row(probe.dtype, length, figures)
     return [found[kind, length] for kind in kinds for length in lengths]
+
+
+def with_coarse_positions(scheme: Scheme) -> Scheme:
+    """Return the scheme with positions in bfloat16."""
+    return Bfloat16Positions(scheme.dims).apply(scheme, Window(scheme.dims), scheme.dims.train_length)[0]
 
 
 def angle_error(probe: Probe, exact: Probe, length: int) -> float | None:

@@ -10,6 +10,7 @@ from posexp.data.load import load_store
 from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
+from posexp.model.decoder import Decoder
 from posexp.output.console import say
 from posexp.runs.experiment import Experiment
 from posexp.windows import Window
@@ -58,9 +59,11 @@ class Trained:
         return variants(dims, self.trained_window, command.window, command.transform)
 
     def view(self, variant: Variant, length: int) -> View:
-        self.model.scheme, self.model.window = scheme, _ = variant.applied(self.scheme, length)
-        path, settings = self.model.kernel_path(self.device), variant.settings(length)
-        return View(self.model, scheme.max_length, path, self.window_name(variant.window), settings)
+        model = self.model if variant.transform is None else variant.transform.model(self.model)
+        assert isinstance(model, Decoder)
+        model.scheme, model.window = scheme, _ = variant.applied(self.scheme, length)
+        path, settings = model.kernel_path(self.device), variant.settings(length)
+        return View(model, scheme.max_length, path, self.window_name(variant.window), settings)
 
     def cut(self, variant: Variant) -> Variant | None:
         """Return the variant with a sliding window of the training length; None unless its attention is full."""

@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+from torch import nn
+
 from posexp.config.components import from_node, options_of
 from posexp.dims import Dims
 from posexp.errors import Inapplicable
@@ -30,6 +32,10 @@ class Transform:
         Raises NotApplicable if the scheme has nothing that this transform changes.
         """
         raise NotImplementedError
+
+    def model(self, model: nn.Module) -> nn.Module:
+        """Return the decoder with other weights, for a transform that changes them; the argument stays unchanged."""
+        return model
 
     def unchanged(self, length: int) -> bool:
         """Return whether inputs of at most `length` tokens are known to be read as without the transform."""
