@@ -28,13 +28,14 @@ FUNCTIONS = {
     "inspect": "posexp.inspect.inspect",
     "export": "posexp.hf.export.export",
 }
+OF_CHECKPOINT = {"eval": "posexp.hf.evaluate_checkpoint", "check": "posexp.hf.check_checkpoint"}  # with hf=…
 
 
 def perform(config: Any) -> Any:
     """Run the command whose dataclass `config` is, and return what its function returns."""
     (command,) = (name for name, schema in COMMANDS.items() if isinstance(config, schema))
     of_checkpoint = getattr(config, "hf", None) is not None  # posexp eval hf=…
-    module, _, name = ("posexp.hf.evaluate_checkpoint" if of_checkpoint else FUNCTIONS[command]).rpartition(".")
+    module, _, name = (OF_CHECKPOINT if of_checkpoint else FUNCTIONS)[command].rpartition(".")
     with in_a_job():
         return getattr(import_module(module), name)(config)
 

@@ -111,9 +111,7 @@ class EvalCommand(OfModels):
     hf: str | None = knob(None, "checkpoint that transformers loads, in place of runs: a folder or a hub id")
     train_length: int | None = knob(None, "hf: the training length, if the checkpoint's config lacks it", least=1)
     bos: Any = knob("auto", "hf: begin each input with the BOS token; auto: as the tokenizer does; true, false")
-    data: DataConfig | None = knob(
-        None, "text in place of the run's, with the run's tokenizer: data=files data.paths=…"
-    )
+    data: DataConfig | None = knob(None, "text in place of the run's, in its tokens: data=files data.paths=…")
     eval: Any = knob(dict, "options that replace those of the run's own evaluation", choices_of=EvalConfig)
     loggers: list[LoggerName] = knob([LoggerName.wandb], "copies of rows.jsonl: wandb, tensorboard, csv")
     wandb: WandbConfig = knob(WandbConfig, "the copy in wandb")
@@ -217,10 +215,12 @@ class DoctorCommand:
 
 @dataclass
 class CheckCommand:
-    """posexp check [scheme …] [key=value …]"""
+    """posexp check [scheme …] [hf=<folder or hub id>] [key=value …]"""
 
     schemes: list[str] = knob([], "names of schemes; empty: all")
     lengths: list[int] = knob([128, 1024, 8192, 65536], "input lengths to check, in tokens")
+    hf: str | None = knob(None, "checkpoint to check in place of schemes: do its declared scaling and windows act?")
+    trust: bool = knob(False, "hf: run external code that the checkpoint names")
 
     def __post_init__(self) -> None:
         check_lengths(self.lengths, "lengths")

@@ -27,6 +27,7 @@ WINDOW = "tokens in a window"
 CONTEXT = "tokens of context before a target"
 SPAN = "tokens from the beginning of a span to the end of its copy"
 PLACE = "tokens up to the end of the passage"
+SELECTED = "tokens of context before a selected target"
 GAP = "tokens since the same one"
 AGO = "tokens since it was stated"
 SIZE = "size of the problem"
@@ -90,10 +91,10 @@ PROTOCOLS = {
         Protocol(probes.passage_at, "of one passage as its position grows", PLACE),
         Protocol(asked.by_distance, "of answers stated before", AGO, drawn_only=True, reach=None),
         Protocol(tasks.by_index, "by place in the answer", INDEX, drawn_only=True, reach=None),
-        Protocol(key_tokens, "of tokens that need far text by the choice of a run", CONTEXT, listed=True, reach=None),
-        Protocol(bigrams.copyable, "of tokens that far text shows how to copy", CONTEXT, paired=True, reach=reach),
+        Protocol(key_tokens, "of tokens that need far text by the choice of a run", SELECTED, listed=True, reach=None),
+        Protocol(bigrams.copyable, "of tokens that far text shows how to copy", SELECTED, paired=True, reach=reach),
         Protocol(
-            bigrams.copyable_absent, "of tokens that nothing shows how to copy", CONTEXT, paired=True, reach=reach
+            bigrams.copyable_absent, "of tokens that nothing shows how to copy", SELECTED, paired=True, reach=reach
         ),
     )
 }

@@ -6,7 +6,7 @@ transformers is an extra, `pip install 'posexp[hf]'`. No other folder imports tr
 
 from typing import TYPE_CHECKING
 
-from posexp.config.commands import EvalCommand
+from posexp.config.commands import CheckCommand, EvalCommand
 from posexp.errors import Misuse
 
 if TYPE_CHECKING:
@@ -28,13 +28,26 @@ def evaluate_checkpoint(command: EvalCommand) -> "Run":
     check_protocols(command.eval.get("protocols") or [])
     device = choose_device(command.device)
     cpu.prepare()
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise Misuse("hf=… needs transformers: pip install 'posexp[hf]'") from error
+    check_installed()
     from posexp.hf.subject import Checkpoint
 
     subject = Checkpoint(command, device)
     with subject.run.measuring(waiting_for(subject.run)):
         evaluate_subject(subject, command, device)
     return subject.run
+
+
+def check_checkpoint(command: CheckCommand) -> None:
+    """Print whether what a checkpoint declares of positions has an effect. Raises RunFailed if something has none."""
+    check_installed()
+    from posexp.hf.declared import check_declared
+
+    check_declared(command)
+
+
+def check_installed() -> None:
+    """Raise Misuse without transformers."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise Misuse("hf=… needs transformers: pip install 'posexp[hf]'") from error
