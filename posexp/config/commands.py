@@ -65,8 +65,8 @@ class TrainCommand:
         self.parent = Parent.of(self.parent) if isinstance(self.parent, dict) else self.parent
         if self.window == FULL_WINDOW:
             self.window = None  # both mean the same run
-        if self.temperature == NO_TEMPERATURE:
-            self.temperature = None
+        if self.temperature and self.temperature | {"everywhere": True} == NO_TEMPERATURE | {"everywhere": True}:
+            self.temperature = None  # also where a preset says in which blocks
         check_name("group", self.group)
 
     @property

@@ -76,18 +76,22 @@ def threads(n_jobs: int) -> int:
     return max(1, cores // (n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)))
 
 
-def label() -> str:
+def label(preset: str = "") -> str:
     """Return the names of the scheme, its inner schemes, and what else is chosen: `randomized-alibi-sliding`.
 
-    For the child of a run they are those that are typed, CONTINUED without any.
+    For the child of a run they are those that are typed, CONTINUED without any. A preset of several components has its
+    own name, and those of components that are typed: `rnope_swa-ssmax`.
     """
     from hydra.core.hydra_config import HydraConfig
 
     choices = HydraConfig.get().runtime.choices
+    others = ("window", "temperature", "transform", "mixer")
+    if preset:
+        typed = {word.partition("=")[0].lstrip("+") for word in HydraConfig.get().overrides.task}
+        return "-".join([preset, *(choices[key] for key in ("scheme", *others) if key in typed)])
     inner = [key for key in sorted(choices) if key.startswith("scheme@")]
     schemes = [choices.get(key) for key in ("scheme", *inner)]
-    others = [choices.get(key) for key in ("window", "temperature", "transform", "mixer")]
-    names = [*schemes, *(name for name in others if name not in ("full", "none"))]
+    names = [*schemes, *(name for name in map(choices.get, others) if name not in ("full", "none"))]
     return "-".join(filter(None, names)) or CONTINUED
 
 

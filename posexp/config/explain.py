@@ -45,8 +45,9 @@ def explain_error(error: Exception, command: str) -> str:
         group, _, name = missing[1].rpartition("/")
         if (launcher := name.removesuffix("_schema")) in EXTRAS:
             return f"hydra/launcher={launcher} comes with an extra: pip install 'posexp[{EXTRAS[launcher]}]'"
-        options = re.findall(r"^\s*([\w.-]+)\s*$", text.partition("Available options in")[2].partition("\n")[2], re.M)
-        return f"no {group} {name!r}{did_you_mean(name, options)}; there are {', '.join(options)}"
+        names = re.findall(r"^\s*([\w.-]+)\s*$", text.partition("Available options in")[2].partition("\n")[2], re.M)
+        names = names or hints.names_of(group)
+        return f"no {group} {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
         if "not in" in text or "No match" in text:

@@ -62,7 +62,8 @@ def settle(command: str, words: list[str]) -> list[str]:
 
     The defaults list has every config group but `transform` of eval, so scheme=rope and +scheme=rope are equivalent,
     with or without an experiment that names a scheme. Raises Misuse for a transform in training without a parent, for a
-    group that is chosen twice, for a choice of nothing or of a list, and for an experiment beside a parent.
+    group that is chosen twice, for a choice of nothing, for a list but of experiments, and for an experiment beside a
+    parent.
     """
     known = {knob_.key: knob_ for knob_ in knobs_of(COMMANDS[command])}
     defaults = {group.lstrip("+"): choice for group, choice in GROUPS[command].items()}
@@ -82,7 +83,7 @@ def settle(command: str, words: list[str]) -> list[str]:
             # each transform has a section, and so its own options and rows
             found += [f"+transform@transform.{each}={each}" for each in value.strip("[]").split(",")]
         elif (group := name.partition("@")[0]) in defaults and equals:
-            if value.startswith("["):
+            if value.startswith("[") and group != "experiment":  # several experiments are merged in order
                 names = value.strip("[]").replace(" ", "")
                 raise Misuse(f"{word} is a list, but a run has one {group}: to train each, type -m +{group}={names}")
             if name == "transform" and not child:

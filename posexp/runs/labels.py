@@ -118,6 +118,8 @@ def detail(key: str, value: Any) -> str:
         return ""
     if key in PATHS:
         value = "+".join(Path(str(one)).name for one in (value if isinstance(value, list) else [value]))
+    if key.endswith("._target_"):  # temperature=SSMax
+        key, value = key.removesuffix("._target_"), str(value).rpartition(".")[2]
     return f"{key.removeprefix('scheme.')}={value}"
 
 

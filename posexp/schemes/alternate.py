@@ -44,5 +44,10 @@ class Alternate(Composite):
     def positions(self, B: int, T: int, device: torch.device) -> Tensor:
         return self.inner.positions(B, T, device)
 
+    def notes(self) -> list[str]:
+        if self.every <= self.dims.n_layer:
+            return super().notes()
+        return [f"no block has {self.other.fingerprint()}: there are {self.dims.n_layer}, and every={self.every}"]
+
     def fingerprint(self) -> str:
         return f"Alternate({self.inner.fingerprint()}, block {self.every} of {self.every} {self.other.fingerprint()})"

@@ -32,6 +32,11 @@ def test_a_path_is_told_by_its_files_name_and_text_that_is_not_chosen_not_at_all
     assert titles_of({}, more) == ["rope (data.paths=a.txt)", "rope (data.paths=b.txt+c.txt, data.valid=v.txt)"]
 
 
+def test_a_component_is_told_by_its_class() -> None:
+    found = titles_of({}, {}, {"temperature._target_": "posexp.temperatures.SSMax"})
+    assert found[2] == "rope (temperature=SSMax)"
+
+
 def test_curves_that_their_words_do_not_tell_apart_have_their_digests_too() -> None:
     found = titles_of({}, {"data.paths": "elsewhere/a.txt"}, {"data.paths": "b.txt"})
     assert found == ["rope (data.paths=a.txt, c0)", "rope (data.paths=a.txt, c1)", "rope (data.paths=b.txt)"]
