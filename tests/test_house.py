@@ -22,7 +22,7 @@ FLOORS = (
     {"runs", "check"},
     {"evaluation", "inspect"},
     {"training", "hf", "report"},
-    {"compare", "bench", "sweeps", "doctor"},
+    {"compare", "leaderboard", "bench", "sweeps", "doctor"},
     {"cli"},
     {"api"},
     {"__main__", ""},  # "" is posexp/__init__.py

@@ -20,6 +20,7 @@ FUNCTIONS = {
     "report": "posexp.report.command.report",
     "compare": "posexp.compare.compare",
     "power": "posexp.compare.power",
+    "leaderboard": "posexp.leaderboard.leaderboard",
     "runs": "posexp.cli.runs.print_runs",
     "schemes": "posexp.cli.schemes.print_schemes",
     "doctor": "posexp.doctor.doctor",

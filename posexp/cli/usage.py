@@ -21,6 +21,7 @@ USAGE = """posexp: how decoder language models trained on short sequences behave
   posexp report --html                      tables, curves and verdicts of the group, and page.html
   posexp compare alibi rope                 paired comparison, with interval and p value
   posexp power alibi rope                   number of seeds to detect a difference
+  posexp leaderboard                        ranks of the published studies; --check: of a submission
   posexp runs                               all runs and their status
   posexp schemes                            all positional schemes, windows, temperatures, …
   posexp doctor                             what this machine has, what posexp will use, what is missing

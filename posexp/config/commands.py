@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from posexp.config.fields import check_least, check_lengths, check_name, knob
+from posexp.config.published import LeaderboardCommand
 from posexp.config.sections import (
     AttentionPath,
     Bos,
@@ -281,6 +282,7 @@ COMMANDS: dict[str, type] = {
     "report": ReportCommand,
     "compare": CompareCommand,
     "power": PowerCommand,
+    "leaderboard": LeaderboardCommand,
     "runs": RunsCommand,
     "schemes": SchemesCommand,
     "doctor": DoctorCommand,

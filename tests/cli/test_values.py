@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from support.command import TINY, here, write_texts
 
 from posexp.config.commands import TrainCommand
+from posexp.config.compose import compose
 from posexp.config.digest import digest
 from posexp.config.overrides import count, option_names, settle
 from posexp.config.stored_yaml import yaml_of
-from posexp.config.values import flat
-from posexp.runs.run import Run
+from posexp.config.values import flat, plain_value, typed_value
+from posexp.runs.run import Run, values_of
 
 
 def composed(folder: Path, *words: str) -> dict:
@@ -162,3 +164,10 @@ def test_no_name_is_of_text_in_one_place_and_a_number_in_another():
 def test_digests_are_as_they_were():
     node = {"_target_": "posexp.schemes.rope.Rope", "base": 10000.0, "fraction": 1.0, "layout": "half"}
     assert digest(TrainCommand(scheme=node, label="rope")) == "e56bfec4"
+
+
+def test_a_stored_configuration_is_read_without_omegaconf():
+    """OmegaConf converts what has another type than its option, in a hundred times the time."""
+    config = compose("train", ["scheme=rope", "data=markov"])
+    values = values_of(OmegaConf.to_yaml(OmegaConf.create(plain_value(config))))
+    assert typed_value(TrainCommand, values) == config

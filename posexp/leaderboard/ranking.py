@@ -1,0 +1,145 @@
+"""The rule of entry, and the order of the entries of a track."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from posexp.errors import Misuse
+from posexp.evaluation.contrasts import PROTOCOL, Pairs
+from posexp.evaluation.group import Group
+from posexp.evaluation.rows import Row
+from posexp.evaluation.statistics import ALPHA
+from posexp.evaluation.verdicts import LEAST_SEEDS, Verdict
+from posexp.leaderboard.track import Track, differing, readable
+from posexp.output.text import one_line
+from posexp.report.fairness import facts_of
+from posexp.report.verdict_table import HARMED
+from posexp.runs.run import Run
+
+RULE = f"e + t(0.975, n − 1) · s / √n ≤ gate, with n ≥ {LEAST_SEEDS}"
+SAME = 1e-6  # nats by which the best possible loss may differ between machines
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What the first study of a track fixes: token store, targets, and the best possible loss by length in nats."""
+
+    store: str
+    targets_hash: str
+    optimum: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A curve on a track. `excess` is the mean loss at the training length less the best possible one, and `upper`
+    the left side of the rule, both in nats; NaN if unknown. `failed` has the conditions that it does not meet.
+
+    `speed` is in training tokens per second, as posexp report measures it.
+    """
+
+    curve: str
+    seeds: int
+    loss: float
+    excess: float
+    upper: float
+    failed: tuple[str, ...]
+    verdicts: dict[int, Verdict]  # by length
+    speed: float | None
+    devices: frozenset[str]
+    commits: tuple[str, ...]
+
+
+def upper_limit(excesses: list[float]) -> tuple[float, float]:
+    """Return the mean e and e + t(0.975, n − 1) · s / √n of n numbers; NaN for what is unknown."""
+    from scipy import special
+
+    count = len(excesses)
+    if count < 2:
+        return (excesses or [math.nan])[0], math.nan
+    mean = fmean(excesses)
+    return mean, mean + float(special.stdtrit(count - 1, 1 - ALPHA / 2)) * stdev(excesses) / math.sqrt(count)
+
+
+def standard_of(track: Track, study: Group) -> Standard:
+    """Return what the entrants of a study fix. Raises Misuse if none has rows at the lengths of the track."""
+    rows = [row for row in study.rows if is_plain(row) and row.optimum is not None]
+    hashes = Counter(row.targets_hash for row in rows if row.length == track.primary)
+    most = max(hashes, key=hashes.__getitem__, default="")
+    optimum = {row.length: row.optimum for row in rows if row.optimum is not None and row.targets_hash == most}
+    if not {track.length, track.primary} <= optimum.keys():
+        raise Misuse(f"no run has the options of configs/leaderboard/{track.name}.yaml and a best possible loss")
+    return Standard(str(study.runs[0].provenance().get("store")), most, optimum)
+
+
+def is_plain(row: Row) -> bool:
+    return row.protocol == PROTOCOL and not (row.control or row.variant or row.corpus)
+
+
+def entries_of(track: Track, standard: Standard, group: Group, say: Callable[[str], None]) -> list[Entry]:
+    """Return the curves of a group in order of rank, and last those that are not tested."""
+    curves: dict[str, list[Run]] = {}
+    for run in readable(group):
+        curves.setdefault(group.curve_of[run.name], []).append(run)
+    pairs = Pairs(group.labelled(), group.curve_of, group.recipe_of)
+    verdicts = [one for one in pairs.verdicts(say) if one.place.targets_hash == standard.targets_hash]
+    found = []
+    for curve, runs in curves.items():
+        names = {run.name for run in runs}
+        rows = [row for row in group.rows if row.run in names and is_plain(row)]
+        rows = [row for row in rows if row.targets_hash == standard.targets_hash]
+        own = {one.place.length: one for one in verdicts if one.place.curve == curve}
+        found.append(entry_of(track, standard, curve, runs, rows, own))
+    return sorted(found, key=lambda entry: order(track, entry))
+
+
+def entry_of(
+    track: Track, standard: Standard, curve: str, runs: list[Run], rows: list[Row], verdicts: dict[int, Verdict]
+) -> Entry:
+    loss_of = {row.seed: row.loss for row in rows if row.length == track.length and row.outcome == "ok"}
+    excess, upper = upper_limit([loss - standard.optimum[track.length] for loss in loss_of.values()])
+    failed = [f"{run.name}: {fault}" for run in runs for fault in faults(track, standard, run, rows)]
+    if len(loss_of) < LEAST_SEEDS:
+        failed.append(f"{curve} has {len(loss_of)} seeds, and {LEAST_SEEDS} are needed")
+    elif not upper <= track.gate:
+        failed.append(f"{curve} misses the gate: {excess:.4f} nats, at most {upper:.4f} > {track.gate:g}")
+    facts = [facts_of(run, 0) for run in runs]
+    speeds = [one.speed for one in facts if one.speed]
+    devices = frozenset(one.device for one in facts)
+    commits = dict.fromkeys(one_line(str(run.provenance().get("commit") or "?"))[:9] for run in runs)
+    loss = fmean(loss_of.values()) if loss_of else math.nan
+    speed = max(speeds, default=None)
+    return Entry(curve, len(loss_of), loss, excess, upper, tuple(failed), verdicts, speed, devices, tuple(commits))
+
+
+def faults(track: Track, standard: Standard, run: Run, rows: list[Row]) -> list[str]:
+    """Return the conditions that a run does not meet. `rows` are on the targets of the track."""
+    found = differing(track, run.config())
+    if (store := run.provenance().get("store")) != standard.store:
+        found.append(f"its token store is {store}, and that of the track is {standard.store}")
+    if not any(row.get("status") == "done" for row in run.history(lambda line: None)):
+        found.append("its training is not finished")
+    of = {row.length: row for row in rows if row.run == run.name}
+    if missing := [length for length in (track.length, *track.lengths) if length not in of]:
+        lengths = ", ".join(map(str, missing))
+        found.append(f"{PROTOCOL} has no rows at {lengths} tokens on the targets {standard.targets_hash}")
+    measured = [row for row in of.values() if row.outcome == "ok"]
+    if not all(row.sums and row.optimum_sums for row in measured):
+        found.append("its rows lack losses by document")
+    elif any(abs((row.optimum or 0.0) - standard.optimum.get(row.length, 0.0)) > SAME for row in measured):
+        found.append("its best possible loss is not that of the track")
+    return found
+
+
+def order(track: Track, entry: Entry) -> tuple[bool, int, float, float, str]:
+    """Return the sort key: tested first; harm shown last; then the lower limit of the captured gain at the primary
+    length, the highest first; then the upper limit of the change of the loss there, the lowest first."""
+    verdict = entry.verdicts.get(track.primary)
+    if verdict is None or verdict.failed or verdict.cropped is None:
+        return bool(entry.failed), len(HARMED) + 1, 0.0, 0.0, entry.curve
+    captured, change = verdict.captured, verdict.cropped
+    harm = 1 + HARMED.index(verdict.word) if verdict.word in HARMED else 0
+    low = captured.low if captured is not None and captured.low is not None else -math.inf
+    high = change.high if change.high is not None else math.inf
+    return bool(entry.failed), harm, -low, high, entry.curve

@@ -1,0 +1,192 @@
+"""The leaderboard: its rule of entry, its order, and what a submission must have."""
+
+import json
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command import here
+
+from posexp.config.commands import TrainCommand
+from posexp.config.components import options_of
+from posexp.config.compose import compose
+from posexp.config.published import LeaderboardCommand
+from posexp.config.sections import Precision
+from posexp.config.values import plain_value
+from posexp.evaluation.group import load_group
+from posexp.evaluation.rows import Row, rows_to_csv, sums_of
+from posexp.leaderboard import boards_of, leaderboard
+from posexp.leaderboard.page import page
+from posexp.leaderboard.ranking import upper_limit
+from posexp.leaderboard.track import differing, read_tracks
+from posexp.runs.run import Run
+from posexp.storage import jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+TRACKS = {track.name: track for track in read_tracks()}
+DOCUMENT_N = np.repeat(np.arange(8), 5)
+BEST = {8: 1.35, 64: 1.20, 128: 1.15, 256: 1.12, 512: 1.11, 1024: 1.10}  # nats
+# excess at 64 tokens, captured share of the possible gain, harm at 1,024 tokens in nats
+CURVES = {
+    **{"alibi": (0.01, 0.3, 0.0), "kerple_log": (0.01, 0.8, 0.0), "rope": (0.01, 0.0, 0.1)},
+    **{"sinusoidal": (0.01, 0.9, 0.9), "fire": (0.05, 0.9, 0.0)},
+}
+
+
+@cache
+def options(experiment: str) -> TrainCommand:
+    config = compose("train", [f"experiment={experiment}", "scheme=rope"])
+    assert isinstance(config, TrainCommand)
+    return config
+
+
+def noise(*seed: int, size: float) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, size, len(DOCUMENT_N))
+
+
+def made(results: Path, scheme: str, seed: int, group="one", done=True, store="aa", best=0.0, targets="ab", **train):
+    """A run folder without weights, with rows of losses that are known."""
+    excess, share, harm = CURVES[scheme]
+    base = options("markov")
+    config = replace(
+        base, scheme=options_of("scheme", scheme, {}), label=scheme, seed=seed, group=group, results=str(results),
+        train=replace(base.train, **train),
+    )  # fmt: skip
+    run = Run.of(config)
+    run.create(config)
+    about = {"store": store, "commit": "0123456789abcdef", "device": "cpu", "parameters": {}}
+    (run.folder / "provenance.json").write_text(json.dumps(about))
+    run.record(1, loss=3.0, tokens_per_second=400 if scheme == "rope" else 200)
+    if done:
+        run.record(2, status="done")
+    rows = []
+    for length, least in BEST.items():
+        document_N = noise(1, size=0.3) + noise(length, size=0.001)
+        best_N = least - best + document_N - document_N.mean()
+        loss_N = best_N + excess + (1 - share) * max(0.0, BEST[64] - least) + (harm if length == 1024 else 0.0)
+        loss_N += noise(seed, length, size=0.002)
+        values = {"run": run.name, "scheme": scheme, "seed": seed, "train_length": 64, "length": length}
+        values |= {"protocol": "same_targets", "window": "full", "trained_window": "full", "targets_hash": targets}
+        values |= {"nll": float(loss_N.mean()), "document_sums": sums_of(loss_N, DOCUMENT_N), "status": "ok"}
+        values |= {"optimum": float(best_N.mean()), "optimum_sums": sums_of(best_N, DOCUMENT_N)}
+        rows.append(Row.of(values).values())
+    jsonl.rewrite(run.rows, rows)
+    return run
+
+
+def published(results: Path, group: str, study: str) -> Path:
+    """The study as scripts/publish writes it."""
+    folder = results / "studies" / study
+    folder.mkdir(parents=True, exist_ok=True)
+    found = load_group(str(results), group, "*", pytest.fail)
+    (folder / "rows.csv").write_text(rows_to_csv(found.labelled()))
+    lines = [
+        {"name": run.name, "config": plain_value(run.config()), "provenance": run.provenance(),
+         "metrics": run.history(pytest.fail)} for run in found.runs
+    ]  # fmt: skip
+    (folder / "runs.jsonl").write_bytes(b"".join(map(jsonl.line_of, lines)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Results with the study of the track markov."""
+    folder = tmp_path_factory.mktemp("results")
+    for scheme in CURVES:
+        for seed in range(3):
+            made(folder, scheme, seed)
+    made(folder, "alibi", 0, tokens=1_000_000)  # a search of learning rates, for example: not an entry
+    published(folder, "one", "markov")
+    return folder
+
+
+def test_the_limit_of_the_rule_is_students():
+    mean, upper = upper_limit([0.01, 0.02, 0.03])
+    assert (mean, upper) == (pytest.approx(0.02), pytest.approx(0.02 + 4.302653 * 0.01 / math.sqrt(3)))
+    assert math.isnan(upper_limit([0.01])[1])
+
+
+def table(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"][2:]
+
+
+def test_captured_gain_ranks_first_harm_last_and_what_misses_the_gate_not_at_all(results, capsys):
+    leaderboard(LeaderboardCommand(results=str(results)))
+    text = (results / "LEADERBOARD.md").read_text()
+    rows = table(text)
+    assert [row[:2] for row in rows] == [
+        ["1", "kerple\\_log"], ["2", "alibi"], ["3", "rope"], ["4", "sinusoidal"], ["", "not tested:"], ["–", "fire"],
+    ]  # fmt: skip
+    assert "captured 80 %" in rows[0][6] and "uses −7.7 %" in rows[0][6]
+    assert "degrades" in rows[2][6] and "collapses +125 %" in rows[3][6]
+    assert rows[5][3:7] == ["–"] * 4 and "excess 0.05" in rows[5][2] and rows[0][7:] == ["3", "2.00 (2)", "012345678"]
+    assert (results / "leaderboard.png").read_bytes()[:4] == b"\x89PNG" and "(leaderboard.png)" in text
+    assert "recall has no entries yet" in text
+    assert page(*boards_of(results)) == text
+
+
+@pytest.mark.parametrize("form", ["folders", "published"])
+def test_a_submission_that_meets_the_rule_passes(results, tmp_path, form):
+    for seed in range(3):
+        made(tmp_path, "kerple_log", seed, lr=1e-3, precision=Precision.bfloat16)
+    folder = tmp_path / "one" if form == "folders" else published(tmp_path, "one", "mine")
+    answer = here("leaderboard", "--check", str(folder), "track=markov", f"results={results}", cwd=tmp_path)
+    assert answer.code == 0 and "kerple_log meets the rule of markov: 3 seeds, 0.010" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("scheme", "seeds", "changes", "why"),
+    [
+        ("alibi", 2, {}, "alibi has 2 seeds, and 3 are needed"),
+        ("fire", 3, {}, "fire misses the gate: 0.05"),
+        ("alibi", 3, {"batch_tokens": 8192}, "train.batch_tokens=8192 must be 4096"),
+        ("alibi", 3, {"store": "bb"}, "its token store is bb, and that of the track is aa"),
+        ("alibi", 3, {"done": False}, "its training is not finished"),
+        ("alibi", 3, {"best": -0.2}, "its best possible loss is not that of the track"),
+        ("alibi", 3, {"targets": "cd"}, "no rows at 64, 128, 256, 512, 1024 tokens on the targets ab"),
+    ],
+)
+def test_a_submission_that_fails_one_condition_has_a_line_that_names_it(results, tmp_path, scheme, seeds, changes, why):
+    for seed in range(seeds):
+        made(tmp_path, scheme, seed, **changes if seed == 0 or "best" in changes else {})
+    answer = here("leaderboard", "--check", f"{tmp_path}/one", "track=markov", f"results={results}", cwd=tmp_path)
+    assert answer.code == 1 and why in answer.out
+    assert f"does not meet the rule of markov: {len(answer.out.splitlines())} conditions" in answer.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]", "{", '{"name": "../x"}', '{"name": 3}', '{"name": "a\\u001b[2J"}', '{"name": "a"}',
+        '{"name": "a", "config": {"device": "${oc.env:HOME}"}, "metrics": 3, "provenance": []}',
+        '{"name": "a", "config": {"device": "auto", "scheme": {"_target_": "os.system"}}}',
+    ],
+)  # fmt: skip
+def test_a_hostile_submission_ends_in_one_line(results, tmp_path, line):
+    (tmp_path / "rows.csv").write_bytes((results / "studies" / "markov" / "rows.csv").read_bytes())
+    (tmp_path / "runs.jsonl").write_text(line + "\n")
+    answer = here("leaderboard", "--check", str(tmp_path), "track=markov", f"results={results}", cwd=tmp_path)
+    assert answer.code in (1, 2) and "Traceback" not in answer.err and "unexpected" not in answer.err
+    assert all(text.isprintable() for text in (answer.out + answer.err).splitlines())
+
+
+def test_a_check_without_its_track_names_the_tracks(results, tmp_path):
+    answer = here("leaderboard", "--check", str(tmp_path), f"results={results}", cwd=tmp_path)
+    assert answer.code == 2 and "markov" in answer.err and "recall" in answer.err
+
+
+@pytest.mark.parametrize("name", TRACKS)
+def test_the_experiment_of_a_track_has_its_options(name):
+    track = TRACKS[name]
+    config = options(track.experiment)
+    assert differing(track, config) == []
+    assert {track.length, track.primary, *track.lengths} <= set(config.eval.lengths or ())
+
+
+def test_the_published_leaderboard_is_what_the_studies_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = page(*boards_of(Path("results")))
+    assert (ROOT / "results" / "LEADERBOARD.md").read_text() == text, "run posexp leaderboard"
