@@ -37,7 +37,7 @@ OVERRIDE = re.compile(r"[+~]*[\w./@-]+=|~")
 DECIDED = re.compile(r"hydra[./](run|sweep|output_subdir|job_logging)([.]|$)|hydra[.]job[.]chdir$")
 PLACES = ("results", "group", "folder")  # options that set where files are written
 # The option of bare words, as in `posexp check rope xpos`. A bare word of the last two commands is a run.
-BARE = {"check": "schemes", "bench": "schemes", "schemes": "names", "compare": "curves", "power": "curves"}
+BARE = {"check": "schemes", "bench": "schemes", "schemes": "components", "compare": "curves", "power": "curves"}
 BARE |= {"inspect": "runs", "export": "runs"}
 
 

@@ -5,8 +5,8 @@ from textwrap import shorten
 
 from rich.text import Text
 
-from posexp.config.commands import SchemesCommand
 from posexp.config.components import folders_of, read_options
+from posexp.config.reading import SchemesCommand
 from posexp.errors import Misuse, did_you_mean
 from posexp.output.console import console
 from posexp.output.grid import Grid
@@ -23,7 +23,7 @@ HOOKS = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "lay
 
 
 def print_schemes(command: SchemesCommand) -> None:
-    """Print one line for each component in KINDS, or all details of those in `command.names`.
+    """Print one line for each component in KINDS, or all details of those in `command.components`.
 
     The lines come from the comments of the YAML files, so that no scheme is imported. Raises Misuse if a name is
     unknown.
@@ -31,7 +31,7 @@ def print_schemes(command: SchemesCommand) -> None:
     screen = console()
     found = {kind: [path for folder in folders_of(kind) for path in folder.glob("*.yaml")] for kind in KINDS}
     there = {kind: sorted(paths, key=lambda path: path.stem) for kind, paths in found.items()}
-    if not command.names:
+    if not command.components:
         for kind, title in KINDS.items():
             width = max(len(path.stem) for path in there[kind])
             screen.print(Text(title, style="bold"))
@@ -40,7 +40,7 @@ def print_schemes(command: SchemesCommand) -> None:
         screen.print(Text("posexp schemes <name> … prints the options of each"))
         return
     every = list(dict.fromkeys(path.stem for paths in there.values() for path in paths))
-    for name in command.names:
+    for name in command.components:
         if name not in every:
             raise Misuse(f"nothing is called {name!r}{did_you_mean(name, every)}; posexp schemes lists all")
         for kind, path in ((kind, path) for kind, paths in there.items() for path in paths if path.stem == name):

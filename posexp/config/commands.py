@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from posexp.config.fields import check_least, check_lengths, check_name, knob
-from posexp.config.published import LeaderboardCommand
+from posexp.config.reading import LeaderboardCommand, SchemesCommand
 from posexp.config.sections import (
     AttentionPath,
     Bos,
@@ -195,15 +195,6 @@ class RunsCommand:
     results: str = knob("results", "folder of all groups")
     group: str = knob("*", "groups to list: a glob")
     verify: bool = knob(False, "compare token stores and checkpoints with their checksums")
-
-
-@dataclass
-class SchemesCommand:
-    """posexp schemes [name …]"""
-
-    names: list[str] = knob(
-        [], "schemes, windows, temperatures, transforms and models to show in full; empty: one line for each"
-    )
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from posexp.config.published import LeaderboardCommand
+from posexp.config.reading import LeaderboardCommand
 from posexp.errors import Misuse, RunFailed
 from posexp.leaderboard.page import Board, page, picture
 from posexp.leaderboard.ranking import Standard, entries_of, standard_of

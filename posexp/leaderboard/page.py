@@ -37,7 +37,7 @@ def section(board: Board) -> str:
     return f"""
 ## {escape(track.title)}
 
-- Fixed: {fixed}. May vary: scheme, window, temperature, {", ".join(f"`{glob}`" for glob in track.vary)}.
+- Fixed: {fixed}. May vary: scheme, window, temperature, mixer, {", ".join(f"`{glob}`" for glob in track.vary)}.
 - Token store `{one_line(standard.store)}`, targets `{one_line(standard.targets_hash)}`.
 - Gate: {track.gate:g} nats above the best possible loss at {track.length} tokens. Primary length: {track.primary}.
 - `posexp train -m +experiment={track.experiment} seed=0,1,2,3,4 +scheme=<name>`

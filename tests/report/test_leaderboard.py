@@ -13,7 +13,7 @@ from support.command import here
 from posexp.config.commands import TrainCommand
 from posexp.config.components import options_of
 from posexp.config.compose import compose
-from posexp.config.published import LeaderboardCommand
+from posexp.config.reading import LeaderboardCommand
 from posexp.config.sections import Precision
 from posexp.config.values import plain_value
 from posexp.evaluation.group import load_group
