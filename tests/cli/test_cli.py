@@ -353,7 +353,7 @@ def test_runs_shows_how_far_each_run_is(finished):
 
 def test_schemes_is_a_line_for_each_that_fits_the_width(own):
     answer = here("schemes", "--config-dir", "own", cwd=own)
-    groups = ("window", "temperature", "transform")
+    groups = ("window", "temperature", "mixer", "transform")
     kinds = [path.stem for kind in groups for path in sorted((config_dir() / kind).glob("*.yaml"))]
     names = [line.split()[0] for line in answer.out.splitlines() if line.startswith("  ")]
     assert names[: len(SCHEMES) + 1] == sorted([*SCHEMES, "foo"])
