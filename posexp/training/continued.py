@@ -70,7 +70,7 @@ def fitted(wanted: Tensors, given: Tensors, name: str) -> Tensors:
         fresh += [key] if known is None else []
     if other := [key for key in (*fresh, *left) if not key.startswith("scheme.")]:
         raise Misuse(f"{name} is another decoder: {other[0]} is not in both")
-    for what, keys in (("drawn anew", fresh), ("dropped", list(left))):
+    for what, keys in (("drawn", fresh), ("dropped", list(left))):
         if keys:
             say(f"parameters that are {what}: {', '.join(keys)}")
     return found

@@ -220,7 +220,7 @@ def test_parameters_that_a_scheme_lacks_are_dropped_and_new_ones_drawn(capsys):
     assert (
         found["scheme.inner.slopes"] is slopes and found["blocks.0.weight"] is weight and found["scheme.gate"] is other
     )
-    assert "drawn anew: scheme.gate" in capsys.readouterr().err
+    assert "drawn: scheme.gate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
