@@ -81,6 +81,9 @@ class Rounded(Wrapper):
     def positions(self, B: int, T: int, device: torch.device) -> Tensor:
         return rounded(self.inner.positions(B, T, device))
 
+    def positions_of(self, tokens_BT: Tensor) -> Tensor:
+        return rounded(self.inner.positions_of(tokens_BT))
+
     def distance_bias(self, gap_N: Tensor) -> Tensor | None:
         return self.inner.distance_bias(rounded(gap_N))
 

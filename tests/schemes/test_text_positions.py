@@ -88,6 +88,13 @@ def test_the_decoder_gives_the_text_to_the_scheme_through_a_temperature(name: st
 
 
 @pytest.mark.parametrize("name", BOTH)
+def test_positions_in_bfloat16_are_still_those_of_the_text(name: str) -> None:
+    scheme = build_scheme(name, DIMS).eval()
+    coarse, _ = transforms.build_transform("bf16_positions", DIMS).apply(scheme, Window(DIMS), 32)
+    assert positions(coarse, "\n21+59=701\n") == positions(scheme, "\n21+59=701\n")
+
+
+@pytest.mark.parametrize("name", BOTH)
 def test_what_cannot_give_positions_from_the_text_is_refused(name: str) -> None:
     with pytest.raises(Misuse, match="positions come from the text"):
         build_scheme("drope", DIMS, inner=name)
