@@ -76,6 +76,8 @@ def contenders_of(command: BenchCommand) -> "list[Contender]":
     if command.temperature not in (None, NO_TEMPERATURE):
         kind = str(command.temperature["_target_"]).rpartition(".")[2]
         found += [Contender(f"{name} · {kind}", node, temperature=command.temperature) for name, node in nodes.items()]
+    if (command.peers or checkout) and command.model.n_kv_head:
+        raise Misuse("peers are built with as many heads of keys as of queries: omit model.n_kv_head, or omit peers")
     if command.peers:
         from posexp.bench import peers
 

@@ -45,6 +45,9 @@ class ModelConfig:
     d_model: int = knob(128, "width of the residual stream", least=1, most=1 << 20)
     n_layer: int = knob(5, "number of blocks", least=1, most=1 << 16)
     n_head: int = knob(4, "attention heads; must divide d_model", least=1)
+    n_kv_head: int | None = knob(
+        None, "heads of keys and values, each for n_head / n_kv_head heads of queries; null: n_head", least=1
+    )
     mlp: Mlp = knob(Mlp.swiglu, "swiglu or gelu, at equal parameter count")
     qk_norm: bool = knob(False, "RMS-normalise queries and keys of each head")
     dropout: float = knob(0.0, "dropout probability in training", least=0)
@@ -63,6 +66,10 @@ class ModelConfig:
             raise Misuse(f"model.short_conv={self.short_conv} must be 0 or 4")
         if self.d_model % self.n_head:
             raise Misuse(f"model.d_model={self.d_model} must be divisible by model.n_head={self.n_head}")
+        if self.n_head % (self.n_kv_head or 1):
+            raise Misuse(f"model.n_head={self.n_head} must be divisible by model.n_kv_head={self.n_kv_head}")
+        if self.n_kv_head == self.n_head:
+            self.n_kv_head = None  # both mean the same run
         if self.dropout >= 1:
             raise Misuse(f"model.dropout={self.dropout} must be below 1")
 

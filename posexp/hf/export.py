@@ -132,7 +132,7 @@ def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]
         "intermediate_size": mlp.out.in_features,
         "num_hidden_layers": sizes.n_layer,
         "num_attention_heads": sizes.n_head,
-        "num_key_value_heads": sizes.n_head,
+        "num_key_value_heads": sizes.n_kv_head or sizes.n_head,
         "head_dim": scheme.rotary_dim,
         "hidden_act": "silu",
         "max_position_embeddings": trained.train.length,
@@ -166,7 +166,8 @@ def safetensors_of(model: Decoder) -> bytes:
         order_C = torch.cat((order_C[0::2], order_C[1::2]))
     for index, block in enumerate(model.blocks):
         assert isinstance(block, Block) and isinstance(block.mlp, SwiGLU)
-        q, k, v = block.attention.qkv.weight.chunk(3)
+        shared = block.attention.n_kv_head * len(order_C)  # rows of keys, and of values
+        q, k, v = block.attention.qkv.weight.split((block.attention.out.in_features, shared, shared))
         gate, up = block.mlp.gate_and_up.weight.chunk(2)
         of_block = {
             "input_layernorm": block.norm_attention.weight,

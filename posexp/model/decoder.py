@@ -34,6 +34,9 @@ BASE_WIDTH = 128  # the width of model=tiny, at which the tied output layer is n
 class SelfAttention(nn.Module):
     """Multi-head attention, with a gate on its output and a convolution of keys and values as options.
 
+    With `n_kv_head`, groups of neighbouring heads share a head of keys and values, as in grouped-query attention
+    (Ainslie et al. 2023, arXiv 2305.13245). Keys and values are repeated for every head of queries before positions
+    act, so that a scheme has `n_head` heads of each.
     The gate multiplies the output of a head, or each of its channels, with sigmoid(W x), where x is the input of
     queries, keys and values. Qiu et al. 2025, arXiv 2505.06708, position G1. The convolution adds to each key and value
     the sum of w_j times that of j tokens before, j = 0 to 3, before qk_norm and rotation. Allen-Zhu 2025 (Canon-B),
@@ -44,10 +47,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.gate: nn.Linear | None = None
         self.short_conv: ShortConv | None = None
-        self.n_head = config.n_head
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
-        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head or config.n_head
         head_dim = config.d_model // config.n_head
+        self.qkv = nn.Linear(config.d_model, (self.n_head + 2 * self.n_kv_head) * head_dim, bias=False)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.norm_q = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
 
@@ -58,7 +61,7 @@ class SelfAttention(nn.Module):
             self.gate = nn.Linear(config.d_model, config.n_head if per_head else config.d_model, bias=False)
             nn.init.normal_(self.gate.weight, std=INIT_STD)
         if config.short_conv:
-            self.short_conv = ShortConv(2 * config.d_model, config.short_conv)
+            self.short_conv = ShortConv(self.qkv.out_features - config.d_model, config.short_conv)
             nn.init.normal_(self.short_conv.weight, std=INIT_STD)
 
     def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
@@ -70,14 +73,17 @@ class SelfAttention(nn.Module):
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of every head, [B, H, T, C] each."""
-        B, T, D = x_BTD.shape
+        D = x_BTD.shape[2]
         qkv_BTN = self.qkv(x_BTD)
         if self.short_conv is not None:
             kv_BTN = qkv_BTN[..., D:]
             qkv_BTN = torch.cat((qkv_BTN[..., :D], kv_BTN + self.short_conv(kv_BTN)), dim=-1)
-        qkv_BHTC = qkv_BTN.view(B, T, 3 * self.n_head, D // self.n_head).transpose(1, 2)
-        q_BHTC, k_BHTC, v_BHTC = qkv_BHTC.chunk(3, dim=1)
-        return self.norm_q(q_BHTC), self.norm_k(k_BHTC), v_BHTC
+        qkv_BHTC = qkv_BTN.unflatten(2, (-1, D // self.n_head)).transpose(1, 2)
+        q_BHTC, k_BHTC, v_BHTC = qkv_BHTC.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
+        q_BHTC, k_BHTC = self.norm_q(q_BHTC), self.norm_k(k_BHTC)
+        if (group := self.n_head // self.n_kv_head) > 1:
+            k_BHTC, v_BHTC = k_BHTC.repeat_interleave(group, dim=1), v_BHTC.repeat_interleave(group, dim=1)
+        return q_BHTC, k_BHTC, v_BHTC
 
 
 class SwiGLU(nn.Module):

@@ -124,6 +124,7 @@ def check_mixer(config: TrainCommand, scheme: Scheme) -> None:
         "window": config.window is not None,
         "train.attention": config.train.attention is not AttentionPath.auto,
         "model.qk_norm": model.qk_norm,
+        "model.n_kv_head": model.n_kv_head,
         "model.attention_gate": model.attention_gate is not AttentionGate.none,
         "model.short_conv": model.short_conv,
     }

@@ -64,6 +64,7 @@ def losses(model, windows: np.ndarray) -> np.ndarray:
         ("LlamaForCausalLM", {}, None, {}),
         ("LlamaForCausalLM", {"base": 500.0}, None, {"n_head": 4, "d_model": BASE_WIDTH}),
         ("LlamaForCausalLM", {"layout": "interleaved"}, None, {"n_head": 4}),
+        ("LlamaForCausalLM", {"layout": "interleaved"}, None, {"n_head": 4, "n_kv_head": 2}),
         ("MistralForCausalLM", {}, {"size": 24}, {}),
         ("MistralForCausalLM", {"layout": "interleaved", "base": 500.0}, {"size": None}, {}),
         ("Qwen3ForCausalLM", {"layout": "interleaved"}, None, {"qk_norm": True, "n_head": 4}),

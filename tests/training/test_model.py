@@ -11,7 +11,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
+from posexp.attention import flex
 from posexp.config.sections import AttentionGate, AttentionPath, Mlp, ModelConfig, config_dir
 from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
@@ -193,6 +195,53 @@ def test_a_short_convolution_alone_shows_the_order_of_neighbours_and_of_no_other
 def test_a_short_convolution_has_four_taps_or_none() -> None:
     with pytest.raises(Misuse, match="0 or 4"):
         ModelConfig(short_conv=3)
+
+
+GROUPED = replace(SIZE, n_kv_head=2, qk_norm=True, short_conv=4)
+HEADS_OF_128 = ModelConfig(d_model=256, n_layer=2, n_head=2, n_kv_head=1)
+SCHEMES = sorted(file.stem for file in (config_dir() / "scheme").glob("*.yaml"))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.compile.*")
+@pytest.mark.parametrize("config", [GROUPED, HEADS_OF_128], ids=["groups of 2", "heads of 128"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+@torch.no_grad()
+def test_shared_keys_and_values_are_those_of_a_model_that_repeats_their_weights_on_every_path(
+    scheme: str, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flex, "kernel", lambda: flex_attention)  # a GPU is needed for the compiled one
+    model, wide = decoder(config, scheme).eval(), decoder(replace(config, n_kv_head=None), scheme).eval()
+    for weight in model.blocks.parameters():
+        weight.normal_(std=0.125)
+    weights, C = model.state_dict(), config.d_model // config.n_head
+    for name, weight in weights.items():
+        if "qkv" in name or "conv" in name:
+            first = config.d_model if "qkv" in name else 0
+            parts = (
+                weight[first:].view(2, config.n_kv_head, C, -1).repeat_interleave(config.n_head // config.n_kv_head, 1)
+            )
+            weights[name] = torch.cat((weight[:first], parts.reshape(2 * config.d_model, -1)))
+    wide.load_state_dict(weights)
+    drawn = torch.random.get_rng_state()
+
+    def output(of: Decoder, path: AttentionPath) -> Tensor:
+        of.path = path
+        torch.random.set_rng_state(drawn)
+        return of(TOKENS)
+
+    wanted_BTD = output(wide, AttentionPath.auto)
+    torch.testing.assert_close(output(model, AttentionPath.auto), wanted_BTD, rtol=0, atol=1e-5)
+    layer = model.scheme.layer(0)
+    for path in [] if layer.acts("attend") else [AttentionPath.dense] + [AttentionPath.flex] * (not layer.acts("bias")):
+        torch.testing.assert_close(output(model, path), wanted_BTD, rtol=0, atol=1e-4)
+
+
+def test_shared_keys_and_values_have_fewer_parameters_and_n_head_of_them_is_the_default() -> None:
+    shared = replace(SIZE, n_kv_head=1)
+    assert parameters(SIZE) - parameters(shared) == SIZE.n_layer * 2 * (64 - 16) * 64
+    assert replace(SIZE, n_kv_head=4) == SIZE
+    with pytest.raises(Misuse, match="must be divisible by model.n_kv_head=3"):
+        replace(SIZE, n_kv_head=3)
 
 
 def test_dropout_is_for_training_only() -> None:
