@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from tokenizers import Tokenizer
 
-    from posexp.model.decoder import Decoder
+    from posexp.model.base import Model
 
 RunLike = Run | str | Path
 P = ParamSpec("P")
@@ -149,7 +149,7 @@ def plot(frame: "DataFrame") -> "Figure":
 
 
 @restoring(torch=True)
-def load(run: RunLike, *, device: str = "auto", trust: bool = False) -> "tuple[Decoder, Tokenizer]":
+def load(run: RunLike, *, device: str = "auto", trust: bool = False) -> "tuple[Model, Tokenizer]":
     """Return the trained model in evaluation mode and its tokenizer.
 
     `model.logits(model(ids_BT))` are the logits of the token after each of `ids_BT`, int64 [B, T]. For data=tokens

@@ -73,7 +73,7 @@ class TrainCommand:
     @property
     def components(self) -> list[Any]:
         """The nodes that name classes by `_target_`."""
-        return [self.scheme, self.window, self.temperature, self.transform, self.mixer]
+        return [self.scheme, self.window, self.temperature, self.transform, self.mixer, self.model.component]
 
 
 @dataclass

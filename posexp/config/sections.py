@@ -42,6 +42,7 @@ WandbMode = Enum("WandbMode", {"offline": "offline", "online": "online", "disabl
 
 @dataclass
 class ModelConfig:
+    target: str = knob("", "class of a model of your own, such as mine.Decoder; empty: that of posexp")
     d_model: int = knob(128, "width of the residual stream", least=1, most=1 << 20)
     n_layer: int = knob(5, "number of blocks", least=1, most=1 << 16)
     n_head: int = knob(4, "attention heads; must divide d_model", least=1)
@@ -72,6 +73,11 @@ class ModelConfig:
             self.n_kv_head = None  # both mean the same run
         if self.dropout >= 1:
             raise Misuse(f"model.dropout={self.dropout} must be below 1")
+
+    @property
+    def component(self) -> dict[str, str] | None:
+        """The class of the model as a component, None for that of posexp."""
+        return {"_target_": self.target} if self.target else None
 
 
 @dataclass

@@ -10,7 +10,7 @@ from posexp.data.load import load_store
 from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
-from posexp.model.decoder import Decoder
+from posexp.model.base import Model
 from posexp.output.console import say
 from posexp.runs.experiment import Experiment
 from posexp.windows import Window
@@ -60,7 +60,7 @@ class Trained:
 
     def view(self, variant: Variant, length: int) -> View:
         model = self.model if variant.transform is None else variant.transform.model(self.model)
-        assert isinstance(model, Decoder)
+        assert isinstance(model, Model)
         model.scheme, model.window = scheme, _ = variant.applied(self.scheme, length)
         path, settings = model.kernel_path(self.device), variant.settings(length)
         return View(model, scheme.max_length, path, self.window_name(variant.window), settings)

@@ -19,7 +19,8 @@ from torch import Tensor
 from posexp import transforms
 from posexp.config.commands import ExportCommand, TrainCommand
 from posexp.errors import Inapplicable, Misuse, RunFailed
-from posexp.model.decoder import BASE_WIDTH, Block, Decoder, SwiGLU
+from posexp.model.base import BASE_WIDTH, Model
+from posexp.model.decoder import Block, Decoder, SwiGLU
 from posexp.runs.experiment import Experiment
 from posexp.runs.load import finished_runs, for_each
 from posexp.runs.run import Run
@@ -96,9 +97,11 @@ def check_own(folder: Path, run: Run) -> None:
         raise Misuse(f"folder={folder} holds something else already: choose another folder")
 
 
-def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]:
+def config_of(run: Run, trained: TrainCommand, model: Model) -> dict[str, Any]:
     """Return the content of config.json. Raises Inapplicable if transformers has no equal architecture."""
     scheme, window, sizes = model.scheme, model.window, trained.model
+    if not isinstance(model, Decoder):
+        raise Inapplicable(f"model.target={sizes.target} has no equal in transformers: {EXPORTS}")
     if model.mixer is not None:
         raise Inapplicable(f"mixer {model.mixer.fingerprint()} has no equal in transformers: {EXPORTS}")
     if type(scheme) is not Rope or scheme.fraction != 1:
@@ -149,17 +152,17 @@ def config_of(run: Run, trained: TrainCommand, model: Decoder) -> dict[str, Any]
     }
 
 
-def safetensors_of(model: Decoder) -> bytes:
+def safetensors_of(model: Model) -> bytes:
     """Return the weights as safetensors; the factors of the decoder's input and output are multiplied into them."""
     from safetensors.torch import save
 
+    assert isinstance(model, Decoder) and isinstance(model.scheme, Rope)
     embedding_VD = model.embedding.weight.detach()
     found: dict[str, Tensor] = {
         "model.embed_tokens.weight": embedding_VD / EMBEDDING_STD,
         "model.norm.weight": model.norm.weight,
         "lm_head.weight": embedding_VD * (BASE_WIDTH / model.embedding.embedding_dim),
     }
-    assert isinstance(model.scheme, Rope)
     # the order of a head's channels in which channel i rotates with channel i + C/2
     order_C = torch.arange(model.scheme.rotary_dim)
     if model.scheme.layout is not Layout.half:

@@ -13,6 +13,7 @@ import torch
 
 from posexp.config.commands import InspectCommand
 from posexp.inspect import attention, bias, frequencies
+from posexp.model.decoder import Decoder
 from posexp.model.device import choose_device
 from posexp.output.console import say
 from posexp.output.figure import Picture
@@ -53,7 +54,7 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
     if model.mixer is not None:
         about += f" · {model.mixer.fingerprint()}; layers are the blocks with attention"
     drawn = None
-    if model.attends:
+    if model.attends and isinstance(model, Decoder):  # attention is read where that of posexp computes it
         reading = attention.read_attention(model, tokens, length)
         drawn = attention.picture(reading, about, scheme.dims.train_length, command.split.value, colour)
     found: dict[str, Picture | None] = {

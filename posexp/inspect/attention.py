@@ -15,7 +15,8 @@ from torch import Tensor
 
 from posexp.data import Tokens
 from posexp.data.sampler import SequenceSampler
-from posexp.model.decoder import Attend, Decoder, SelfAttention
+from posexp.model.base import Attend
+from posexp.model.decoder import Decoder, SelfAttention
 from posexp.output.figure import Picture, new_figure, rendered, write_heading
 from posexp.output.style import QUIET, REFERENCE
 from posexp.windows import Window

@@ -4,9 +4,7 @@ Shape suffixes: B batch, T tokens, D width of the residual stream, H heads, C ch
 F width of the MLP, G gates (one per head or channel), N queries, keys and values in a row, V vocabulary.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,21 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posexp import mixers, schemes, temperatures, transforms, windows
-from posexp.attention import attention, kernel_path
 from posexp.config.commands import TrainCommand
-from posexp.config.sections import AttentionGate, AttentionPath, Mlp, ModelConfig
+from posexp.config.sections import AttentionGate, Mlp, ModelConfig
 from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
 from posexp.mixers import Mixer, attention_blocks
-from posexp.ops.cross_entropy import linear_cross_entropy
+from posexp.model.base import Attend, Model, own_model
 from posexp.ops.layers import RMSNorm, swiglu
 from posexp.ops.short_conv import ShortConv
 from posexp.schemes import EMBEDDING_STD, Scheme
 from posexp.windows import Window
-
-Attend = Callable[..., Tensor]  # `attention` with all arguments bound but q, k, v and x_BTD
-
-BASE_WIDTH = 128  # the width of model=tiny, at which the tied output layer is not scaled
 
 
 class SelfAttention(nn.Module):
@@ -132,7 +125,7 @@ class Block(nn.Module):
         return F.dropout(x_BTD, self.dropout, self.training)
 
 
-class Decoder(nn.Module):
+class Decoder(Model):
     """A pre-norm causal language model with tied embeddings.
 
     Embeddings are drawn as in GPT-2 and scaled to unit size at the input, as in Vaswani et al. 2017 (section 3.4), so
@@ -155,12 +148,8 @@ class Decoder(nn.Module):
 
         The config section `mixer` replaces attention in some blocks or all (None: in none).
         """
-        super().__init__()
-        self.scheme = scheme
-        self.window = window or Window(scheme.dims)
-        self.path = AttentionPath.auto
         torch.manual_seed(seed)
-        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        super().__init__(config, vocab_size, scheme, window)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.d_model)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
@@ -180,62 +169,24 @@ class Decoder(nn.Module):
                 del block.attention
 
     def forward(self, tokens_BT: Tensor, last: int | None = None) -> Tensor:
-        """Return the hidden states of tokens (int64), [B, T, D], the input of `logits`.
-
-        With `last`, return those of the last tokens alone, [B, last, D], and skip the others in the last block.
-        Raises Misuse if the input is longer than the `max_length` of the scheme.
-        """
-        T = tokens_BT.shape[1]
-        limit = self.scheme.max_length
-        if limit is not None and limit < T:
-            raise Misuse(f"{self.scheme.fingerprint()} is undefined past {limit} tokens, got an input of {T}")
-        pos_BT = self.scheme.positions_of(tokens_BT)
-        x_BTD = self.embedding(tokens_BT) / EMBEDDING_STD
-        x_BTD = self.scheme.embed(x_BTD, pos_BT)
+        """Return the hidden states; with `last`, skip the other tokens in the last block."""
+        x_BTD, pos_BT = self.embed(tokens_BT)
         layer = 0  # among the blocks with attention
         for index, block in enumerate(self.blocks):
             wanted, attend = last if index == len(self.blocks) - 1 else None, None
             if block.mixer is None:
-                scheme, window = self.scheme.layer(layer), self.window.layer(layer)
-                attend = partial(attention, scheme, pos_BT=pos_BT, window=window, path=self.path, last=wanted)
+                attend = self.attend(layer, pos_BT, wanted)
                 layer += 1
             x_BTD = block(x_BTD, attend, wanted)
         return self.norm(x_BTD)
 
     @property
     def mixer(self) -> Mixer | None:
-        """The mixer of the first block that has one; None if all blocks have attention."""
         return next((block.mixer for block in self.blocks if block.mixer is not None), None)  # type: ignore[return-value]
 
     @property
     def attends(self) -> bool:
-        """Whether any block has attention."""
         return any(block.mixer is None for block in self.blocks)
-
-    def kernel_path(self, device: torch.device | None = None) -> str:
-        """Return how mixer and attention are computed on `device`. Raises Misuse as `attention` does."""
-        mixer = [self.mixer.path] if self.mixer is not None else []
-        attends = [kernel_path(self.scheme, self.scheme.dims, self.window, self.path, device)] if self.attends else []
-        return ", ".join(mixer + attends)
-
-    def logits(self, hidden_BTD: Tensor) -> Tensor:
-        """Return logits, [B, T, V] float32."""
-        return F.linear(self.scaled(hidden_BTD), self.embedding.weight).float()
-
-    def scaled(self, hidden_BTD: Tensor) -> Tensor:
-        return hidden_BTD * (BASE_WIDTH / self.embedding.embedding_dim)
-
-    def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Return the mean loss in nats per token."""
-        hidden_ND = self.scaled(self(tokens_BT)).flatten(0, 1)
-        return linear_cross_entropy(hidden_ND, self.embedding.weight, targets_BT.flatten())
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Return the number of parameters in total, of the token embeddings, of the scheme, and of the rest."""
-        total = sum(weight.numel() for weight in self.parameters())
-        embedding = self.embedding.weight.numel()
-        scheme = sum(weight.numel() for weight in self.scheme.parameters())
-        return {"total": total, "embedding": embedding, "scheme": scheme, "decoder": total - embedding - scheme}
 
 
 def build_decoder(
@@ -247,7 +198,7 @@ def build_decoder(
     window_node: dict[str, Any] | None = None,
     temperature_node: dict[str, Any] | None = None,
     mixer_node: dict[str, Any] | None = None,
-) -> Decoder:
+) -> Model:
     """Return a decoder with weights drawn from `seed`, and its components from config sections.
 
     A window of None is full, a temperature of None is 1, and a mixer of None leaves attention in every block.
@@ -255,7 +206,11 @@ def build_decoder(
     torch.manual_seed(seed)
     dims = scheme_dims(config, train_length, mixer_node)
     scheme = temperatures.from_config(temperature_node, schemes.from_config(scheme_node, dims))
-    return Decoder(config, vocab_size, scheme, seed, windows.from_config(window_node, dims), mixer_node)
+    window = windows.from_config(window_node, dims)
+    if config.target:
+        torch.manual_seed(seed)
+        return own_model(config, vocab_size, scheme, window)
+    return Decoder(config, vocab_size, scheme, seed, window, mixer_node)
 
 
 def scheme_dims(config: ModelConfig, train_length: int, mixer_node: dict[str, Any] | None) -> Dims:
@@ -264,7 +219,7 @@ def scheme_dims(config: ModelConfig, train_length: int, mixer_node: dict[str, An
     return Dims(config.d_model, config.n_head, layers, train_length)
 
 
-def build_model(config: TrainCommand, vocab_size: int) -> Decoder:
+def build_model(config: TrainCommand, vocab_size: int) -> Model:
     """Return the decoder of a run before the first step, with weights drawn from its seed."""
     model = build_decoder(
         *(config.model, vocab_size, config.scheme, base_length(config)),

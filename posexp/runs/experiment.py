@@ -11,7 +11,8 @@ from posexp.config.sections import DataConfig
 from posexp.data import Store
 from posexp.data.load import load_store
 from posexp.errors import Misuse, PosexpError, RunFailed
-from posexp.model.decoder import Decoder, build_model
+from posexp.model.base import Model
+from posexp.model.decoder import build_model
 from posexp.output.console import say
 from posexp.runs import checkpoint
 from posexp.runs.loggers import Loggers
@@ -40,7 +41,7 @@ class Experiment:
         """
         stored = self.run.config()
         if code := outside(stored, self.trust):
-            raise Misuse(f"its scheme is code from outside posexp, {code!r}: set trust=true to run it")
+            raise Misuse(f"it names code from outside posexp, {code!r}: set trust=true to run it")
         return stored
 
     @cached_property
@@ -60,7 +61,7 @@ class Experiment:
         return store
 
     @cached_property
-    def model(self) -> Decoder:
+    def model(self) -> Model:
         """The trained model, in evaluation mode on `device`. Raises RunFailed if the run's files are damaged."""
         config = self.config
         self.run.refuse_links()
@@ -78,7 +79,7 @@ class Experiment:
         return checkpoint.read_about(self.run.folder / "checkpoint", self.config.train.steps)["sha256"][:12]
 
 
-def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Decoder:
+def build_sized(trained: TrainCommand, tensors: dict[str, torch.Tensor]) -> Model:
     """Build the model of a configuration, whose sizes must be those of the checkpoint's tensors.
 
     The model is first built on the meta device, because an untrusted configuration may request any amount of memory.

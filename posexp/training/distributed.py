@@ -28,7 +28,8 @@ from posexp.config.commands import TrainCommand
 from posexp.config.sections import Strategy
 from posexp.errors import Misuse, PosexpError, RunFailed
 from posexp.jobs.ranks import Place, place, translate_slurm
-from posexp.model.decoder import Decoder, build_model
+from posexp.model.base import Model
+from posexp.model.decoder import build_model
 from posexp.output import console
 from posexp.training.outcome import PeerLost, RankFailed, deserialise, error_line, serialise
 
@@ -210,7 +211,7 @@ def check_share(config: TrainCommand, size: int) -> None:
 class Objective(nn.Module):
     """A module whose forward is the loss, because DDP wraps forward."""
 
-    def __init__(self, model: Decoder, loss: Callable):
+    def __init__(self, model: Model, loss: Callable):
         super().__init__()
         self.model, self.loss = model, loss
 
@@ -218,7 +219,7 @@ class Objective(nn.Module):
         return self.loss(x_BT, y_BT)
 
 
-def distribute(model: Decoder, config: TrainCommand, ranks: Ranks, compiled: bool) -> Callable:
+def distribute(model: Model, config: TrainCommand, ranks: Ranks, compiled: bool) -> Callable:
     """Return the function of the loss of a process's share of a batch, with the gradient of the whole batch.
 
     FSDP shards the weights in place, so the optimizer must be built afterwards. Raises Misuse for weights that FSDP
@@ -236,7 +237,7 @@ def distribute(model: Decoder, config: TrainCommand, ranks: Ranks, compiled: boo
     return nn.parallel.DistributedDataParallel(Objective(model, loss), find_unused_parameters=rests(config))
 
 
-def shard(model: Decoder, compiled: bool) -> Callable:
+def shard(model: Model, compiled: bool) -> Callable:
     """Shard each block, then the other weights. Raises Misuse for a scalar weight, which FSDP cannot shard."""
     from torch.distributed.fsdp import fully_shard
 

@@ -104,6 +104,8 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     if limit is not None and limit < config.train.length:
         raise Misuse(f"{scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer")
     kernel_path(scheme, dims, window, config.train.attention)
+    if config.mixer is not None and config.model.target:
+        raise Misuse(f"mixer=… replaces blocks of posexp's own decoder: omit it, or model.target={config.model.target}")
     if config.mixer is not None:
         check_mixer(config, scheme)
     if config.train.attention is AttentionPath.flex:

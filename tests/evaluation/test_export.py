@@ -19,7 +19,8 @@ from posexp.data import tokenizer
 from posexp.evaluation.scoring import token_losses
 from posexp.hf.export import config_of, safetensors_of, text_of
 from posexp.hf.subject import Checkpoint
-from posexp.model.decoder import BASE_WIDTH, Decoder, build_decoder
+from posexp.model.base import BASE_WIDTH, Model
+from posexp.model.decoder import build_decoder
 from posexp.runs.run import Run
 from posexp.transforms import build_transform as build_transform
 
@@ -28,7 +29,7 @@ V, LENGTH = 300, 64
 IDS = np.random.default_rng(0).integers(0, V, 2 * 512 + 1)
 
 
-def random_run(options: dict, window: dict | None, **sizes) -> tuple[TrainCommand, Decoder]:
+def random_run(options: dict, window: dict | None, **sizes) -> tuple[TrainCommand, Model]:
     """A model that attends sharply, so that positions and windows show in its losses."""
     config = TrainCommand(
         scheme=options_of("scheme", "rope", options),
@@ -46,7 +47,7 @@ def random_run(options: dict, window: dict | None, **sizes) -> tuple[TrainComman
     return config, model
 
 
-def exported(folder: Path, config: TrainCommand, model: Decoder) -> Path:
+def exported(folder: Path, config: TrainCommand, model: Model) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(text_of(config_of(Run(folder), config, model)))
     (folder / "model.safetensors").write_bytes(safetensors_of(model))

@@ -301,6 +301,23 @@ def test_a_part_from_outside_posexp_is_not_imported_unless_it_is_trusted(alone, 
 
 
 @pytest.mark.slow
+def test_a_model_from_outside_posexp_is_not_imported_unless_it_is_trusted(alone):
+    (alone / "evil.py").write_text(EVIL)
+    for run in runs_of(alone):
+        text = (run / "config.yaml").read_text().replace("  target: ''\n", "")
+        (run / "config.yaml").write_text(text.replace("\nmodel:\n", "\nmodel:\n  target: evil.Evil\n", 1))
+        assert Run(run).config().model.target == "evil.Evil"
+    for answer in all_commands(alone, [*READERS[3:], *DRAWERS]):
+        assert not (alone / "ran").exists(), answer
+    for words in (["eval", "--lengths", "24", "wandb.mode=disabled"], ["export"]):
+        assert "set trust=true" in here(*words, cwd=alone).err and not (alone / "ran").exists()
+        here(*words, "trust=true", cwd=alone)
+        assert (alone / "ran").exists()
+        (alone / "ran").unlink()
+        sys.modules.pop("evil", None)
+
+
+@pytest.mark.slow
 def test_a_trusted_part_is_imported(alone):
     (alone / "evil.py").write_text(EVIL)
     for run in runs_of(alone):

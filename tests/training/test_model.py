@@ -240,7 +240,7 @@ def test_shared_keys_and_values_have_fewer_parameters_and_n_head_of_them_is_the_
     shared = replace(SIZE, n_kv_head=1)
     assert parameters(SIZE) - parameters(shared) == SIZE.n_layer * 2 * (64 - 16) * 64
     assert replace(SIZE, n_kv_head=4) == SIZE
-    with pytest.raises(Misuse, match="must be divisible by model.n_kv_head=3"):
+    with pytest.raises(Misuse, match=r"divisible by .*n_kv_head=3"):
         replace(SIZE, n_kv_head=3)
 
 
