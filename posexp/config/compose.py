@@ -1,7 +1,7 @@
 """The composition of a command's config by Hydra, and its conversion to the dataclass of the command."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,16 @@ def label(preset: str = "") -> str:
     others = ("window", "temperature", "transform", "mixer")
     if preset:
         typed = {word.partition("=")[0].lstrip("+") for word in HydraConfig.get().overrides.task}
-        return "-".join([preset, *(choices[key] for key in ("scheme", *others) if key in typed)])
+        scheme = [choices["scheme"]] if "scheme" in typed else []
+        return "-".join([preset, *scheme, *without_default(choices[key] for key in others if key in typed)])
     inner = [key for key in sorted(choices) if key.startswith("scheme@")]
     schemes = [choices.get(key) for key in ("scheme", *inner)]
-    names = [*schemes, *(name for name in map(choices.get, others) if name not in ("full", "none"))]
-    return "-".join(filter(None, names)) or CONTINUED
+    return "-".join(filter(None, [*schemes, *without_default(map(choices.get, others))])) or CONTINUED
+
+
+def without_default(names: Iterable[str | None]) -> list[str]:
+    """Return the names of chosen components without those that change nothing."""
+    return [name for name in names if name not in (None, "full", "none")]
 
 
 def compose(command: str, overrides: list[str], own: str | None = None, inherit: Inherit | None = None) -> object:

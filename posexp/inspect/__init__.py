@@ -55,7 +55,7 @@ def inspect_run(run: Run, command: InspectCommand, device: torch.device) -> list
         about += f" · {model.mixer.fingerprint()}; layers are the blocks with attention"
     drawn = None
     if model.attends and isinstance(model, Decoder):  # attention is read where that of posexp computes it
-        reading = attention.read_attention(model, tokens, length)
+        reading = attention.read_attention(model, tokens, length, experiment.config.data.cross_documents)
         drawn = attention.picture(reading, about, scheme.dims.train_length, command.split.value, colour)
     found: dict[str, Picture | None] = {
         "bias": bias.picture(scheme, about),

@@ -93,13 +93,13 @@ def even(window: Window, T: int) -> Tensor:
 
 
 @torch.no_grad()
-def read_attention(model: Decoder, tokens: Tokens, length: int) -> Reading:
-    """Measure attention in float32 on sequences of `length` tokens that lie within one document each.
+def read_attention(model: Decoder, tokens: Tokens, length: int, cross_documents: bool = False) -> Reading:
+    """Measure attention in float32 on sequences of `length` tokens, within one document each unless `cross_documents`.
 
     Raises Misuse if no document is that long.
     """
     count = min(max(TOKENS // length, MIN_SEQUENCES), MAX_SEQUENCES)
-    text_BT, _ = SequenceSampler(tokens, length, cross_documents=False).batch(seed=0, step=0, count=count)
+    text_BT, _ = SequenceSampler(tokens, length, cross_documents).batch(seed=0, step=0, count=count)
     n_layer = model.scheme.dims.n_layer
     seen: list[list[Tensor]] = [[] for _ in range(n_layer)]  # [3, B, H, T] per layer and batch
     torch.manual_seed(0)  # schemes with random positions draw the same ones every time

@@ -6,6 +6,8 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+from posexp.dims import Dims
+from posexp.schemes import build_scheme
 from posexp.storage import atomic
 from scripts.docs.common import DOCS, ROOT
 from scripts.docs.schemes import files, label_of, picture_of
@@ -13,8 +15,9 @@ from scripts.docs.schemes import files, label_of, picture_of
 PLACE = DOCS / "pictures" / "schemes"
 RESULTS = ROOT / "build" / "pictures"
 OPTIONS = """model.d_model=64 model.n_layer=2 train.length=64 train.tokens=300_000 train.batch_tokens=1024
-data.vocab_size=1024 eval.lengths=[64] eval.targets=64 eval.protocols=[same_targets] eval.controls=false
+eval.targets=64 eval.controls=false
 wandb.mode=disabled device=cpu"""
+TEXT = "data.vocab_size=1024 eval.lengths=[64] eval.protocols=[same_targets]"
 WIDTH, MOST = 840, 60_000  # pixels, and bytes of a picture
 
 
@@ -22,8 +25,14 @@ def draw(names: list[str]) -> None:
     """Train and inspect the schemes `names`, or all, and write their pictures. Trained runs stay in build/pictures."""
     chosen = [path for path in files("scheme") if not names or path.stem in names]
     where = [f"results={RESULTS}", "group=schemes"]
-    every = f"+scheme={','.join(path.stem for path in chosen)}"
-    posexp("train", "-m", every, *where, f"data.cache={RESULTS}/cache", *OPTIONS.split())
+    digits = [path for path in chosen if build_scheme(path.stem, Dims(64, 4, 2, 64)).reads_text]
+    for data, some in (
+        ("data=addition", digits),
+        ("data.vocab_size=1024", [path for path in chosen if path not in digits]),
+    ):
+        every = f"+scheme={','.join(path.stem for path in some)}"
+        if some:
+            posexp("train", "-m", every, *data.split(), *where, f"data.cache={RESULTS}/cache", *OPTIONS.split())
     runs = {path: run_of(path) for path in chosen}
     posexp("inspect", "--runs", ",".join(run.name for run in runs.values()), *where)
     PLACE.mkdir(parents=True, exist_ok=True)

@@ -30,23 +30,23 @@ def test_every_knob_that_is_named_exists():
 
 @pytest.mark.slow
 def test_the_example_scheme_trains_from_outside(tmp_path):
-    code = re.search(r"```python\n# posexp/schemes/resonance.py\n(.*?)```", README, re.S)
+    code = re.search(r"```python\n# posexp/schemes/clipped.py\n(.*?)```", README, re.S)
     options = re.search(r"```yaml\n(.*?)```", README, re.S)
     assert code and options
     (tmp_path / "mine.py").write_text(code[1])
     (tmp_path / "mine" / "scheme").mkdir(parents=True)
-    (tmp_path / "mine" / "scheme" / "resonance.yaml").write_text(options[1].replace("posexp.schemes.resonance", "mine"))
+    (tmp_path / "mine" / "scheme" / "clipped.yaml").write_text(options[1].replace("posexp.schemes.clipped", "mine"))
     (tmp_path / "text.txt").write_text("so it goes and goes again, " * 200)
     # `mine` is a file and a folder here: the module wins, since the folder holds no Python
     arguments = [
-        "train --config-dir mine +scheme=resonance model.d_model=16 model.n_layer=1 model.n_head=2",
+        "train --config-dir mine +scheme=clipped model.d_model=16 model.n_layer=1 model.n_head=2",
         "train.length=16 train.batch_tokens=64 train.tokens=640 data=files data.paths=text.txt data.vocab_size=300",
         "data.cache=cache eval.lengths=[16,32] eval.targets=16 eval.protocols=[nonoverlapping] wandb.mode=disabled",
     ]
     command = [sys.executable, "-m", "posexp", *" ".join(arguments).split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (rows,) = tmp_path.glob("results/default/resonance-s0-*/rows.jsonl")
+    (rows,) = tmp_path.glob("results/default/clipped-s0-*/rows.jsonl")
     assert rows.read_text().count('"status": "ok"') == 2
 
 
