@@ -104,7 +104,8 @@ class DataConfig:
     revision: str = knob("main", "hub: branch, tag or commit")
     task: str = knob(
         "",
-        "task: copy, copy_unique, selective_copy, reverse, sort, mode, parity, flipflop, addition, induction, passkey",
+        "task: copy, copy_unique, selective_copy, reverse, sort, mode, parity, flipflop, addition, induction, passkey, "
+        "needle, needle_multi, variables",
     )
     task_size: int = knob(8, "task: largest size of an example in training", least=1, most=1 << 20)
     task_examples: int = knob(50_000, "task: number of training examples", least=1, most=1 << 30)

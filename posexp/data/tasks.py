@@ -8,8 +8,8 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
-from string import ascii_letters, ascii_lowercase, digits
+from itertools import chain, islice, pairwise
+from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
 
 from posexp.config.sections import DataConfig, Split
 from posexp.errors import Misuse
@@ -17,6 +17,8 @@ from posexp.errors import Misuse
 HELD_OUT = 20  # training examples per validation example, and per test example
 LEAST = {"parity": 8, "flipflop": 8}  # sizes with prompts enough for three splits; other tasks begin at 1
 PASSKEY_DIGITS = 5
+NEEDLES = 4  # keys of needle_multi
+CHAINS, CHAIN = 2, 3  # of variables: chains, and the variables of each
 SELECTED = 16  # letters of an example of selective_copy, as many as in the paper
 FILLER = (
     *("Rain fell on the hill.", "A cart went by.", "Nobody looked up."),
@@ -138,11 +140,66 @@ def passkey(draw: random.Random, size: int) -> Example:
     return " ".join([*sentences, "What is the key? The key is "]), f"{number}."
 
 
+def needle(draw: random.Random, size: int) -> Example:
+    """Hide a key and its number among `size` unrelated sentences; the answer is the number of the key.
+
+    The task is RULER's single needle (Hsieh et al. 2024, arXiv 2404.06654, section 3) with other sentences.
+    """
+    return needles(draw, size, 1)
+
+
+def needle_multi(draw: random.Random, size: int) -> Example:
+    """Hide NEEDLES keys, each with a number, among `size` unrelated sentences; the answer is the number of one.
+
+    The task is RULER's needle with several keys (as above), of which three are distractors here.
+    """
+    return needles(draw, size, NEEDLES)
+
+
+def variables(draw: random.Random, size: int) -> Example:
+    """Hide chains `Q = 48213. B = Q. C = B.` among `size` unrelated sentences; the answer is the letters of one chain.
+
+    The task is RULER's variable tracking (as above), with two chains of three variables. The statements of a chain are
+    in order, and those of the chains are mixed.
+    """
+    names, numbers = draw.sample(ascii_uppercase, CHAINS * CHAIN), five_digits(draw, CHAINS)
+    chains = [names[n::CHAINS] for n in range(CHAINS)]
+    facts = [
+        iter([f"{letters[0]} = {number}.", *(f"{name} = {before}." for before, name in pairwise(letters))])
+        for letters, number in zip(chains, numbers, strict=True)
+    ]
+    order = draw.sample([*range(CHAINS)] * CHAIN, CHAINS * CHAIN)
+    asked = draw.randrange(CHAINS)
+    text = hidden(draw, size, [next(facts[which]) for which in order])
+    return f"{text} Which letters are {numbers[asked]}? They are ", f"{''.join(chains[asked])}."
+
+
+def needles(draw: random.Random, size: int, count: int) -> Example:
+    keys, numbers = draw.sample(ascii_uppercase, count), five_digits(draw, count)
+    asked = draw.randrange(count)
+    facts = [f"The code of {key} is {number}." for key, number in zip(keys, numbers, strict=True)]
+    return f"{hidden(draw, size, facts)} What is the code of {keys[asked]}? It is ", f"{numbers[asked]}."
+
+
+def five_digits(draw: random.Random, count: int) -> list[str]:
+    """Draw different numbers."""
+    return [f"{number:05}" for number in draw.sample(range(10**5), count)]
+
+
+def hidden(draw: random.Random, size: int, facts: Sequence[str]) -> str:
+    """Return `size` unrelated sentences with `facts` among them, in their order, at random places."""
+    places = sorted(draw.choices(range(size + 1), k=len(facts)))
+    sentences = [FILLER[n % len(FILLER)] for n in range(size)]
+    for place, fact in reversed([*zip(places, facts, strict=True)]):
+        sentences.insert(place, fact)
+    return " ".join(sentences)
+
+
 TASKS: dict[str, Callable[[random.Random, int], Example]] = {
     make.__name__: make
     for make in (
         *(copy, copy_unique, selective_copy, reverse, sort, mode, parity, flipflop),
-        *(addition, induction, passkey),
+        *(addition, induction, passkey, needle, needle_multi, variables),
     )
 }
 

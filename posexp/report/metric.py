@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from posexp.report.cell import Cell
 
 
+USABLE_EXACT_MATCH = 85.6  # percent: RULER's threshold of an effective length (Hsieh et al. 2024, arXiv 2404.06654)
+
+
 @dataclass(frozen=True)
 class Value:
     """The value of a metric in a cell. `low` and `high` are None if there is no interval."""

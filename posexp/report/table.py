@@ -6,7 +6,7 @@ from posexp.output.grid import Cell, Grid
 from posexp.output.text import escape, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
-from posexp.report.metric import digits
+from posexp.report.metric import EXACT_MATCH, USABLE_EXACT_MATCH, digits
 from posexp.report.tables import MAX_LENGTHS, OWN_MEASURE, Table, facts, listed, number_range
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ def how_to_read(table: Table) -> list[str]:
         found.append(
             "Ranges are the lowest and the highest seed if two or more have a value, otherwise the 95 % interval "
             f"over {measure.over}, by {measure.by}."
+        )
+    if measure is EXACT_MATCH:
+        found.append(
+            f"The usable size is the largest up to which every size has an exact match of {USABLE_EXACT_MATCH} % or "
+            "more, the mean over seeds; + marks that all have, – that none has."
         )
     if any(word in verdict_table.MARKS for word in table.words.values()):
         found.append(verdict_table.LEGEND)
@@ -121,9 +126,10 @@ def values(table: Table, for_paper: bool = False) -> Grid:
     rows: list[list[Cell]] = []
     for curve in table.curves:
         first = [one_line(curve), *([listed(table.trained[curve])] if several else [])]
-        rows.append([*first, *(cell(table, (curve, length), for_paper) for length in table.lengths)])
+        last = [table.usable_size(curve)] if table.measure is EXACT_MATCH else []
+        rows.append([*first, *(cell(table, (curve, length), for_paper) for length in table.lengths), *last])
     lengths = [starred(length, table.train_lengths) for length in table.lengths]
-    return Grid([*heads, *lengths], rows, names=len(heads))
+    return Grid([*heads, *lengths, *(["usable size"] * (table.measure is EXACT_MATCH))], rows, names=len(heads))
 
 
 def cell(table: Table, key: tuple[str, int], for_paper: bool) -> "Text":

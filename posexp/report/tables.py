@@ -12,7 +12,7 @@ from posexp.evaluation.tasks import by_index, exact_match
 from posexp.evaluation.verdicts import Place, Usable, Verdict, usable
 from posexp.output.text import one_line
 from posexp.report.cell import Cell, cell_of
-from posexp.report.metric import EXACT_MATCH, PPL, TOKEN_ACCURACY, Metric, Value
+from posexp.report.metric import EXACT_MATCH, PPL, TOKEN_ACCURACY, USABLE_EXACT_MATCH, Metric, Value
 
 MAX_LENGTHS = 200  # in a table
 OWN_MEASURE = {exact_match.__name__: EXACT_MATCH, by_index.__name__: TOKEN_ACCURACY}  # of protocols of tasks
@@ -49,6 +49,19 @@ class Table:
     @property
     def usable(self) -> list[Usable]:
         return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()}, self.lengths)
+
+    def usable_size(self, curve: str) -> str:
+        """Return the largest size up to which every measured size has a mean exact match of USABLE_EXACT_MATCH.
+
+        A + says that all sizes have it, – that not even the smallest has.
+        """
+        usable = "–"
+        for length in self.lengths:
+            value = self.values.get((curve, length))
+            if value is None or value.value < USABLE_EXACT_MATCH:
+                return usable
+            usable = str(length)
+        return f"{usable}+"
 
     @cached_property
     def verdict_at(self) -> dict[tuple[str, int], Verdict]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from posexp.evaluation.verdicts import HEADROOM_SHARE, JUDGED, MARGIN, TOO_FEW
 from posexp.output.text import csv_text
-from posexp.report.metric import percent, signed
+from posexp.report.metric import EXACT_MATCH, percent, signed
 from posexp.report.tables import Table
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ def columns(table: Table) -> list[tuple[str, dict[str, tuple[str, float]]]]:
 
     The last two are at the longest length that has verdicts, and at the longest that has oracles.
     """
+    if table.measure is EXACT_MATCH:
+        sizes = {curve: table.usable_size(curve) for curve in table.curves}
+        return [("usable size", {curve: (size, float(size.strip("–+") or 0)) for curve, size in sizes.items()})]
     if not table.verdicts:
         return []
     up_to = lengths_of(table.usable)

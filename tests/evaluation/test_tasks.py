@@ -35,6 +35,8 @@ SHAPES = {
     "addition": r"\d{N}\+\d{N}=",
     "induction": r"([a-zA-Z]\d){N}>[a-zA-Z]",
     "passkey": r"([^.\d]+\.){N} What is the key\? The key is ",
+    **dict.fromkeys(("needle", "needle_multi"), r"([^.\d]+\.){N} What is the code of [A-Z]\? It is "),
+    "variables": r"([^.\d]+\.){N} Which letters are \d{5}\? They are ",
 }
 
 
@@ -76,6 +78,17 @@ def solved(name: str, prompt: str) -> str:
     if name == "induction":
         pairs, _, key = prompt.rpartition(">")
         return dict(zip(pairs[::2], pairs[1::2], strict=True))[key]
+    if name in ("needle", "needle_multi"):
+        told = re.findall(r"The code of ([A-Z]) is (\d{5})\.", prompt)
+        assert len(dict(told)) == (1 if name == "needle" else tasks.NEEDLES)
+        return dict(told)[re.search(r"the code of (.)\?", prompt)[1]] + "."
+    if name == "variables":
+        value: dict[str, str] = {}
+        for letter, said in re.findall(r"([A-Z]) = (\w+)\.", prompt):
+            value[letter] = value.get(said, said)
+        assert len(value) == 6 and all(number.isdigit() for number in value.values()), "no variable before its value"
+        asked = re.search(r"are (\d+)\?", prompt)[1]
+        return "".join(letter for letter in value if value[letter] == asked) + "."
     return re.findall(r"The key is (\d+\.)", prompt)[0]
 
 
@@ -83,7 +96,8 @@ def solved(name: str, prompt: str) -> str:
 def test_examples_have_their_size_and_the_right_answer(name):
     for size in {max(tasks.LEAST.get(name, 1), size) for size in (1, 2, 7, 40)}:
         for prompt, answer in islice(tasks.examples(name, range(size, size + 1), Split.train), 50):
-            plain = prompt if name != "passkey" else re.sub(r" ?The key is (\d{5})\. Remember \1\.", "", prompt)
+            told = r"The key is (\d{5})\. Remember \1\.|The code of [A-Z] is \d{5}\.|[A-Z] = \w+\."
+            plain = re.sub(rf"( |^)({told})".replace("\\1", "\\3"), "", prompt).lstrip()
             assert re.fullmatch(SHAPES[name].replace("N-1", str(size - 1)).replace("N", str(size)), plain), prompt
             assert answer == solved(name, prompt)
 
@@ -99,7 +113,9 @@ def test_the_least_digit_comes_first_and_zeros_are_written():
 def test_no_prompt_is_in_two_splits_and_sizes_come_evenly(name, tmp_path):
     read = tasks.read_task(setting(tmp_path, name, task_examples=2000, task_size=6 if name not in tasks.LEAST else 20))
     held = {split: list(lines) for split, lines in read.items()}
-    asked = re.compile(r".*>[a-zA-Z]" if name == "induction" else r".*[>=]|.*\? The key is |w.*r(?=.$)")
+    asked = re.compile(
+        r".*>[a-zA-Z]" if name == "induction" else r".*[>=]|.*\? (?:The key|It|They) (?:is|are) |w.*r(?=.$)"
+    )
     prompts = {split: {asked.match(line)[0] for line in lines} for split, lines in held.items()}
     assert not prompts[Split.train] & prompts[Split.valid] and not prompts[Split.train] & prompts[Split.test]
     assert not prompts[Split.valid] & prompts[Split.test]

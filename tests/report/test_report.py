@@ -444,7 +444,10 @@ def test_token_accuracy_is_shown_where_it_is_wanted_and_by_place_in_the_answer()
 def test_tasks_and_text_share_a_report_and_each_says_how_to_read_it(tmp_path: Path) -> None:
     rows = [*SEEDS, task("rope-s0-aa", 16, 0.8), task("rope-s0-aa", 32, 0.2), task("alibi-s0-bb", 16, None)]
     _, page, svg = written(rows, tmp_path)
-    assert pipes(page)[1][2:] == [["alibi", "undefined", "–"], ["rope", "80.0<br>[49.0, 94.3]", "20.0<br>[5.7, 51.0]"]]
+    assert pipes(page)[1][2:] == [
+        ["alibi", "undefined", "–", "–"],
+        ["rope", "80.0<br>[49.0, 94.3]", "20.0<br>[5.7, 51.0]", "–"],
+    ]
     text, of_task = page.split("## exact")
     assert "Each cell is a perplexity" in text and "Each cell is the percentage of examples" in of_task
     assert "exact match in percent · 2,048 targets" in of_task and "trained up to size 16" in of_task
@@ -1114,6 +1117,27 @@ def test_with_all_sets_the_terminal_shows_every_table_in_full(sets: Path) -> Non
                 first = re.split(r" \[|<br>", cell)[0]
                 assert first in shown, cell
     assert [*re.findall(" targets ([a-f]{2}00....)", shown)] == [of_set.targets_hash for of_set in SETS]
+
+
+def test_the_usable_size_of_a_task_is_the_largest_up_to_which_the_mean_is_at_the_threshold() -> None:
+    shares = {
+        "all": {8: (0.9, 0.86), 16: (1.0, 0.9), 32: (0.8, 0.92)},
+        "some": {8: (0.856, 0.856), 16: (0.9, 0.81), 32: (1.0, 1.0)},
+        "none": {8: (0.85, 0.85), 16: (1.0, 1.0), 32: (1.0, 1.0)},
+        "part": {8: (1.0, 1.0), 32: (1.0, 1.0)},
+    }
+    rows = [
+        task(f"{name}-s{seed}-aa", size, share)
+        for name, sizes in shares.items()
+        for size, pair in sizes.items()
+        for seed, share in enumerate(pair)
+    ]
+    (table,) = tables(rows, {row.run: row.run.partition("-")[0] for row in rows})
+    wanted = {"all": "32+", "some": "8", "none": "–", "part": "8"}
+    assert {curve: table.usable_size(curve) for curve in table.curves} == wanted
+    ((head, cells),) = verdict_table.columns(table)
+    assert head == "usable size" and {curve: text for curve, (text, _) in cells.items()} == wanted
+    assert "85.6 % or more" in on_screen([table])
 
 
 def test_a_task_among_other_tables_is_told_by_its_exact_match() -> None:
