@@ -78,6 +78,6 @@ def values_of(command: str, key: str, typed: Line) -> list[str]:
             return sorted({label[1] for name in runs if (label := RUN.match(name))})
         case "protocol" | "eval.protocols":  # the import of posexp/evaluation/plan.py takes seconds
             plan = Path(__file__).resolve().parents[1] / "evaluation" / "plan.py"
-            return re.findall(r"^ +Protocol\(\w+\.(\w+)", plan.read_text(), re.M)
+            return re.findall(r"^ +Protocol\(\s*(?:\w+\.)?(\w+)", plan.read_text(), re.M)
     found = next((knob for knob in knobs_of(COMMANDS[command]) if knob.key == key), None)
     return [] if found is None else ["true", "false"] if found.type is bool else found.words

@@ -1,7 +1,7 @@
 """The composition of a command's config by Hydra, and its conversion to the dataclass of the command."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,12 @@ def threads(n_jobs: int) -> int:
     return max(1, cores // (n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)))
 
 
-def label(preset: str = "") -> str:
+def label(preset: str = "", *parts: str) -> str:
     """Return the names of the scheme, its inner schemes, and what else is chosen: `randomized-alibi-sliding`.
 
     For the child of a run they are those that are typed, CONTINUED without any. A preset of several components has its
-    own name, and those of components that are typed: `rnope_swa-ssmax`.
+    own name, and those of components that are typed: `rnope_swa-ssmax`. A typed component that changes nothing is
+    omitted, unless it replaces one of these `parts` of the preset: `llama4-none`.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -88,16 +89,19 @@ def label(preset: str = "") -> str:
     others = ("window", "temperature", "transform", "mixer")
     if preset:
         typed = {word.partition("=")[0].lstrip("+") for word in HydraConfig.get().overrides.task}
-        scheme = [choices["scheme"]] if "scheme" in typed else []
-        return "-".join([preset, *scheme, *without_default(choices[key] for key in others if key in typed)])
+        replaced = {"scheme", *parts}
+        names = [
+            choices[key] for key in ("scheme", *others) if key in typed and (key in replaced or acts(choices[key]))
+        ]
+        return "-".join([preset, *names])
     inner = [key for key in sorted(choices) if key.startswith("scheme@")]
     schemes = [choices.get(key) for key in ("scheme", *inner)]
-    return "-".join(filter(None, [*schemes, *without_default(map(choices.get, others))])) or CONTINUED
+    return "-".join(filter(None, [*schemes, *filter(acts, map(choices.get, others))])) or CONTINUED
 
 
-def without_default(names: Iterable[str | None]) -> list[str]:
-    """Return the names of chosen components without those that change nothing."""
-    return [name for name in names if name not in (None, "full", "none")]
+def acts(name: str | None) -> bool:
+    """Whether a chosen window, temperature, transform or mixer changes a model that has none."""
+    return name not in (None, "full", "none")
 
 
 def compose(command: str, overrides: list[str], own: str | None = None, inherit: Inherit | None = None) -> object:

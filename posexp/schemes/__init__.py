@@ -26,7 +26,7 @@ class Scheme(nn.Module):
 
     A subclass takes `dims` first and then its hyper-parameters, typed and without defaults. The defaults are in
     configs/scheme/<name>.yaml. Hooks are functions of positions and keep no table between calls. Positions, angles,
-    distances and biases are int64 or float32 whatever autocast does, and float64 where activations are. The five
+    distances and biases are int64 or float32 whatever autocast does, and float64 where activations are. The
     promises are attributes of the class or the instance, or properties.
     """
 

@@ -15,7 +15,7 @@ EXTENSION = (ROOT / "docs" / "recipes" / "context-extension.md").read_text()
 
 
 def test_the_scheme_is_that_of_the_readme():
-    example = re.compile(r"```python\n# posexp/schemes/resonance.py\n.*?```", re.S)
+    example = re.compile(r"```python\n# posexp/schemes/clipped.py\n.*?```", re.S)
     there, here = (example.search(text) for text in ((ROOT / "README.md").read_text(), OWN_SCHEME))
     assert there and here and here[0] == there[0]  # tests/cli/test_readme.py trains it
 

@@ -20,8 +20,9 @@ def command_lines(text: str) -> Iterator[str]:
     """
     for block in BLOCK.finditer(text):
         for line in (block[1] or block[2] or "").replace("\\\n", " ").splitlines():
-            command = re.split(r"\s#|\s&&|\s\||;", SETTINGS.sub("", line.strip()).removeprefix("$ "))[0]
-            if command.startswith("posexp ") and "…" not in command and " [" not in command:
+            line = re.split(r"\s#", SETTINGS.sub("", line.strip()).removeprefix("$ "))[0]
+            command = re.split(r"\s&&|\s\||;", line)[0]
+            if command.startswith("posexp ") and "…" not in line and " [" not in line:
                 yield " ".join(command.split())
 
 
@@ -34,4 +35,6 @@ def check_command(line: str) -> None:
     found = read_line(command, tail)
     if not {"--config-dir", "--help"} & set(tail):  # a folder of choices that only the reader has
         singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in found.overrides]  # one value of each sweep
-        assert isinstance(compose(command, singles), COMMANDS[command])
+        # A parent (from=<run>) is a run that only the reader has: the options beside it are composed without it.
+        found = compose(command, singles, inherit=lambda values, typed: COMMANDS["train"](scheme=values["scheme"]))
+        assert isinstance(found, COMMANDS[command])

@@ -70,7 +70,9 @@ def test_a_preset_goes_with_another_experiment_in_any_order() -> None:
 def test_what_the_command_chooses_beside_a_preset_is_in_the_label() -> None:
     assert composed("+experiment=rnope_swa").label == "rnope_swa"
     assert composed("+experiment=rnope_swa", "temperature=ssmax").label == "rnope_swa-ssmax"
+    assert composed("+experiment=rnope_swa", "scheme=none").label == "rnope_swa-none"
     assert composed("+experiment=llama4", "temperature=none").label == "llama4-none"
+    assert composed("+experiment=rnope_swa", "temperature=none").label == "rnope_swa"  # it has no temperature
     assert composed("+experiment=swan", "temperature=none").temperature is None
     assert composed("+experiment=swan", "temperature=ssmax").temperature["everywhere"] is False
     assert composed("+scheme=rope", "temperature=ssmax", "window=sliding").label == "rope-sliding-ssmax"
