@@ -139,17 +139,30 @@ def defaults_of(target: str) -> dict[str, Any]:
         except Misuse:
             return {}
         return {p.name: plain_value(p.default) for p in options if p.default is not p.empty}
+    made = constructor(target)
+    found = {}
+    for option, default in zip(reversed(made.args.args), reversed(made.args.defaults), strict=False) if made else ():
+        found[option.arg] = default.attr if isinstance(default, ast.Attribute) else ast.literal_eval(default)
+    return found
+
+
+def constructor(target: str) -> ast.FunctionDef | None:
+    """Return the source of the constructor of a class of posexp, its own or the one that it inherits."""
     module, _, name = target.rpartition(".")
     place = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     tree = ast.parse(file.read_text() if file.is_file() else "")
-    kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    found = {}
-    for made in (node for kind in kinds for node in kind.body if isinstance(node, ast.FunctionDef)):
-        if made.name == "__init__":
-            for option, default in zip(reversed(made.args.args), reversed(made.args.defaults), strict=False):
-                found[option.arg] = default.attr if isinstance(default, ast.Attribute) else ast.literal_eval(default)
-    return found
+    homes = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for kind in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name):
+        own = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+        bases = [homes.get(base.id, f"{module}.{base.id}") for base in kind.bases if isinstance(base, ast.Name)]
+        return next((made for made in (*own, *map(constructor, filter(is_own, bases))) if made), None)
+    return None
 
 
 def folders_of(kind: str) -> list[Path]:

@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from posexp.storage.untrusted import visible
+
+if TYPE_CHECKING:  # reading rows and losses does not take the import of rich
+    from rich.console import Console
 
 GONE = {errno.EIO, errno.EPIPE}  # of a closed terminal, and of a pipe whose reader has ended
 MIN_SECONDS = 0.1  # between two changes of a bar
@@ -170,6 +171,8 @@ def within(name: str) -> Iterator[None]:
         outer.pop()
 
 
-def console() -> Console:
+def console() -> "Console":
     """A terminal's own width; enough for every column where the output goes to a file or a pipe."""
+    from rich.console import Console
+
     return Console() if sys.stdout.isatty() else Console(width=200)

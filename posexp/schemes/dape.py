@@ -57,6 +57,9 @@ class KeyMixer(nn.Module):
 
     def forward(self, both_BGQK: Tensor, block: Block) -> Tensor:
         """Return the second bias, [B, H, Q, K]."""
+        if block.visible.ndim == 3:  # a window for each head: its bias reads no key that this head does not see
+            alone = (block._replace(visible=visible_QK) for visible_QK in block.visible)
+            return torch.stack([self(both_BGQK.clone(), one)[:, head] for head, one in enumerate(alone)], dim=1)
         first, leaky, last = self.mlp
         around_BGQX = F.pad(block.hide(both_BGQK, 0.0), (2 * self.reach, 2 * self.reach))
         hidden_BWQX = leaky(first(around_BGQX))

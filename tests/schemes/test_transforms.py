@@ -490,8 +490,9 @@ def decoder_with(scheme_name: str, name: str | None, **options: float) -> Decode
     model = contract.decoder(lambda dims: build_scheme(scheme_name, dims))
     if name is not None:
         transform = transforms.build_transform(name, model.scheme.dims, **options)
-        model.scheme, model.window = transform.apply(model.scheme, model.window, 4 * TRAIN)
-        model.scheme.eval()
+        scheme, window = transform.apply(model.scheme, model.window, 4 * TRAIN)
+        model = transform.model(model)
+        model.scheme, model.window = scheme.eval(), window
     return model
 
 
@@ -547,6 +548,10 @@ def test_what_is_kept_from_an_input_of_another_length_is_seen(
 
 # --- no change without an effect
 
+# Rounding positions leaves these as they are: they count by content, by the places of tokens, or at most 256 far.
+UNROUNDED = {"abacus", "cable", "carope", "cope", "coupling", "fox", "inkling", "path", "selective_rope"}
+UNROUNDED |= {"stick_breaking", "t5", "wall", "wavelet"}
+
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("scheme_name", SCHEMES)
@@ -561,8 +566,13 @@ def test_a_transform_that_applies_changes_what_the_model_gives(scheme_name: str,
         return
     if contract.reach(plain.scheme, 4 * TRAIN) < 4 * TRAIN:
         return  # a table of the training's positions
-    tokens_BT = contract.text(contract.reach(changed.scheme, 4 * TRAIN))
-    assert contract.furthest(contract.hidden(changed, tokens_BT), contract.hidden(plain, tokens_BT)) > 1e-4
+    rounds = name == "bf16_positions"  # whole numbers from 257 on, where a bias may hide nearly all of the change
+    tokens_BT = contract.text(contract.reach(changed.scheme, (8 if rounds else 4) * TRAIN))
+    change = contract.furthest(contract.hidden(changed, tokens_BT), contract.hidden(plain, tokens_BT))
+    if rounds and scheme_name in UNROUNDED:
+        assert change == 0
+    else:
+        assert change > (0 if rounds else 1e-4)
 
 
 @pytest.mark.parametrize(("name", "options"), FAR[:1] + FAR[2:3] + FAR[4:5], ids=str)
@@ -617,13 +627,14 @@ def test_a_transform_gives_an_answer_or_says_that_it_does_not_apply(scheme_name:
         assert getattr(part, "base", None) == getattr(other, "base", None)
 
 
+LOW_PRECISION = {"int8", "fp8", "bf16_positions"}  # their classes share a module
 APPLIES = {
     "rope": set(TRANSFORMS) - {"alibi_scaling", "table_interpolation"},
     "xpos": set(TRANSFORMS) - {"alibi_scaling", "table_interpolation"},
-    "alibi": {"alibi_scaling", "logn", "offset"},
-    "learned": {"table_interpolation", "logn"},  # and an offset shorter than the table
-    "sinusoidal": {"logn", "offset"},
-    "none": {"logn"},
+    "alibi": {"alibi_scaling", "logn", "offset"} | LOW_PRECISION,
+    "learned": {"table_interpolation", "logn"} | LOW_PRECISION,  # and an offset shorter than the table
+    "sinusoidal": {"logn", "offset"} | LOW_PRECISION,
+    "none": {"logn", "int8", "fp8"},
 }
 
 
@@ -719,7 +730,7 @@ def test_a_yaml_holds_every_option_of_a_transform(file: Path) -> None:
     assert first_line.startswith("# ") and first_line.count(" · ") == 2
     options = read_options(file)
     target = options.pop("_target_")
-    assert target.split(".")[2] == file.stem
+    assert target.split(".")[2] == ("low_precision" if file.stem in LOW_PRECISION else file.stem)
     first, *parameters = list(inspect.signature(get_class(target).__init__).parameters.values())[1:]
     assert first.name == "dims" and [parameter.name for parameter in parameters] == list(options)
     assert all(parameter.default is parameter.empty for parameter in parameters)
