@@ -57,6 +57,12 @@ def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> P
     Raises Misuse if the class cannot be imported, an option is unknown, missing or of the wrong type,
     or the component rejects `dims`.
     """
+    part_class, options = typed_options(kind, base, node)
+    return part_class(dims, **options)
+
+
+def typed_options(kind: str, base: type, node: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the class that a config section names, and its options, each of its type. Raises Misuse as `from_node`."""
     part_class: Any = class_of(kind, base, node)
     parameters = parameters_of(part_class)
     values = {key: value for key, value in node.items() if key != "_target_"}
@@ -73,7 +79,7 @@ def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> P
         option = f"{error.full_key}: " if error.full_key else ""
         raise Misuse(f"{kind} {node['_target_']}: {option}{str(error).splitlines()[0]}") from error
     assert isinstance(typed, dict)
-    return part_class(dims, **{str(key): value for key, value in typed.items()}, **raw)
+    return part_class, {**{str(key): value for key, value in typed.items()}, **raw}
 
 
 def class_of(kind: str, base: type[Part], node: dict[str, Any]) -> type[Part]:

@@ -1,9 +1,10 @@
-"""The command posexp export: a trained run as a folder that transformers loads, if it has the same architecture.
+"""The command posexp export: a trained run as a folder that transformers loads.
 
 <results>/<group>/<run>/export/
-    config.json                             of LlamaForCausalLM, MistralForCausalLM or Qwen3ForCausalLM
+    config.json                             of LlamaForCausalLM, MistralForCausalLM or Qwen3ForCausalLM, else with code
     model.safetensors                       the run's weights under the names of transformers
     tokenizer.json, tokenizer_config.json   the run's tokens
+    modeling_posexp.py, posexp_*.py         the code, if transformers has no such architecture (custom_code.py)
 
 The export needs no transformers. Shape suffixes: V vocabulary, D width of the residual stream, C channels of a head.
 """
@@ -18,7 +19,9 @@ from torch import Tensor
 
 from posexp import transforms
 from posexp.config.commands import ExportCommand, TrainCommand
-from posexp.errors import Inapplicable, Misuse, RunFailed
+from posexp.config.sections import AttentionGate, Mlp
+from posexp.errors import Misuse, RunFailed
+from posexp.hf.custom_code import code_of, config_with_code
 from posexp.model.base import BASE_WIDTH, Model
 from posexp.model.decoder import Block, Decoder, SwiGLU
 from posexp.runs.experiment import Experiment
@@ -29,13 +32,11 @@ from posexp.schemes.rope import Layout, Rope
 from posexp.storage import atomic, untrusted
 from posexp.windows.sliding import Sliding
 
-EXPORTS = "RoPE over all channels of a head, with model.mlp=swiglu and a full or sliding window, can be exported"
-
 
 def export(command: ExportCommand) -> list[Path]:
     """Write a folder for every finished run that `command` names; print and return the paths.
 
-    Raises Misuse if there is no such run, or if no run has an equal in transformers; RunFailed if some runs failed.
+    Raises Misuse if there is no such run, or if all have code from outside posexp; RunFailed if some failed.
     """
     finished = finished_runs(command.results, command.group, command.runs)
     if command.folder is not None and len(finished) > 1:
@@ -50,11 +51,15 @@ def export(command: ExportCommand) -> list[Path]:
 def export_run(run: Run, command: ExportCommand) -> Path:
     """Write the export of one run, print its folder and return it. Raises RunFailed if it cannot be written."""
     experiment = Experiment(run, torch.device("cpu"), command.cache, command.trust)
+    config, model = experiment.config, experiment.model
+    own = config_of(config, model)
+    about = own or config_with_code(config, model)
     contents: dict[str, str | bytes] = {
-        "config.json": text_of(config_of(run, experiment.config, experiment.model)),
+        **({} if own else code_of(about)),
+        "config.json": text_of({**about, **shared_keys(run, config, model)}),
         "tokenizer.json": tokenizer_of(experiment),
         "tokenizer_config.json": text_of({"tokenizer_class": "PreTrainedTokenizerFast"}),
-        "model.safetensors": safetensors_of(experiment.model),
+        "model.safetensors": safetensors_of(tensors_of(model) if own else tensors_with_code(model)),
     }
     folder = run.folder / "export" if command.folder is None else Path(command.folder).expanduser()
     check_own(folder, run)
@@ -97,25 +102,29 @@ def check_own(folder: Path, run: Run) -> None:
         raise Misuse(f"folder={folder} holds something else already: choose another folder")
 
 
-def config_of(run: Run, trained: TrainCommand, model: Model) -> dict[str, Any]:
-    """Return the content of config.json. Raises Inapplicable if transformers has no equal architecture."""
+def shared_keys(run: Run, trained: TrainCommand, model: Model) -> dict[str, Any]:
+    """Return the keys of config.json that every architecture has."""
+    return {
+        "posexp_run": run.name,
+        "vocab_size": model.embedding.num_embeddings,
+        "hidden_size": trained.model.d_model,
+        "max_position_embeddings": trained.train.length,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "dtype": "float32",
+    }
+
+
+def config_of(trained: TrainCommand, model: Model) -> dict[str, Any] | None:
+    """Return the keys of config.json in the architecture of transformers that equals the model, None without one."""
     scheme, window, sizes = model.scheme, model.window, trained.model
-    if not isinstance(model, Decoder):
-        raise Inapplicable(f"model.target={sizes.target} has no equal in transformers: {EXPORTS}")
-    if model.mixer is not None:
-        raise Inapplicable(f"mixer {model.mixer.fingerprint()} has no equal in transformers: {EXPORTS}")
-    if type(scheme) is not Rope or scheme.fraction != 1:
-        raise Inapplicable(f"{scheme.fingerprint()} has no equal in transformers: {EXPORTS}")
-    if not window.full and type(window) is not Sliding:
-        raise Inapplicable(f"window {window.fingerprint()!r} has no equal in transformers: {EXPORTS}")
+    rotated = type(scheme) is Rope and scheme.fraction == 1 and model.mixer is None
+    plain = sizes.mlp is Mlp.swiglu and sizes.attention_gate is AttentionGate.none and not sizes.short_conv
+    if not isinstance(model, Decoder) or not rotated or not plain or not (window.full or type(window) is Sliding):
+        return None
     first = model.blocks[0]
-    assert isinstance(first, Block)
-    mlp = first.mlp
-    if not isinstance(mlp, SwiGLU):
-        raise Inapplicable(f"model.mlp={sizes.mlp.value} has no equal in transformers: {EXPORTS}")
-    for option, value in (("attention_gate", sizes.attention_gate.value), ("short_conv", sizes.short_conv)):
-        if value not in ("none", 0):
-            raise Inapplicable(f"model.{option}={value} has no equal in transformers: {EXPORTS}")
+    assert isinstance(first, Block) and isinstance(first.mlp, SwiGLU) and isinstance(scheme, Rope)
     seen: dict[str, Any] = {} if window.full else {"sliding_window": window.size}
     kind = "Llama" if window.full else "Mistral"
     if sizes.qk_norm:
@@ -125,37 +134,35 @@ def config_of(run: Run, trained: TrainCommand, model: Model) -> dict[str, Any]:
     if trained.transform is not None:
         transform = transforms.from_config(trained.transform, scheme.dims)
         before = rope | {"rope_theta": trained.scheme.get("base", scheme.base)}
-        rope = transform.rope_parameters(before, scheme.rotary_dim, trained.train.length)
+        try:
+            rope = transform.rope_parameters(before, scheme.rotary_dim, trained.train.length)
+        except transforms.NotApplicable:
+            return None
     return {
         "architectures": [f"{kind}ForCausalLM"],
         "model_type": kind.lower(),
-        "posexp_run": run.name,
-        "vocab_size": model.embedding.num_embeddings,
-        "hidden_size": sizes.d_model,
-        "intermediate_size": mlp.out.in_features,
+        "intermediate_size": first.mlp.out.in_features,
         "num_hidden_layers": sizes.n_layer,
         "num_attention_heads": sizes.n_head,
         "num_key_value_heads": sizes.n_kv_head or sizes.n_head,
         "head_dim": scheme.rotary_dim,
         "hidden_act": "silu",
-        "max_position_embeddings": trained.train.length,
         "rms_norm_eps": torch.finfo(torch.float32).eps,  # the default of torch.nn.RMSNorm
         "rope_parameters": rope,
         "rope_theta": rope["rope_theta"],  # for transformers before version 5
-        "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "dtype": "float32",
         **seen,
     }
 
 
-def safetensors_of(model: Model) -> bytes:
-    """Return the weights as safetensors; the factors of the decoder's input and output are multiplied into them."""
-    from safetensors.torch import save
+def tensors_with_code(model: Model) -> dict[str, Tensor]:
+    """Return the weights of a model that brings its code, under the names of modeling_posexp.py."""
+    return {f"decoder.{name}": tensor for name, tensor in model.state_dict().items()}
 
+
+def tensors_of(model: Model) -> dict[str, Tensor]:
+    """Return the weights as transformers names them; the factors of input and output are multiplied into them."""
     assert isinstance(model, Decoder) and isinstance(model.scheme, Rope)
     embedding_VD = model.embedding.weight.detach()
     found: dict[str, Tensor] = {
@@ -187,5 +194,11 @@ def safetensors_of(model: Model) -> bytes:
             if isinstance(norm, torch.nn.RMSNorm):
                 of_block[f"self_attn.{name}"] = norm.weight[order_C]
         found |= {f"model.layers.{index}.{name}.weight": weight for name, weight in of_block.items()}
-    tensors = {name: weight.detach().clone().contiguous() for name, weight in found.items()}
-    return save(tensors, metadata={"format": "pt"})
+    return found
+
+
+def safetensors_of(tensors: dict[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    contents = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    return save(contents, metadata={"format": "pt"})

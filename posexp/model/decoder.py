@@ -5,14 +5,13 @@ F width of the MLP, G gates (one per head or channel), N queries, keys and value
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posexp import mixers, schemes, temperatures, transforms, windows
-from posexp.config.commands import TrainCommand
 from posexp.config.sections import AttentionGate, Mlp, ModelConfig
 from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
@@ -22,6 +21,9 @@ from posexp.ops.layers import RMSNorm, swiglu
 from posexp.ops.short_conv import ShortConv
 from posexp.schemes import EMBEDDING_STD, Scheme
 from posexp.windows import Window
+
+if TYPE_CHECKING:
+    from posexp.config.commands import TrainCommand
 
 
 class SelfAttention(nn.Module):
@@ -219,7 +221,7 @@ def scheme_dims(config: ModelConfig, train_length: int, mixer_node: dict[str, An
     return Dims(config.d_model, config.n_head, layers, train_length)
 
 
-def build_model(config: TrainCommand, vocab_size: int) -> Model:
+def build_model(config: "TrainCommand", vocab_size: int) -> Model:
     """Return the decoder of a run before the first step, with weights drawn from its seed."""
     model = build_decoder(
         *(config.model, vocab_size, config.scheme, base_length(config)),
@@ -229,7 +231,7 @@ def build_model(config: TrainCommand, vocab_size: int) -> Model:
     return model
 
 
-def base_length(config: TrainCommand) -> int:
+def base_length(config: "TrainCommand") -> int:
     """Return the length for which the scheme is built: under a transform, that at which it was trained without any."""
     if config.transform is None:
         return config.train.length
@@ -239,7 +241,7 @@ def base_length(config: TrainCommand) -> int:
     return length
 
 
-def transformed(config: TrainCommand, scheme: Scheme) -> tuple[Scheme, Window]:
+def transformed(config: "TrainCommand", scheme: Scheme) -> tuple[Scheme, Window]:
     """Return the scheme, under the transform of a run that continues another one, and the window.
 
     Raises NotApplicable if the scheme has nothing that the transform changes.

@@ -10,19 +10,23 @@ import torch
 pytest.importorskip("transformers")
 
 from support.checkpoints import own_losses, reference, slid, whole
-from support.command import TINY, here, run_of, world
+from support.command import here, run_of, world
 
 from posexp.config.commands import EvalCommand, TrainCommand
 from posexp.config.components import options_of
-from posexp.config.sections import DataConfig, ModelConfig, Precision, Source, TrainConfig
+from posexp.config.sections import AttentionGate, DataConfig, Mlp, ModelConfig, Precision, Source, TrainConfig
 from posexp.data import tokenizer
+from posexp.errors import Inapplicable
 from posexp.evaluation.scoring import token_losses
-from posexp.hf.export import config_of, safetensors_of, text_of
+from posexp.hf.custom_code import config_with_code
+from posexp.hf.export import config_of, safetensors_of, shared_keys, tensors_of, text_of
 from posexp.hf.subject import Checkpoint
 from posexp.model.base import BASE_WIDTH, Model
 from posexp.model.decoder import build_decoder
 from posexp.runs.run import Run
+from posexp.schemes import Scheme
 from posexp.transforms import build_transform as build_transform
+from posexp.windows import build_window
 
 CPU = torch.device("cpu")
 V, LENGTH = 300, 64
@@ -49,8 +53,10 @@ def random_run(options: dict, window: dict | None, **sizes) -> tuple[TrainComman
 
 def exported(folder: Path, config: TrainCommand, model: Model) -> Path:
     folder.mkdir()
-    (folder / "config.json").write_text(text_of(config_of(Run(folder), config, model)))
-    (folder / "model.safetensors").write_bytes(safetensors_of(model))
+    own = config_of(config, model)
+    assert own is not None
+    (folder / "config.json").write_text(text_of({**own, **shared_keys(Run(folder), config, model)}))
+    (folder / "model.safetensors").write_bytes(safetensors_of(tensors_of(model)))
     (folder / "tokenizer.json").write_text(tokenizer.single_bytes().to_str())
     return folder
 
@@ -119,17 +125,24 @@ def finished(tmp_path_factory, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_exported_run_is_evaluated_to_the_rows_of_the_run(finished):
-    run = run_of(finished)
-    answer = here("export", "rope-s0-*", cwd=finished)
+@pytest.mark.parametrize("scheme", ["rope", "learned"])
+def test_an_exported_run_is_evaluated_to_the_rows_of_the_run(finished, scheme):
+    run = run_of(finished, scheme)
+    answer = here("export", f"{scheme}-s0-*", cwd=finished)
     assert answer.code == 0 and answer.out.strip() == f"results/default/{run.name}/export", answer.err
     data = ["data=files", "data.paths=text", "data.cache=cache", "wandb.mode=disabled", "eval.split=valid"]
-    answer = here("eval", "--lengths", "8,16,64", f"hf={answer.out.strip()}", *data, cwd=finished)
+    lengths = "8,16,64" if scheme == "rope" else "8,16"  # the table ends at 16
+    words = ["eval", "--lengths", lengths, f"hf={answer.out.strip()}", *data]
+    if scheme == "learned":
+        refused = here(*words, cwd=finished).refusal()
+        assert "its code comes with the checkpoint, from outside transformers: say trust=true" in refused
+        words.append("trust=true")
+    answer = here(*words, cwd=finished)
     assert answer.code == 0, answer.err
     (copied,) = (finished / "results" / "default").glob(f"hf-{run.name}-*")
     rows = {(row["protocol"], row["length"], row["control"]): row for row in rows_of(copied)}
     own = {(row["protocol"], row["length"], row["control"]): row for row in rows_of(run)}
-    assert len(rows) >= 6 and rows.keys() <= own.keys()
+    assert len(rows) >= 2 * len(lengths.split(",")) and rows.keys() <= own.keys()
     for key, row in rows.items():
         assert row["targets_hash"] == own[key]["targets_hash"] and row["status"] == "ok"
         assert row["nll"] == pytest.approx(own[key]["nll"], abs=1e-5)
@@ -153,27 +166,31 @@ def test_a_run_can_be_exported_into_a_folder_of_its_own_name(finished):
     assert "is for one run, and 2 match" in here("export", "folder=mine", cwd=finished).refusal()
 
 
-def test_what_has_no_equal_is_refused_and_the_others_are_exported(finished):
-    refused = here("export", "learned-*", cwd=finished).refusal()
-    assert "has no equal in transformers: RoPE over all channels of a head, with model.mlp=swiglu" in refused
-    answer = here("export", cwd=finished)
-    assert answer.code == 0 and answer.out.count("export") == 1 and "learned-s0-" in answer.err
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("options", "window", "sizes"),
     [
-        (["+scheme=rope", "scheme.fraction=0.5"], "rotary_dim=8 of 16"),
-        (["+scheme=rope", "window=sinks"], "window 'sinks"),
-        (["+scheme=rope", "model.mlp=gelu"], "model.mlp=gelu"),
-        (["+scheme=p_rope"], "PRope"),
-        (["+scheme=rope", "model.attention_gate=head"], "model.attention_gate=head"),
-        (["+scheme=rope", "model.short_conv=4"], "model.short_conv=4"),
+        ({"fraction": 0.5}, None, {}),
+        ({}, "sinks", {}),
+        ({}, None, {"mlp": Mlp.gelu}),
+        ({}, None, {"attention_gate": AttentionGate.head}),
+        ({}, None, {"short_conv": 4}),
     ],
 )
-def test_every_part_that_transformers_lacks_is_named(finished, words, says):
-    train = ["train", *TINY, "train.tokens=256", "--lengths", "16", "label=other", *words]
-    assert here(*train, cwd=finished).code == 0
-    refused = here("export", "other-*", cwd=finished).refusal()
-    assert says in refused and "has no equal in transformers" in refused
+def test_transformers_has_no_architecture_with_another_part(options, window, sizes):
+    config, model = random_run(options, None, **sizes)
+    if window:
+        model.window = build_window(window, model.scheme.dims)
+    assert config_of(config, model) is None
+
+
+class Outside(Scheme):
+    """A scheme of the working directory."""
+
+
+def test_every_run_is_exported_but_one_with_code_from_outside(finished):
+    answer = here("export", cwd=finished)
+    assert answer.code == 0 and answer.out.count("export") == 2, answer.err
+    config, model = random_run({}, None)
+    config.scheme = {"_target_": f"{__name__}.Outside"}
+    with pytest.raises(Inapplicable, match="Outside is code from outside posexp"):
+        config_with_code(config, model)
