@@ -64,7 +64,7 @@ class PosexpForCausalLM(PreTrainedModel, GenerationMixin):
 
     def generate(self, *inputs: Any, **options: Any) -> Any:
         """Generate as transformers does, with a cache if `cacheable`."""
-        return super().generate(*inputs, **{"use_cache": self.cacheable, **options})
+        return super().generate(*inputs, **{"use_cache": self.cacheable, **options})  # type: ignore[misc]
 
     def forward(
         self,
