@@ -50,7 +50,7 @@ def grid(track: Track, entries: list[Entry]) -> Grid:
     """Return the table of a track, with a line above the entries that are not tested."""
     lengths = [f"{length} ({length // track.length} ×)" for length in track.lengths]
     heads = ["rank", "curve", f"loss at {track.length}", *lengths, "seeds", "time", "commit"]
-    times = training_times(entries)
+    times = training_times(entries) if track.timed else {}
     rows: list[list[Cell]] = []
     for rank, entry in enumerate(entries, start=1):
         if entry.failed and not (rank > 1 and entries[rank - 2].failed):

@@ -32,7 +32,8 @@ class Track:
 
     `fixed` has options by dotted key; an option that it does not have and that matches no glob of `vary` keeps its
     default. `gate` is in nats per token above the best possible loss. `primary` is the length in tokens that ranks. The
-    first of `studies` has the token store, the targets and the best possible loss of the track.
+    first of `studies` has the token store, the targets and the best possible loss of the track. Without `timed` no
+    training time is shown, because the runs shared their machine with other work.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Track:
     primary: int
     fixed: dict[str, Any]
     vary: list[str]
+    timed: bool = True
 
     @property
     def length(self) -> int:

@@ -26,9 +26,10 @@ def subject_of(runs: list[Run]) -> str:
 
 
 def text_of(data: dict[str, Any]) -> str:
-    """Return the name of the text of a data section: that of its first file, its dataset or its task."""
+    """Return the name of the text of a data section: that of its first file, its dataset, task or track."""
     if data["source"] == Source.stdlib.value:
         return "Python's standard library"
     paths = data.get("paths")
     path = paths[0] if isinstance(paths, list) and paths else paths
-    return str(data.get("dataset") or data.get("task") or Path(str(path)).name.split(".")[0] or data["source"])
+    named = data.get("dataset") or data.get("task") or data.get("track")
+    return str(named or Path(str(path)).name.split(".")[0] or data["source"])
