@@ -122,10 +122,13 @@ def test_captured_gain_ranks_first_harm_last_and_what_misses_the_gate_not_at_all
     ]  # fmt: skip
     assert "captured 80 %" in rows[0][6] and "uses −7.7 %" in rows[0][6]
     assert "degrades" in rows[2][6] and "collapses +125 %" in rows[3][6]
-    assert rows[5][3:7] == ["–"] * 4 and "excess 0.02" in rows[5][2] and rows[0][7:] == ["3", "2.00 (2)", "012345678"]
+    assert rows[5][3:7] == ["–"] * 4 and "excess 0.02" in rows[5][2] and rows[0][7:] == ["3", "–", "012345678"]
     assert (results / "leaderboard.png").read_bytes()[:4] == b"\x89PNG" and "(leaderboard.png)" in text
     assert "recall has no entries yet" in text
-    assert page(*boards_of(results)) == text
+    boards, skipped = boards_of(results)
+    assert page(boards, skipped) == text
+    timed = page([(replace(track, timed=True), *rest) for track, *rest in boards], skipped)
+    assert table(timed)[0][7:] == ["3", "2.00 (2)", "012345678"]
 
 
 @pytest.mark.parametrize("form", ["folders", "published"])
