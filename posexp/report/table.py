@@ -123,13 +123,14 @@ def values(table: Table, for_paper: bool = False) -> Grid:
     """
     several = len(table.train_lengths) > 1
     heads = ["curve", *(["trained at"] if several else [])]
+    sized = table.measure is EXACT_MATCH and not for_paper
     rows: list[list[Cell]] = []
     for curve in table.curves:
         first = [one_line(curve), *([listed(table.trained[curve])] if several else [])]
-        last = [table.usable_size(curve)] if table.measure is EXACT_MATCH else []
+        last = [table.usable_size(curve)] if sized else []
         rows.append([*first, *(cell(table, (curve, length), for_paper) for length in table.lengths), *last])
     lengths = [starred(length, table.train_lengths) for length in table.lengths]
-    return Grid([*heads, *lengths, *(["usable size"] * (table.measure is EXACT_MATCH))], rows, names=len(heads))
+    return Grid([*heads, *lengths, *["usable size"] * sized], rows, names=len(heads))
 
 
 def cell(table: Table, key: tuple[str, int], for_paper: bool) -> "Text":
