@@ -93,7 +93,8 @@ def settle(command: str, words: list[str]) -> list[str]:
             if name == "experiment" and child:
                 raise Misuse(f"{word}: the configuration of a run with from= is that of its parent: leave it out")
             if value == "null":
-                raise Misuse(f"{word} chooses nothing: leave it out, or choose one of {', '.join(names_of(group))}")
+                listed = "posexp schemes lists all" if group == "scheme" else f"there are {', '.join(names_of(group))}"
+                raise Misuse(f"{word} chooses nothing: leave it out, or name one; {listed}")
             if name in chosen and defaults[group] in (None, "???"):  # others replace a default, and the last wins
                 raise Misuse(f"{name} is chosen twice: choose it once")
             chosen.add(name)

@@ -108,7 +108,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["scheme=alternate", "scheme@scheme.inner=sinusoidal"], "acts on the embeddings, which all blocks share"),
         (["scheme=dape", "scheme@scheme.inner=rope"], "adds no bias that DAPE could adapt"),
         (["scheme.layout=round"], "layout: Invalid value 'round', expected one of [half, interleaved]"),
-        (["window=slide"], "no window 'slide', did you mean 'sliding'?; there are alternate, bca, full"),
+        (["window=slide"], "no window 'slide', did you mean 'sliding'?; there are alternate, bca, chunked, full"),
         (["window.size=4"], "window.size: no window is chosen (the attention window"),
         (["window=sliding", "window.size=0"], "window.size=0 must be at least 1"),
         (["transform=yarn"], "transforms change a trained run: name it by from=<run>, or posexp eval"),
