@@ -145,6 +145,7 @@ def is_meta(meta: dict[str, Any]) -> bool:
             and all(untrusted.is_count(known[name]) for known in splits.values() for name in COUNTS)
             and files.keys() == names
             and all(untrusted.is_count(known["size"]) and isinstance(known["sha256"], str) for known in files.values())
+            and isinstance(meta.get("choices") or {}, dict)
             and (meta.get("task") is None or is_task(meta["task"]))
             and (meta.get("track") is None or is_track(meta["track"], meta["vocab_size"]))
             and all(untrusted.is_count(mark) and mark < meta["vocab_size"] for mark in meta.get("marks", []))
