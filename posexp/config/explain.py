@@ -37,8 +37,7 @@ def explain_error(error: Exception, command: str) -> str:
     if twice := re.search(r"Multiple values for (\S+)\. To override", text):
         return f"{twice[1]} is chosen twice; an experiment chooses it by `override /{twice[1]}: <name>`"
     if unchosen := re.search(r"You must specify '(\w+)'", text):
-        options = text.partition("Available options:")[2].split()
-        return f"choose a {unchosen[1]} with +{unchosen[1]}=<name>: {', '.join(options)}"
+        return f"choose a {unchosen[1]} with +{unchosen[1]}=<name>; posexp schemes lists all"
     if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
         text += "\n" + str(error.__cause__)
     if missing := re.search(r"(?:Could not find|In '[^']*': Could not load) '([^']+)'", text):
