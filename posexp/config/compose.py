@@ -100,7 +100,7 @@ def label(preset: str = "", *parts: str) -> str:
 
 
 def acts(name: str | None) -> bool:
-    """Whether a chosen window, temperature, transform or mixer changes a model that has none."""
+    """Return whether the choice of a window, temperature, transform or mixer adds one to the model."""
     return name not in (None, "full", "none")
 
 

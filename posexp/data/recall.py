@@ -11,7 +11,7 @@ import numpy as np
 
 VALUES = 16  # different values; the other symbols are keys
 FARTHEST = 1024  # pairs from a key to its last occurrence, at most: 2,048 tokens
-LEAST_SYMBOLS = 192  # keys enough for such distances, of which the mean is 148 pairs
+LEAST_SYMBOLS = 192  # so that there are keys for distances of 148 pairs, the mean
 
 
 def draw_recall(random: np.random.Generator, symbols: int, documents: int, size: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def copy(draw: random.Random, size: int) -> Example:
 
 
 def copy_unique(draw: random.Random, size: int) -> Example:
-    """Draw `size` letters of which no three in a row occur twice; the answer repeats them.
+    """Draw `size` letters without a repeated trigram; the answer repeats them.
 
     Two letters then determine the next one, as n-grams do in the construction of Jelassi et al. (2024, arXiv
     2402.01032, section 2).
@@ -68,7 +68,7 @@ def sort(draw: random.Random, size: int) -> Example:
 
 
 def mode(draw: random.Random, size: int) -> Example:
-    """Draw `size` of five letters, of which one is the most frequent: the answer (Zhou et al. 2023, as above)."""
+    """Draw `size` letters out of five; the answer is the most frequent one, which is unique (Zhou et al. 2023, as above)."""
     letters = draw.sample(ascii_lowercase, 5)
     while True:
         text = draw.choices(letters, k=size)
@@ -151,7 +151,7 @@ def needle(draw: random.Random, size: int) -> Example:
 def needle_multi(draw: random.Random, size: int) -> Example:
     """Hide NEEDLES keys, each with a number, among `size` unrelated sentences; the answer is the number of one.
 
-    The task is RULER's needle with several keys (as above), of which three are distractors here.
+    The task is RULER's needle with several keys (as above). Three keys are distractors here.
     """
     return needles(draw, size, NEEDLES)
 

@@ -62,7 +62,7 @@ def test_its_table_has_the_numbers_of_the_study():
     numbers = fill_script().Numbers("markov")
     table = re.findall(r"^\| \[(.+?)\]\(http.*?\)(-log)? \|(.+)\|$", README, re.M)
     assert len(table) == 6
-    curves = {"ALiBi": "alibi", "KERPLE": "kerple_log", "xPos": "xpos", "RoPE": "rope"}
+    curves = {"ALiBi": "alibi", "KERPLE": "kerple_log", "xPos": "xpos", "RoPE": "rope", "T5's bias": "t5"}
     curves["RoPE in a window, then none"] = "rnope_swa"
     for name, _, cells in table:
         curve = curves.get(name, name)
