@@ -68,7 +68,7 @@ def sort(draw: random.Random, size: int) -> Example:
 
 
 def mode(draw: random.Random, size: int) -> Example:
-    """Draw `size` letters out of five; the answer is the most frequent one, which is unique (Zhou et al. 2023, as above)."""
+    """Draw `size` letters out of five; the answer is the one most frequent (Zhou et al. 2023, as above)."""
     letters = draw.sample(ascii_lowercase, 5)
     while True:
         text = draw.choices(letters, k=size)
