@@ -15,7 +15,6 @@ from posexp.evaluation.verdicts import LEAST_SEEDS, Verdict
 from posexp.leaderboard.track import Track, differing, readable
 from posexp.output.text import one_line
 from posexp.report.fairness import facts_of
-from posexp.report.verdict_table import HARMED
 from posexp.runs.run import Run
 
 RULE = f"e + t(0.975, n − 1) · s / √n ≤ gate, with n ≥ {LEAST_SEEDS}"
@@ -132,14 +131,13 @@ def faults(track: Track, standard: Standard, run: Run, rows: list[Row]) -> list[
     return found
 
 
-def order(track: Track, entry: Entry) -> tuple[bool, int, float, float, str]:
-    """Return the sort key: tested first; harm shown last; then the lower limit of the captured gain at the primary
-    length, the highest first; then the upper limit of the change of the loss there, the lowest first."""
+def order(track: Track, entry: Entry) -> tuple[bool, bool, float, float, str]:
+    """Return the sort key: tested first, and what has a value at the primary length; then the lower limit of the
+    captured gain there, the highest first; then the upper limit of the change of the loss, the lowest first."""
     verdict = entry.verdicts.get(track.primary)
     if verdict is None or verdict.failed or verdict.cropped is None:
-        return bool(entry.failed), len(HARMED) + 1, 0.0, 0.0, entry.curve
+        return bool(entry.failed), True, 0.0, 0.0, entry.curve
     captured, change = verdict.captured, verdict.cropped
-    harm = 1 + HARMED.index(verdict.word) if verdict.word in HARMED else 0
     low = captured.low if captured is not None and captured.low is not None else -math.inf
     high = change.high if change.high is not None else math.inf
-    return bool(entry.failed), harm, -low, high, entry.curve
+    return bool(entry.failed), False, -low, high, entry.curve
