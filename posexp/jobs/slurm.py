@@ -80,15 +80,20 @@ def queue(folders: list[Path], say: Callable[[str], None]) -> Queue | None:
     if not any((folder / SUBMISSION).is_file() for folder in folders):
         return None
     try:
-        done = ask("squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}", seconds=PATIENCE)
-        problem = done.stderr.strip().splitlines()[0] if done.returncode and done.stderr.strip() else ""
-    except subprocess.TimeoutExpired:
-        problem = f"no answer within {PATIENCE:g} seconds"
+        return read_queue()
     except OSError as error:
-        problem = str(error)
-    if problem:
-        say(f"cannot read SLURM's queue ({problem}): queued jobs are shown as if they were not queued")
+        say(f"cannot read SLURM's queue ({error}): queued jobs are shown as if they were not queued")
         return None
+
+
+def read_queue() -> Queue:
+    """Return this user's unfinished jobs. Raises OSError with the reason if SLURM does not answer."""
+    try:
+        done = ask("squeue", "--me", "--array", "--noheader", f"--format={COLUMNS}", seconds=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"no answer within {PATIENCE:g} seconds") from error
+    if done.returncode:
+        raise OSError((done.stderr.strip() or f"squeue ended with code {done.returncode}").splitlines()[0])
     found: Queue = {}
     for record in done.stdout.split(RECORD):
         fields = record.split(FIELD)
