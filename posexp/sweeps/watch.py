@@ -16,7 +16,7 @@ REQUEUE = 60.0  # seconds for which squeue may not list a job that is requeued
 SELDOM, OFTEN = 600, 60  # most seconds between two questions, while SLURM answers and while it does not
 
 
-class Watcher(SlurmInfoWatcher):  # type: ignore[misc]
+class Watcher(SlurmInfoWatcher):
     """What SLURM answers about the jobs of the sweep in `group`, from sacct or, without accounting, from squeue."""
 
     def __init__(self, group: str):
