@@ -15,7 +15,7 @@ from typing import Any
 
 import posexp
 from posexp.bench.models import Contender
-from posexp.config.commands import BenchCommand
+from posexp.config.bench import BenchCommand
 from posexp.output.console import progress, say
 
 OK = "ok"
@@ -113,8 +113,9 @@ def measure(contenders: list[Contender], command: BenchCommand) -> Iterator[list
     bar = progress("", (command.rounds + 2) * measured, "turns")  # with the warm-up and the process for memory
     found = timed(contenders, command, "training", [command.length], bar)
     yield found
-    found += timed(contenders, command, "evaluation", command.lengths, bar)
-    yield found
+    if command.lengths:
+        found += timed(contenders, command, "evaluation", command.lengths, bar)
+        yield found
     say("memory: one process per contender and length")
     with bar:
         for one in found:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from posexp.config.commands import BenchCommand
+from posexp.config.bench import BenchCommand
+from posexp.report.bench_records import components_of
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +25,16 @@ class Contender:
     scheme: dict[str, Any] | None = None
     window: dict[str, Any] | None = None  # of posexp's decoder; None for full attention
     temperature: dict[str, Any] | None = None
+    mixer: dict[str, Any] | None = None
     checkout: str | None = None  # a folder with nanoGPT's model.py
 
     @property
     def peer(self) -> bool:
         return self.scheme is None
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return components_of(self)
 
 
 @dataclass
@@ -42,7 +48,7 @@ class Subject:
     path: str
     max_length: int | None = None
     keys: "Callable[[int], float]" = lambda length: length / 2  # mean number of keys visible to a query
-    details: dict[str, Any] = field(default_factory=dict)  # of the process, for note.json
+    details: dict[str, Any] = field(default_factory=dict)  # of the process
 
 
 def build_own(contender: Contender, command: BenchCommand, device: "torch.device") -> Subject:
@@ -50,25 +56,28 @@ def build_own(contender: Contender, command: BenchCommand, device: "torch.device
     import numpy as np
     import torch
 
-    from posexp.attention import kernel_path
     from posexp.evaluation.scoring import Scorer
+    from posexp.mixers import attention_blocks
     from posexp.model import cpu
     from posexp.model.decoder import build_decoder
 
     assert contender.scheme is not None
     cpu.prepare()  # as posexp's commands do
     sizes, length = (command.model, command.vocab_size), command.length
-    nodes = (contender.window, contender.temperature)
+    nodes = (contender.window, contender.temperature, contender.mixer)
     model = build_decoder(*sizes, contender.scheme, length, 0, *nodes).to(device)
     model.path = command.attention
 
+    attending = len(attention_blocks(contender.mixer, command.model.n_layer))
+
     def keys(length: int) -> float:
-        if model.window.full:
-            return length / 2
-        index_T = torch.arange(length)
-        # a window that differs by head counts as its widest head
-        earliest = [model.window.layer(index).earliest(index_T) for index in range(command.model.n_layer)]
-        return float((index_T + 1 - torch.stack(earliest)).clamp(max=length).float().mean())
+        visible = length / 2
+        if not model.window.full:
+            index_T = torch.arange(length)
+            # a window that differs by head counts as its widest head
+            earliest = [model.window.layer(index).earliest(index_T) for index in range(model.scheme.dims.n_layer)]
+            visible = float((index_T + 1 - torch.stack(earliest)).clamp(max=length).float().mean())
+        return visible * attending / command.model.n_layer
 
     def read(ids_S: "Tensor") -> None:
         Scorer(model, len(ids_S), device, command.precision)(ids_S.numpy(), np.array([[0, 1, len(ids_S)]]))
@@ -78,7 +87,7 @@ def build_own(contender: Contender, command: BenchCommand, device: "torch.device
         loss=model.loss,
         read=read,
         head=model.embedding.weight,
-        path=kernel_path(model.scheme, model.scheme.dims, model.window, command.attention, device),
+        path=model.kernel_path(device),
         max_length=model.scheme.max_length,
         keys=keys,
         details={"matmul": cpu.matmul()},

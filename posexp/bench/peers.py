@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posexp.bench.models import Contender, Subject
-from posexp.config.commands import BenchCommand
+from posexp.config.bench import BenchCommand
 from posexp.errors import Misuse
 from posexp.model.decoder import SwiGLU
 from posexp.model.device import autocast

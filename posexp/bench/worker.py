@@ -5,8 +5,8 @@ error in one line.
 
 FLOPs are counted as usual (Kaplan et al. 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311, appendix B):
 two operations for each weight that a token is multiplied with, and causal attention over half of all pairs, or over
-those within a window. A backward pass counts twice a forward pass. Recomputation and positional operations are not
-counted.
+those within a window. A backward pass counts twice a forward pass. Recomputation, positional operations and states of
+mixers are not counted.
 
 Shape suffixes: S tokens and their successor, N rows and columns of a square matrix.
 """
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from posexp.bench.models import Contender, build_own
-from posexp.config.commands import BenchCommand
-from posexp.config.sections import Precision, TrainConfig
+from posexp.config.bench import BenchCommand
+from posexp.config.sections import Clock, Precision, TrainConfig
 from posexp.errors import PosexpError
 from posexp.evaluation.scoring import is_out_of_memory, measured
 from posexp.model.device import autocast, choose_device
@@ -76,10 +76,10 @@ class Bench:
             once()
         m, keys = self.command.model, self.subject.keys(length)
         return {
-            "seconds": seconds(once, repeat or 1, self.device),
+            "seconds": seconds(once, repeat or 1, self.device, self.command.clock),
             "tokens": length * (self.command.batch if self.training else 1),
             "flops_per_token": flops_per_token(self.parameters, m.n_layer, m.d_model, keys, self.training),
-            "matmul_peak": matmul_peak(self.device, self.command.precision),
+            "matmul_peak": matmul_peak(self.device, self.command.precision, self.command.clock),
         }
 
     def memory(self, length: int) -> Answer:
@@ -168,13 +168,11 @@ def limit_memory(extra: int) -> None:
 
 
 def matmul_parameters(model: nn.Module, head: Tensor) -> int:
-    """Return the number of weights in linear layers and the output layer `head`, which may be tied."""
-    linear: list[Any] = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's name for a linear layer
-    ]
-    return sum({id(weight): weight.numel() for weight in (head, *(module.weight for module in linear))}.values())
+    """Return the number of weights in linear and recurrent layers and the output layer `head`, which may be tied."""
+    kinds = (nn.Linear, nn.RNNBase)
+    layers = [part for part in model.modules() if isinstance(part, kinds) or type(part).__name__ == "Conv1D"]  # GPT-2's
+    weights = [weight for layer in layers for weight in layer.parameters(recurse=False) if weight.ndim == 2]
+    return sum({id(weight): weight.numel() for weight in (head, *weights)}.values())
 
 
 def flops_per_token(parameters: int, n_layer: int, d_model: int, keys: float, training: bool) -> float:
@@ -183,23 +181,24 @@ def flops_per_token(parameters: int, n_layer: int, d_model: int, keys: float, tr
     return 3 * forward if training else forward
 
 
-def matmul_peak(device: torch.device, precision: Precision) -> float:
+def matmul_peak(device: torch.device, precision: Precision, clock: Clock) -> float:
     """Measure the operations per second of a product of square matrices."""
     kind = torch.bfloat16 if precision is Precision.bfloat16 else torch.float32
     a_NN = torch.ones(SIZE, SIZE, device=device, dtype=kind)
-    return 2 * SIZE**3 / seconds(lambda: a_NN @ a_NN, REPEATS.get(device.type, 1), device)
+    return 2 * SIZE**3 / seconds(lambda: a_NN @ a_NN, REPEATS.get(device.type, 1), device, clock)
 
 
-def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+def seconds(work: Callable[[], object], repeats: int, device: torch.device, clock: Clock) -> float:
     """Return the mean seconds of a call of `work`."""
+    now = time.process_time if clock is Clock.cpu else time.perf_counter
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    began = now()
     for _ in range(repeats):
         work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / repeats
+    return (now() - began) / repeats
 
 
 if __name__ == "__main__":

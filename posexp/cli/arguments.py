@@ -21,6 +21,7 @@ OWN_FLAGS: dict[str, dict[str, str]] = {  # the option that a flag sets, by comm
     "--html": {"report": "html"},
     "--all": {"report": "all"},
     "--peers": {"bench": "peers"},
+    "--against": {"bench": "against"},
     "--check": {"leaderboard": "check"},
 }
 SWITCHES = {"--verify", "--html", "--all", "--peers", "--detach"}

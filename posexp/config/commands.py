@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from posexp.config.bench import BenchCommand
 from posexp.config.fields import check_least, check_lengths, check_name, knob
 from posexp.config.reading import LeaderboardCommand, SchemesCommand
 from posexp.config.sections import (
-    AttentionPath,
     Bos,
     DataConfig,
     Device,
@@ -15,7 +15,6 @@ from posexp.config.sections import (
     Measure,
     ModelConfig,
     Parent,
-    Precision,
     Split,
     TrainConfig,
     TrainerConfig,
@@ -219,39 +218,6 @@ class CheckCommand:
 
 
 @dataclass
-class BenchCommand:
-    """posexp bench [scheme …] [--peers] [key=value …]"""
-
-    schemes: list[str] = knob(
-        ["none", "sinusoidal", "learned", "rope", "xpos", "alibi", "t5", "kerple_log"],
-        "names of schemes; none is always added, as the base of the ratios",
-    )
-    window: Any = knob(None, "also measure each scheme with this window: window=<name>")
-    temperature: Any = knob(None, "also measure each scheme with this temperature: temperature=<name>")
-    peers: bool = knob(False, "--peers: also measure transformers and x-transformers (posexp[peers])")
-    peers_path: str | None = knob(None, "folder of a nanoGPT checkout, to measure its model.py too")
-    model: ModelConfig = knob(ModelConfig, "the decoder")
-    vocab_size: int = knob(8192, "vocabulary size", least=2)
-    batch: int = knob(8, "sequences per training step", least=1)
-    length: int = knob(512, "tokens per training sequence", least=1)
-    lengths: list[int] = knob([512, 2048, 8192], "lengths of the evaluated inputs, in tokens")
-    rounds: int = knob(7, "measured rounds, in which every model takes one turn", least=1)
-    memory_limit_gib: float = knob(13.0, "largest address space per model on Linux without a GPU, in GiB", above=0)
-    precision: Precision = knob(Precision.auto, "auto: bfloat16 autocast on a GPU, float32 on a CPU")
-    attention: AttentionPath = knob(AttentionPath.auto, "auto: the fastest; blocks, flex, dense: for comparisons")
-    device: Device = knob(Device.auto, "auto: the GPU if there is one")
-    threads: int | None = knob(None, "threads per model; null: PyTorch's choice", least=1)
-    folder: str = knob("results/bench", "folder of all benches")
-    name: str | None = knob(None, "name of the bench's own folder; null: today's date and the schemes")
-
-    def __post_init__(self) -> None:
-        check_least(self, "")
-        check_lengths(self.lengths, "lengths")
-        if self.name is not None:
-            check_name("name", self.name)
-
-
-@dataclass
 class InspectCommand(OfModels):
     """posexp inspect [run, or a glob …] [key=value …]"""
 
@@ -289,5 +255,5 @@ GROUPS: dict[str, dict[str, str | None]] = {name: {} for name in COMMANDS} | {
     "train": {"model": "tiny", "data": "stdlib", "+scheme": "???", "window": None, "temperature": None}
     | {"mixer": None, "+transform": None, "+experiment": None},
     "eval": {"data": None, "window": None, "+transform": None},
-    "bench": {"model": "bench", "window": None, "temperature": None},
+    "bench": {"model": "bench", "window": None, "temperature": None, "mixer": None},
 }

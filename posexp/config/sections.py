@@ -23,6 +23,7 @@ Source = Enum(
 Split = Enum("Split", {"train": "train", "valid": "valid", "test": "test"})
 Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda"})
 Precision = Enum("Precision", {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16"})
+Clock = Enum("Clock", {"wall": "wall", "cpu": "cpu"})
 AttentionPath = Enum("AttentionPath", {"auto": "auto", "blocks": "blocks", "flex": "flex", "dense": "dense"})
 Bos = Enum("Bos", {"auto": "auto", "true": "true", "false": "false"})
 Strategy = Enum("Strategy", {"ddp": "ddp", "fsdp": "fsdp"})

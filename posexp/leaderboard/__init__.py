@@ -4,9 +4,11 @@ from pathlib import Path
 
 from posexp.config.reading import LeaderboardCommand
 from posexp.errors import Misuse, RunFailed
+from posexp.evaluation.published import load_entries, readable
 from posexp.leaderboard.page import Board, page, picture
 from posexp.leaderboard.ranking import Standard, entries_of, standard_of
-from posexp.leaderboard.track import Track, entrants, load_entries, read_tracks, readable
+from posexp.leaderboard.times import bench_speeds
+from posexp.leaderboard.track import Track, entrants, read_tracks
 from posexp.output.console import console, say
 from posexp.storage import atomic
 
@@ -34,7 +36,10 @@ def leaderboard(command: LeaderboardCommand) -> None:
 
 
 def boards_of(results: Path) -> tuple[list[Board], list[str]]:
-    """Return the tracks with their entries, and a line for each track without."""
+    """Return the tracks with their entries, and a line for each track without.
+
+    Raises Misuse if the bench that a track names is missing or is of other sizes.
+    """
     boards, skipped = [], []
     for track in read_tracks():
         try:
@@ -43,7 +48,8 @@ def boards_of(results: Path) -> tuple[list[Board], list[str]]:
         except Misuse as error:
             skipped.append(f"{track.name} has no entries yet: {error}")
         else:
-            boards.append((track, standard, entries_of(track, standard, group, say)))
+            speeds = bench_speeds(track, results / "bench") if isinstance(track.timed, str) else None
+            boards.append((track, standard, entries_of(track, standard, group, say, speeds)))
     return boards, skipped
 
 

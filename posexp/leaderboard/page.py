@@ -34,13 +34,14 @@ def section(board: Board) -> str:
     """Return the part of a track: what is fixed, and the table."""
     track, standard, entries = board
     fixed = ", ".join(f"`{key}={value}`" for key, value in track.fixed.items())
+    time = f"- Time: [bench/{track.timed}](bench/{track.timed}/README.md).\n" if isinstance(track.timed, str) else ""
     return f"""
 ## {escape(track.title)}
 
 - Fixed: {fixed}. May vary: scheme, window, temperature, mixer, {", ".join(f"`{glob}`" for glob in track.vary)}.
 - Token store `{one_line(standard.store)}`, targets `{one_line(standard.targets_hash)}`.
 - Gate: {track.gate:g} nats above the best possible loss at {track.length} tokens. Primary length: {track.primary}.
-- `posexp train -m +experiment={track.experiment} seed=0,1,2,3,4 +scheme=<name>`
+{time}- `posexp train -m +experiment={track.experiment} seed=0,1,2,3,4 +scheme=<name>`
 
 {grid(track, entries).markdown()}
 """

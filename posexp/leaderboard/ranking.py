@@ -3,17 +3,20 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
 from posexp.errors import Misuse
 from posexp.evaluation.contrasts import PROTOCOL, Pairs
 from posexp.evaluation.group import Group
+from posexp.evaluation.published import readable
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import ALPHA
 from posexp.evaluation.verdicts import LEAST_SEEDS, Verdict
-from posexp.leaderboard.track import Track, differing, readable
+from posexp.leaderboard.track import Track, differing
 from posexp.output.text import one_line
+from posexp.report.bench_records import components_of
 from posexp.report.fairness import facts_of
 from posexp.runs.run import Run
 
@@ -35,7 +38,7 @@ class Entry:
     """A curve on a track. `excess` is the mean loss at the training length less the best possible one, and `upper`
     the left side of the rule, both in nats; NaN if unknown. `failed` has the conditions that it does not meet.
 
-    `speed` is in training tokens per second, as posexp report measures it.
+    `speed` is in training tokens per second, as posexp report measures it, or relative to `none` in a bench.
     """
 
     curve: str
@@ -76,8 +79,17 @@ def is_plain(row: Row) -> bool:
     return row.protocol == PROTOCOL and not (row.control or row.variant or row.corpus)
 
 
-def entries_of(track: Track, standard: Standard, group: Group, say: Callable[[str], None]) -> list[Entry]:
-    """Return the curves of a group in order of rank, and last those that are not tested."""
+def entries_of(
+    track: Track,
+    standard: Standard,
+    group: Group,
+    say: Callable[[str], None],
+    speeds: list[tuple[dict[str, Any], float]] | None = None,
+) -> list[Entry]:
+    """Return the curves of a group in order of rank, and last those that are not tested.
+
+    `speeds` has the components of curves with their speeds in a bench; None: those of the runs.
+    """
     curves: dict[str, list[Run]] = {}
     for run in readable(group):
         curves.setdefault(group.curve_of[run.name], []).append(run)
@@ -89,7 +101,11 @@ def entries_of(track: Track, standard: Standard, group: Group, say: Callable[[st
         rows = [row for row in group.rows if row.run in names and is_plain(row)]
         rows = [row for row in rows if row.targets_hash == standard.targets_hash]
         own = {one.place.length: one for one in verdicts if one.place.curve == curve}
-        found.append(entry_of(track, standard, curve, runs, rows, own))
+        entry = entry_of(track, standard, curve, runs, rows, own)
+        if speeds is not None:
+            speed = next((speed for parts, speed in speeds if parts == components_of(runs[0].config())), None)
+            entry = replace(entry, speed=speed, devices=frozenset())
+        found.append(entry)
     return sorted(found, key=lambda entry: order(track, entry))
 
 

@@ -1,25 +1,21 @@
 """The tracks of the leaderboard, from configs/leaderboard/<track>.yaml, and the runs that may enter one."""
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
-
-from omegaconf.errors import OmegaConfBaseException
 
 from posexp.config import stored_yaml
 from posexp.config.commands import TrainCommand
 from posexp.config.hints import knobs_of
 from posexp.config.sections import config_dir
 from posexp.config.values import default_of, flat, plain_value
-from posexp.errors import Misuse, PosexpError, RunFailed, did_you_mean
-from posexp.evaluation.group import Group, load_group, read_group
+from posexp.errors import Misuse, did_you_mean
+from posexp.evaluation.group import Group
+from posexp.evaluation.published import readable
 from posexp.runs.labels import curve_labels, run_recipes
-from posexp.runs.run import METRICS, Run
-from posexp.storage import jsonl, untrusted
+from posexp.runs.run import Run
+from posexp.storage import untrusted
 from posexp.storage.names import is_name
 
 SECTIONS = ("model", "data", "train")  # an entry has the track's options there
@@ -32,8 +28,9 @@ class Track:
 
     `fixed` has options by dotted key; an option that it does not have and that matches no glob of `vary` keeps its
     default. `gate` is in nats per token above the best possible loss. `primary` is the length in tokens that ranks. The
-    first of `studies` has the token store, the targets and the best possible loss of the track. Without `timed` no
-    training time is shown, because the runs shared their machine with other work.
+    first of `studies` has the token store, the targets and the best possible loss of the track. `timed` names a folder
+    of results/bench with the training time of each curve. True means the time of the runs, and false that none is
+    shown, because they shared their machine with other work.
     """
 
     name: str
@@ -44,7 +41,7 @@ class Track:
     primary: int
     fixed: dict[str, Any]
     vary: list[str]
-    timed: bool = True
+    timed: bool | str = True
 
     @property
     def length(self) -> int:
@@ -66,6 +63,8 @@ def read_tracks(name: str | None = None) -> list[Track]:
         try:
             values = stored_yaml.yaml_of(untrusted.read_bytes(path))
             found.append(Track(path.stem, **values | {"fixed": flat(values["fixed"])}))
+            if not (isinstance(timed := found[-1].timed, bool) or is_name(str(timed))):
+                raise ValueError(f"timed={timed} must be true, false or a folder of results/bench")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise Misuse(f"{path} is not a track: {error}") from error
     return found
@@ -82,59 +81,6 @@ def differing(track: Track, config: TrainCommand) -> list[str]:
             if values[knob.key] != wanted:
                 found.append(f"{knob.key}={values[knob.key]} must be {wanted}")
     return found
-
-
-@dataclass(frozen=True)
-class PublishedRun(Run):
-    """A run of a study, from its line of runs.jsonl in place of a folder's files."""
-
-    line: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    @property
-    def foreign(self) -> bool:
-        return False
-
-    @contextmanager
-    def reading_config(self) -> Iterator[str]:
-        try:
-            yield json.dumps(self.line.get("config"))  # JSON is YAML
-        except (ValueError, OmegaConfBaseException, PosexpError) as error:
-            why = untrusted.visible(" ".join(str(error).split())[:200])
-            raise RunFailed(f"the config of {self.name} in runs.jsonl cannot be read: {why}") from error
-
-    def provenance(self) -> dict[str, Any]:
-        found = self.line.get("provenance")
-        return found if isinstance(found, dict) else {}
-
-    def history(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
-        lines = self.line.get("metrics")
-        found = [jsonl.valid_row(jsonl.line_of(row), {}, METRICS) for row in lines] if isinstance(lines, list) else []
-        return [row for row in found if row is not None]
-
-
-def load_entries(folder: Path, say: Callable[[str], None]) -> Group:
-    """Return the runs of a folder of run folders, or of rows.csv with runs.jsonl as in results/studies/<study>.
-
-    Labels come from the configurations. Raises Misuse if there are none.
-    """
-    if not (folder / "rows.csv").is_file():
-        return load_group(str(folder.resolve().parent), folder.resolve().name, "*", say, variants=False)
-    rows = read_group(str(folder / "rows.csv"), say, variants=False).rows
-    runs: list[Run] = []
-    try:
-        for text in untrusted.read_bytes(folder / "runs.jsonl").splitlines():
-            line = untrusted.object_of(text)
-            if not isinstance(name := line.get("name"), str) or not is_name(name, most=255):
-                raise ValueError(f"{name!r} is not a name of a run")
-            runs.append(PublishedRun(folder / name, line))
-    except (OSError, ValueError) as error:
-        raise Misuse(f"{folder / 'runs.jsonl'} cannot be read: {getattr(error, 'strerror', '') or error}") from error
-    return Group(rows, curve_labels(runs, say), run_recipes(runs), runs)
-
-
-def readable(group: Group) -> list[Run]:
-    """Return the runs with a configuration that can be read."""
-    return [run for run in group.runs if run.name in group.curve_of and not run.foreign]
 
 
 def entrants(track: Track, groups: list[Group], say: Callable[[str], None]) -> Group:

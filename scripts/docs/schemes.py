@@ -1,10 +1,10 @@
 """docs/schemes/: a page for each positional scheme, and the lists of schemes, windows and transforms."""
 
 import ast
-import csv
 import json
 import re
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from posexp.config.components import class_of, parameters_of, read_options
 from posexp.config.sections import config_dir
 from posexp.errors import Misuse
 from posexp.evaluation.contrasts import LEAST_SEEDS
+from posexp.report.bench_records import Record, read_records
 from scripts.docs.common import (
     DOCS,
     MARK,
@@ -162,7 +163,7 @@ def results(name: str) -> str:
 
 def cost(name: str) -> str:
     """Return the table of a scheme's measured costs, as multiples of those without positions."""
-    rows = [row for row in (cost_of_study(name), *(cost_of_bench(name, path) for path in benches())) if row]
+    rows = [row for row in (cost_of_study(name), *(cost_of_bench(name, folder) for folder in benches())) if row]
     if not rows:
         return "Not measured.\n"
     header = ["measurement", "training speed", "memory", "evaluation at", "speed", "memory"]
@@ -188,32 +189,32 @@ def cost_of_study(name: str) -> list[str] | None:
     return [f"[schemes](../../{page})", own[2], ratio(4), "2,048", own[3], ratio(5)]
 
 
-def benches() -> list[Path]:
-    return sorted((ROOT / "results" / "bench").glob("*/bench.csv"), reverse=True)
+@cache
+def benches() -> dict[str, list[Record]]:
+    """Return the records of each folder of results/bench, the latest folder first."""
+    folders = sorted((ROOT / "results" / "bench").glob("*/"), reverse=True)
+    return {folder.name: read_records(folder) for folder in folders}
 
 
-def cost_of_bench(name: str, path: Path) -> list[str] | None:
+def cost_of_bench(name: str, folder: str) -> list[str] | None:
     """Return the ratios of a bench: training, and evaluation at the longest length that has a value."""
-    every = [
-        row for row in csv.DictReader(path.read_text().splitlines()) if row["status"] == "ok" and row["ratio_to_none"]
-    ]
-    at = {(row["contender"], row["what"], int(row["length"])): row for row in every if row["kind"] == "posexp"}
+    at = {
+        (record["contender"], row["what"], row["length"]): row
+        for record in benches()[folder]
+        for row in record["measurements"]
+        if record["kind"] == "posexp" and row["ratio_to_none"] and row["status"] == "ok"
+    }
     trained = [key for key in at if key[:2] == (name, "training")]
     evaluated = sorted(key for key in at if key[:2] == (name, "evaluation"))
 
     def ratios(keys: list[tuple[str, str, int]]) -> list[str]:
         if not keys:
             return ["–", "–"]
-        own, base = at[keys[-1]], at["none", *keys[-1][1:]]
-        memory = [row["peak_memory"] for row in (own, base)]
-        return [
-            f"{float(own['ratio_to_none']):.2f}",
-            f"{float(memory[0]) / float(memory[1]):.2f}" if all(memory) else "–",
-        ]
+        own = at[keys[-1]]
+        return ["–" if own[key] is None else f"{own[key]:.2f}" for key in ("ratio_to_none", "memory_to_none")]
 
     if not trained and not evaluated:
         return None
-    folder = path.parent.name
     length = f"{evaluated[-1][2]:,}" if evaluated else "–"
     return [f"[{folder}](../../results/bench/{folder}/README.md)", *ratios(trained), length, *ratios(evaluated)]
 

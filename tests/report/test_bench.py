@@ -1,7 +1,6 @@
 """posexp bench: what is counted, what ratios are to, and what becomes of a contender that cannot go on. No test looks
 at how fast anything was."""
 
-import csv
 import importlib
 import json
 import math
@@ -16,12 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from posexp.bench.interleave import Measured, measure
 from posexp.bench.models import Contender
-from posexp.bench.rows import COLUMNS, rows_of
+from posexp.bench.rows import rows_of
 from posexp.bench.worker import flops_per_token, matmul_parameters
-from posexp.config.commands import BenchCommand
+from posexp.config.bench import BenchCommand
 from posexp.config.components import read_options
 from posexp.config.sections import AttentionPath, Device, Mlp, ModelConfig, Precision, config_dir
 from posexp.model.decoder import build_decoder
+from posexp.report.bench_records import read_records
 
 pytestmark = pytest.mark.slow
 
@@ -44,9 +44,11 @@ def own(name: str) -> Contender:
     return Contender(name, scheme=read_options(config_dir() / "scheme" / f"{name}.yaml"))
 
 
-def rows_in(folder: Path) -> list[dict[str, str]]:
-    with (folder / "bench.csv").open() as file:
-        return list(csv.DictReader(file))
+def rows_in(folder: Path) -> list[dict]:
+    """The measurements of the contenders, in the order of the page's first table."""
+    found = [{**record, **row} for record in read_records(folder) for row in record["measurements"]]
+    places = list(dict.fromkeys((row["what"], row["length"]) for row in found))
+    return sorted(found, key=lambda row: places.index((row["what"], row["length"])))
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +62,15 @@ def benched(tmp_path_factory) -> tuple[Path, Answer]:
 def test_a_row_for_each_contender_and_length(benched):
     folder, _ = benched
     rows = rows_in(folder)
-    assert tuple(rows[0]) == COLUMNS
-    places = [("training", "16"), ("evaluation", "16"), ("evaluation", "32")]
-    wanted = [(name, *place) for place in places for name in ("none", "learned")]
+    places = [("training", 16), ("evaluation", 16), ("evaluation", 32)]
+    wanted = [(name, *place) for place in places for name in ("learned", "none")]
     assert [(row["contender"], row["what"], row["length"]) for row in rows] == wanted
     for row in rows:
-        assert row["path"] == "sdpa causal" and int(row["parameters"]) > 257 * 32
+        assert row["path"] == "sdpa causal" and row["parameters"] > 257 * 32
         figures = ("tokens_per_second", "ratio_to_none", "mfu", "matmul_flops", "flops_per_token", "peak_memory")
         if row["status"] == "ok":
-            assert all(math.isfinite(float(row[figure])) and float(row[figure]) >= 0 for figure in figures)
+            assert all(math.isfinite(row[figure]) and row[figure] >= 0 for figure in figures)
+            assert len(row["speeds"]) == 1 and row["mfu_vendor"] is None
         else:
             assert not any(row[figure] for figure in figures)
 
@@ -76,20 +78,21 @@ def test_a_row_for_each_contender_and_length(benched):
 def test_a_scheme_that_ends_is_undefined_past_its_end_and_none_is_its_own_measure(benched):
     rows = rows_in(benched[0])
     status = {(row["contender"], row["what"], row["length"]): row["status"] for row in rows}
-    assert status.pop(("learned", "evaluation", "32")) == "undefined"
+    assert status.pop(("learned", "evaluation", 32)) == "undefined"
     assert set(status.values()) == {"ok"}
-    assert {row["ratio_to_none"] for row in rows if row["contender"] == "none"} == {"1.0"}
+    assert {row["ratio_to_none"] for row in rows if row["contender"] == "none"} == {1.0}
 
 
 def test_the_folder_says_how_it_came_about(benched):
     folder, answer = benched
-    files = {"bench.csv", "table.md", "bench.png", "bench.svg", "note.json", "README.md"}
+    files = {"learned.cpu.json", "none.cpu.json", "bench.png", "bench.svg", "README.md"}
     assert {path.name for path in folder.iterdir()} == files
-    note = json.loads((folder / "note.json").read_text())
-    assert note["threads"] == 1 and note["rounds"] == 1 and note["precision"] == "float32" and note["matmul"]
+    note, page = json.loads((folder / "learned.cpu.json").read_text()), (folder / "README.md").read_text()
+    assert note["threads"] == 1 and note["rounds"] == 1 and note["settings"]["precision"] == "float32"
+    assert note["device"] == note["cpu"] and note["matmul"] and note["components"]["scheme"]["_target_"]
     assert "schemes=[learned]" in note["command"] and note["command"].startswith("posexp bench ")
-    assert note["command"] in "".join((folder / "README.md").read_text().splitlines()[:3])
-    assert "| learned | sdpa causal |" in (folder / "table.md").read_text()
+    assert note["command"] in "".join(page.splitlines()[:3])
+    assert "| learned | sdpa causal |" in page
     assert (folder / "bench.png").read_bytes()[:4] == b"\x89PNG"
     assert "Training at 16 tokens" in answer.out and "undefined" in answer.out and str(folder.name) in answer.out
 
@@ -99,7 +102,11 @@ def test_the_folder_says_how_it_came_about(benched):
     [
         (["roep"], "no scheme 'roep', did you mean 'rope'?"),
         (["rounds=0"], "rounds=0 must be at least 1"),
-        (["lengths=[]"], "lengths is empty"),
+        (["lengths=[16,16]"], "evaluation length 16 must not be repeated"),
+        (["clock=cpu"], "clock=cpu would also count threads that wait for each other: set threads=1"),
+        (["mixer=lstm", "mixer.attention_every=9"], "mixer.attention_every=9 must be at most model.n_layer=6"),
+        (["study=nowhere"], "no measured run in"),
+        (["--against", "nowhere"], "nowhere is not a measurement that posexp bench has written: No such file"),
         (["memory_limit_gib=0"], "memory_limit_gib=0.0 must be above 0"),
         (["name=a/b"], "name='a/b' must be a plain folder name"),
         (["peers_path=nowhere"], "peers_path=nowhere has no model.py"),
@@ -123,14 +130,46 @@ def test_each_scheme_is_measured_through_a_window_too(tmp_path):
     assert answer.code == 0, answer.err
     rows = rows_in(tmp_path / "results" / "bench" / "mine")
     names = ["none", "alibi", "none · window sliding 4", "alibi · window sliding 4"]
-    assert [row["contender"] for row in rows] == names * 2
+    assert {row["contender"] for row in rows if row["what"] == "training"} == set(names)
     assert {row["status"] for row in rows} == {"ok"}
     paths = {row["contender"]: row["path"] for row in rows}
     assert paths[names[0]] == "sdpa causal" and paths[names[2]] == "sdpa distance view"
-    counted = {row["contender"]: float(row["flops_per_token"]) for row in rows if row["what"] == "evaluation"}
+    counted = {row["contender"]: row["flops_per_token"] for row in rows if row["what"] == "evaluation"}
     seen = (1 + 2 + 3 + 29 * 4) / 32  # keys of a query, on average
     assert counted[names[0]] - counted[names[2]] == pytest.approx(4 * 32 * (16 - seen))
-    assert {row["ratio_to_none"] for row in rows if row["contender"] == "none"} == {"1.0"}
+    assert {row["ratio_to_none"] for row in rows if row["contender"] == "none"} == {1.0}
+
+
+def test_a_mixer_and_schemes_that_read_text_are_measured_too_without_evaluation(tmp_path):
+    words = ["bench", "abacus", "coupling", "mixer=lstm", *TINY, "lengths=[]", "rounds=1", "clock=cpu", "name=mine"]
+    assert here(*words, cwd=tmp_path).code == 0
+    rows = rows_in(tmp_path / "results" / "bench" / "mine")
+    assert {(row["contender"], row["what"], row["status"]) for row in rows} == {
+        (name, "training", "ok") for name in ("none", "abacus", "coupling", "none · Lstm")
+    }
+    counted = {row["contender"]: row["flops_per_token"] for row in rows}
+    cells = 18  # 0.554 of 32: weights 4 h (d + h) + h d in place of 4 d², and no attention over 8 keys
+    assert counted["none · Lstm"] - counted["none"] == 6 * (
+        4 * cells * (32 + cells) + cells * 32 - 4 * 32 * 32 - 2 * 8 * 32
+    )
+    page = (tmp_path / "results" / "bench" / "mine" / "README.md").read_text()
+    assert ", threads: 1, CPU time, float32" in page and "torch.nn.LSTM" in page
+
+
+def test_against_a_baseline_that_was_faster_the_exit_code_is_1(benched, tmp_path):
+    for path in benched[0].glob("*.json"):
+        (tmp_path / path.name).write_text(path.read_text())
+    path = tmp_path / "learned.cpu.json"
+    record = json.loads(path.read_text())
+    training = record["measurements"][0]
+    training |= {"ratio_to_none": 1000.0, "ratio_error": 0.0, "memory_to_none": 1000.0}
+    path.write_text(json.dumps(record))
+    words = ["bench", "learned", "--against", str(path), *TINY, "lengths=[]", "rounds=1", "name=other"]
+    answer = here(*words, cwd=tmp_path)
+    assert "1 worse than" in answer.refusal(1) and "learned, training at 16: speed -9" in answer.err
+    assert "Beside the baseline" in answer.out and "tokens/s" in answer.out
+    other = here("bench", "learned", "--against", str(path), *TINY, "batch=3", "model.d_model=64", cwd=tmp_path)
+    assert "model.d_model=32 (here 64); batch=2 (here 3)" in other.refusal()
 
 
 def test_a_contender_that_fails_says_why_and_others_go_on(tmp_path):

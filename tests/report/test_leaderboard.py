@@ -16,12 +16,16 @@ from posexp.config.compose import compose
 from posexp.config.reading import LeaderboardCommand
 from posexp.config.sections import Precision
 from posexp.config.values import plain_value
+from posexp.errors import Misuse
 from posexp.evaluation.group import load_group
+from posexp.evaluation.published import load_entries
 from posexp.evaluation.rows import Row, rows_to_csv, sums_of
 from posexp.leaderboard import boards_of, leaderboard
 from posexp.leaderboard.page import page
-from posexp.leaderboard.ranking import upper_limit
-from posexp.leaderboard.track import differing, read_tracks
+from posexp.leaderboard.ranking import entries_of, standard_of, upper_limit
+from posexp.leaderboard.times import bench_speeds
+from posexp.leaderboard.track import differing, entrants, read_tracks
+from posexp.report.bench_records import components_of, sizes_of
 from posexp.runs.run import Run
 from posexp.storage import jsonl
 
@@ -129,6 +133,55 @@ def test_captured_gain_ranks_first_harm_last_and_what_misses_the_gate_not_at_all
     assert page(boards, skipped) == text
     timed = page([(replace(track, timed=True), *rest) for track, *rest in boards], skipped)
     assert table(timed)[0][7:] == ["3", "2.00 (2)", "012345678"]
+
+
+def benched(folder: Path, name: str, speed: float, **changes) -> None:
+    """A record of posexp bench at the sizes of the track markov."""
+    parts = {"scheme": options_of("scheme", name, {}), "window": None, "temperature": None, "mixer": None}
+    row = {"what": "training", "length": 64, "status": "ok", "ratio_to_none": speed}
+    record = {
+        **{"contender": "any", "kind": "posexp", "device": "cpu", "components": parts, "measurements": [row]},
+        "settings": sizes_of(options("markov").model, 4, 64, 64) | changes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.cpu.json").write_text(json.dumps(record))
+
+
+def test_the_time_of_a_curve_is_that_of_the_bench_which_the_track_names(results):
+    folder = results / "bench" / "mine"
+    for name, speed in {"none": 1.0, "alibi": 0.8, "rope": 0.5}.items():
+        benched(folder, name, speed)
+    track = replace(TRACKS["markov"], timed="mine")
+    group = entrants(track, [load_entries(results / "studies" / "markov", pytest.fail)], pytest.fail)
+    speeds = bench_speeds(track, results / "bench")
+    standard = standard_of(track, group)
+    entries = entries_of(track, standard, group, pytest.fail, speeds)
+    assert {entry.curve: entry.speed for entry in entries} == {
+        **{"alibi": 0.8, "rope": 0.5}, **dict.fromkeys(("kerple_log", "sinusoidal", "fire")),
+    }  # fmt: skip
+    text = page([(track, standard, entries)], [])
+    times = {row[1]: row[8] for row in table(text) if row[0] != ""}
+    assert times["alibi"] == "1.00 (1)" and times["rope"] == "1.60 (2)" and times["fire"] == "–"  # none is no entry
+    assert "- Time: [bench/mine](bench/mine/README.md).\n" in text
+
+
+def test_a_bench_that_is_missing_or_of_other_sizes_gives_no_times(results):
+    track = replace(TRACKS["markov"], timed="other")
+    with pytest.raises(Misuse, match="other is not a measurement that posexp bench has written: No such file"):
+        bench_speeds(track, results / "bench")
+    benched(results / "bench" / "other", "alibi", 0.5, batch=8, **{"model.d_model": 32})
+    with pytest.raises(
+        Misuse, match=r"not measured at the sizes of markov: .*d_model=32 \(here 64\), batch=8 \(here 64"
+    ):
+        bench_speeds(track, results / "bench")
+
+
+def test_every_track_that_names_a_bench_has_times_of_all_of_its_entries():
+    for track in TRACKS.values():
+        if isinstance(track.timed, str):
+            group = load_entries(ROOT / "results" / "studies" / track.studies[0], pytest.fail)
+            measured = [parts for parts, _ in bench_speeds(track, ROOT / "results" / "bench")]
+            assert all(components_of(run.config()) in measured for run in group.runs)
 
 
 @pytest.mark.parametrize("form", ["folders", "published"])
