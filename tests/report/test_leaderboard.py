@@ -137,7 +137,7 @@ def test_captured_gain_ranks_first_harm_last_and_what_misses_the_gate_not_at_all
 
 def benched(folder: Path, name: str, speed: float, **changes) -> None:
     """A record of posexp bench at the sizes of the track markov."""
-    parts = {"scheme": options_of("scheme", name, {}), "window": None, "temperature": None, "mixer": None}
+    parts = components_of(replace(options("markov"), scheme=options_of("scheme", name, {})))
     row = {"what": "training", "length": 64, "status": "ok", "ratio_to_none": speed}
     record = {
         **{"contender": "any", "kind": "posexp", "device": "cpu", "components": parts, "measurements": [row]},
