@@ -9,9 +9,9 @@ Shape suffixes: N tokens of a split, M targets, D documents, K keys.
 
 import numpy as np
 
-VALUES = 16  # different values; the other symbols are keys
-FARTHEST = 1024  # pairs from a key to its last occurrence, at most: 2,048 tokens
-LEAST_SYMBOLS = 192  # so that there are keys for distances of 148 pairs, the mean
+VALUES = 8  # different values; the other symbols are keys
+FARTHEST = 256  # pairs from a key to its last occurrence, at most: 512 tokens
+LEAST_SYMBOLS = 64  # so that there are keys for distances of 46 pairs, the mean
 
 
 def draw_recall(random: np.random.Generator, symbols: int, documents: int, size: int) -> np.ndarray:

@@ -182,7 +182,7 @@ def test_entities_go_from_training_to_a_report(tmp_path):
 
 
 def recall(tmp_path, **other):
-    known = {"source": Source.track, "track": "recall", "tokenizer": "none", "vocab_size": 256, "track_documents": 8}
+    known = {"source": Source.track, "track": "recall", "tokenizer": "none", "vocab_size": 72, "track_documents": 8}
     return load_store(DataConfig(**known | {"cache": str(tmp_path / "cache")} | other), lambda line: None)
 
 
@@ -191,7 +191,7 @@ def value_of_key(seen: list[int]) -> int | None:
     return next((seen[i + 1] for i in range(len(seen) - 2, -1, -1) if seen[i] == seen[-1] < KEYS), None)
 
 
-KEYS = 240
+KEYS = 64
 
 
 @pytest.mark.slow
@@ -208,14 +208,14 @@ def test_a_document_of_recall_keeps_its_values_and_asks_keys_at_log_uniform_dist
         begin = target // 16_385 * 16_385
         places = [i for i in range(begin, target - 1) if tokens.ids[i] == tokens.ids[target - 1] < KEYS]
         assert found[target] == (target - places[-1] if places else 0)
-    octaves = np.histogram((found[found > 0] - 1) // 2, 2 ** np.arange(11))[0]
+    octaves = np.histogram((found[found > 0] - 1) // 2, 2 ** np.arange(9))[0]
     assert octaves.sum() > 0.95 * (found > 0).sum() and octaves.max() < 1.35 * octaves.min()
 
 
 @pytest.mark.slow
-def test_recall_costs_nothing_to_who_looks_back_far_enough_and_log_16_to_who_does_not(tmp_path):
+def test_recall_costs_nothing_to_who_looks_back_far_enough_and_log_8_to_who_does_not(tmp_path):
     store = recall(tmp_path)
-    knows, knows_not = (Reading(tmp_path, store, 64, answer, range(KEYS, 256)) for answer in (value_of_key, blind))
+    knows, knows_not = (Reading(tmp_path, store, 64, answer, range(KEYS, 72)) for answer in (value_of_key, blind))
     lengths = [16, 64, 512]
     rows = knows.rows("same_targets", lengths, 1024)
     assert len({row.targets_hash for row in rows}) == 1
@@ -223,10 +223,10 @@ def test_recall_costs_nothing_to_who_looks_back_far_enough_and_log_16_to_who_doe
         assert row.nll == pytest.approx(row.optimum, abs=1e-5), "the predictor of the test is the best one"
     losses = [row.nll for row in rows if row.length in lengths]
     assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1] + 1
-    assert all(row.nll == pytest.approx(math.log(16)) for row in knows_not.rows("same_targets", lengths, 1024))
+    assert all(row.nll == pytest.approx(math.log(8)) for row in knows_not.rows("same_targets", lengths, 1024))
     by = knows.rows("by_distance", [512], 512)
     assert all(row.nll < 1e-5 and row.accuracy == 1 and row.optimum == 0 for row in by) and len(by) > 10
-    assert all(row.nll == pytest.approx(math.log(16)) for row in knows_not.rows("by_distance", [512], 512))
+    assert all(row.nll == pytest.approx(math.log(8)) for row in knows_not.rows("by_distance", [512], 512))
     (whole,) = knows.rows("nonoverlapping", [64], 1024)
     assert whole.optimum is None, "the best loss of keys is not known"
 
@@ -234,8 +234,8 @@ def test_recall_costs_nothing_to_who_looks_back_far_enough_and_log_16_to_who_doe
 @pytest.mark.slow
 def test_recall_is_the_same_everywhere_and_its_splits_differ(tmp_path):
     one, two = recall(tmp_path), recall(tmp_path / "other")
-    assert one.key == two.key != recall(tmp_path, vocab_size=200).key
+    assert one.key == two.key != recall(tmp_path, vocab_size=80).key
     train, valid, test = (np.asarray(one.split(split).ids)[:2049] for split in Split)
     assert not np.array_equal(train, valid) and not np.array_equal(valid, test) and not np.array_equal(train, test)
-    with pytest.raises(Misuse, match=r"data\.vocab_size=100 must be at least 192 for recall"):
-        recall(tmp_path, vocab_size=100)
+    with pytest.raises(Misuse, match=r"data\.vocab_size=60 must be at least 64 for recall"):
+        recall(tmp_path, vocab_size=60)
