@@ -97,6 +97,7 @@ def filled(folder: Path, template: str) -> str:
         ('times("rope", 256)', "1.24"),
         ('less("alibi", "rope", 128)', "+4.0"),
         ('shuffled("rope", 256)', "−0.9"),
+        ('growth("rope", "alibi", 256)', "+24.1 [−73.2, +474]"),  # half width: 12.706 x (log 1.4 - log 1.1) / 2
         ('verdict("rope", 256)', "breaks +35.0 [+22.1, +49.2]"),
         ('verdict("rope", 256, value=false)', "breaks [+22.1, +49.2]"),
         ('verdict("alibi", 256)', "undefined"),
