@@ -13,8 +13,7 @@ from torch import Tensor
 
 from posexp.check.probe import DIMS, QUERIES, VOCAB, Make, Probe, furthest, text
 from posexp.schemes import Scheme
-from posexp.transforms.low_precision import Bfloat16Positions
-from posexp.windows import Window
+from posexp.transforms.low_precision import coarse_positions
 
 CONTENT = 1024  # maximum tokens for schemes that read content
 MAX_POSITION = 2**24  # number of positions that float32 represents exactly
@@ -39,7 +38,7 @@ class Row:
 def rows(make: Make, lengths: list[int], kinds: tuple[torch.dtype, ...] = KINDS) -> list[Row]:
     """Return one row per dtype and length. Lengths are capped at the scheme's limit and at what can be computed."""
     exact, probes = Probe(make, torch.float64), [Probe(make, kind) for kind in kinds]
-    coarse = Probe(lambda dims: with_coarse_positions(make(dims))) if exact.scheme.reads_positions else None
+    coarse = Probe(lambda dims: coarse_positions(make(dims))) if exact.scheme.reads_positions else None
     longest = capped_length(exact, CONTENT if exact.reads_content else MAX_POSITION)
     lengths = list(dict.fromkeys(min(length, longest) for length in lengths))
     found: dict[tuple[torch.dtype, int], Row] = {}
@@ -62,11 +61,6 @@ def rows(make: Make, lengths: list[int], kinds: tuple[torch.dtype, ...] = KINDS)
                 figures["rounded"] = furthest(here, coarse.outcome(tokens_1T, length))
             found[probe.dtype, length] = Row(probe.dtype, length, figures)
     return [found[kind, length] for kind in kinds for length in lengths]
-
-
-def with_coarse_positions(scheme: Scheme) -> Scheme:
-    """Return the scheme with positions in bfloat16."""
-    return Bfloat16Positions(scheme.dims).apply(scheme, Window(scheme.dims), scheme.dims.train_length)[0]
 
 
 def angle_error(probe: Probe, exact: Probe, length: int) -> float | None:

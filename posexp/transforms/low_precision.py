@@ -8,6 +8,7 @@ Shape suffixes: B batch, T tokens, N distances, Q query tokens, K key tokens, I 
 """
 
 import copy
+from collections.abc import Iterator
 from enum import Enum
 from functools import partial
 
@@ -20,6 +21,8 @@ from posexp.schemes.rope import Rope
 from posexp.schemes.wrapper import Wrapper
 from posexp.transforms import NotApplicable, Transform
 from posexp.windows import Window
+
+FAR, STEP = 4096, 65  # positions that are tried to see what depends on rounding, and the step for hooks of pairs
 
 
 class Format(Enum):
@@ -79,10 +82,15 @@ class Rounded(Wrapper):
     """A wrapper that rounds positions, distances and the angles of RoPE to bfloat16, which has 8 significant bits."""
 
     def positions(self, B: int, T: int, device: torch.device) -> Tensor:
-        return rounded(self.inner.positions(B, T, device))
+        return self.coarse(self.inner.positions(B, T, device))
 
     def positions_of(self, tokens_BT: Tensor) -> Tensor:
-        return rounded(self.inner.positions_of(tokens_BT))
+        return self.coarse(self.inner.positions_of(tokens_BT))
+
+    def coarse(self, pos_BT: Tensor) -> Tensor:
+        """Return rounded positions, of which none is beyond the scheme's last."""
+        pos_BT = rounded(pos_BT)
+        return pos_BT if self.max_length is None else pos_BT.clamp(max=self.max_length - 1)
 
     def distance_bias(self, gap_N: Tensor) -> Tensor | None:
         return self.inner.distance_bias(rounded(gap_N))
@@ -98,17 +106,62 @@ class Bfloat16Positions(Transform):
     Whole numbers are exact up to 256; beyond, neighbours share a position. Learned parameters do not change.
     """
 
+    tried: tuple[Scheme, bool] | None = None  # the latest scheme, and whether rounding changes it
+
     def apply(self, scheme: Scheme, window: Window, length: int) -> tuple[Scheme, Window]:
-        if not scheme.reads_positions:
-            raise NotApplicable(f"{scheme.fingerprint()} reads no positions")
-        twin = copy.deepcopy(scheme)
-        for part in twin.modules():
-            if isinstance(part, Rope):
-                part.angles = partial(rounded_angles, part)  # type: ignore[method-assign]
-        return Rounded(self.dims, twin), window
+        if self.tried is None or self.tried[0] is not scheme:
+            self.tried = scheme, reads_rounding(scheme)
+        if not self.tried[1]:
+            raise NotApplicable(f"{scheme.fingerprint()} computes the same from positions in bfloat16")
+        return coarse_positions(scheme), window
 
     def describe(self, length: int) -> str:
         return "bfloat16 positions"
+
+
+def coarse_positions(scheme: Scheme) -> Scheme:
+    """Return a copy of the scheme with positions, distances and the angles of RoPE in bfloat16."""
+    twin = copy.deepcopy(scheme)
+    for part in twin.modules():
+        if isinstance(part, Rope):
+            part.angles = partial(rounded_angles, part)  # type: ignore[method-assign]
+    return Rounded(scheme.dims, twin)
+
+
+@torch.no_grad()
+def reads_rounding(scheme: Scheme) -> bool:
+    """Return whether a hook computes anything else from coarse positions, below FAR or the scheme's limit.
+
+    Content, tables of short distances and positions up to 256 do not change. Parameters that are still 0 are moved.
+    """
+    end = min(scheme.max_length or FAR, FAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        exact = copy.deepcopy(scheme).to("cpu", torch.float32).eval()
+        for weight in exact.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.1)
+        x_1TD = torch.randn(1, end, scheme.dims.d_model)
+        q_1HTC = torch.randn(1, scheme.dims.n_head, end, scheme.dims.head_dim)
+    return any(
+        not torch.equal(before, after)
+        for index in range(scheme.dims.n_layer)
+        for before, after in zip(
+            *(computed(each.layer(index), x_1TD, q_1HTC) for each in (exact, coarse_positions(exact))), strict=True
+        )
+    )
+
+
+def computed(scheme: Scheme, x_1TD: Tensor, q_1HTC: Tensor) -> Iterator[Tensor]:
+    """Yield what the hooks of a scheme return at positions 0 to T - 1, at every STEP-th for hooks of pairs."""
+    pos_1T = torch.arange(x_1TD.shape[1])[None]
+    seen_1T = scheme.coarse(pos_1T) if isinstance(scheme, Rounded) else pos_1T
+    x_1SD, q_1HSC, some_1S = x_1TD[:, ::STEP], q_1HTC[:, :, ::STEP], seen_1T[:, ::STEP]
+    yield scheme.embed(x_1TD, seen_1T)
+    yield from scheme.rotate(q_1HTC, q_1HTC, seen_1T)
+    pair = scheme.rotate(q_1HSC, q_1HSC, some_1S)
+    attended = scheme.attend(*pair, q_1HSC, some_1S, x_1SD, Window(scheme.dims))
+    found = scheme.distance_bias(pos_1T[0]), scheme.bias(some_1S, some_1S), attended
+    yield from (each for each in found if each is not None)
 
 
 def rounded_angles(rope: Rope, pos_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

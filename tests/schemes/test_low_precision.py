@@ -58,5 +58,33 @@ def test_positions_distances_and_angles_are_bfloat16_and_distances_up_to_256_exa
     angle = rope.angles(pos_1T).bfloat16().float()
     expected = torch.cat((angle.cos() - angle.sin(), angle.sin() + angle.cos()), -1)
     assert torch.allclose(coarse.rotate(q_BHTC, q_BHTC, pos_1T)[0][0, 0], expected[0], atol=1e-6)
-    with pytest.raises(NotApplicable, match="reads no positions"):
-        transform.apply(build_scheme("none", DIMS), Window(DIMS), 64)
+
+
+FAR = Dims(32, 2, 2, 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "options"),
+    [
+        *((name, DIMS, {}) for name in ("none", "t5", "fox", "cope", "path", "stick_breaking", "wall", "wavelet")),
+        ("learned", DIMS, {"past_end": "clamp"}),
+    ],
+)
+def test_a_scheme_whose_result_bfloat16_positions_cannot_change_refuses_them(name, dims, options):
+    with pytest.raises(NotApplicable, match="computes the same from positions in bfloat16"):
+        build_transform("bf16_positions", dims).apply(build_scheme(name, dims, **options), Window(dims), 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in ("rope", "alternate", "dape", "randomized", "learned", "integer", "fire")),
+     ("t5", {"max_distance": 2048})],
+)  # fmt: skip
+def test_bfloat16_positions_change_a_scheme_that_reads_far_positions(name, options):
+    scheme, state = build_scheme(name, FAR, **options), torch.get_rng_state()
+    before = [weight.clone() for weight in scheme.parameters()]
+    coarse, _ = build_transform("bf16_positions", FAR).apply(scheme, Window(FAR), 64)
+    assert torch.equal(torch.get_rng_state(), state), "an evaluation draws the same numbers"
+    pos_1T = coarse.positions(1, 1024, torch.device("cpu"))
+    assert (pos_1T[:, :-1] == pos_1T[:, 1:]).any() and coarse.embed(torch.zeros(1, 1024, 32), pos_1T).isfinite().all()
+    assert all(torch.equal(*pair) for pair in zip(before, scheme.parameters(), strict=True))
