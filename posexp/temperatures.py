@@ -180,6 +180,7 @@ def from_config(node: dict[str, Any] | None, scheme: Scheme) -> Scheme:
     if not any(isinstance(found.layer(index), Temperature) for index in range(scheme.dims.n_layer)):
         raise Misuse(
             f"temperature.everywhere=false acts in blocks without positions, and {scheme.fingerprint()} has none in "
-            f"{scheme.dims.n_layer} blocks: set temperature.everywhere=true, or a smaller scheme.every of alternate"
+            f"the {scheme.dims.n_layer} with attention: set temperature.everywhere=true, or a smaller scheme.every of "
+            "alternate"
         )
     return found

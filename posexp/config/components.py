@@ -72,6 +72,13 @@ def typed_options(kind: str, base: type, node: dict[str, Any]) -> tuple[Any, dic
         for p in parameters
         if p.name not in raw
     ]
+    known = [p.name for p in parameters]
+    for unknown in (key for key in values if key not in known):
+        place = f"{kind} {str(node['_target_']).rpartition('.')[2]}"
+        has = f"its options: {', '.join(known)}" if known else "it has none"
+        raise Misuse(
+            f"{place} has no option {unknown!r}: {has}. If an experiment sets it, keep the {kind} that it chooses"
+        )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(make_dataclass("Options", fields)), values)
         typed = OmegaConf.to_container(merged, throw_on_missing=True)

@@ -47,6 +47,8 @@ def explain_error(error: Exception, command: str) -> str:
         names = re.findall(r"^\s*([\w.-]+)\s*$", text.partition("Available options in")[2].partition("\n")[2], re.M)
         names = names or hints.names_of(group)
         return f"no {group} {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}"
+    if replaced := re.search(r"In '([^']+)': Could not override '(\w+)@", text):
+        return f"{replaced[1]} sets options of the {replaced[2]} that it chooses: leave out {replaced[2]}=…"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].lstrip("+")
         if "not in" in text or "No match" in text:

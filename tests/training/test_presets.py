@@ -60,6 +60,17 @@ def test_fewer_blocks_have_a_global_one_on_request(name: str, n_layer: int) -> N
             built(*words)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("word", ["window=full", "window=sliding", "scheme=rope"])
+def test_a_component_without_the_options_that_a_preset_sets_is_refused_in_a_line(name, word, tmp_path) -> None:
+    write_texts(tmp_path / "text")
+    line = here("train", f"+experiment={name}", word, *TINY, "model.n_layer=4", cwd=tmp_path).refusal()
+    kind = word.partition("=")[0]
+    assert "has no option 'every'" in line or f"experiment/{name} sets options of the {kind}" in line, line
+    assert f"keep the {kind} that it chooses" in line or f"leave out {kind}=…" in line, line
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_preset_goes_with_another_experiment_in_any_order() -> None:
     for names in ("demo,llama4", "llama4,demo"):
         found = composed(f"+experiment=[{names}]", "train.length=64")
