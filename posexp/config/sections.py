@@ -27,6 +27,7 @@ Clock = Enum("Clock", {"wall": "wall", "cpu": "cpu"})
 AttentionPath = Enum("AttentionPath", {"auto": "auto", "blocks": "blocks", "flex": "flex", "dense": "dense"})
 Bos = Enum("Bos", {"auto": "auto", "true": "true", "false": "false"})
 Strategy = Enum("Strategy", {"ddp": "ddp", "fsdp": "fsdp"})
+Optimizer = Enum("Optimizer", {"adamw": "adamw", "muon": "muon"})
 Measure = Enum(
     "Measure",
     {
@@ -144,9 +145,12 @@ class TrainConfig:
     tokens: int = knob(1_000_000, "training budget, in tokens; with from=, by default a tenth of the parent's", least=1)
     batch_tokens: int = knob(1024, "tokens per optimizer step; a multiple of length", least=1)
     accumulate: int = knob(1, "micro-batches per optimizer step", least=1)
+    optimizer: Optimizer = knob(
+        Optimizer.adamw, "adamw, or muon for the linear layers of the blocks, with AdamW for all other weights"
+    )
     lr: float = knob(3e-3, "peak learning rate", least=0)
     warmup: float = knob(0.1, "share of the steps with linear warm-up", least=0, most=1)
-    weight_decay: float = knob(0.1, "AdamW weight decay of matrices", least=0)
+    weight_decay: float = knob(0.1, "weight decay of matrices", least=0)
     scheme_lr: float = knob(1.0, "learning rate of the scheme's parameters, in multiples of lr", least=0)
     scheme_weight_decay: bool = knob(True, "decay the scheme's matrices too; false: none of its parameters")
     clip: float = knob(1.0, "largest gradient norm; 0: no clipping", least=0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from posexp.config.components import from_node
 from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
+from posexp.ops.layers import StackedLinear
 from posexp.ops.short_conv import ShortConv
 
 SEGMENT = 1024  # tokens that are computed at a time without gradients, so that memory does not grow with the input
@@ -65,9 +66,9 @@ def attention_blocks(node: dict[str, Any] | None, n_layer: int) -> list[int]:
     return [index for index in range(n_layer) if every and (index + 1) % every == 0]
 
 
-def drawn_linear(inputs: int, outputs: int, branches: int = 1) -> nn.Linear:
-    """Return a linear layer drawn as those of attention are; `branches` of the residual stream end in such layers."""
-    layer = nn.Linear(inputs, outputs, bias=False)
+def drawn_linear(inputs: int, *rows: int, branches: int = 1) -> StackedLinear:
+    """Return linear layers drawn as those of attention are; `branches` of the residual stream end in such layers."""
+    layer = StackedLinear(inputs, *rows)
     nn.init.normal_(layer.weight, std=INIT_STD * branches**-0.5)
     return layer
 

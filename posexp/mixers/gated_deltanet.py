@@ -22,7 +22,7 @@ class GatedDeltaNet(Mixer):
         super().__init__(dims, attention_every)
         D, H = dims.d_model, heads_of(heads, dims, multiple=2)
         self.heads, self.key, self.value = H, D // (2 * H), D // H
-        self.inputs = drawn_linear(D, 3 * D + 2 * H)  # queries, keys, values; gate; decay; write strength
+        self.inputs = drawn_linear(D, D // 2, D // 2, D, D, H, H)  # queries, keys, values; gate; decay; write strength
         self.out = drawn_linear(D, D, branches=2 * dims.n_layer)
         self.conv = drawn_conv(2 * D)
         self.decay = Decay(H, 0, 16)

@@ -26,7 +26,7 @@ class Mamba2(Mixer):
         if N < 1:
             raise Misuse(f"mixer.state={N} must be at least 1")
         self.heads, self.rows = H, N
-        self.inputs = drawn_linear(D, 2 * D + 2 * N + H)  # gate; x, B, C; step sizes
+        self.inputs = drawn_linear(D, D, D, N, N, H)  # gate; x, B, C; step sizes
         self.out = drawn_linear(D, D, branches=2 * dims.n_layer)
         self.conv = drawn_conv(D + 2 * N)
         self.conv_bias_X = nn.Parameter(torch.empty(D + 2 * N).uniform_(-0.5, 0.5))

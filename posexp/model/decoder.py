@@ -17,7 +17,7 @@ from posexp.dims import INIT_STD, Dims
 from posexp.errors import Misuse
 from posexp.mixers import Mixer, attention_blocks
 from posexp.model.base import Attend, Model, own_model
-from posexp.ops.layers import RMSNorm, swiglu
+from posexp.ops.layers import RMSNorm, StackedLinear, swiglu
 from posexp.ops.short_conv import ShortConv
 from posexp.schemes import EMBEDDING_STD, Scheme
 from posexp.windows import Window
@@ -44,7 +44,8 @@ class SelfAttention(nn.Module):
         self.short_conv: ShortConv | None = None
         self.n_head, self.n_kv_head = config.n_head, config.n_kv_head or config.n_head
         head_dim = config.d_model // config.n_head
-        self.qkv = nn.Linear(config.d_model, (self.n_head + 2 * self.n_kv_head) * head_dim, bias=False)
+        shared = self.n_kv_head * head_dim
+        self.qkv = StackedLinear(config.d_model, config.d_model, shared, shared)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.norm_q = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
@@ -87,7 +88,7 @@ class SwiGLU(nn.Module):
     def __init__(self, d_model: int):
         super().__init__()
         width = 32 * round(8 / 3 * d_model / 32) or 32  # a multiple of the vector width
-        self.gate_and_up = nn.Linear(d_model, 2 * width, bias=False)
+        self.gate_and_up = StackedLinear(d_model, width, width)
         self.out = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:

@@ -11,6 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class StackedLinear(nn.Linear):
+    """Linear layers of one input, without biases, in one matrix. `rows` are the outputs of each."""
+
+    def __init__(self, inputs: int, *rows: int):
+        super().__init__(inputs, sum(rows), bias=False)
+        self.rows = rows
+
+
 class RMSNorm(nn.RMSNorm):
     """RMSNorm. Zhang and Sennrich 2019, arXiv 1910.07467, equation 4."""
 

@@ -22,7 +22,7 @@ from posexp.storage import atomic, untrusted
 
 KEPT = 2
 MAX_BYTES = 1 << 40  # of a checkpoint
-STATE = {"step", "exp_avg", "exp_avg_sq"}  # of AdamW, for each weight
+ADAMW, MUON = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}  # the state of each weight
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -110,10 +110,13 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
         raise RunFailed(f"the checkpoint does not fit the model: {damage_reason(error)}") from error
     if optimizer is None:
         return
+    wanted = {w: MUON if "rows" in group else ADAMW for group in optimizer.param_groups for w in group["params"]}
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
-        if state.keys() != STATE or not all(t.is_floating_point() and tensors_fit(t, weight) for t in state.values()):
+        if state.keys() != wanted[weight] or not all(
+            t.is_floating_point() and tensors_fit(t, weight) for t in state.values()
+        ):
             raise RunFailed(f"the checkpoint does not fit the optimizer: its state of {name} differs")
         optimizer.state[weight] = {
             key: tensor.to(weight.device) if key == "step" else placed_like(tensor, weight)

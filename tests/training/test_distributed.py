@@ -24,7 +24,7 @@ from support.tiny_runs import corpus, losses, tiny, weights_digest  # noqa: F401
 
 from posexp.config.commands import TrainCommand
 from posexp.config.components import options_of
-from posexp.config.sections import EvalConfig, Strategy, TrainerConfig, config_dir
+from posexp.config.sections import EvalConfig, Optimizer, Strategy, TrainerConfig, config_dir
 from posexp.errors import RunFailed, Stopped
 from posexp.jobs.ranks import Place, place
 from posexp.runs import checkpoint
@@ -50,6 +50,8 @@ CASES = [
     ("drope", 1, Strategy.ddp),
     ("drope", 1, Strategy.fsdp),
     *((mixer, 1, strategy) for mixer in MIXERS for strategy in Strategy),
+    ("muon", 2, Strategy.ddp),  # t5 with that optimizer
+    ("muon", 1, Strategy.fsdp),
 ]
 ALL = os.environ.get("POSEXP_RANKS") == "all"  # what takes many minutes
 if ALL:
@@ -61,6 +63,8 @@ def config_of(text: Path, folder: Path, scheme: str, accumulate: int = 1, strate
     config.label = f"{scheme}-{strategy.value}"
     if scheme in MIXERS:
         config.mixer, scheme = options_of("mixer", scheme, {"attention_every": 2}), "t5"
+    if scheme == "muon":
+        config.train.optimizer, scheme = Optimizer.muon, "t5"
     config.scheme = options_of("scheme", scheme, OPTIONS.get(scheme, {}))
     config.eval = EvalConfig(lengths=[16], targets=64, controls=False)
     config.trainer = TrainerConfig(strategy=strategy)
