@@ -58,7 +58,7 @@ def build_own(contender: Contender, command: BenchCommand, device: "torch.device
 
     from posexp.evaluation.scoring import Scorer
     from posexp.mixers import attention_blocks
-    from posexp.model import cpu
+    from posexp.model import cpu, flash
     from posexp.model.decoder import build_decoder
 
     assert contender.scheme is not None
@@ -67,6 +67,7 @@ def build_own(contender: Contender, command: BenchCommand, device: "torch.device
     nodes = (contender.window, contender.temperature, contender.mixer)
     model = build_decoder(*sizes, contender.scheme, length, 0, *nodes).to(device)
     model.path = command.attention
+    flash.activate(device, model.scheme.dims.head_dim)
 
     attending = len(attention_blocks(contender.mixer, command.model.n_layer))
 
@@ -90,5 +91,5 @@ def build_own(contender: Contender, command: BenchCommand, device: "torch.device
         path=model.kernel_path(device),
         max_length=model.scheme.max_length,
         keys=keys,
-        details={"matmul": cpu.matmul()},
+        details={"matmul": cpu.matmul(), "flash_attention": flash.active(device)},
     )

@@ -44,6 +44,7 @@ def of_facts(known: dict[str, Any]) -> list[Finding]:
     unable = [] if known["triton"] else ["Triton"]
     unable += [] if compiler else ["a C compiler"]
     if on_gpu:
+        kernels.append(f"flash attention: {known['flash_attention']}")
         kernels.append("train.compile " + (f"fails without {' and '.join(unable)}" if unable else "works"))
     else:
         kernels.append("flex and train.compile need a GPU")

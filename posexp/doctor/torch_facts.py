@@ -11,11 +11,12 @@ import torch
 from posexp.attention import kernel_path
 from posexp.config.sections import Device, Precision
 from posexp.dims import Dims
-from posexp.model import cpu
+from posexp.model import cpu, flash
 from posexp.model.device import choose_device, choose_precision
 from posexp.schemes import build_scheme
 
 DIMS = Dims(d_model=128, n_head=4, n_layer=2, train_length=128)
+CHANNELS = 64  # of a head of model=small and base
 SCHEMES = ("rope", "alibi")  # one that rotates and one with a bias by distance: their kernels differ
 
 
@@ -26,6 +27,7 @@ def facts() -> dict[str, Any]:
         device = choose_device(Device.auto)
     denormals = torch.set_flush_denormal(True)
     cpu.prepare()
+    flash.activate(device, CHANNELS)
     return {
         "version": torch.__version__,
         "cuda": torch.version.cuda or torch.version.hip,
@@ -36,6 +38,7 @@ def facts() -> dict[str, Any]:
         "precision": choose_precision(Precision.auto, device).value,
         "native_bfloat16": device.type == "cpu" or torch.cuda.get_device_capability()[0] >= 8,
         "kernels": {name: kernel_path(build_scheme(name, DIMS), DIMS, device=device) for name in SCHEMES},
+        "flash_attention": flash.active(device),
         "triton": find_spec("triton") is not None,
         "matmul": cpu.matmul(),
         "flushes_denormals": denormals,

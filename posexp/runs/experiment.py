@@ -11,6 +11,7 @@ from posexp.config.sections import DataConfig
 from posexp.data import Store
 from posexp.data.load import load_store
 from posexp.errors import Misuse, PosexpError, RunFailed
+from posexp.model import flash
 from posexp.model.base import Model
 from posexp.model.decoder import build_model
 from posexp.output.console import say
@@ -71,6 +72,7 @@ class Experiment:
         model = build_sized(config, saved["tensors"])
         checkpoint.apply(saved["tensors"], model)
         model.scheme.progress(1.0)
+        flash.activate(self.device, model.scheme.dims.head_dim)
         return model.eval().to(self.device)
 
     @cached_property

@@ -19,7 +19,7 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.evaluation.plan import check_protocols, own_lengths, plan
 from posexp.jobs.ranks import Place
-from posexp.model import cpu
+from posexp.model import cpu, flash
 from posexp.model.decoder import base_length, build_model, scheme_dims, transformed
 from posexp.model.device import choose_precision, describe
 from posexp.output.console import logger, say
@@ -73,6 +73,7 @@ def prepare_training(training: Training, held: ExitStack) -> None:
     cpu.prepare(run.provenance().get("matmul", cpu.MKL) if begun else None)
     training.model = build_model(config, training.store.vocab_size).to(device)
     training.model.path = config.train.attention
+    flash.activate(device, training.model.scheme.dims.head_dim)
     about = f"{describe(device)}, {training.precision.value}, attention={training.model.path.value}"
     logger.debug(f"{run.name}: {about}, {training.sampler.used_documents:,} documents")
     if begun:
@@ -157,6 +158,7 @@ def describe_run(training: Training) -> None:
         "device": describe(training.device),
         "matmul": cpu.matmul(),
         "kernel_path": model.kernel_path(training.device),
+        "flash_attention": flash.active(training.device),
         "scheme": model.scheme.fingerprint(),
         "scheme_notes": model.scheme.notes(),
         "window": model.window.fingerprint() if model.attends else "none",

@@ -26,6 +26,7 @@ FACTS = {
     "precision": "bfloat16",
     "native_bfloat16": True,
     "kernels": {"rope": "sdpa causal", "alibi": "flex"},
+    "flash_attention": "FA3",
     "triton": True,
     "matmul": "mkl",
     "flushes_denormals": True,
@@ -159,7 +160,10 @@ def test_slurm_is_absent_present_or_silent(tmp_path, monkeypatch):
 def test_what_a_gpu_computes_with_is_named():
     found = {each.name: each for each in pytorch.of_facts(FACTS)}
     assert found["gpu 0"].fact == "NVIDIA H200, 128 GiB of 128 GiB free, capability 9.0"
-    assert found["precision"].fact.startswith("bfloat16") and "alibi: flex" in found["attention"].fact
+    assert (
+        found["precision"].fact.startswith("bfloat16")
+        and "alibi: flex, flash attention: FA3" in found["attention"].fact
+    )
     old = {each.name: each for each in pytorch.of_facts({**FACTS, "native_bfloat16": False, "triton": False})}
     assert old["precision"].remedy.startswith("train.precision=float32")
     assert "fails without Triton" in old["attention"].fact and old["attention"].remedy == "train.compile=false"
