@@ -45,7 +45,7 @@ def keys_of(command: str, last: str, typed: Line) -> list[str]:
         name, _, choice = word.lstrip("+").partition("=")
         if name in groups:
             paths = [folder / name / f"{choice}.yaml" for folder in (config_dir(), *typed.folders)]
-            keys += [key for path in paths if path.is_file() for key in part_options(name, path)]
+            keys += [key for path in paths if path.is_file() for key in part_options(path)]
     shown = [key if "." in last else key.partition(".")[0] + "." * ("." in key) for key in keys if key not in groups]
     choices = [f"+{group}" for group in groups] if last.startswith("+") else list(GROUPS[command])
     return [*(f"{group}=" for group in choices), *dict.fromkeys(f"{key}=".replace(".=", ".") for key in shown)]

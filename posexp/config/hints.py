@@ -14,6 +14,7 @@ from posexp.config.commands import COMMANDS, GROUPS
 from posexp.config.sections import config_dir
 
 MOST = 3  # suggestions per line
+PARTS = ("scheme", "window", "temperature", "mixer")  # groups whose choices have options of their own
 CLOSE = 0.75  # smallest similarity of a suggested flag
 
 
@@ -82,8 +83,8 @@ def of_key(command: str, key: str, value: str) -> str:
     """Return what follows "no key 'lr'": the options with that last part, or the closest one, with the typed value."""
     knobs = [knob.key for knob in knobs_of(COMMANDS[command])]
     if "+scheme" in GROUPS[command]:
-        files = (config_dir() / "scheme").glob("*.yaml")
-        knobs += sorted({option for path in files for option in part_options("scheme", path)})
+        files = [path for group in PARTS for path in (config_dir() / group).glob("*.yaml")]
+        knobs += sorted({option for path in files for option in part_options(path)})
     last = key.rpartition(".")[2]
     same = [known for known in knobs if known.rpartition(".")[2] == last and known != key]
     if 0 < len(same) <= MOST:
@@ -135,9 +136,10 @@ def general(command: str) -> str:
     return f"posexp {command} --help lists all options, and posexp {command} --cfg job shows the composed config"
 
 
-def part_options(section: str, path: Path) -> list[str]:
-    """Return `<section>.<option>` for every option in the YAML file of a component."""
-    return [f"{section}.{name}" for name in re.findall(r"^([a-z]\w*):", path.read_text(), re.M) if name != "defaults"]
+def part_options(path: Path) -> list[str]:
+    """Return `<group>.<option>` for every option in the YAML file of a config group."""
+    names = re.findall(r"^([a-z]\w*):", path.read_text(), re.M)
+    return [f"{path.parent.name}.{name}" for name in names if name != "defaults"]
 
 
 def either(texts: Any) -> str:

@@ -31,7 +31,11 @@ class SequenceSampler:
         if not places_D.sum():
             longest = f"the longest document, {sizes_D.max()} tokens, is"
             what = f"all {tokens.starts[-1]} tokens together are" if cross_documents else longest
-            raise Misuse(f"{what} shorter than one sequence of {length} tokens and the token after it")
+            remedy = "longer text" if cross_documents else "longer documents, or data.cross_documents=true"
+            raise Misuse(
+                f"{what} shorter than one sequence of {length} tokens and the token after it: take {remedy}, or a "
+                "smaller length"
+            )
         first_D, places_D = first_D[places_D > 0], places_D[places_D > 0]
         # Start p lies in the first document whose cumulative end exceeds p, at token p + shift.
         self.ends_D = places_D.cumsum()

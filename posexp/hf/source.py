@@ -96,7 +96,8 @@ def fetch_checkpoint(repository: str, revision: str | None) -> Path:
 def read_source(folder: Path, given: str, name: str, commit: str | None) -> Source:
     """Read the config and checksums of a folder. Raises Misuse without a readable config.json or safetensors."""
     if not (folder / "config.json").is_file():
-        own = "; posexp's own runs are evaluated by --runs" if (folder / "config.yaml").is_file() else ""
+        is_run = (folder / "config.yaml").is_file()
+        own = "; a run of posexp is evaluated by --runs, and posexp export makes it a checkpoint" if is_run else ""
         raise Misuse(f"hf={given} holds no config.json, so it is not a checkpoint of transformers{own}")
     with refused(f"hf={given}: its config.json cannot be read"):
         config = json.loads((folder / "config.json").read_bytes())  # not json_of: some configs contain Infinity

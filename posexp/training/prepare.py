@@ -96,7 +96,12 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     check_room("results", Run.of(config).folder)
     check_protocols(config.eval.protocols or [])
     dims = scheme_dims(config.model, base_length(config), config.mixer)
-    built = temperatures.from_config(config.temperature, schemes.from_config(config.scheme, dims))
+    scheme = schemes.from_config(config.scheme, dims)
+    if config.mixer is not None and config.model.target:
+        raise Misuse(f"mixer=… replaces blocks of posexp's own decoder: omit it, or model.target={config.model.target}")
+    if config.mixer is not None:
+        check_mixer(config, scheme)
+    built = temperatures.from_config(config.temperature, scheme)
     scheme, window = transformed(config, built)
     if scheme.reads_text and config.data.tokenizer != "bytes":
         what = f"{scheme.fingerprint()} reads positions from bytes"
@@ -105,10 +110,6 @@ def check_model(config: TrainCommand, device: torch.device) -> None:
     if limit is not None and limit < config.train.length:
         raise Misuse(f"{scheme.fingerprint()} ends at {limit} tokens: train.length={config.train.length} is longer")
     kernel_path(scheme, dims, window, config.train.attention)
-    if config.mixer is not None and config.model.target:
-        raise Misuse(f"mixer=… replaces blocks of posexp's own decoder: omit it, or model.target={config.model.target}")
-    if config.mixer is not None:
-        check_mixer(config, scheme)
     if config.train.attention is AttentionPath.flex:
         flex.check_gradient(device)
 

@@ -98,7 +98,15 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["data.paths=nothing"], "the folder nothing holds no file"),
         (["data.paths=empty.txt"], "empty.txt is an empty file"),
         (["data.paths=latin.txt"], "latin.txt is not UTF-8: byte 0xe9 at 3"),
-        (["data.paths=short.txt", "data.tokenizer=bytes"], "shorter than one sequence of 16 tokens"),
+        (
+            ["data.paths=short.txt", "data.tokenizer=bytes"],
+            "shorter than one sequence of 16 tokens and the token after it: take",
+        ),
+        (
+            ["mixer=lstm", "temperature=llama4"],
+            "temperature acts in attention, which this mixer replaces in every block",
+        ),
+        (["window=sliding", "window.sizes=3"], "no key 'window.sizes', did you mean 'window.size'?"),
         (["data.paths=rows.jsonl"], "rows.jsonl: row 1 has no field 'text'; its fields: body"),
         (["data.tokenizer=array.txt"], "array.txt"),
         (["--lengths", "16,100000"], "no document is long enough for evaluation length 100000: the longest possible"),
