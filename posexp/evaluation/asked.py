@@ -37,10 +37,7 @@ def by_distance(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
 
 
 def only_asked(measurement: Measurement, tokens: Tokens, farthest: int) -> Measurement:
-    """Return the measurement of the targets whose answer was stated at most `farthest` tokens before.
-
-    Other text is measured whole. Raises Misuse if there are no such targets.
-    """
+    """Return the targets whose answer was stated at most `farthest` tokens before; other text is measured whole."""
     distance_N = distances(tokens)
     if distance_N is None:
         return measurement

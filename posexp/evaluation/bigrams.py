@@ -76,10 +76,7 @@ def bigrams(ids: np.ndarray) -> np.ndarray:
 
 
 def commonness(tokens: Tokens, target_N: np.ndarray) -> np.ndarray:
-    """Return ln(1 + count) of each target's bigram and of the target, float64 [2, N], in the training split.
-
-    Without a training split, `tokens` are counted.
-    """
+    """Return ln(1 + count) of each target's bigram and of the target in the training split, or in `tokens`, [2, N]."""
     bigram_N = (tokens.ids[target_N - 1].astype(np.int64) << 32) + tokens.ids[target_N]
     wanted_K, index_N = np.unique(bigram_N, return_inverse=True)
     store = tokens.store

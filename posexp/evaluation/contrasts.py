@@ -90,10 +90,7 @@ class Pairs:
         return cropped, self.oracle_of(place)
 
     def sample(self, place: Place, ones: Rows, others: Rows) -> Sample | None:
-        """Return the losses of `ones` less those of `others` by document, of the runs in common; None without any.
-
-        A reason why they cannot be paired goes to `refused`.
-        """
+        """Return the losses of `ones` less those of `others` by document; None if they cannot be paired."""
         runs = sorted((run for run in ones if run in others), key=lambda run: (ones[run].seed, run))
         if not runs or any(ones[run] is others[run] for run in runs):
             return None
@@ -127,10 +124,7 @@ class Pairs:
         return self.known[name]
 
     def changes(self) -> dict[Place, Estimate]:
-        """Return the change of the loss from the curve's training length, on the same targets, in nats per token.
-
-        Places for which the change cannot be computed are omitted.
-        """
+        """Return the change of the loss from the curve's training length, on the same targets, in nats per token."""
         return self.estimated("cropped")
 
     def against(self, base: Place, places: Iterable[Place]) -> dict[Place, Estimate]:

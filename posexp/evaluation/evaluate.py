@@ -93,10 +93,7 @@ def evaluate_subject(
     bar: progress | None = None,
     loggers: Loggers | None = None,
 ) -> None:
-    """Measure and append the rows that a model lacks, and log them, to `loggers` if training has opened them.
-
-    `announced` holds the lines that are printed already.
-    """
+    """Measure, append and log the rows that a model lacks. `announced` holds the lines that are printed already."""
     run, announced = subject.run, set() if announced is None else announced
     evaluator = Evaluator(subject, device, bar)
     notes = [*evaluator.warnings(), *(f"{run.name}: {note}" for note in subject.notes())]

@@ -32,10 +32,7 @@ class Group:
 
 
 def load_group(results: str, group: str, runs: str, say: Callable[[str], None], variants: bool = True) -> Group:
-    """Return the rows of the run folders that the glob `runs` names; without `variants` those as in training only.
-
-    Damaged runs are skipped and reported by `say`. Raises Misuse if no run has rows.
-    """
+    """Return the rows of the run folders that the glob `runs` names; without `variants` those as in training only."""
     rows: list[Row] = []
     measured: list[Run] = []
     for run in find_runs(results, group, runs):

@@ -60,12 +60,7 @@ def is_key(short_N: np.ndarray, long_N: np.ndarray, gain: float = 2.0, most: flo
 
 
 def choose(run: Run, tokens: Tokens, long: int, config: EvalConfig) -> tuple[Chooser, np.ndarray]:
-    """Return the tokens that a run chooses at `long` tokens of context against its training length, and write the list.
-
-    They are targets of same_targets, int64 [N] ascending.
-
-    Raises Misuse if its losses at both lengths are missing, or are those of another text, or choose nothing.
-    """
+    """Return the targets of same_targets that a run chooses at `long` tokens, int64 [N] ascending; write the list."""
     rows = [row for row in read_rows(run, say) if row.protocol == WHERE and not row.control and not row.variant]
     of_length = {(row.length, row.targets_hash): row for row in rows if row.status == "ok"}  # the latest
     for (length, hash_), row in of_length.items():
@@ -116,10 +111,7 @@ def publish(run: Run, chooser: Chooser, key_N: np.ndarray, among: int, tokens: T
 
 
 def read_list(path: Path, tokens: Tokens) -> tuple[Chooser, np.ndarray]:
-    """Return the chooser and the targets of a list that a run has written.
-
-    Raises Misuse if it is damaged or belongs to another text.
-    """
+    """Return the chooser and the targets of a list that a run has written; Misuse if it belongs to another text."""
     try:
         about = untrusted.object_of(untrusted.read_bytes(path))
         targets, texts = (

@@ -32,10 +32,7 @@ def logged_rows(
 
 
 def summarised(rows: Iterable[Row]) -> dict[str, float]:
-    """Return values such as eval/same_targets/ppl@2048, or ppl@2048/yarn for a variant; controls have none.
-
-    Where a length has several sets of targets, the largest set counts.
-    """
+    """Return values such as eval/same_targets/ppl@2048/yarn, for the largest set of targets of a length."""
     found: dict[str, float] = {}
     for row in sorted(rows, key=lambda row: row.targets or 0):
         if row.control or (row.protocol in PROTOCOLS and PROTOCOLS[row.protocol].drawn_only):
@@ -47,10 +44,7 @@ def summarised(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def curve_name(row: Row, targets: str) -> str:
-    """Return a name such as eval/same_targets 1a2b3c4d/sliding 64/yarn or eval/…/control window.
-
-    `targets` is the hash of the set of targets; all rows of a curve share it.
-    """
+    """Return a name such as eval/same_targets 1a2b3c4d/sliding 64/yarn, for the hash of a set of `targets`."""
     control = [f"control {row.control}"] if row.control else []
     return "/".join(("eval", f"{row.protocol} {targets}", *variant(row), *control))
 

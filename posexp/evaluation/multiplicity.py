@@ -16,10 +16,7 @@ MOST_DF = 30  # with more degrees of freedom t is practically normal
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust each p so that 0.05 bounds the chance of any false finding among them (Holm 1979).
-
-    None stays None and does not count.
-    """
+    """Adjust each p but None so that 0.05 bounds the chance of any false finding among them (Holm 1979)."""
     order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0

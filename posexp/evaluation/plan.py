@@ -101,11 +101,7 @@ PROTOCOLS = {
 
 
 def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: int | None = None) -> list[Measurement]:
-    """Return the measurements of a split, longest first, because a pass over long inputs often serves shorter ones.
-
-    With `train_length`, controls are added. Raises Misuse if a length cannot be measured, and names the longest
-    possible one.
-    """
+    """Return the measurements of a split, longest first, as they often serve shorter ones, and controls if trained."""
     check_lengths(lengths)
     found: list[Measurement] = []
     for name in config.protocols or own_protocols(tokens):
@@ -217,10 +213,7 @@ def is_moving(protocol: str) -> bool:
 
 
 def shuffled_beyond(train_length: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return a function that shuffles text [B, T+1] except the last `train_length` inputs and the last target.
-
-    Inputs of equal length that start at the same token are shuffled alike.
-    """
+    """Return a function that shuffles text [B, T+1] before the last `train_length` inputs, alike for equal starts."""
 
     def shuffle(text_BT1: np.ndarray, start_B: np.ndarray) -> np.ndarray:
         far = text_BT1.shape[1] - 1 - train_length

@@ -55,10 +55,7 @@ def induction_absent(
 def trials(
     tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (text [M, T], span [M, S]): M pieces of the split, each of longest + 1 tokens, that end with their span.
-
-    Raises Misuse if a length is too short for two spans.
-    """
+    """Return (text [M, T], span [M, S]): M pieces of the split, longest + 1 tokens each, that end with their span."""
     if stride < 2 or min(lengths) + 1 - begun(tokens) < 2 * stride:
         raise Misuse(
             f"induction repeats eval.stride={stride} tokens: eval.stride must be at least 2, and every length at least "
@@ -177,10 +174,7 @@ def since_last(ids_T: np.ndarray) -> np.ndarray:
 
 
 def rare(tokens: Tokens) -> np.ndarray:
-    """Return which tokens are rare, bool [V]: the rarest, which make up a share RARE of the training split.
-
-    Without a training split, `tokens` are counted.
-    """
+    """Return which tokens are the rarest, a share RARE of the training split, or of `tokens` without one, bool [V]."""
     store = tokens.store
     trained = store is not None and Split.train.value in store.meta["splits"]
     count_V = counts_in_training(store) if trained else np.bincount(tokens.ids)

@@ -126,10 +126,7 @@ class Row:
 
     @property
     def variant(self) -> str:
-        """The difference of the evaluation from training: "", or " · window bca 64 · yarn".
-
-        A control has the variant of the row that it belongs to.
-        """
+        """The difference of the evaluation (of a control: of its row) from training: "", " · window bca 64 · yarn"."""
         window, trained = self.control_of or self.window or "full", self.trained_window or "full"
         judged = f"judged from {self.judged_from}" if self.judged_from else ""
         chosen = "chosen by itself" if self.chosen_by == "itself" else ""
@@ -210,10 +207,7 @@ NEEDED, KNOWN = checks()
 
 
 def read_rows(run: Run, say: Callable[[str], None]) -> list[Row]:
-    """Return the rows of a run, with `run` set to the folder's name; damaged lines are skipped and reported by `say`.
-
-    Raises RunFailed if rows.jsonl cannot be read.
-    """
+    """Return the rows of a run, with `run` set to the folder's name; damaged lines are skipped and go to `say`."""
     return [Row.of({**values, "run": run.name}) for values in jsonl.read_lines(run.rows, say, NEEDED, KNOWN)]
 
 

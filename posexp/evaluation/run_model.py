@@ -80,10 +80,7 @@ def judged_length(trained: int, how: EvalConfig) -> int:
 
 
 def other_text(command: EvalCommand, data: DataConfig, tokenizer: Path, how: EvalConfig) -> tuple[Store, EvalConfig]:
-    """Load text other than the training text in the tokens of a tokenizer.json; return it and `how` with its split.
-
-    All documents are measured unless eval.split, data.valid or the corpus's own validation split selects some.
-    """
+    """Load other text in the tokens of a tokenizer.json; return it and `how` with its split, or with all documents."""
     splits = "split" in command.eval or data.valid is not None or data.store is not None
     cache = command.cache or data.cache
     store = load_store(replace(data, tokenizer=str(tokenizer), cache=cache, hold_out=data.hold_out and splits), say)

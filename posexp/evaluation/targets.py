@@ -102,10 +102,7 @@ def documents_of(tokens: Tokens, target_N: np.ndarray) -> np.ndarray:
 
 
 def targets_hash(tokens: Tokens, target_N: np.ndarray, by_N: np.ndarray | None = None) -> str:
-    """Return twelve hex digits that identify the targets by their offsets and token ids, and by `by_N`.
-
-    The order of the spans does not matter.
-    """
+    """Return twelve hex digits of the targets' offsets and token ids, and of `by_N`, in any order of the spans."""
     order = np.argsort(target_N, kind="stable")
     sha = hashlib.sha256(target_N[order].astype("<i8").tobytes())
     sha.update(np.asarray(tokens.ids[target_N[order]]).astype("<i8").tobytes())

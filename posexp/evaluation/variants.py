@@ -25,10 +25,7 @@ class Variant:
     window: Window
 
     def applied(self, scheme: Scheme, length: int) -> tuple[Scheme, Window]:
-        """Return the scheme and window for inputs of at most `length` tokens.
-
-        Raises NotApplicable if the transform cannot change the scheme.
-        """
+        """Return the scheme and window for inputs of at most `length` tokens; NotApplicable if nothing can change."""
         if self.transform is None:
             return scheme, self.window
         changed, window = self.transform.apply(scheme, self.window, length)
@@ -41,10 +38,7 @@ class Variant:
 
 
 def variants(dims: Dims, trained: Window, window: dict[str, Any] | None, nodes: dict[str, Any]) -> list[Variant]:
-    """Return the model without a transform, then with each transform, under `window` (None: the window of training).
-
-    Raises Misuse for a transform or window that cannot be built.
-    """
+    """Return the model without a transform, then with each transform, under `window` (None: the window of training)."""
     seen = trained if window is None else windows.from_config(window, dims)
     transformed = [
         Variant(label_of(name, node), transforms.from_config(node, dims), seen) for name, node in nodes.items()
@@ -53,10 +47,7 @@ def variants(dims: Dims, trained: Window, window: dict[str, Any] | None, nodes: 
 
 
 def without_effect(rows: list[Row], new: list[Row]) -> list[str]:
-    """Return a line for each transform and protocol of the `new` rows whose losses equal those without a transform.
-
-    An example is a factor of 1. The rows without a transform are taken from `rows`.
-    """
+    """Return a line for each transform and protocol of the `new` rows whose losses equal those without a transform."""
     columns = tuple(column for column in KEY if not column.startswith("transform"))
     plain = {row.key(columns): row.nll for row in rows if not row.transform}
     lengths: dict[tuple[str, str | None], list[int]] = {}
