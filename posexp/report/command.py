@@ -143,10 +143,7 @@ def is_finite(loss: float | None) -> bool:
 
 
 def described(run: Run) -> tuple[str, dict[str, Any]]:
-    """Return (configuration as YAML, provenance) of a run. For an external checkpoint the first is its description.
-
-    Log and skip what cannot be read.
-    """
+    """Return (configuration as YAML or description of a checkpoint, provenance) of a run. Log what is unreadable."""
     config = ""
     try:
         if not run.foreign:

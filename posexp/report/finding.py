@@ -11,10 +11,7 @@ NAMED = 4  # maximum number of curves that a title names for one verdict
 
 
 def finding(table: Table, subject: str = "") -> str:
-    """Return what was trained and what becomes of it: its verdicts, or the range of changes without any.
-
-    `subject` is what was trained, on what.
-    """
+    """Return what was trained (`subject`), and what becomes of it: its verdicts, or the range of changes."""
     trained = f"trained at {listed(table.train_lengths)} tokens"
     about = f"{subject}, {trained}" if subject else trained.capitalize()
     parts = verdict_phrases(table) or change_phrases(table)

@@ -16,10 +16,7 @@ from posexp.runs.loggers import Loggers
 
 
 def log_report(command: ReportCommand, found: Group, pairs: Pairs, paths: list[Path]) -> None:
-    """Log the evaluation of each run again, now with the verdicts of its curve, and the pictures among `paths`.
-
-    Verdicts need the seeds of a group, which the evaluation of a single run does not have.
-    """
+    """Log each run's evaluation again, now with the verdicts of its curve, which need a group, and the pictures."""
     judged = [table for table in tables(found.rows, found.curve_of, verdicts=pairs.verdicts()) if table.verdicts]
     for run in found.runs:
         rows = [row for row in found.rows if row.run == run.name]

@@ -48,10 +48,7 @@ class RunCard:
 
 
 def page(title: str, shown: list[Table], runs: list[RunCard], made: dict[str, Any], rows: str = "") -> str:
-    """Return the page. Equal input gives equal text.
-
-    `made` is the page's provenance: version, commit, command. `rows` are the rows as CSV, for download.
-    """
+    """Return the page, with its provenance `made` and the rows as CSV for download. Equal input gives equal text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 

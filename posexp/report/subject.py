@@ -12,10 +12,7 @@ from posexp.storage.untrusted import visible
 
 
 def subject_of(runs: list[Run]) -> str:
-    """Return the size of the decoders and their text, such as "1.0 M parameters on books"; without what runs differ in.
-
-    Runs that cannot be read are skipped.
-    """
+    """Return the decoders' size and text, such as "1.0 M parameters on books", without what runs differ in."""
     sizes, texts = set(), set()
     for run in runs:
         with suppress(RunFailed, KeyError, TypeError, ValueError):

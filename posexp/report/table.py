@@ -67,10 +67,7 @@ def unexplained(table: Table, explained: set[str]) -> list[str]:
 
 
 def print_tables(shown: list[Table], console: "Console", all_sets: bool = False) -> None:
-    """Print the answer, the headline with its verdicts, and one line for each other table.
-
-    With `all_sets` print all tables in full. Tables that are too wide for the console are split.
-    """
+    """Print the answer, the headline with its verdicts, and one line for each other table, or `all_sets` in full."""
     from rich.text import Text
 
     headline, *others = shown
@@ -117,10 +114,7 @@ def too_many(table: Table) -> bool:
 
 
 def values(table: Table, for_paper: bool = False) -> Grid:
-    """Return the curves, their training lengths if several occur, and their values.
-
-    `for_paper`: the best value of each length is bold instead of marks of verdicts.
-    """
+    """Return the curves, their training lengths if several occur, and their values, the best bold `for_paper`."""
     several = len(table.train_lengths) > 1
     heads = ["curve", *(["trained at"] if several else [])]
     sized = table.measure is EXACT_MATCH and not for_paper

@@ -97,10 +97,7 @@ def grid(table: Table) -> tuple[list[int], list[tuple[str, str, "list[tuple[str,
 
 
 def columns(table: Table) -> list[tuple[str, dict[str, tuple[str, float]]]]:
-    """Return the columns that sum a curve up: heading, and (text, sort key) by curve.
-
-    The last two are at the longest length that has verdicts, and at the longest that has oracles.
-    """
+    """Return the columns that sum a curve up, (heading, (text, sort key) by curve), at the longest judged lengths."""
     if table.measure is EXACT_MATCH:
         sizes = {curve: table.usable_size(curve) for curve in table.curves}
         return [("usable size", {curve: (size, float(size.strip("–+") or 0)) for curve, size in sizes.items()})]
