@@ -41,10 +41,7 @@ class Corpus:
 
 
 def corpus_content(config: DataConfig) -> list[Any]:
-    """Return what identifies the raw input, as JSON values: hashes of contents, without locations or times.
-
-    Reads the raw bytes once, except for the hub. Raises Misuse for missing files.
-    """
+    """Return what identifies the raw input, as JSON values: hashes of contents, without locations or times."""
     check_options(config)
     if config.source is Source.task:
         return ["task", *tasks.task_content(config), config.document_start]
@@ -85,10 +82,7 @@ def check_options(config: DataConfig) -> None:
 
 
 def read_corpus(config: DataConfig, cache: Path, vocab_size: int | None) -> Corpus:
-    """Return the documents of every split. Text is written to the new folder `cache`, which must outlive the Corpus.
-
-    `vocab_size` bounds the ids of data=tokens. Raises Misuse that names an invalid file and its problem.
-    """
+    """Return the documents of every split. Their text is written to the new folder `cache`, which they need."""
     if config.source is Source.tokens:
         corpus = Corpus({}, described(token_files.find_token_files(config)))
         assert vocab_size is not None

@@ -53,8 +53,7 @@ def renamed(segment: str, pattern: re.Pattern[str], drawn: dict[str, str]) -> st
 
 
 def segments(text: str, size: int) -> Iterator[str]:
-    """Yield pieces of a text that end at the first space or line end behind `size` characters; a short rest is added to
-    the last one."""
+    """Yield pieces that end at the first gap behind `size` characters; a short rest is added to the last one."""
     first = 0
     while len(text) - first > 2 * size and (gap := re.compile(r"\s").search(text, first + size)):
         yield text[first : gap.end()]

@@ -33,10 +33,7 @@ def split_options(config: DataConfig) -> dict[Split, tuple[str, Any]]:
 
 
 def expand(key: str, value: Any, suffixes: Collection[str] = KINDS) -> list[Path]:
-    """Return the files that a path, glob, folder or list of these matches, without duplicates.
-
-    `suffixes` are those of the files that are read from a folder.
-    """
+    """Return the files of a path, glob, folder or list of these, once each; of a folder those with these `suffixes`."""
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
         raise Misuse(f"{key}={value!r} must be a path, a glob, a folder or a list of these")

@@ -40,10 +40,7 @@ def hub_content(config: DataConfig) -> list[str]:
 
 
 def read_hub(config: DataConfig, cache: Path) -> tuple[dict[Split, Iterator[str]], str]:
-    """Return the texts of the dataset's splits, and the fingerprint of the loaded data.
-
-    Raises Misuse if the hub cannot be reached and no copy is cached, or if there is no such dataset, split or column.
-    """
+    """Return the texts of the dataset's splits, and the fingerprint of the loaded data."""
     with quiet():
         found = fetch_dataset(config, cache)
     splits = {}
@@ -93,10 +90,7 @@ def fetch_dataset(config: DataConfig, cache: Path) -> Any:
 
 
 def fetch_files(config: DataConfig, patterns: list[str] | tuple[str, ...]) -> Path:
-    """Return a local folder with the files of the dataset's repository that match `patterns`.
-
-    Raises Misuse if the hub cannot be reached and no copy is cached, or if there is no such repository.
-    """
+    """Return a local folder with the files of the dataset's repository that match `patterns`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

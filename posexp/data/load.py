@@ -90,10 +90,7 @@ def find_store(folder: Path, say: Say) -> Store | None:
 
 
 def build_store(config: DataConfig, folder: Path, say: Say) -> None:
-    """Write the store to a temporary folder and rename it to `folder`. The caller must hold the lock.
-
-    A damaged store and leftovers of killed builders are removed.
-    """
+    """Write the store to a temporary folder, rename it to `folder`, whose lock the caller holds, and tidy up."""
     for leftover in folder.parent.glob(f"{folder.name}.*-building"):
         shutil.rmtree(leftover, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix="-building"))

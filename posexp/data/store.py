@@ -186,10 +186,7 @@ def key_of(config: DataConfig) -> str:
 
 
 def choices(config: DataConfig) -> dict[str, Any]:
-    """Return the options that determine the tokens, except the text and its location, as JSON values.
-
-    If the tokenizer's file is missing, its hash is omitted.
-    """
+    """Return the options that determine the tokens, except the text and its location, as JSON values."""
     shaping = {name: value for name, value in identity(config).items() if name not in UNSHAPING}
     named = {name: True for name in ("paths", "valid", "test") if getattr(config, name)}
     try:

@@ -118,10 +118,7 @@ def addition(draw: random.Random, size: int) -> Example:
 
 
 def induction(draw: random.Random, size: int) -> Example:
-    """Draw `size` different letters, each with a digit; the answer is the digit of one of the letters.
-
-    This is associative recall (Ba et al. 2016, arXiv 1610.06258).
-    """
+    """Draw `size` letters with a digit each; the answer is that of one letter (Ba et al. 2016, arXiv 1610.06258)."""
     if size > len(ascii_letters):
         raise Misuse(f"the task induction has at most {len(ascii_letters)} pairs, not {size}")
     keys, values = draw.sample(ascii_letters, size), draw.choices(digits, k=size)
@@ -130,10 +127,7 @@ def induction(draw: random.Random, size: int) -> Example:
 
 
 def passkey(draw: random.Random, size: int) -> Example:
-    """Hide a number among `size` unrelated sentences; the answer is the number.
-
-    The task is that of Mohtashami and Jaggi (2023, arXiv 2305.16300) with other sentences.
-    """
+    """Hide a number among `size` unrelated sentences; the answer is the number (Mohtashami and Jaggi, 2305.16300)."""
     number = "".join(draw.choices(digits, k=PASSKEY_DIGITS))
     sentences = [FILLER[n % len(FILLER)] for n in range(size)]
     sentences.insert(draw.randrange(size + 1), f"The key is {number}. Remember {number}.")
@@ -205,10 +199,7 @@ TASKS: dict[str, Callable[[random.Random, int], Example]] = {
 
 
 def examples(name: str, sizes: Sequence[int], split: Split) -> Iterator[Example]:
-    """Yield examples of `split` without end, of sizes drawn uniformly. Equal arguments give equal examples.
-
-    Raises Misuse for sizes that the task does not support.
-    """
+    """Yield examples of `split` without end, of sizes drawn uniformly. Equal arguments give equal examples."""
     if min(sizes, default=0) < (least := LEAST.get(name, 1)):
         raise Misuse(f"the task {name} has sizes from {least} on, not {min(sizes, default=0)}")
     draw = random.Random(f"{name} {sizes} {split.value}")
@@ -229,10 +220,7 @@ def line(example: Example) -> str:
 
 
 def read_task(config: DataConfig) -> dict[Split, Iterator[str]]:
-    """Return the documents of each split, one example each, of sizes up to config.task_size.
-
-    Raises Misuse for an unknown task, or (from an iterator) a size that the task does not support.
-    """
+    """Return the documents of each split, one example each, of sizes up to config.task_size."""
     if config.task not in TASKS:
         raise Misuse(f"no task {config.task!r}; there are {', '.join(TASKS)}")
     held_out = -(-config.task_examples // HELD_OUT)

@@ -58,10 +58,7 @@ def tokenizer_path(spec: str) -> Path:
 
 
 def marks(spec: str) -> dict[str, str]:
-    """Return the tokens that begin and end each document, by their options in the folder's tokenizer_config.json.
-
-    Without a folder there are none. Raises Misuse for an invalid file.
-    """
+    """Return the tokens before and after each document, by their options in the folder's tokenizer_config.json."""
     path = Path(spec).expanduser() / "tokenizer_config.json"
     if spec in OWN or not path.is_file():
         return {}
@@ -87,10 +84,7 @@ def mark_ids(spec: str, tokenizer: "Tokenizer") -> dict[str, int]:
 
 
 def make(spec: str, vocab_size: int, texts: Iterable[str]) -> "Tokenizer":
-    """Return the tokenizer that `spec` names, which adds no special tokens. Only a bpe reads `texts`.
-
-    Raises Misuse for a file that is not a tokenizer.
-    """
+    """Return the tokenizer that `spec` names, which adds no special tokens. Only a bpe reads `texts`."""
     if spec == "bpe":
         return learn_bpe(texts, vocab_size)
     if spec == "bytes":

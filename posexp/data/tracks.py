@@ -120,10 +120,7 @@ def track_content(config: DataConfig) -> list[str | int]:
 
 
 def optimum(about: dict[str, Any], ids_N: np.ndarray, starts_D1: np.ndarray, span_W3: np.ndarray) -> np.ndarray:
-    """Return the best possible loss of every target of the spans, float64 [M] nats, within the target's document.
-
-    `about` has the name of the track and the number of its symbols. Spans are those of posexp/evaluation/targets.py.
-    """
+    """Return the best possible loss of every target of the spans, float64 [M] nats, on the track that `about` names."""
     count_W = span_W3[:, 2] - span_W3[:, 1]
     start_M = np.repeat(span_W3[:, 0], count_W)
     target_M = np.arange(len(start_M)) + np.repeat(span_W3[:, 1] - np.cumsum(count_W) + count_W, count_W)
