@@ -18,10 +18,7 @@ LEGEND = (
 
 
 def check(command: CheckCommand) -> None:
-    """Measure the schemes. Print for each a table, with one row per dtype and length, and a summary.
-
-    Raises Misuse if a name is unknown, and RunFailed if a scheme breaks a promise.
-    """
+    """Measure the schemes and print a table for each. Raises RunFailed if a scheme breaks a promise."""
     paths = chosen(command.schemes, folders_of("scheme"))
     from rich.text import Text
 

@@ -90,10 +90,7 @@ def read_line(command: str, words: list[str]) -> Line:
 
 
 def split_flags(command: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """Return (Hydra's flags with their values, overrides), with posexp's flags and bare words as overrides.
-
-    Raises Misuse for an unknown flag, a flag without its value, and more than one run.
-    """
+    """Return (Hydra's flags with their values, overrides), with posexp's flags and bare words as overrides."""
     flags: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []

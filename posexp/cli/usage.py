@@ -35,10 +35,7 @@ posexp <command> --help lists the options of a command; -v logs more. TAB comple
 
 
 def help_of(command: str, own: list[Path]) -> str:
-    """Return the form, named choices and options of a command, wrapped to the width of the terminal.
-
-    `own` holds the folder of --config-dir, if there is one.
-    """
+    """Return the form, named choices and options of a command, wrapped; `own` are the folders of --config-dir."""
     width = get_terminal_size().columns
     groups = groups_of(command, own)
     parts = [("Named choices (group=name)", {group: ", ".join(names) for group, names in groups.items()})]

@@ -129,10 +129,7 @@ def is_own(target: str) -> bool:
 
 
 def lean(node: Any) -> Any:
-    """Return `node` without the options whose value is the constructor's default, so that old runs keep their names.
-
-    A class that cannot be found keeps all of its options.
-    """
+    """Return `node` without the options that have the constructor's default, so that old runs keep their names."""
     if not isinstance(node, dict):
         return node
     later = defaults_of(str(node.get("_target_")))

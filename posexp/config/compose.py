@@ -105,10 +105,7 @@ def acts(name: str | None) -> bool:
 
 
 def compose(command: str, overrides: list[str], own: str | None = None, inherit: Inherit | None = None) -> object:
-    """Return the dataclass of a command, composed by Hydra from configs/ and the user's own folder.
-
-    `inherit` is that of `typed`. Raises Misuse if that folder does not exist, and errors of Hydra and OmegaConf.
-    """
+    """Return the dataclass of a command, composed by Hydra from configs/ and the user's own folder."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
@@ -126,10 +123,7 @@ def compose(command: str, overrides: list[str], own: str | None = None, inherit:
 
 
 def typed(config: DictConfig, inherit: Inherit | None = None, overrides: Sequence[str] = ()) -> object:
-    """Return the command's dataclass. Raises Misuse for a key beyond the schema or a bad value.
-
-    For the child of a run, `inherit` returns it from the composed values and the overrides (posexp/runs/parent.py).
-    """
+    """Return the command's dataclass, which for the child of a run `inherit` returns (posexp/runs/parent.py)."""
     schema = OmegaConf.get_type(config)
     assert schema is not None
     (command,) = (name for name, each in COMMANDS.items() if each is schema)

@@ -9,10 +9,7 @@ from posexp.config.values import default_of, plain_value
 
 
 def digest(config: Any) -> str:
-    """Return eight hex digits of everything that defines a run except its seed.
-
-    Only values that differ from the defaults count, so that a new option does not rename old runs.
-    """
+    """Return eight hex digits of all values but the seed that differ from defaults: new options rename no run."""
     text = json.dumps(identity(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

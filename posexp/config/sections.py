@@ -275,10 +275,7 @@ class WandbConfig:
 
 
 def config_dir() -> Path:
-    """Return the folder configs/, inside the installed package or beside it in a checkout.
-
-    Raises Misuse if there is none.
-    """
+    """Return the folder configs/, inside the installed package or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "scheme").is_dir():

@@ -90,10 +90,7 @@ def windows_count(model: Pretrained) -> bool:
 
 
 def with_frequencies(config: Any, transform: Transform, length: int, dims: Dims) -> Any:
-    """Return a copy with the rotary frequencies of the transform for inputs of at most `length` tokens.
-
-    Raises NotApplicable without rotary frequencies, or if transformers cannot express the change.
-    """
+    """Return a copy with the rotary frequencies of the transform for inputs of at most `length` tokens."""
     twin = copy.deepcopy(config)
     text = text_config(twin)
     given = rope_parameters_of(config)

@@ -111,10 +111,7 @@ class Harness(TemplateLM):
 
     @torch.no_grad()
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Return greedy continuations. The whole prefix is read again for every token, at most its last `length`.
-
-        Raises Misuse if a task asks for sampling.
-        """
+        """Return greedy continuations. The whole prefix is read again for every token, at most its last `length`."""
         found = []
         for request in requests:
             context, options = request.args

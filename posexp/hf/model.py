@@ -107,10 +107,7 @@ def load_causal_lm(source: Source, trust: bool) -> Pretrained:
 
 
 def check_size(source: Source, auto: Any, trust: bool) -> None:
-    """Raise Misuse for a config of a larger model than the weights, which could allocate any amount of memory.
-
-    Parameters are counted on the meta device, once the number of layers is at most that of tensors.
-    """
+    """Raise Misuse for a config of a larger model than the weights, which could allocate any amount of memory."""
     from transformers import AutoConfig
 
     tensors, numbers = elements(source)

@@ -45,10 +45,7 @@ class Source:
 
 
 def find_source(given: str) -> Source:
-    """Return the checkpoint of a folder or of a hub id, where `id@revision` selects a revision.
-
-    Raises Misuse if it does not exist or cannot be fetched, or if its weights are not safetensors.
-    """
+    """Return the checkpoint of a folder or of a hub id, where `id@revision` selects a revision."""
     folder = Path(given).expanduser()
     if folder.is_dir():
         return read_source(folder, given, folder.resolve().name, None)

@@ -151,10 +151,7 @@ class Checkpoint:
         return []
 
     def cut(self, variant: Variant) -> Variant | None:
-        """Return the variant with a sliding window of the training length.
-
-        Returns None if the window hides tokens in training, or if the architecture has no sliding window.
-        """
+        """Return the variant with a sliding window of the training length; None if it has or can have none."""
         if not self.windowed or self.named(variant.window, self.dims.train_length) != "full":
             return None
         return Variant(variant.name, variant.transform, Sliding(self.dims, self.train_length))
@@ -181,10 +178,7 @@ def train_length_of(config: Any, command: EvalCommand) -> int:
 
 
 def folder_of(command: EvalCommand, source: Source, about: dict[str, Any]) -> Run:
-    """Create the folder of a checkpoint's rows; other weights, config, tokens, training length or BOS: another folder.
-
-    Raises Misuse if it cannot be written, RunFailed if the disk is full.
-    """
+    """Create the folder of a checkpoint's rows, another one for another config, tokens, training length or BOS."""
     identity = [about[key] for key in ("sha256", "config_sha256", "tokenizer_sha256", "train_length")]
     identity += [about["bos"]] if "bos" in about else []  # without BOS, digests equal those of older versions
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]

@@ -18,10 +18,7 @@ SAMPLE = "a"  # any text
 
 
 def tokenizer_file(source: Source, cache: Path, trust: bool) -> Path:
-    """Return the tokenizer.json of a checkpoint; without one, convert the other tokenizer files into a file in `cache`.
-
-    Raises Misuse if the files cannot be converted or written.
-    """
+    """Return the tokenizer.json of a checkpoint, or a file in `cache` that other tokenizer files are converted into."""
     own = source.folder / "tokenizer.json"
     if own.is_file():
         return own
@@ -62,10 +59,7 @@ def beginning(source: Source, path: Path, requested: Bos, trust: bool) -> tuple[
 
 
 def special_tokens(source: Source, own: Any, trust: bool) -> tuple[str | None, ...]:
-    """Return (token that begins every text, BOS, EOS) of the tokenizer in transformers, None for a missing token.
-
-    If transformers cannot load the tokenizer, tokenizer.json determines the first, and BOS and EOS are None.
-    """
+    """Return (token that begins every text, BOS, EOS), the last two None without the tokenizer in transformers."""
     from transformers import AutoTokenizer
 
     try:

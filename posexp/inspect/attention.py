@@ -50,10 +50,7 @@ class Reading:
 
 
 def weights(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor, keys: slice) -> Tensor:
-    """Return the attention weights of all queries on a slice of the keys, [B, H, T, K], for any kind of attention.
-
-    Attention is linear in the values, so that rows of the identity as values yield the weights.
-    """
+    """Return the weights [B, H, T, K] on a slice of the keys: attention is linear, so that identity rows yield them."""
     B, H, T, _ = q_BHTC.shape
     index_T = torch.arange(T, device=q_BHTC.device)
     eye_TK = (index_T[:, None] == index_T[keys]).to(q_BHTC.dtype)
@@ -79,10 +76,7 @@ def statistics(attend: Attend, q_BHTC: Tensor, k_BHTC: Tensor, x_BTD: Tensor) ->
 
 
 def even(window: Window, T: int) -> Tensor:
-    """Return mean distance and entropy, [2, T], of uniform attention over the keys visible in `window`.
-
-    The mean is over heads too, if the window differs by head.
-    """
+    """Return mean distance and entropy over heads, [2, T], of uniform attention over the keys visible in `window`."""
     found_2T, index_T = torch.empty(2, T, dtype=torch.float64), torch.arange(T)
     for rows, keys, visible_QK in window.blocks(T, torch.device("cpu")):
         visible_HQK = visible_QK.reshape(-1, *visible_QK.shape[-2:])
@@ -94,10 +88,7 @@ def even(window: Window, T: int) -> Tensor:
 
 @torch.no_grad()
 def read_attention(model: Decoder, tokens: Tokens, length: int, cross_documents: bool = False) -> Reading:
-    """Measure attention in float32 on sequences of `length` tokens, within one document each unless `cross_documents`.
-
-    Raises Misuse if no document is that long.
-    """
+    """Measure attention in float32 on sequences of `length` tokens, in one document each unless `cross_documents`."""
     count = min(max(TOKENS // length, MIN_SEQUENCES), MAX_SEQUENCES)
     text_BT, _ = SequenceSampler(tokens, length, cross_documents).batch(seed=0, step=0, count=count)
     n_layer = model.scheme.dims.n_layer

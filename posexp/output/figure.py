@@ -35,10 +35,7 @@ class Picture:
 
 
 def rendered(draw: Callable[[], "Figure"], title: str) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes.
-
-    The canvases print it directly, as Figure.savefig draws every figure twice.
-    """
+    """Return (PNG, SVG) of the figure that `draw` creates in this style. Equal figures give equal bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -107,10 +104,7 @@ def set_log_scale(axes: "Axes", which: str, base: int = 10, linear: float | None
 def name_ends(
     axes: "Axes", ends: Mapping[str, tuple[float, float]], look_of: dict[str, Look], words: dict[str, str] | None = None
 ) -> None:
-    """Write each curve's name or `words` right of the panel, as close as possible to the end of the curve, (x, y).
-
-    A leader connects the name and the end of a curve that reaches the last x.
-    """
+    """Write each curve's name or `words` at the right, near its end (x, y), with a leader if it reaches the last x."""
     from matplotlib.collections import LineCollection
     from matplotlib.transforms import offset_copy
 

@@ -58,10 +58,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Rename the checkpoints of steps after `step`, so that they do not count among the last two.
-
-    Such checkpoints are damaged: training resumed from an earlier step and has saved `step` since.
-    """
+    """Rename the checkpoints of steps after `step`, which are damaged, so that they do not count among the last two."""
     for later in steps(folder):
         if later > step:
             for suffix in (".json", ".safetensors"):
@@ -96,10 +93,7 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
 
 
 def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Load a checkpoint's tensors into the model, and into `optimizer` unless it is None.
-
-    Raises RunFailed if the tensors belong to another architecture.
-    """
+    """Load the tensors into the model, and into `optimizer` unless None; RunFailed for another architecture's."""
     check_shapes(tensors_, shapes(model))
     weights = {name.removeprefix("model."): t for name, t in tensors_.items() if in_model(name)}
     # in the model's order, because the ranks of a sharded model must do this together
@@ -190,10 +184,7 @@ def full(tensor: Tensor) -> Tensor:
 
 
 def placed_like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Return `tensor` on the device and with the sharding of `weight`.
-
-    Older versions saved a single number without its dimension, which is restored here.
-    """
+    """Return `tensor` with the device, the sharding and (for a number of an older version) the shape of `weight`."""
     tensor = tensor.to(weight.device)
     if tensor.numel() == weight.numel() == 1:
         tensor = tensor.view(weight.shape)

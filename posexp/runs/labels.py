@@ -59,10 +59,7 @@ def curve_labels(runs: list[Run], say: Callable[[str], None]) -> dict[str, str]:
 
 
 def run_recipes(runs: list[Run]) -> dict[str, str]:
-    """Return a key for each trained run, equal for runs that differ only in training length, seed and path of text.
-
-    Runs that cannot be read are omitted.
-    """
+    """Return a key for each trained run, equal for runs that differ only in training length, seed and path of text."""
     found = {}
     for run in runs:
         with suppress(RunFailed):

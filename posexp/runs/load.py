@@ -9,10 +9,7 @@ from posexp.storage.locks import LockHeld
 
 
 def finished_runs(results: str, group: str, pattern: str) -> list[Run]:
-    """Return the matching runs that are done. Unfinished runs are logged and skipped, external checkpoints skipped.
-
-    Raises Misuse if no run is done.
-    """
+    """Return the matching runs that are done. Others are logged and skipped, external checkpoints silently."""
     matching = find_runs(results, group, pattern)
     found = [run for run in matching if not run.foreign]
     if matching and not found:

@@ -94,10 +94,7 @@ class Run:
         return config
 
     def section(self, name: str) -> dict[str, Any]:
-        """Load one section of the stored configuration without its types, in a hundredth of the time of `config`.
-
-        Raises RunFailed if it cannot be read.
-        """
+        """Load one section of the stored configuration without its types, in a hundredth of the time of `config`."""
         with self.reading_config() as text:
             match = re.search(rf"^{name}:\n(?: .*\n)+(?=(?:.*\n)*device:)", text, re.MULTILINE)
             found = stored_yaml.yaml_of(match[0].encode())[name] if match else values_of(text).get(name)
@@ -118,10 +115,7 @@ class Run:
             raise RunFailed(f"{path} cannot be read: {said}: {remedy}") from error
 
     def create(self, config: TrainCommand) -> None:
-        """Create the folder and write config.yaml, unless it exists.
-
-        Raises Misuse if the folder holds another configuration or cannot be written, RunFailed for a full disk.
-        """
+        """Create the folder and write config.yaml; Misuse if the folder holds another configuration."""
         path = self.folder / "config.yaml"
         self.refuse_links()
         if path.is_file():
@@ -171,10 +165,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run's training lock in the block.
-
-        Raises RunFailed that names the holder if the lock is taken, Misuse if the folder cannot be written.
-        """
+        """Hold the run's training lock in the block; RunFailed with the name of its holder if it is taken."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(locks.hold(self.folder / ".lock", self.folder / "holder.json"))
@@ -249,10 +240,7 @@ MARKS = ("config.yaml", "checkpoint.json")  # what makes a folder a run
 
 
 def find_runs(results: str, group: str, pattern: str = "*") -> list[Run]:
-    """Return the run folders of a group that match any of the comma-separated globs, sorted by name.
-
-    External checkpoints are included. Raises Misuse for an invalid glob.
-    """
+    """Return the runs, external checkpoints too, that match any of the comma-separated globs, sorted by name."""
     folders = {path for part in pattern.split(",") for path in run_folders(Path(results) / group, part)}
     return [Run(path) for path in sorted(folders)]
 

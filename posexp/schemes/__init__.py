@@ -117,10 +117,7 @@ vars(owner)["_dynamo_marked_constant"] = True
 
 
 def build_scheme(name: str, dims: Dims, **hyper: Any) -> Scheme:
-    """Return the scheme of configs/scheme/`name`.yaml with `hyper` in place of its defaults.
-
-    Raises Misuse for an unknown name or hyper-parameter, or a value of the wrong type.
-    """
+    """Return the scheme of configs/scheme/`name`.yaml with `hyper` over its defaults. Raises as `from_config`."""
     return from_config(options_of("scheme", name, hyper), dims)
 
 

@@ -56,10 +56,7 @@ def decayed(q_BHQC: Tensor, k_BHKC: Tensor, of_q_BHQC: Tensor, of_k_BHKC: Tensor
 
 
 def square(q_BHSC: Tensor, k_BHSC: Tensor, sum_BHSC: Tensor) -> Tensor:
-    """Return the logits, [B, H, S, S], of the queries and keys of the same tokens; those of future keys are finite.
-
-    Halves are computed apart, down to NEAR tokens, since no start lies between all queries and all keys.
-    """
+    """Return the logits of the queries and keys of the same tokens, [B, H, S, S], by halves down to NEAR tokens."""
     S = q_BHSC.shape[2]
     if S <= NEAR:
         factor_BHSSC = (sum_BHSC[:, :, :, None] - sum_BHSC[:, :, None]).clamp(max=0).exp()

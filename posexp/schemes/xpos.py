@@ -17,10 +17,7 @@ from posexp.schemes.rope import Layout, Rope, rotate_pairs
 def xpos_decay(
     rotary_dim: int, gamma: float, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Return the factor of each pair after scale_base tokens, [I].
-
-    zeta_i = (i / (rotary_dim/2) + gamma) / (1 + gamma), section 3.2.
-    """
+    """Return the factor after scale_base tokens, [I]: zeta_i = (i / (rotary_dim/2) + gamma) / (1 + gamma)."""
     pairs_I = torch.arange(0, rotary_dim, 2, device=device, dtype=dtype)
     return (pairs_I / rotary_dim + gamma) / (1 + gamma)
 

@@ -53,10 +53,7 @@ def json_of(content: bytes) -> Any:
 
 
 def object_of(content: bytes) -> dict[str, Any]:
-    """Parse a JSON object and escape its text, without the checksum that older versions of posexp added.
-
-    Raises ValueError as `json_of` does, and for other values.
-    """
+    """Parse a JSON object and escape its text, without the checksum that older versions of posexp added."""
     values = json_of(content)
     if not isinstance(values, dict):
         raise ValueError("it is not an object")

@@ -43,11 +43,7 @@ def cases(scheme_name: str) -> list[Case]:
 
 
 def worst(case: Case, scheme: Scheme) -> float:
-    """Return the largest |ours - wanted| / (1 + |wanted|), infinite if ours is NaN.
-
-    `scheme` must be built with the case's dims and options. The case's weights replace its parameters. Raises KeyError
-    if the scheme lacks one.
-    """
+    """Return the largest |ours - wanted| / (1 + |wanted|) with the case's weights, infinite if ours is NaN."""
     weights = {name: torch.tensor(value) for name, value in case.weights.items()}
     if unknown := scheme.load_state_dict(weights, strict=False).unexpected_keys:
         raise KeyError(f"{type(scheme).__name__} has no parameter {unknown[0]}")
