@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from posexp.evaluation.contrasts import PROTOCOL
 from posexp.evaluation.plan import CONTEXT, PROTOCOLS, WINDOW
-from posexp.output.figure import new_figure, rendered, set_log_scale, shortened, write_heading
+from posexp.output.figure import new_figure, set_log_scale, shortened, write_heading
 from posexp.output.style import COLOURS, INK, MARKERS, Look, stem
 from posexp.report.curves import draw_margin
 from posexp.report.finding import span
@@ -75,11 +75,6 @@ def find_protocols(shown: list[Table]) -> Protocols | None:
     found = Protocols(tables)
     lengths = {length for tables in found.tables.values() for table in tables for length in table.lengths}
     return found if min(len(tables), len(lengths)) >= LEAST and found.curves else None
-
-
-def protocol_pictures(found: Protocols) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the protocols. Equal tables give equal bytes."""
-    return rendered(lambda: draw_protocols(found), "Change of perplexity by protocol")
 
 
 def disagreement(found: Protocols, curve: str) -> tuple[bool, float, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posexp.errors import Misuse
-from posexp.output.figure import NOTE, new_figure, rendered, shortened, size_of, write_heading
+from posexp.output.figure import NOTE, new_figure, shortened, size_of, write_heading
 from posexp.output.style import Look, looks_of
 from posexp.report.curves import PLOT, draw_curves, draw_table, drawn, height_of, notes, room_for_names
 from posexp.report.finding import finding
@@ -58,13 +58,6 @@ def read_references(path: Path) -> list[Reference]:
     return [
         Reference(untrusted.visible(curve), untrusted.visible(source), ppl) for (curve, source), ppl in found.items()
     ]
-
-
-def change_pictures(
-    headline: Table, look_of: dict[str, Look], subject: str = "", references: Sequence[Reference] = ()
-) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the headline."""
-    return rendered(lambda: draw_headline(headline, look_of, subject, references), headline.title)
 
 
 def draw_headline(

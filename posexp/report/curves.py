@@ -17,7 +17,6 @@ from posexp.output.figure import (
     TITLE,
     name_ends,
     new_figure,
-    rendered,
     set_log_scale,
     size_of,
     write_heading,
@@ -35,11 +34,6 @@ MAX_PANELS = 4
 BANDED = 8  # maximum number of curves in a panel with bands, as more bands would overlap
 DENSE = 16  # more lengths than this are drawn without markers, and only powers of two are labelled
 PLOT, HIGH, AROUND = 6.2, 3.6, 1.3  # of a panel, and the space for titles and axes above and below it
-
-
-def curve_pictures(shown: list[Table], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the tables. Equal tables give equal bytes."""
-    return rendered(lambda: draw_curves(shown, look_of), shown[0].title)
 
 
 def draw_curves(shown: list[Table], look_of: dict[str, Look]) -> "Figure":

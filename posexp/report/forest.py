@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from posexp.evaluation.contrasts import PROTOCOL
-from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, write_heading
+from posexp.output.figure import ROW, new_figure, set_log_scale, shortened, write_heading
 from posexp.output.style import GRID, stem
 from posexp.report.by_protocol import LOOKS
 from posexp.report.curves import draw_margin, draw_points
@@ -72,11 +72,6 @@ def range_over_seeds(table: Table, curve: str, length: int) -> tuple[float, floa
     first, last = (table.cells[curve, n].by_seed for n in (min(table.trained[curve]), length))
     found = [percent(last[seed] - first[seed]) for seed in last if seed in first]
     return (min(found), max(found)) if len(found) > 1 else None
-
-
-def forest_pictures(found: Forest) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the forest. Equal tables give equal bytes."""
-    return rendered(lambda: draw_forest(found), title(found))
 
 
 def draw_forest(found: Forest) -> "Figure":

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from posexp.output.figure import name_ends, new_figure, rendered, set_log_scale, size_of, write_heading
+from posexp.output.figure import name_ends, new_figure, set_log_scale, size_of, write_heading
 from posexp.output.grid import Grid
-from posexp.output.style import Look, looks_of
+from posexp.output.style import looks_of
 from posexp.output.text import escape, one_line
 from posexp.report.cell import Cell
 from posexp.report.tables import Table, facts
@@ -108,14 +108,9 @@ def print_sweep(sweep: Sweep, console: "Console") -> None:
     console.print(Text(sweep.note, style="dim"))
 
 
-def sweep_pictures(sweep: Sweep) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the sweep. Equal sweeps give equal bytes."""
-    return rendered(lambda: draw_sweep(sweep, looks_of(sweep.cells)), sweep.title)
-
-
-def draw_sweep(sweep: Sweep, look_of: dict[str, Look]) -> "Figure":
+def draw_sweep(sweep: Sweep) -> "Figure":
     """Draw one curve for each scheme, with a ring around its lowest loss and a bar over its seeds."""
-    figure = new_figure(8.5, 5)
+    figure, look_of = new_figure(8.5, 5), looks_of(sweep.cells)
     axes = figure.subplots()
     ends = {}
     for scheme, cells in sweep.cells.items():

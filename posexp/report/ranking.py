@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from posexp.evaluation.contrasts import Pairs
 from posexp.evaluation.verdicts import WORDS
-from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, write_heading
+from posexp.output.figure import ROW, new_figure, set_log_scale, shortened, write_heading
 from posexp.output.style import FAMILIES, INK, QUIET, VERDICTS, family_of
 from posexp.report.curves import draw_margin, draw_points, fill_of
 from posexp.report.finding import finding
@@ -28,13 +28,8 @@ TITLES = {
 }
 
 
-def ranking_pictures(table: Table, pairs: Pairs | None = None, subject: str = "") -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of a table, of changes unless it is of a task. Equal tables give equal bytes."""
-    return rendered(lambda: draw_ranking(table, pairs, subject), table.title)
-
-
 def draw_ranking(table: Table, pairs: Pairs | None = None, subject: str = "") -> "Figure":
-    """Draw the curves, and a heading above each family."""
+    """Draw the curves of a table, of changes unless it is of a task, and a heading above each family."""
     levels, base = relative_levels(table, pairs)
     groups = grouped(table, levels)
     rows = [row for family, curves in groups.items() for row in ((family, ""), *((family, curve) for curve in curves))]

@@ -6,7 +6,7 @@ multiple.
 
 from typing import TYPE_CHECKING
 
-from posexp.output.figure import ROW, new_figure, rendered, set_log_scale, shortened, write_heading
+from posexp.output.figure import ROW, new_figure, set_log_scale, shortened, write_heading
 from posexp.output.style import Look
 from posexp.report.curves import draw_margin, drawn
 from posexp.report.metric import CHANGE, Value, signed
@@ -48,11 +48,6 @@ def longer(table: Table, pairs: list[Pair]) -> list[int]:
     """Return the lengths to draw: 4 times the training length, if that was measured, and the longest."""
     trained = trained_at(table, pairs)
     return sorted({n for n in table.lengths if n in (NEAR * trained, max(table.lengths)) and n > trained})
-
-
-def window_pictures(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> tuple[bytes, bytes]:
-    """Return (PNG, SVG) of the pairs of `find_windows`. Equal tables give equal bytes."""
-    return rendered(lambda: draw_windows(table, pairs, look_of), "Change of perplexity as trained and changed")
 
 
 def draw_windows(table: Table, pairs: list[Pair], look_of: dict[str, Look]) -> "Figure":

@@ -32,7 +32,7 @@ from posexp.config.sections import config_dir
 from posexp.errors import Misuse
 from posexp.evaluation.contrasts import Pairs
 from posexp.evaluation.verdicts import TOO_FEW, Place
-from posexp.output.figure import new_figure, set_log_scale, shortened, spread_heights, wrapped
+from posexp.output.figure import new_figure, rendered, set_log_scale, shortened, spread_heights, wrapped
 from posexp.output.style import COLOURS, FAMILIES, family_of, looks_of, scheme_looks
 from posexp.output.style import VERDICTS as COLOUR_OF
 from posexp.report import Table, by_protocol, change, curves, finding, forest, pictures, ranking, tables, windows
@@ -58,6 +58,10 @@ CHANGING = [
     for seed in (0, 1)
     for n in (64, 128, 256, 512)
 ]
+
+
+def svg_of(draw: Any, *values: Any, **options: Any) -> str:
+    return rendered(lambda: draw(*values, **options), "a title")[1].decode()
 
 
 def crosses(svg: str) -> int:
@@ -314,7 +318,7 @@ def test_the_band_of_a_change_is_the_interval_of_its_pairs_and_begins_at_the_tra
             assert (low, high) == pytest.approx((percent(one.low), percent(one.high)))
             assert high - low < 0.05 * abs(high + low) + 1
     assert drawn[128] == [(0, 0), (0, 0)]
-    words = picture_words(change.change_pictures(*shown_of(CHANGING))[1].decode())
+    words = picture_words(svg_of(change.draw_headline, *shown_of(CHANGING)))
     assert any("band: 95 % over seeds and documents" in text for text in words)
     assert not any("range of the seeds" in text for text in words)
 
@@ -323,7 +327,7 @@ def test_the_interval_over_documents_of_a_single_seed_is_no_band_and_takes_no_ro
     single = [replace(r, ci_low=1.0, ci_high=9e5) for r in CHANGING if r.seed == 0]
     _, level, figure = panels(single)
     assert level == {"alibi": (pytest.approx(20),), "rope": (pytest.approx(20),)} and bands(figure.axes[0])
-    words = picture_words(change.change_pictures(*shown_of(single))[1].decode())
+    words = picture_words(svg_of(change.draw_headline, *shown_of(single)))
     assert any("band: 95 % over seeds and documents" in text for text in words)
     assert not any("range of the seeds" in text for text in words)
     (table,) = tables(single, labels(single))
@@ -465,11 +469,11 @@ def test_a_ranking_is_by_family_and_change_and_curves_without_an_end_are_last() 
     levels, base = ranking.relative_levels(table, None)
     assert base == "mine"
     assert ranking.grouped(table, levels) == {"rotary": ["rope", "xpos", "p_rope"], "": ["mine"]}
-    assert "undefined" in picture_words(ranking.ranking_pictures(table)[1].decode())
+    assert "undefined" in picture_words(svg_of(ranking.draw_ranking, table))
     shares = [task(f"{name}-s0-aa", 8, x) for name, x in (("a", 0.2), ("b", 0.9))]
     (table,) = tables(shares, labels(shares))
     assert finding.as_changes(table) is table and ranking.grouped(table, {}) == {"": ["b", "a"]}
-    assert "exact match in percent" in picture_words(ranking.ranking_pictures(table)[1].decode())
+    assert "exact match in percent" in picture_words(svg_of(ranking.draw_ranking, table))
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 40])
@@ -477,7 +481,7 @@ def test_a_ranking_shows_two_lengths_beyond_training(count: int) -> None:
     rows = [row("a-s0-aa", 64 + 64 * n, 20.0, train_length=128) for n in range(count + 1)]
     (table,) = tables(rows, labels(rows))
     assert ranking.longer(finding.as_changes(table)) == {1: [128], 2: [192], 6: [256, 448], 40: [256, 2048]}[count]
-    ranking.ranking_pictures(finding.as_changes(table))
+    svg_of(ranking.draw_ranking, finding.as_changes(table))
 
 
 def fills(axes: Any) -> dict[tuple[float, float], str]:
@@ -509,7 +513,7 @@ def test_an_unsure_point_never_looks_like_a_sure_one() -> None:
         (256.0, 80.0): "full",
     }
     assert {kind for place, kind in kinds.items() if place[0] == 128} == {"full"}
-    words = " ".join(picture_words(curves.curve_pictures([table], looks([table]))[1].decode()))
+    words = " ".join(picture_words(svg_of(curves.draw_curves, [table], looks([table]))))
     assert "half filled: unclear" in words and f"hollow: {TOO_FEW}" in words
 
 
@@ -658,7 +662,7 @@ def test_published_curves_are_dashed_at_the_same_multiple_of_their_training_leng
     dashed = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [128, 256]]
     assert [list(line.get_ydata()) for line in dashed] == [[0, pytest.approx(50)]]
     assert str(dashed[0].get_color()) == look_of["rope"].colour and dashed[0].get_linestyle() == "--"
-    svg = change.change_pictures(table, look_of, references=[reference])[1].decode()
+    svg = svg_of(change.draw_headline, table, look_of, references=[reference])
     assert any("Some 2021" in word for word in picture_words(svg))
     for content in (
         "curve,length\nrope,1\n",

@@ -40,6 +40,7 @@ from posexp.evaluation.done import stands
 from posexp.evaluation.plan import own_lengths, plan
 from posexp.evaluation.rows import KEY, read_rows, rows_of_csv
 from posexp.output.console import say
+from posexp.output.figure import rendered
 from posexp.output.style import looks_of
 from posexp.report import Table, change, curves, rows_to_csv, tables, verdict_table
 from posexp.report.command import described
@@ -155,8 +156,8 @@ def use_rows(world: World, draw: random.Random) -> None:
             print_tables(shown, Console(file=io.StringIO(), width=100), all_sets=draw.random() < 0.5)
         if draw.random() < 0.01:
             look_of = looks_of(curve for table in shown for curve in table.curves)
-            change.change_pictures(shown[0], look_of)
-            curves.curve_pictures(shown[1:] or shown, look_of)
+            rendered(lambda: change.draw_headline(shown[0], look_of), "a title")
+            rendered(lambda: curves.draw_curves(shown[1:] or shown, look_of), "a title")
     rows_to_csv(rows)
     of_curve = curves_of(rows, functools.partial(curve_name, curve_of=world.labels))
     names = sorted(of_curve)
