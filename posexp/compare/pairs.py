@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from posexp.errors import Misuse
+from posexp.evaluation.contrasts import differences
 from posexp.evaluation.multiplicity import holm, joint
-from posexp.evaluation.pairing import differences
 from posexp.evaluation.plan import is_moving
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import ALPHA, Estimate, estimates, p_floor

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from posexp.compare.pairs import Comparison, Key, grouped
-from posexp.compare.seeds import Power
-from posexp.evaluation.power import MOST_SEEDS
+from posexp.compare.seeds import MOST_SEEDS, Power
 from posexp.evaluation.statistics import ALPHA
 from posexp.output.grid import Grid
 from posexp.output.text import csv_text, escape

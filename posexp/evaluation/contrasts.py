@@ -3,14 +3,13 @@
 Shape suffixes: S seeds, D documents.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from posexp.errors import Misuse
-from posexp.evaluation.pairing import differences
 from posexp.evaluation.rows import Row
 from posexp.evaluation.statistics import Estimate, Ratio, estimates, ratio
 from posexp.evaluation.verdicts import LEAST_SEEDS, TOO_FEW, Place, Verdict, margin_of, shown_above, word_of
@@ -197,3 +196,28 @@ def by_seed(row: Row) -> tuple[int, str]:
 def curve_name(row: Row, curve_of: dict[str, str]) -> str:
     """Return the name of the row's curve: the label of its run, then the variant."""
     return curve_of.get(row.run, row.run) + row.variant
+
+
+def differences(pairs: Sequence[tuple[Row, Row]]) -> Sample:
+    """Return the first rows' losses less the second ones' by document, of one pair for each seed.
+
+    Both rows of a pair score the same targets, so that sums over a document are paired by target. Raises Misuse if sums
+    are missing or targets differ.
+    """
+    first = pairs[0][0].sums
+    sums = []
+    for pair in pairs:
+        one, other = (row.sums for row in pair)
+        if first is None or one is None or other is None:
+            row = next(row for row in pair if row.sums is None) if one and first else pairs[0][0]
+            raise Misuse(
+                f"the losses of {row.run} by document are missing: repeat the eval command, which measures them"
+            )
+        same = len({row.targets_hash for row in (*pair, pairs[0][0])}) == 1
+        for found in (one, other):
+            same &= np.array_equal(found.documents, first.documents) and np.array_equal(found.counts, first.counts)
+        if not same:
+            raise Misuse("their targets differ, so they cannot be paired")
+        sums.append(one.sums - other.sums)
+    assert first is not None
+    return np.stack(sums), first.counts

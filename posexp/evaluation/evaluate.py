@@ -11,12 +11,19 @@ import torch
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import AttentionPath
 from posexp.evaluation import losses
-from posexp.evaluation.done import stands
 from posexp.evaluation.interfaces import Subject, View
 from posexp.evaluation.key_tokens import self_chosen
 from posexp.evaluation.logged import logged_rows
 from posexp.evaluation.losses import Losses
-from posexp.evaluation.plan import PROTOCOLS, announcement, check_protocols, own_lengths, plan, shuffled_beyond
+from posexp.evaluation.plan import (
+    PROTOCOLS,
+    announcement,
+    check_protocols,
+    own_lengths,
+    plan,
+    shuffled_beyond,
+    stands,
+)
 from posexp.evaluation.rows import KEY, Row, read_rows, sums_of
 from posexp.evaluation.run_model import Trained
 from posexp.evaluation.scoring import Cost, Scorer, Scores, is_out_of_memory, measured
@@ -71,11 +78,7 @@ def evaluate_run(
     announced: set[str] | None = None,
     bar: progress | None = None,
 ) -> None:
-    """Append the missing rows to the run's rows.jsonl, and write their token losses to losses/.
-
-    Raises Misuse if the text is too short for a length; NotApplicable if none of the transforms applies; RunFailed if
-    the run's files are damaged; LockHeld if another process measures the run and `waits` is false.
-    """
+    """Append the missing rows to the run's rows.jsonl. Raises LockHeld if it is locked, unless it `waits`."""
     with experiment.run.measuring(waiting_for(experiment.run) if waits else None):
         subject = Trained(experiment, command)
         evaluate_subject(subject, command, experiment.device, announced, bar, experiment.loggers)

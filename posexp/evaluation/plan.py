@@ -12,17 +12,25 @@ from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation import asked, bigrams, probes, protocols, tasks
 from posexp.evaluation.key_tokens import key_tokens
-from posexp.evaluation.reach import head_reach, reach, stream_reach, target_sets
-from posexp.evaluation.spans import TooLong, finer, power_below
+from posexp.evaluation.rows import Row
+from posexp.evaluation.spans import (
+    TooLong,
+    finer,
+    head_reach,
+    power_below,
+    reach,
+    stream_reach,
+    target_sets,
+)
 from posexp.evaluation.targets import Measurement, documents_of, targets_of
 
 OWN_FACTORS = (1, 2, 4, 8, 16)
 SHORTER = (2, 4, 8, 16)  # parts of the training length that same_targets measures too, by default
 EIGHTH = 8  # the part that the verdict "collapses" compares with
-FINE = (
-    8  # most targets of a span at the training length, or a 64th of the length: more than 98 % of it from 512 tokens on
-)
+# Most targets of a span at the training length, or a 64th of the length: more than 98 % of it from 512 tokens on.
+FINE = 8
 STRIDE = 32  # tokens, the default of eval.stride
+FINAL = {"ok", "undefined", "non-finite"}  # statuses that another measurement would not change
 WINDOW = "tokens in a window"
 CONTEXT = "tokens of context before a target"
 SPAN = "tokens from the beginning of a span to the end of its copy"
@@ -270,3 +278,10 @@ def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[i
 def task_of(tokens: Tokens) -> dict[str, Any] | None:
     """Return {"name", "size"} of the task that generated the text; None for other text."""
     return None if tokens.store is None else tokens.store.meta.get("task")
+
+
+def stands(row: Row) -> bool:
+    """Return whether a row is final and has the losses by document that comparisons need."""
+    if row.status != "ok":
+        return row.status in FINAL
+    return row.sums is not None or row.protocol not in PROTOCOLS or not PROTOCOLS[row.protocol].summed

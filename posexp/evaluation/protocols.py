@@ -3,7 +3,7 @@
 Same words have meant different things in print; here each has a name of its own. A protocol is a function of the
 tokens of a split, the lengths (ascending), the longest length that shares their targets, a stride and a bound on the
 targets of a length (None: all there are). Which targets are scored depends on that longest length, which
-posexp/evaluation/reach.py takes from the text, and never on the lengths themselves. A protocol returns one Measurement
+posexp/evaluation/spans.py takes from the text, and never on the lengths themselves. A protocol returns one Measurement
 a length; posexp/evaluation/targets.py says what windows are.
 
 L: the length being measured, s: the stride.

@@ -2,8 +2,10 @@
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,33 +13,29 @@ from typing import Any
 from posexp import __version__
 from posexp.config.commands import ReportCommand
 from posexp.config.fields import check_name
+from posexp.config.sections import EvalConfig, Source
+from posexp.config.values import plain_value
 from posexp.errors import Misuse, RunFailed
 from posexp.evaluation.contrasts import PROTOCOL, Pairs
 from posexp.evaluation.group import Group, load_group, read_group
+from posexp.evaluation.logged import logged_rows
 from posexp.evaluation.rows import Row, rows_to_csv
+from posexp.evaluation.verdicts import TOO_FEW
 from posexp.output.console import console, say
+from posexp.output.text import one_line
 from posexp.report import write_report
 from posexp.report.change import read_references
 from posexp.report.fairness import fairness_of
-from posexp.report.logged import log_report
 from posexp.report.metric import METRICS, PPL
-from posexp.report.subject import subject_of
-from posexp.report.tables import Table
-from posexp.runs.loggers import check_loggers
+from posexp.report.tables import Table, tables
+from posexp.runs.logger import Logged, logged_run
+from posexp.runs.loggers import Loggers, check_loggers
 from posexp.runs.provenance import environment
 from posexp.runs.run import Run
 from posexp.storage import untrusted
 
-ORIGIN = (
-    "source",
-    "commit",
-    "sha256",
-    "config_sha256",
-    "tokenizer_sha256",
-    "packages",
-)  # provenance of a checkpoint; its other fields describe it
-
-
+# Provenance of a checkpoint; its other fields describe it.
+ORIGIN = {"source", "commit", "sha256", "config_sha256", "tokenizer_sha256", "packages"}
 Losses = tuple[tuple[int, float], ...]  # tokens of training, nats per token
 
 
@@ -153,5 +151,56 @@ def described(run: Run) -> tuple[str, dict[str, Any]]:
     except (RunFailed, OSError, ValueError) as error:
         say(untrusted.visible(str(error)))
         return config, {}
-    origin = {key: about.pop(key) for key in ORIGIN if key in about}
-    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items()), origin
+    config = "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items() if key not in ORIGIN)
+    return config, {key: value for key, value in about.items() if key in ORIGIN}
+
+
+def subject_of(runs: list[Run]) -> str:
+    """Return the decoders' size and text, such as "1.0 M parameters on books", without what runs differ in."""
+    sizes, texts = set(), set()
+    for run in runs:
+        with suppress(RunFailed, KeyError, TypeError, ValueError):
+            if not run.foreign:
+                sizes.add(f"{int(run.provenance()['parameters']['decoder']) / 1e6:.2g} M parameters")
+                texts.add(text_of(run.section("data")))
+    equal = (next(iter(found)) for found in (sizes, texts) if len(found) == 1)
+    return " on ".join(one_line(untrusted.visible(text))[:60] for text in equal)
+
+
+def text_of(data: dict[str, Any]) -> str:
+    """Return the name of the text of a data section: that of its first file, its dataset, task or track."""
+    if data["source"] == Source.stdlib.value:
+        return "Python's standard library"
+    paths = data.get("paths")
+    path = paths[0] if isinstance(paths, list) and paths else paths
+    named = data.get("dataset") or data.get("task") or data.get("track")
+    return str(named or Path(str(path)).name.split(".")[0] or data["source"])
+
+
+def log_report(command: ReportCommand, found: Group, pairs: Pairs, paths: list[Path]) -> None:
+    """Log each run's evaluation again, now with the verdicts of its curve, which need a group, and the pictures."""
+    judged = [table for table in tables(found.rows, found.curve_of, verdicts=pairs.verdicts()) if table.verdicts]
+    for run in found.runs:
+        rows = [row for row in found.rows if row.run == run.name]
+        summary = verdicts_of(judged[0], found.curve_of.get(run.name, run.name)) if judged else {}
+        evaluation = logged_rows(rows, EvalConfig() if run.foreign else run.config().eval, summary)
+        with Loggers(command.loggers, command.wandb, partial(logged_run, run, "eval")) as loggers:
+            loggers.evaluation(evaluation)
+    folder = Path(command.results).expanduser() / command.group / command.folder
+    about = Logged(folder, command.folder, "report", command.group, command.group, plain_value(command))
+    with Loggers(command.loggers, command.wandb, lambda: about) as loggers:
+        for path in paths:
+            if path.suffix == ".png":
+                loggers.figure(path)
+
+
+def verdicts_of(table: Table, curve: str) -> dict[str, float | str]:
+    """Return the summary of a curve: verdict@2048 and so on, and usable_length; nothing with too few seeds."""
+    found: dict[str, float | str] = {}
+    for (name, length), word in table.words.items():
+        if name == curve and word != TOO_FEW:
+            found[f"verdict@{length}"] = word
+    for one in table.usable:
+        if one.curve == curve:
+            found["usable_length"] = one.safe
+    return found

@@ -1,5 +1,7 @@
 """The loggers that a command names. The error of one is said once, and the work goes on without it."""
 
+import csv
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -8,10 +10,70 @@ from typing import Any
 
 from posexp.config.sections import LoggerName, WandbConfig, WandbMode
 from posexp.errors import Misuse
-from posexp.runs.csv_files import CsvFiles
 from posexp.runs.logger import TRAINING, Evaluation, Logged, Logger, say_once, shown
-from posexp.runs.tensorboard import TensorBoard
 from posexp.runs.wandb import Wandb
+from posexp.storage import atomic
+
+COLUMNS = ("step", *(f"train/{name}" for name in TRAINING), "valid/loss")  # of train.csv
+
+
+class CsvFiles(Logger):
+    """Two files in the folder of the run. train.csv has a line per step that this process logs, rows.csv all rows."""
+
+    def __init__(self, about: Logged):
+        self.folder, self.begun = about.folder, False
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        path = self.folder / "train.csv"
+        with atomic.naming(path), path.open("a" if self.begun else "w", newline="") as file:
+            lines = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if not self.begun:
+                lines.writeheader()
+            lines.writerow({"step": step, **values})
+        self.begun = True
+
+    def evaluation(self, found: Evaluation) -> None:
+        atomic.write_file(self.folder / "rows.csv", found.csv)
+
+
+class TensorBoard(Logger):
+    """Files of events in tensorboard/train, by step, and tensorboard/eval, by length.
+
+    A folder is emptied when its first value is logged.
+    """
+
+    def __init__(self, about: Logged):
+        self.about, self.writers = about, dict[str, Any]()
+
+    def writer(self, axis: str) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if axis not in self.writers:
+            folder = self.about.folder / "tensorboard" / axis
+            for earlier in folder.glob("events.out.tfevents.*"):
+                earlier.unlink()
+            self.writers[axis] = SummaryWriter(str(folder), flush_secs=10)
+            text = json.dumps(self.about.config, indent=1, default=str)
+            self.writers[axis].add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
+        return self.writers[axis]
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer("train").add_scalar(name, value, step)
+
+    def evaluation(self, found: Evaluation) -> None:
+        for length, values in found.curves:
+            for name, value in values.items():
+                self.writer("eval").add_scalar(name, value, length)
+
+    def figure(self, path: Path) -> None:
+        from matplotlib.image import imread
+
+        self.writer("report").add_image(path.stem, imread(path), dataformats="HWC")
+
+    def finish(self) -> None:
+        for writer in self.writers.values():
+            writer.close()
 
 
 class Loggers(Logger):

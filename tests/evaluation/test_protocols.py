@@ -10,8 +10,19 @@ from posexp.config.sections import EvalConfig
 from posexp.data import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.plan import PROTOCOLS, STRIDE, announcement, own_lengths, plan, shuffled_beyond
-from posexp.evaluation.reach import FRAME, MIN_DOCUMENTS, MIN_TARGETS, MOST_REACH, reach, stream_reach
-from posexp.evaluation.spans import MIN_STRETCHES, MOST_SCORED, blocks, scored, share_out
+from posexp.evaluation.spans import (
+    FRAME,
+    MIN_DOCUMENTS,
+    MIN_STRETCHES,
+    MIN_TARGETS,
+    MOST_REACH,
+    MOST_SCORED,
+    blocks,
+    reach,
+    scored,
+    share_out,
+    stream_reach,
+)
 from posexp.evaluation.targets import targets_hash, targets_of
 
 # in test_probes.py and test_tasks.py

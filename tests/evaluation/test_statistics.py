@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from posexp.compare.seeds import MOST_SEEDS, detectable, seeds_needed
 from posexp.evaluation.multiplicity import holm
-from posexp.evaluation.power import MOST_SEEDS, detectable, seeds_needed
 from posexp.evaluation.statistics import Estimate, estimate, spread
 
 SIMULATIONS = 1500

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from posexp.errors import Misuse
-from posexp.evaluation.contrasts import Pairs
-from posexp.evaluation.pairing import differences
+from posexp.evaluation.contrasts import Pairs, differences
 from posexp.evaluation.rows import Row, parse_sums, rows_of_csv, rows_to_csv, sums_of
 from posexp.evaluation.statistics import estimate, ratio
 from posexp.evaluation.verdicts import MARGIN, Estimate, Place, Usable, Verdict, usable

@@ -40,7 +40,7 @@ from posexp.config.commands import ReportCommand
 from posexp.config.sections import Measure as Choice
 from posexp.config.sections import TrainConfig
 from posexp.errors import Misuse, RunFailed
-from posexp.evaluation.pairing import differences
+from posexp.evaluation.contrasts import differences
 from posexp.evaluation.rows import Row, rows_to_csv, sums_of
 from posexp.evaluation.statistics import Estimate, Ratio, estimate
 from posexp.evaluation.verdicts import JUDGED, TOO_FEW, Place, Verdict

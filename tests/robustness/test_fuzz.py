@@ -36,8 +36,7 @@ from posexp.data.sampler import SequenceSampler
 from posexp.data.store import DamageError, Store
 from posexp.errors import PosexpError
 from posexp.evaluation.contrasts import Pairs, curve_name
-from posexp.evaluation.done import stands
-from posexp.evaluation.plan import own_lengths, plan
+from posexp.evaluation.plan import own_lengths, plan, stands
 from posexp.evaluation.rows import KEY, read_rows, rows_of_csv
 from posexp.output.console import say
 from posexp.output.figure import rendered
