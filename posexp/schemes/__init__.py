@@ -4,6 +4,7 @@ Shape suffixes: B batch, T tokens of the sequence, Q query tokens, K key tokens,
 residual stream, H heads, C channels of a head, N distances.
 """
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,6 +94,12 @@ class Scheme(nn.Module):
     def fingerprint(self) -> str:
         """Return one line that describes what was built. Every run records it."""
         return f"{type(self).__name__}({self.extra_repr()})"
+
+    def extra_repr(self) -> str:
+        """Return the options for `fingerprint`: by default the numbers that are kept under the names of options."""
+        names = list(inspect.signature(type(self).__init__).parameters)[2:]  # after self and dims
+        kept = [(name, value) for name in names if isinstance(value := vars(self).get(name), int | float)]
+        return ", ".join(f"{name}={value:g}" if type(value) is float else f"{name}={value}" for name, value in kept)
 
     def notes(self) -> list[str]:
         """Return sentences on what limits a comparison with other schemes: constants that belong to another training

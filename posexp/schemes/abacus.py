@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import EMBEDDING_STD, Scheme
+from posexp.windows import at_least
 
 
 def count_since(marked_BT: Tensor) -> Tensor:
@@ -36,12 +37,10 @@ class Abacus(Scheme):
 
     def __init__(self, dims: Dims, entries: int, max_start: int):
         super().__init__(dims)
-        if max_start < 0:
-            raise Misuse(f"scheme.max_start={max_start} must be at least 0")
+        self.max_start = at_least("scheme.max_start", max_start, 0)
         if entries < dims.train_length + max_start + 2:  # a sequence may be a single number
             fewest = dims.train_length + max_start + 2
             raise Misuse(f"scheme.entries={entries} must be at least {fewest}: train.length + scheme.max_start + 2")
-        self.max_start = max_start
         self.max_length = entries - 2
         self.table_PD = nn.Parameter(torch.randn(entries, dims.d_model) * EMBEDDING_STD)
 

@@ -14,6 +14,7 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme, inner_scheme
 from posexp.schemes.wrapper import Composite
+from posexp.windows import at_least
 
 
 class Alternate(Composite):
@@ -24,9 +25,7 @@ class Alternate(Composite):
 
     def __init__(self, dims: Dims, every: int, inner: Any, other: Any):
         super().__init__(dims)
-        if every < 1:
-            raise Misuse(f"scheme.every={every} must be at least 1")
-        self.every = every
+        self.every = at_least("scheme.every", every, 1)
         self.inner, self.other = inner_scheme(inner, dims), inner_scheme(other, dims)
         for part in self.parts():
             x_BTD = torch.zeros(1, 1, dims.d_model)

@@ -31,6 +31,3 @@ class Binary(Scheme):
     def embed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
         bit_D = torch.arange(self.dims.d_model, device=pos_BT.device) % self.bits
         return x_BTD + ((pos_BT.long()[..., None] >> bit_D) & 1).type_as(x_BTD)
-
-    def extra_repr(self) -> str:
-        return f"bits={self.bits}"

@@ -79,6 +79,3 @@ class Carope(PerLayer):
             raise Misuse(f"scheme.base={base} must be above 1")
         super().__init__(dims, lambda: Frequencies(dims, base))
         self.base = base
-
-    def extra_repr(self) -> str:
-        return f"base={self.base:g}"

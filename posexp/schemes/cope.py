@@ -63,6 +63,3 @@ class Cope(PerLayer):
         at_least("scheme.max_pos", max_pos, 2)
         super().__init__(dims, lambda: PositionTable(dims, max_pos))
         self.max_pos = max_pos
-
-    def extra_repr(self) -> str:
-        return f"max_pos={self.max_pos}"

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from posexp.dims import Dims
-from posexp.errors import Misuse
 from posexp.schemes import Scheme
 from posexp.schemes.per_layer import pieces
+from posexp.windows import at_least
 
 EPSILON = 1e-6  # keeps the share finite if c or the threshold becomes 0
 
@@ -27,8 +27,7 @@ class Fire(Scheme):
 
     def __init__(self, dims: Dims, width: int):
         super().__init__(dims)
-        if width < 1:
-            raise Misuse(f"scheme.width={width} must be at least 1")
+        at_least("scheme.width", width, 1)
         self.mlp = nn.Sequential(nn.Linear(1, width), nn.ReLU(inplace=True), nn.Linear(width, dims.n_head))
         self.c = nn.Parameter(torch.tensor([0.1]))  # one dimension, since FSDP cannot shard a scalar
         self.threshold = nn.Parameter(torch.tensor([1.0]))

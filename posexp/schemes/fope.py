@@ -16,6 +16,7 @@ from posexp.errors import Misuse
 from posexp.schemes import exact_type
 from posexp.schemes.per_layer import PerLayer
 from posexp.schemes.rope import Rope, turn_pairs
+from posexp.windows import at_least
 
 
 class FourierSeries(Rope):
@@ -55,10 +56,6 @@ class Fope(PerLayer):
     """
 
     def __init__(self, dims: Dims, base: float, gain: float):
-        if gain < 0:
-            raise Misuse(f"scheme.gain={gain} must be at least 0")
+        at_least("scheme.gain", gain, 0)
         super().__init__(dims, lambda: FourierSeries(dims, base, gain))
         self.base, self.gain = base, gain
-
-    def extra_repr(self) -> str:
-        return f"base={self.base:g}, gain={self.gain:g}"

@@ -55,6 +55,3 @@ class Fox(PerLayer):
     def __init__(self, dims: Dims, gate_bias: float):
         super().__init__(dims, lambda: ForgetGate(dims, gate_bias))
         self.gate_bias = gate_bias
-
-    def extra_repr(self) -> str:
-        return f"gate_bias={self.gate_bias:g}"

@@ -15,9 +15,8 @@ from posexp.dims import Dims
 from posexp.schemes.per_layer import PerLayer
 from posexp.schemes.rope import Rope
 
-SLOWER = (
-    16.0  # the learned logarithms are divided by it, which divides their learning rate under Adam, as the authors do
-)
+# The learned logarithms are divided by it, which divides their learning rate under Adam, as the authors do.
+SLOWER = 16.0
 
 
 class LearnedFrequencies(Rope):
@@ -48,6 +47,3 @@ class GrapeM(PerLayer):
     def __init__(self, dims: Dims, base: float):
         super().__init__(dims, lambda: LearnedFrequencies(dims, base))
         self.base = base
-
-    def extra_repr(self) -> str:
-        return f"base={self.base:g}"

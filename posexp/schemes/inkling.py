@@ -66,9 +66,6 @@ class Inkling(PerLayer):
         self.curves = curves
         super().__init__(dims, lambda: RelativeLogits(dims, curves, self.extent))
 
-    def extra_repr(self) -> str:
-        return f"curves={self.curves}, extent={self.extent}"
-
     def notes(self) -> list[str]:
         if self.extent < self.dims.train_length:
             return []

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from posexp.dims import Dims
-from posexp.errors import Misuse
 from posexp.schemes import inner_scheme
 from posexp.schemes.wrapper import Wrapper
+from posexp.windows import at_least
 
 
 class Offset(Wrapper):
@@ -23,9 +23,7 @@ class Offset(Wrapper):
     """
 
     def __init__(self, dims: Dims, most: int | None, inner: Any):
-        most = dims.train_length if most is None else most
-        if most < 0:
-            raise Misuse(f"scheme.most={most} must be at least 0")
+        most = at_least("scheme.most", dims.train_length if most is None else most, 0)
         super().__init__(dims, inner_scheme(inner, replace(dims, train_length=dims.train_length + most)))
         self.most = most
 

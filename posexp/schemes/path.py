@@ -96,6 +96,3 @@ class Path(PerLayer):
         at_least("scheme.rank", rank, 1)
         super().__init__(dims, lambda: Transitions(dims, rank, conv))
         self.rank, self.conv = rank, conv
-
-    def extra_repr(self) -> str:
-        return f"rank={self.rank}, conv={self.conv}"

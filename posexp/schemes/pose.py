@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from posexp.dims import Dims
-from posexp.errors import Misuse
 from posexp.schemes import inner_scheme
 from posexp.schemes.wrapper import Resampled
+from posexp.windows import at_least
 
 
 class Pose(Resampled):
@@ -25,8 +25,7 @@ class Pose(Resampled):
     """
 
     def __init__(self, dims: Dims, factor: float, inner: Any):
-        if factor < 1:
-            raise Misuse(f"scheme.factor={factor} must be at least 1")
+        at_least("scheme.factor", factor, 1)
         target = round(dims.train_length * factor)
         super().__init__(dims, inner_scheme(inner, replace(dims, train_length=target)))
         self.target = target

@@ -15,6 +15,7 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import inner_scheme
 from posexp.schemes.wrapper import Resampled, promise
+from posexp.windows import at_least
 
 
 class Randomized(Resampled):
@@ -30,8 +31,7 @@ class Randomized(Resampled):
     """
 
     def __init__(self, dims: Dims, factor: float, at_evaluation: bool, floats: bool = False, *, inner: Any):
-        if factor < 1:
-            raise Misuse(f"scheme.factor={factor} must be at least 1")
+        at_least("scheme.factor", factor, 1)
         count = round(dims.train_length * factor)
         super().__init__(dims, inner_scheme(inner, replace(dims, train_length=count)))
         self.count = count

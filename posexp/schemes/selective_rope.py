@@ -59,6 +59,3 @@ class SelectiveRope(PerLayer):
             raise Misuse(f"scheme.base={base} must be above 0")
         super().__init__(dims, lambda: Phases(dims, base, conv))
         self.base, self.conv = base, conv
-
-    def extra_repr(self) -> str:
-        return f"base={self.base:g}, conv={self.conv}"

@@ -31,6 +31,3 @@ class Sinusoidal(Scheme):
         pairs_I = torch.arange(0, self.dims.d_model, 2, device=pos_BT.device, dtype=dtype)
         angle_BTI = pos_BT.to(dtype)[..., None] * self.base ** (-pairs_I / self.dims.d_model)
         return torch.stack((angle_BTI.sin(), angle_BTI.cos()), dim=-1).flatten(-2)
-
-    def extra_repr(self) -> str:
-        return f"base={self.base:g}"

@@ -39,6 +39,3 @@ class StickBreaking(BlockwiseAttention):
         weight_BHQK = block.hide((logits_BHQK + rest_BHQK).clamp(min=MIN_LOG)).exp()
         mixed_BHQC = weight_BHQK @ block.v
         return mixed_BHQC + rest_BHQK[..., -1:].exp() * own_v if self.remainder else mixed_BHQC
-
-    def extra_repr(self) -> str:
-        return f"remainder={self.remainder}"

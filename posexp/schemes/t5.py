@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
+from posexp.windows import at_least
 
 
 def t5_edges(buckets: int, max_distance: int) -> list[int]:
@@ -31,12 +32,8 @@ def t5_edges(buckets: int, max_distance: int) -> list[int]:
     return [*range(1, exact + 1), *logarithmic]
 
 
-def t5_buckets(gap_N: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """Return the bucket of each distance (0 and up, in tokens), int64, as in a causal T5."""
-    return bucketed(gap_N, t5_edges(buckets, max_distance))
-
-
 def bucketed(gap_N: Tensor, edges: list[int]) -> Tensor:
+    """Return the bucket of each distance (0 and up, in tokens), int64, as in a causal T5."""
     return torch.bucketize(gap_N, torch.tensor(edges, device=gap_N.device), right=True)
 
 
@@ -55,8 +52,7 @@ class T5(Scheme):
 
     def __init__(self, dims: Dims, buckets: int, max_distance: int, table_scale: float | None = None):
         super().__init__(dims)
-        if buckets < 2:
-            raise Misuse(f"scheme.buckets={buckets} must be at least 2")
+        self.buckets = at_least("scheme.buckets", buckets, 2)
         if max_distance <= buckets // 2:
             raise Misuse(
                 f"scheme.max_distance={max_distance} must be above {buckets // 2}: half of the {buckets} buckets hold "
@@ -64,7 +60,6 @@ class T5(Scheme):
             )
         if table_scale is not None and not table_scale > 0:
             raise Misuse(f"scheme.table_scale={table_scale} must be above 0, or null for sqrt(C)")
-        self.buckets = buckets
         self.max_distance = max_distance
         self.edges = t5_edges(buckets, max_distance)
         self.table_scale = table_scale
@@ -75,10 +70,6 @@ class T5(Scheme):
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
         return self.factor * self.table_UH[bucketed(gap_N, self.edges)].T
-
-    def extra_repr(self) -> str:
-        scale = "" if self.table_scale is None else f", table_scale={self.table_scale:g}"
-        return f"buckets={self.buckets}, max_distance={self.max_distance}{scale}"
 
     def notes(self) -> list[str]:
         length, last = self.dims.train_length, self.edges[-1]

@@ -81,6 +81,3 @@ class Wall(PerLayer):
     def __init__(self, dims: Dims, gate_bias: float):
         super().__init__(dims, lambda: ChannelGates(dims, gate_bias))
         self.gate_bias = gate_bias
-
-    def extra_repr(self) -> str:
-        return f"gate_bias={self.gate_bias:g}"

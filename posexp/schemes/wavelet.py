@@ -49,9 +49,6 @@ class Wavelet(BlockwiseAttention):
         squared_CE = ((gap_E - shift_C[:, None]) / scale_C[:, None]) ** 2
         return (1 - squared_CE) * (-squared_CE / 2).exp()
 
-    def extra_repr(self) -> str:
-        return f"scales={self.scales}"
-
     def notes(self) -> list[str]:
         widest = 2 ** (self.scales - 1)
         if 4 * widest <= self.dims.train_length:

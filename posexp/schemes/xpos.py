@@ -12,6 +12,7 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import exact_type
 from posexp.schemes.rope import Layout, Rope, rotate_pairs
+from posexp.windows import at_least
 
 
 def xpos_decay(
@@ -39,11 +40,9 @@ class XPos(Rope):
         layout: Layout = Layout.half,
     ):
         super().__init__(dims, base, fraction, layout)
-        if not gamma >= 0:
-            raise Misuse(f"scheme.gamma={gamma} must be at least 0")
+        self.gamma = at_least("scheme.gamma", gamma, 0)
         if not scale_base > 0:
             raise Misuse(f"scheme.scale_base={scale_base} must be above 0")
-        self.gamma = gamma
         self.scale_base = scale_base
 
     def rotate(self, q_BHTC: Tensor, k_BHTC: Tensor, pos_BT: Tensor) -> tuple[Tensor, Tensor]:

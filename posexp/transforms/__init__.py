@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import torch
 from torch import nn
 
 from posexp.config.components import from_node, options_of
@@ -58,16 +59,25 @@ class Transform:
         return max(1.0, length / self.dims.train_length) if factor is None else factor
 
 
-def changed(scheme: Scheme, kind: type, what: str) -> tuple[Scheme, list[Any]]:
-    """Return a copy of `scheme`, and its parts of class `kind` (the copy itself, or schemes inside).
+def parts_in_use(scheme: Scheme, kind: type, what: str) -> tuple[Scheme, list[Any]]:
+    """Return a copy of `scheme`, and its parts of class `kind`: the copy itself, or schemes inside.
 
-    Raises NotApplicable if no part is of that class. `what` names the missing part in the message.
+    Raises NotApplicable if no part is of that class, named `what`, or the scheme reads no positions, or dropped them.
     """
+    if not scheme.reads_positions:
+        raise NotApplicable(f"{scheme.fingerprint()} reads no positions")
     twin = copy.deepcopy(scheme)
     parts = [part for part in twin.modules() if isinstance(part, kind)]
     if not parts:
         raise NotApplicable(f"{scheme.fingerprint()} has no {what}")
     return twin, parts
+
+
+def check_counted(scheme: Scheme) -> None:
+    """Raise NotApplicable if positions are drawn, since a rule can only change positions counted from 0."""
+    some = min(8, scheme.dims.train_length)
+    if not torch.equal(scheme.positions(1, some, torch.device("cpu")), torch.arange(some)[None]):
+        raise NotApplicable(f"{scheme.fingerprint()} draws its positions at evaluation")
 
 
 def build_transform(name: str, dims: Dims, **options: Any) -> Transform:

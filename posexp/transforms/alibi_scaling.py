@@ -9,9 +9,8 @@ from posexp.dims import Dims
 from posexp.schemes import Scheme
 from posexp.schemes.alibi import Alibi
 from posexp.schemes.wrapper import Wrapper
-from posexp.transforms import Transform
-from posexp.transforms.applicable import at_least, parts_in_use
-from posexp.windows import Window
+from posexp.transforms import Transform, parts_in_use
+from posexp.windows import Window, at_least
 
 
 class FlatterSlopes(Wrapper):
@@ -39,8 +38,7 @@ class AlibiScaling(Transform):
 
     def __init__(self, dims: Dims, factor: float | None):
         super().__init__(dims)
-        at_least("factor", factor, 1)
-        self.factor = factor
+        self.factor = at_least("transform.factor", factor, 1)
 
     def apply(self, scheme: Scheme, window: Window, length: int) -> tuple[Scheme, Window]:
         twin, slopes = parts_in_use(scheme, Alibi, "ALiBi slopes")

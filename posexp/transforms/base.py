@@ -6,8 +6,7 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
-from posexp.transforms import Transform
-from posexp.transforms.applicable import parts_in_use
+from posexp.transforms import Transform, parts_in_use
 from posexp.windows import Window
 
 

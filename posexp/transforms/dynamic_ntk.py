@@ -9,9 +9,9 @@ from torch import Tensor
 
 from posexp.dims import Dims
 from posexp.schemes.rope import Rope
-from posexp.transforms.applicable import at_least
 from posexp.transforms.frequencies import Frequencies, Rescale
 from posexp.transforms.ntk import check_pairs, ntk_frequencies
+from posexp.windows import at_least
 
 
 def dynamic_ntk_factor(tokens: int, train_length: int, factor: float) -> float:
@@ -34,8 +34,7 @@ class DynamicNtk(Frequencies):
 
     def __init__(self, dims: Dims, factor: float):
         super().__init__(dims)
-        at_least("factor", factor, 1)
-        self.factor = factor
+        self.factor = at_least("transform.factor", factor, 1)
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:
         check_pairs(rope.rotary_dim)

@@ -6,8 +6,7 @@ from posexp.attention import kernel_path
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
-from posexp.transforms import NotApplicable, Transform
-from posexp.transforms.applicable import check_counted, parts_in_use
+from posexp.transforms import NotApplicable, Transform, check_counted, parts_in_use
 from posexp.windows import Far, Window
 
 

@@ -12,9 +12,8 @@ from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes import Scheme
 from posexp.schemes.rope import Rope
-from posexp.transforms import NotApplicable, Transform
-from posexp.transforms.applicable import at_least, parts_in_use
-from posexp.windows import Window
+from posexp.transforms import NotApplicable, Transform, parts_in_use
+from posexp.windows import Window, at_least
 
 Rescale = Callable[[Tensor, int], Tensor]
 
@@ -66,8 +65,7 @@ class Stretched(Frequencies):
 
     def __init__(self, dims: Dims, factor: float | None):
         super().__init__(dims)
-        at_least("factor", factor, 1)
-        self.factor = factor
+        self.factor = at_least("transform.factor", factor, 1)
 
     def unchanged(self, length: int) -> bool:
         return self.stretch(length, self.factor) == 1

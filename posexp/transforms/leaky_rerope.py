@@ -1,10 +1,9 @@
 """Leaky ReRoPE. Su 2023, kexue.fm/archives/9708 and bojone/rerope."""
 
 from posexp.dims import Dims
-from posexp.transforms.applicable import at_least
 from posexp.transforms.far_keys import FarKeys
 from posexp.transforms.rerope import rerope_reach
-from posexp.windows import Far
+from posexp.windows import Far, at_least
 
 
 class LeakyReRope(FarKeys):
@@ -16,9 +15,8 @@ class LeakyReRope(FarKeys):
 
     def __init__(self, dims: Dims, reach: int | None, k: float | None):
         super().__init__(dims)
-        at_least("k", k, 1)
+        self.k = at_least("transform.k", k, 1)
         self.reach = rerope_reach(reach, dims.train_length)
-        self.k = k
 
     def slowdown(self, length: int) -> float:
         """Return k for inputs of at most `length` tokens."""

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posexp import windows
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.schemes.rope import Rope
-from posexp.transforms.applicable import at_least
 from posexp.transforms.frequencies import Rescale, Stretched
 from posexp.transforms.ntk import ntk_factors
+from posexp.windows import at_least
 
 
 def longrope_frequencies(theta_I: Tensor, factors_I: Tensor) -> Tensor:
@@ -39,10 +38,10 @@ class LongRope(Stretched):
 
     def __init__(self, dims: Dims, factor: float | None, short: list[float] | None, long: list[float] | None):
         super().__init__(dims, factor)
-        windows.at_least("train.length", dims.train_length, 2)  # its logarithm divides
+        at_least("train.length", dims.train_length, 2)  # its logarithm divides
         for name, given in (("short", short), ("long", long)):
             if given is not None:
-                at_least(name, min(given, default=0), 0.001)
+                at_least(f"transform.{name}", min(given, default=0), 0.001)
         self.short = short
         self.long = long
 

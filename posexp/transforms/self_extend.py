@@ -19,7 +19,7 @@ class SelfExtend(FarKeys):
     def __init__(self, dims: Dims, window: int | None, group: int | None):
         super().__init__(dims)
         self.window = at_least("transform.window", max(1, dims.train_length // 4) if window is None else window, 1)
-        self.group = group if group is None else at_least("transform.group", group, 1)
+        self.group = at_least("transform.group", group, 1)
 
     def grouped(self, length: int) -> int:
         """Return the tokens of a group for inputs of at most `length` tokens."""

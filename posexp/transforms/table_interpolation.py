@@ -9,8 +9,7 @@ from posexp.dims import Dims
 from posexp.schemes import Scheme
 from posexp.schemes.learned import Learned
 from posexp.schemes.wrapper import Wrapper
-from posexp.transforms import Transform
-from posexp.transforms.applicable import check_counted, parts_in_use
+from posexp.transforms import Transform, check_counted, parts_in_use
 from posexp.windows import Window
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from posexp.dims import Dims
 from posexp.schemes.rope import Rope
 from posexp.transforms import NotApplicable
-from posexp.transforms.applicable import at_least
 from posexp.transforms.frequencies import Rescale, Stretched
+from posexp.windows import at_least
 
 
 def yarn_ramp(
@@ -65,10 +65,8 @@ class Yarn(Stretched):
 
     def __init__(self, dims: Dims, factor: float | None, beta_fast: float, beta_slow: float, truncate: bool):
         super().__init__(dims, factor)
-        at_least("beta_slow", beta_slow, 0.001)
-        at_least("beta_fast", beta_fast, beta_slow)
-        self.beta_fast = beta_fast
-        self.beta_slow = beta_slow
+        self.beta_slow = at_least("transform.beta_slow", beta_slow, 0.001)
+        self.beta_fast = at_least("transform.beta_fast", beta_fast, beta_slow)
         self.truncate = truncate
 
     def frequencies(self, rope: Rope, length: int) -> Rescale:

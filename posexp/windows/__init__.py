@@ -6,7 +6,7 @@ Shape suffixes: Q query tokens, K key tokens, H heads, N distances.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from posexp.errors import Misuse
 if TYPE_CHECKING:
     from posexp.dims import Dims
 
+Number = TypeVar("Number", bound=float | None)
 QUERY_BLOCK = 256  # queries of a block; schemes that read content take fewer on a CPU (schemes/per_layer.py)
 
 
@@ -121,10 +122,10 @@ def from_config(node: dict[str, Any] | None, dims: "Dims") -> Window:
     return Window(dims) if node is None else from_node("window", Window, node, dims)
 
 
-def at_least(name: str, value: int, least: int) -> int:
-    """Return `value`. Raises Misuse if `value` is below `least`."""
-    if value < least:
-        raise Misuse(f"{name}={value} must be at least {least}")
+def at_least(name: str, value: Number, least: float) -> Number:
+    """Return `value`, which may be None. Raises Misuse if it is below `least`."""
+    if value is not None and not value >= least:
+        raise Misuse(f"{name}={value} must be at least {least:g}")
     return value
 
 

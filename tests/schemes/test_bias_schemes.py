@@ -24,7 +24,7 @@ from posexp.schemes.binary import Binary
 from posexp.schemes.cpb import ContinuousBias
 from posexp.schemes.fire import Fire
 from posexp.schemes.kerple import Kerple
-from posexp.schemes.t5 import T5, t5_buckets, t5_edges
+from posexp.schemes.t5 import T5, bucketed, t5_edges
 
 DIMS = Dims(d_model=32, n_head=4, n_layer=2, train_length=64)
 GAPS = torch.tensor([0, 1, 2, 3, 10, 63, 64, 100, 1000, 16_384])
@@ -67,7 +67,7 @@ def test_t5_buckets_begin_at_these_distances() -> None:
     edges = [*range(1, 17), 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
     assert t5_edges(32, 128) == edges
     gap_N = torch.arange(20_000)
-    bucket_N = t5_buckets(gap_N, 32, 128)
+    bucket_N = bucketed(gap_N, t5_edges(32, 128))
     assert bucket_N.dtype == torch.int64
     assert gap_N[bucket_N.diff(prepend=torch.tensor([-1])) > 0].tolist() == [0, *edges]
     assert bucket_N[[0, 112, 113, 128, 19_999]].tolist() == [0, 30, 31, 31, 31]
@@ -79,7 +79,9 @@ def test_t5_buckets_are_those_of_the_logarithm_in_either_precision(
     buckets: int, max_distance: int, kind: torch.dtype
 ) -> None:
     gap_N = torch.arange(5000)
-    assert torch.equal(t5_buckets(gap_N, buckets, max_distance), reference_bucket(gap_N, buckets, max_distance, kind))
+    assert torch.equal(
+        bucketed(gap_N, t5_edges(buckets, max_distance)), reference_bucket(gap_N, buckets, max_distance, kind)
+    )
 
 
 def test_t5_edges_are_whole_where_a_rounded_logarithm_falls_short() -> None:
@@ -88,8 +90,8 @@ def test_t5_edges_are_whole_where_a_rounded_logarithm_falls_short() -> None:
         edges = t5_edges(14, 7 * ratio**7)
         assert edges[7:] == [7 * ratio**j for j in range(1, 7)]
     gap_N = 7 * 5 ** torch.arange(1, 7)
-    assert t5_buckets(gap_N, 14, 7 * 5**7).tolist() == [8, 9, 10, 11, 12, 13]
-    assert t5_buckets(gap_N - 1, 14, 7 * 5**7).tolist() == [7, 8, 9, 10, 11, 12]
+    assert bucketed(gap_N, t5_edges(14, 7 * 5**7)).tolist() == [8, 9, 10, 11, 12, 13]
+    assert bucketed(gap_N - 1, t5_edges(14, 7 * 5**7)).tolist() == [7, 8, 9, 10, 11, 12]
 
 
 def test_t5_reads_its_table_by_bucket_and_head() -> None:
