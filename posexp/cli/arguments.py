@@ -69,11 +69,7 @@ class Line:
 
 
 def read_line(command: str, words: list[str]) -> Line:
-    """Return the flags and overrides of a command line, with every override as Hydra composes it.
-
-    Raises Misuse for an unknown flag or a flag without its value, a bad choice of a config group, an option that has no
-    effect, a launcher without -m, and a key of a section that is not chosen (data.paths of posexp eval without data=).
-    """
+    """Return the flags and overrides of a command line, with every override as Hydra composes it."""
     flags, typed = split_flags(command, words)
     line = Line(flags, [])
     if line.sweeps and line.shows:

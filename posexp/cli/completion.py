@@ -65,11 +65,8 @@ def values_of(command: str, key: str, typed: Line) -> list[str]:
         case "schemes":
             return names_of("scheme", typed.folders)
         case "names":
-            return [
-                name
-                for kind in ("scheme", "window", "temperature", "mixer", "transform", "model")
-                for name in names_of(kind)
-            ]
+            kinds = ("scheme", "window", "temperature", "mixer", "transform", "model")
+            return [name for kind in kinds for name in names_of(kind)]
         case "group":
             return sorted({run.parent.name for run in every})
         case "runs":

@@ -18,11 +18,7 @@ MAX_LENGTHS = 40  # in the column of measured lengths
 
 
 def print_runs(command: RunsCommand) -> None:
-    """Print state and progress of every run, and for failed ones the reason and the path of the log.
-
-    With `verify`, check the files of every run instead. Raises Misuse if there are no runs, RunFailed if files are
-    damaged.
-    """
+    """Print state and progress of every run, and why some failed; with `verify`, check the files of every run."""
     names = groups(command.results, command.group)
     if not names:
         raise Misuse(f"no runs in {command.results}/{command.group}. Train one: posexp train +scheme=<name>")

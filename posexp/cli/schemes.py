@@ -23,11 +23,7 @@ HOOKS = ("positions", "embed", "rotate", "distance_bias", "bias", "attend", "lay
 
 
 def print_schemes(command: SchemesCommand) -> None:
-    """Print one line for each component in KINDS, or all details of those in `command.components`.
-
-    The lines come from the comments of the YAML files, so that no scheme is imported. Raises Misuse if a name is
-    unknown.
-    """
+    """Print a line for each component in KINDS, from its YAML, or all details of those in `command.components`."""
     screen = console()
     found = {kind: [path for folder in folders_of(kind) for path in folder.glob("*.yaml")] for kind in KINDS}
     there = {kind: sorted(paths, key=lambda path: path.stem) for kind, paths in found.items()}

@@ -11,6 +11,7 @@ from posexp.output.grid import Grid
 from posexp.output.text import csv_text, escape
 from posexp.report.metric import percent
 from posexp.report.table import number
+from posexp.report.tables import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,18 +130,14 @@ def footer(found: list[Comparison]) -> list[str]:
     seeds, documents = ({getattr(d, name) for d in estimates} for name in ("seeds", "documents"))
     if seeds == documents == {1}:
         return [*lines, "One seed and one document: no interval and no verdict."]
-    over = [counted(counts, unit) for counts, unit in ((seeds, "seed"), (documents, "document")) if counts != {1}]
+    both = ((tuple(seeds), "seed"), (tuple(documents), "document"))
+    over = [counted(counts, unit) for counts, unit in both if counts != (1,)]
     lines.append(f"In brackets: the 95 % interval over {' and '.join(over)}.")
     if 1 in seeds:
         lines.append("One seed: says nothing about other trainings.")
     if 1 in documents:
         lines.append("One document: says nothing about other text.")
     return lines
-
-
-def counted(counts: set[int], unit: str) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low} {unit}s" if low == high else f"{low} to {high} {unit}s"
 
 
 def print_power(
@@ -156,17 +153,10 @@ def print_power(
 
     for members in by_family(found):
         title = f"{family_title(members[0].key)} · {other} less {base}, nats per token · power {power:g}"
-        spread = (
-            "length",
-            "difference",
-            "sd between seeds",
-            "error from documents",
-            "detectable",
-            "with endless seeds",
-        )
-        head = (*spread, f"seeds for {difference:g}", "seeds for the difference", "")
+        head = ["length", "difference", "sd between seeds", "error from documents", "detectable", "with endless seeds"]
+        head += [f"seeds for {difference:g}", "seeds for the difference", ""]
         Grid(head, [power_cells(p, difference) for p in members], title=title).show(console)
-    counts = {len(p.seeds) for p in found}
+    counts = tuple({len(p.seeds) for p in found})
     lines = [
         f"Detectable: the smallest true difference that {counted(counts, 'seed')} show with a probability of "
         f"{power:g}, by the test of posexp compare at {ALPHA:.2f} for one length alone.",

@@ -234,19 +234,11 @@ class ExportCommand(OfModels):
 
 
 COMMANDS: dict[str, type] = {
-    "train": TrainCommand,
-    "eval": EvalCommand,
-    "report": ReportCommand,
-    "compare": CompareCommand,
-    "power": PowerCommand,
-    "leaderboard": LeaderboardCommand,
-    "runs": RunsCommand,
-    "schemes": SchemesCommand,
-    "doctor": DoctorCommand,
-    "check": CheckCommand,
-    "bench": BenchCommand,
-    "inspect": InspectCommand,
-    "export": ExportCommand,
+    each.__name__.removesuffix("Command").lower(): each
+    for each in (
+        *(TrainCommand, EvalCommand, ReportCommand, CompareCommand, PowerCommand, LeaderboardCommand),
+        *(RunsCommand, SchemesCommand, DoctorCommand, CheckCommand, BenchCommand, InspectCommand, ExportCommand),
+    )
 }
 
 # The config groups of each command, as they are typed, with the choice of its defaults list. `transform` is not in that

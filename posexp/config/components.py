@@ -52,11 +52,7 @@ def options_of(kind: str, name: str, hyper: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_node(kind: str, base: type[Part], node: dict[str, Any], dims: Any) -> Part:
-    """Build the component that a config section describes by `_target_` and options.
-
-    Raises Misuse if the class cannot be imported, an option is unknown, missing or of the wrong type,
-    or the component rejects `dims`.
-    """
+    """Build the component that a config section describes by `_target_` and options. Raises Misuse for bad ones."""
     part_class, options = typed_options(kind, base, node)
     return part_class(dims, **options)
 

@@ -21,11 +21,7 @@ CONTINUED = "continued"  # the label of a run that continues another one with no
 
 
 def register(command: str) -> None:
-    """Give Hydra the schema and the primary config of a command, and the resolver of its label.
-
-    In a section with `choices_of`, every field is MISSING. posexp creates folders itself, once the configuration is
-    checked.
-    """
+    """Give Hydra the schema and the primary config of a command, and the resolver of its label."""
     from hydra.core.config_store import ConfigStore
 
     schema = OmegaConf.structured(COMMANDS[command])

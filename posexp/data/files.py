@@ -102,10 +102,7 @@ def inner_suffix(path: Path) -> str:
 
 
 def kind(path: Path) -> str:
-    """Return the name of the file's reader; for an unknown suffix json if the first line is a JSON object, else text.
-
-    Raises Misuse for a binary file of unknown suffix.
-    """
+    """Return the name of the file's reader; for an unknown suffix json if line 1 is a JSON object, else text."""
     if known := KINDS.get(inner_suffix(path)):
         return known
     try:

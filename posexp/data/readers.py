@@ -73,11 +73,7 @@ def opened(path: Path, packing: str) -> IO[bytes]:
 
 
 def texts(path: Path, kind: str, packing: str, field: str) -> Iterator[str]:
-    """Yield the text of every row, or of the whole file if `kind` is text.
-
-    A text file is read with \\n as line end and without its byte order mark. Raises Misuse that names the file, the row
-    and the problem.
-    """
+    """Yield the text of every row, or of the whole file if `kind` is text, without its byte order mark."""
     try:
         with opened(path, packing) as file:
             if kind == "text":

@@ -172,11 +172,7 @@ def vocabulary_size(tokenizer: "Tokenizer") -> int:
 
 
 def token_bytes(tokenizer: "Tokenizer") -> np.ndarray | None:
-    """Return the UTF-8 bytes that each token adds to decoded text, int64 [V]; None without a decoder.
-
-    An id without a token counts 0. For text that the tokenizer normalises or cannot represent, the sum over tokens may
-    differ from the bytes of the text. Raises Misuse if the decoder fails.
-    """
+    """Return the UTF-8 bytes that each token adds to decoded text, int64 [V], 0 without one; None without a decoder."""
     from tokenizers import decoders
 
     decoder = tokenizer.decoder

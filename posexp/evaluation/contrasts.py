@@ -136,11 +136,7 @@ class Pairs:
         return dict(zip(found, estimates(list(found.values())), strict=True))
 
     def verdicts(self, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
-        """Return the verdicts by curve and length, on every set of targets.
-
-        A length has no verdict unless each of its runs has the cropped control with losses by document on the same
-        targets. `say` receives the reasons.
-        """
+        """Return the verdicts by curve and length, on every set of targets; `say` gets the reasons for missing ones."""
         places = sorted(self.plain, key=lambda place: place[:3])
         found = [self.judge(place) for place in places if place.length > trained_length(self.plain[place])]
         for (curve, reason), lengths in self.refused.items():

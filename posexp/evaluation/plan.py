@@ -250,10 +250,7 @@ def own_protocols(tokens: Tokens) -> list[str]:
 
 
 def own_lengths(tokens: Tokens, train_length: int, config: EvalConfig) -> list[int]:
-    """Return config.lengths or, by default, 1, 2, 4, 8 and 16 times the training length within the reach of the text.
-
-    For a task, the unit is the largest size in training. Raises Misuse if the text is too short for one unit.
-    """
+    """Return config.lengths, or by default OWN_FACTORS times the training length, or a task's size, within reach."""
     if config.lengths is not None:
         return config.lengths
     task = task_of(tokens)

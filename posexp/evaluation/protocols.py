@@ -13,19 +13,7 @@ import numpy as np
 
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.spans import (
-    TooLong,
-    blocks,
-    check_stream,
-    cut,
-    evenly,
-    power_below,
-    scored,
-    slid,
-    spread,
-    streamed,
-    stretches,
-)
+from posexp.evaluation import spans
 from posexp.evaluation.targets import Measurement, targets_of
 
 MIN_WINDOWS = 16  # so that they lie in several documents, and an interval can be computed
@@ -41,14 +29,14 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     documents and within each. (ReRoPE is evaluated like this, with windows that score as many targets as the shortest
     length has tokens; Su 2023.) The stride is ignored.
     """
-    block = scored(longest)
+    block = spans.scored(longest)
     if bound is not None:
-        holding = int((blocks(tokens, longest, 1) > 0).sum())  # documents
-        block = min(block, max(1, power_below(bound // max(1, min(MIN_BLOCKS, holding)))))
-    block_M = spread(tokens, longest, block, bound)
+        holding = int((spans.blocks(tokens, longest, 1) > 0).sum())  # documents
+        block = min(block, max(1, spans.power_below(bound // max(1, min(MIN_BLOCKS, holding)))))
+    block_M = spans.spread(tokens, longest, block, bound)
     found = []
     for length in lengths:
-        each = min(block, scored(length))
+        each = min(block, spans.scored(length))
         first_W = (block_M[:, None] + np.arange(0, block, each)).ravel()
         stop_W = first_W + each
         windows_W3 = np.stack((stop_W - 1 - length, first_W, stop_W), axis=1)
@@ -64,10 +52,10 @@ def level(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: 
     """
     found = []
     for length in lengths:
-        each = max(1, power_below(length // 4))
-        while each > 1 and not blocks(tokens, length, each).any():
+        each = max(1, spans.power_below(length // 4))
+        while each > 1 and not spans.blocks(tokens, length, each).any():
             each //= 2  # for documents that are hardly longer than L
-        first_W = spread(tokens, length, each, None if bound is None else LEVEL_TARGETS * bound)
+        first_W = spans.spread(tokens, length, each, None if bound is None else LEVEL_TARGETS * bound)
         windows_W3 = np.stack((first_W + each - 1 - length, first_W, first_W + each), axis=1)
         found.append(Measurement("level", length, None, windows_W3))
     return found
@@ -84,7 +72,7 @@ def nonoverlapping(
     the split, at least MIN_STRETCHES. All lengths cut the same stretches.
     """
     return [
-        Measurement("nonoverlapping", length, None, cut(stretches(tokens, longest, bound), length))
+        Measurement("nonoverlapping", length, None, spans.cut(spans.stretches(tokens, longest, bound), length))
         for length in lengths
     ]
 
@@ -96,7 +84,7 @@ def last_k(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound:
     """
     found = []
     for length in lengths:
-        windows_W3 = cut(stretches(tokens, longest, bound), length)
+        windows_W3 = spans.cut(spans.stretches(tokens, longest, bound), length)
         windows_W3 = windows_W3[windows_W3[:, 2] - 1 - windows_W3[:, 0] == length]
         windows_W3[:, 1] = windows_W3[:, 2] - stride
         found.append(Measurement("last_k", length, stride, windows_W3))
@@ -113,7 +101,7 @@ def second_half(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
         raise Misuse("second_half scores tokens behind the middle of a window: every length must be at least 3")
     found = []
     for length in lengths:
-        windows_W3 = cut(stretches(tokens, longest, bound), length)
+        windows_W3 = spans.cut(spans.stretches(tokens, longest, bound), length)
         windows_W3 = windows_W3[windows_W3[:, 2] - windows_W3[:, 0] >= length]
         windows_W3[:, 1] = windows_W3[:, 0] + length // 2 + 1
         windows_W3[:, 2] = windows_W3[:, 0] + length
@@ -129,7 +117,7 @@ def fixed_windows(
     They start where the stretches of the longest length do.
     """
     wanted = len(tokens.ids) if bound is None else max(bound, MIN_WINDOWS * longest)
-    begin_M = stretches(tokens, longest, wanted)[:, 0]
+    begin_M = spans.stretches(tokens, longest, wanted)[:, 0]
     return [
         Measurement("fixed_windows", length, None, np.stack((begin_M, begin_M + 1, begin_M + length + 1), axis=1))
         for length in lengths
@@ -141,14 +129,14 @@ def sliding(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
 
     The first window is scored whole. A bound takes the beginning of the split, at least twice the longest length.
     """
-    return [Measurement("sliding", n, stride, slid(tokens, longest, n, stride, bound)) for n in lengths]
+    return [Measurement("sliding", n, stride, spans.slid(tokens, longest, n, stride, bound)) for n in lengths]
 
 
 def window_means(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """The windows of `sliding`; the mean of their means, though the first has more targets than others (YaRN's script,
     and the guide of transformers for long)."""
     return [
-        Measurement("window_means", n, stride, slid(tokens, longest, n, stride, bound), window_means=True)
+        Measurement("window_means", n, stride, spans.slid(tokens, longest, n, stride, bound), window_means=True)
         for n in lengths
     ]
 
@@ -157,10 +145,10 @@ def sliding_late(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     """`sliding` without the first window, and without what lies before the end of the longest length's first one: so
     every target has L-s+1 to L tokens of context, across documents (AntNLP's NoPE)."""
     first = longest + 1
-    check_stream(len(tokens.ids) - 2, longest)
+    spans.check_stream(len(tokens.ids) - 2, longest)
     found = []
     for length in lengths:
-        windows_W3 = slid(tokens, longest, length, stride, bound)
+        windows_W3 = spans.slid(tokens, longest, length, stride, bound)
         windows_W3 = windows_W3[windows_W3[:, 2] > first]
         windows_W3[:, 1] = np.maximum(windows_W3[:, 1], first)
         found.append(Measurement("sliding_late", length, stride, windows_W3))
@@ -169,7 +157,7 @@ def sliding_late(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
 
 def overlapping(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """Windows of L start every s, each scored whole: a token counts up to L/s times (the script of LongLoRA, LCEG)."""
-    end = streamed(tokens, longest, bound)
+    end = spans.streamed(tokens, longest, bound)
     found = []
     for length in lengths:
         start_W = np.arange(0, end - length + 1, stride)
@@ -194,7 +182,7 @@ def document_heads(
     cut into windows of L: the same targets, but many with little context (xPos)."""
     begin_M = heads(tokens, longest, bound)
     stretches_M2 = np.stack((begin_M, begin_M + longest), axis=1)
-    return [Measurement("document_heads", length, None, cut(stretches_M2, length)) for length in lengths]
+    return [Measurement("document_heads", length, None, spans.cut(stretches_M2, length)) for length in lengths]
 
 
 def per_document(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
@@ -206,7 +194,7 @@ def per_document(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     if not (stop_D > first_D + 1).any():
         raise Misuse("no document has two tokens: per_document has nothing to score")
     stretches_M2 = np.stack((first_D, stop_D - 1), axis=1)
-    return [Measurement("per_document", length, None, cut(stretches_M2, length)) for length in lengths]
+    return [Measurement("per_document", length, None, spans.cut(stretches_M2, length)) for length in lengths]
 
 
 def rolling(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
@@ -224,7 +212,7 @@ def rolling(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
     text = Tokens(np.concatenate(documents), starts, tokens.bytes, "", tokens.store)
     found = []
     for length in lengths:
-        windows_W3 = cut(np.stack((starts[:-1], starts[1:] - 1), axis=1), length)
+        windows_W3 = spans.cut(np.stack((starts[:-1], starts[1:] - 1), axis=1), length)
         earliest_W = starts[:-1][np.searchsorted(starts, windows_W3[:, 1], side="right") - 1]
         windows_W3[:, 0] = np.maximum(earliest_W, windows_W3[:, 2] - 1 - length)
         found.append(Measurement("rolling", length, None, windows_W3, tokens=text))
@@ -235,7 +223,7 @@ def beginnings(tokens: Tokens, longest: int, bound: int | None) -> tuple[np.ndar
     """[first token, stop) of every document, int64 [D] each; with a bound, of the beginnings of some."""
     first_D, stop_D = tokens.starts[:-1], tokens.starts[1:]
     if bound is not None:
-        chosen = evenly(len(first_D), max(MIN_WINDOWS, bound // longest))
+        chosen = spans.evenly(len(first_D), max(MIN_WINDOWS, bound // longest))
         first_D, stop_D = first_D[chosen], stop_D[chosen]
         stop_D = np.minimum(stop_D, first_D + max(longest, bound // len(chosen)) + 1)
     return first_D, stop_D
@@ -243,7 +231,7 @@ def beginnings(tokens: Tokens, longest: int, bound: int | None) -> tuple[np.ndar
 
 def per_position(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
     """Loss against context within the longest window: `length` is the most context that a row's targets have."""
-    windows = cut(stretches(tokens, longest, bound), longest)
+    windows = spans.cut(spans.stretches(tokens, longest, bound), longest)
     _, context_N = targets_of(windows)
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
     ranges = zip([0, *edges[:-1]], edges, strict=True)
@@ -255,5 +243,5 @@ def heads(tokens: Tokens, longest: int, bound: int | None) -> np.ndarray:
     sizes_D = np.diff(tokens.starts)
     begin_M = tokens.starts[:-1][sizes_D > longest]
     if not len(begin_M):
-        raise TooLong("no document is long enough", int(sizes_D.max(initial=0)) - 1)
-    return begin_M if bound is None else begin_M[evenly(len(begin_M), max(MIN_WINDOWS, bound // longest))]
+        raise spans.TooLong("no document is long enough", int(sizes_D.max(initial=0)) - 1)
+    return begin_M if bound is None else begin_M[spans.evenly(len(begin_M), max(MIN_WINDOWS, bound // longest))]

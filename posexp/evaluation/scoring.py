@@ -5,8 +5,8 @@ Shape suffixes: W spans, N targets, B batch, T tokens, S scored tokens of a span
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,27 +140,20 @@ class Cost:
     peak_memory: int | None = None
 
 
-class measured:  # noqa: N801 - used like a function
-    """A context manager that returns a Cost and fills it when the block ends."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-
-    def __enter__(self) -> Cost:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        elif sys.platform == "linux":
-            cpu.release_memory()
-            with suppress(OSError):  # without permission, the peak is that of the whole process
-                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak (proc(5))
-        self.cost, self.began = Cost(), time.perf_counter()
-        return self.cost
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.cost.seconds = time.perf_counter() - self.began
-        self.cost.peak_memory = peak_memory(self.device)
+@contextmanager
+def measured(device: torch.device) -> Iterator[Cost]:
+    """Give a Cost, and fill it when the block ends."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        cpu.release_memory()
+        with suppress(OSError):  # without permission, the peak is that of the whole process
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak (proc(5))
+    cost, began = Cost(), time.perf_counter()
+    yield cost
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    cost.seconds, cost.peak_memory = time.perf_counter() - began, peak_memory(device)
 
 
 def peak_memory(device: torch.device) -> int | None:

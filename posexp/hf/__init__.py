@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_checkpoint(command: EvalCommand) -> "Run":
-    """Measure the checkpoint that `command.hf` names, and return its run; existing rows are reused.
-
-    Raises Misuse if transformers is not installed, or if the checkpoint cannot be loaded or measured as requested.
-    """
+    """Measure the checkpoint that `command.hf` names, and return its run; existing rows are reused."""
     from posexp.evaluation.evaluate import evaluate_subject, waiting_for
     from posexp.evaluation.plan import check_protocols
     from posexp.model import cpu

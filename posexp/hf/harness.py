@@ -88,11 +88,7 @@ class Harness(TemplateLM):
         return [sum(sums[first:stop]) for first, stop in pairwise(bounds)]
 
     def scores(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
-        """Return for each pair the log-likelihood of the second part, and whether greedy decoding would write it.
-
-        Of the context as many of the last tokens are read as `length` allows. Raises Misuse if the second part alone
-        is longer.
-        """
+        """Return (log-likelihood of the second part, whether greedy decoding writes it) of each pair, cropped."""
         ids: list[int] = []
         windows = []
         for context, text in pairs:

@@ -31,30 +31,14 @@ VERDICTS = {  # the colours of words
     **{"degrades": "#E69F00", "collapses": "#B2182B", "unclear": QUIET, "too few seeds": QUIET},
 }
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "text.color": INK,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), EDGE),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.formatter.useoffset", "legend.frameon"), False),
+    **dict.fromkeys(("axes.labelsize", "axes.titlesize"), "medium"),
+    **{"font.family": "DejaVu Sans", "font.size": 10.5, "axes.titlelocation": "left", "axes.axisbelow": True},
+    **{"axes.grid": True, "axes.grid.which": "major", "grid.color": GRID, "grid.linewidth": 0.8},
     "text.parse_math": False,  # a "$" in a label is a dollar sign
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": EDGE,
-    "axes.labelcolor": INK,
-    "axes.labelsize": "medium",
-    "axes.titlesize": "medium",
-    "axes.titlelocation": "left",
-    "axes.formatter.useoffset": False,
-    "xtick.color": EDGE,
-    "ytick.color": EDGE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.grid": True,
-    "axes.grid.which": "major",
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text is stored as text, not as paths
-    "svg.hashsalt": "posexp",
+    **{"svg.fonttype": "none", "svg.hashsalt": "posexp"},  # text is stored as text, not as paths
 }
 
 

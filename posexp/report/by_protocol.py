@@ -4,7 +4,7 @@ Lengths are multiples of the training length, and changes are those of perplexit
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from posexp.evaluation.contrasts import PROTOCOL
 from posexp.evaluation.plan import CONTEXT, PROTOCOLS, WINDOW
@@ -119,18 +119,11 @@ def draw_panel(axes: "Axes", found: Protocols, curve: str, protocols: list[str])
     draw_margin(axes)
     for name in protocols:
         points, look, own = found.points(name, curve), LOOKS[name], name == PROTOCOL
-        axes.plot(
-            [*points],
-            [one.value for one in points.values()],
-            color=look.colour,
-            marker=look.marker,
-            markersize=6 if own else 4.5,
-            linewidth=2.6 if own else 1.3,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            zorder=4 if own else 3,
-            label=name,
-        )
+        ys = [one.value for one in points.values()]
+        size, width, zorder = (6, 2.6, 4) if own else (4.5, 1.3, 3)
+        marks: dict[str, Any] = {"markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.6}
+        line: dict[str, Any] = {"color": look.colour, "linewidth": width, "zorder": zorder}
+        axes.plot([*points], ys, marker=look.marker, label=name, **line, **marks)
     axes.set_title(shortened(curve), color=INK, weight="bold")
 
 

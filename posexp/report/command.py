@@ -71,11 +71,7 @@ def report(command: ReportCommand) -> Group:
 
 
 def group_of(command: ReportCommand, path: str) -> str:
-    """Return the group of a report of a rows.csv: as set, or by default the name of the file's folder with "-rows".
-
-    A study may have the name of a group, whose own report would be overwritten. Raises Misuse if the report would
-    replace the file itself.
-    """
+    """Return the group of a report of a rows.csv, by default the name of the file's folder with "-rows"."""
     source = Path(path).expanduser().resolve()
     group = command.group if command.group != ReportCommand().group else f"{source.parent.name}-rows"
     check_name("group", group)

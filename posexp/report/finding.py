@@ -49,11 +49,8 @@ def phrase(word: str, curves: list[str]) -> str:
     if word.endswith("s") and " " not in word:  # a verb: uses, ignores, degrades, collapses
         context = " longer context" if word in ("uses", "ignores") else ""
         return f"{names(curves)} {word if len(curves) == 1 else word[:-1]}{context}"
-    return (
-        f"{names(curves)} {'is' if len(curves) == 1 else 'are'} {word}"
-        if " " not in word
-        else f"{names(curves)}: {word}"
-    )
+    are = ":" if " " in word else " is" if len(curves) == 1 else " are"
+    return f"{names(curves)}{are} {word}"
 
 
 def names(curves: list[str]) -> str:

@@ -66,11 +66,7 @@ def draw_ranking(table: Table, pairs: Pairs | None = None, subject: str = "") ->
 
 
 def relative_levels(table: Table, pairs: Pairs | None) -> tuple[dict[str, Value], str]:
-    """Return the level of each curve at its training length, and the curve with the best one.
-
-    Levels are in percent of perplexity above the best, with an interval if losses can be paired by target and seed. For
-    tasks they are the values themselves.
-    """
+    """Return the level of each curve, in percent of perplexity above the best (tasks: its value), and the best."""
     cells = {curve: table.cells.get((curve, min(table.trained[curve]))) for curve in table.curves}
     nlls = {curve: cell.nll for curve, cell in cells.items() if cell and cell.nll is not None}
     values = {c: one for c in table.curves if (one := table.values.get((c, min(table.trained[c])))) is not None}

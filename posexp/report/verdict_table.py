@@ -83,17 +83,13 @@ def cell_lines(verdict: "Verdict | None") -> list[str]:
 
 def grid(table: Table) -> tuple[list[int], list[tuple[str, str, "list[tuple[str, list[str]]]"]]]:
     """Return lengths and rows of a table's verdicts. A row is (curve, usable length, word and lines of each cell)."""
-    found = {(verdict.place.curve, verdict.place.length): verdict for verdict in table.verdicts}
-    lengths = sorted({length for _, length in found})
-    up_to = lengths_of(table.usable)
-    return lengths, [
-        (
-            curve,
-            up_to.get(curve, "–"),
-            [(table.words.get((curve, length), ""), cell_lines(found.get((curve, length)))) for length in lengths],
-        )
-        for curve in sorted({curve for curve, _ in found})
-    ]
+    lengths, up_to = sorted({length for _, length in table.verdict_at}), lengths_of(table.usable)
+    rows = []
+    for curve in sorted({curve for curve, _ in table.verdict_at}):
+        keys = [(curve, length) for length in lengths]
+        cells = [(table.words.get(key, ""), cell_lines(table.verdict_at.get(key))) for key in keys]
+        rows.append((curve, up_to.get(curve, "–"), cells))
+    return lengths, rows
 
 
 def columns(table: Table) -> list[tuple[str, dict[str, tuple[str, float]]]]:

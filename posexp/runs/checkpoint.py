@@ -28,11 +28,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, write: bool = True) -> None:
-    """Save a checkpoint of step `step`, and remove all but the last two.
-
-    Every rank must call save; one of them must `write`. Raises RunFailed if writing fails or a tensor is not finite,
-    and then keeps the earlier checkpoints.
-    """
+    """Save a checkpoint of step `step`, and remove all but the last two. Every rank must call it, and one `write`."""
     found = tensors(model, optimizer, write)
     if not write:
         return
@@ -95,7 +91,7 @@ def restore(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
 def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Load the tensors into the model, and into `optimizer` unless None; RunFailed for another architecture's."""
     check_shapes(tensors_, shapes(model))
-    weights = {name.removeprefix("model."): t for name, t in tensors_.items() if in_model(name)}
+    weights = of_model(tensors_)
     # in the model's order, because the ranks of a sharded model must do this together
     weights = {name: placed_like(weights[name], tensor) for name, tensor in model.state_dict().items()}
     try:
@@ -108,9 +104,8 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
-        if state.keys() != wanted[weight] or not all(
-            t.is_floating_point() and tensors_fit(t, weight) for t in state.values()
-        ):
+        fits = all(t.is_floating_point() and (not t.ndim or same_shape(t.shape, weight.shape)) for t in state.values())
+        if state.keys() != wanted[weight] or not fits:
             raise RunFailed(f"the checkpoint does not fit the optimizer: its state of {name} differs")
         optimizer.state[weight] = {
             key: tensor.to(weight.device) if key == "step" else placed_like(tensor, weight)
@@ -124,7 +119,7 @@ def shapes(model: nn.Module) -> Shapes:
 
 def check_shapes(tensors_: dict[str, torch.Tensor], wanted: Shapes) -> None:
     """Raise RunFailed unless the model's tensors are floats with exactly the names and shapes of `wanted`."""
-    found = {name.removeprefix("model."): t for name, t in tensors_.items() if in_model(name)}
+    found = of_model(tensors_)
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found or name not in wanted:
             raise RunFailed(f"the checkpoint does not fit the model: {'no' if name in wanted else 'an unknown'} {name}")
@@ -140,12 +135,8 @@ def same_shape(one: Sequence[int], other: Sequence[int]) -> bool:
     return tuple(one) == tuple(other) or math.prod(one) == math.prod(other) == 1
 
 
-def tensors_fit(tensor: torch.Tensor, weight: torch.Tensor) -> bool:
-    return tensor.ndim == 0 or same_shape(tensor.shape, weight.shape)
-
-
-def in_model(name: str) -> bool:
-    return name.startswith("model.")
+def of_model(tensors_: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("model."): t for name, t in tensors_.items() if name.startswith("model.")}
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, torch.Tensor]:

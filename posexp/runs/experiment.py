@@ -35,11 +35,7 @@ class Experiment:
 
     @cached_property
     def config(self) -> TrainCommand:
-        """The configuration of the run.
-
-        Raises Misuse for an external component without `trust`, since a run folder is untrusted data, and RunFailed if
-        config.yaml cannot be read.
-        """
+        """The configuration; Misuse for an external component without `trust`, since a run folder is untrusted data."""
         stored = self.run.config()
         if code := outside(stored, self.trust):
             raise Misuse(f"it names code from outside posexp, {code!r}: set trust=true to run it")

@@ -15,18 +15,8 @@ from posexp.storage import untrusted
 
 # Keys, and prefixes of keys, that do not distinguish curves.
 NEUTRAL_KEYS = {
-    *(
-        "seed",
-        "group",
-        "results",
-        "label",
-        "device",
-        "loggers",
-        "trust",
-        "train.checkpoint_every",
-        "train.validate_every",
-    ),
-    *("sha256", "config_sha256", "tokenizer_sha256"),
+    *("seed", "group", "results", "label", "device", "loggers", "trust"),
+    *("train.checkpoint_every", "train.validate_every", "sha256", "config_sha256", "tokenizer_sha256"),
 }
 NEUTRAL_PREFIXES = ("eval.", "trainer.", "wandb.")
 OF_PARENT = {"run", "weights", "folder"}  # what the parents of one curve's seeds do not share

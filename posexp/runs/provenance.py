@@ -19,6 +19,8 @@ def environment() -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
 
     commit, dirty = revision()
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    typed = [re.sub("^parent=", "from=", word) for word in words if word != NO_SCHEME]
     return {
         "version": __version__,
         "commit": commit,
@@ -26,16 +28,8 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "command": " ".join(["posexp train", *typed_words()]) if HydraConfig.initialized() else None,
+        "command": " ".join(["posexp train", *typed]) if HydraConfig.initialized() else None,
     }
-
-
-def typed_words() -> list[str]:
-    """Return the overrides of the command as they are typed."""
-    from hydra.core.hydra_config import HydraConfig
-
-    words = [word for word in HydraConfig.get().overrides.task if word != NO_SCHEME]
-    return [re.sub("^parent=", "from=", word) for word in words]
 
 
 def revision() -> tuple[str | None, bool | None]:

@@ -221,10 +221,7 @@ class Run:
         return self.latest(lambda line: None)["status"]
 
     def latest(self, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-        """Return the latest rows of metrics.jsonl, read from its end: {"status", "loss", "evaluation"}, if there are.
-
-        The status is that of `status`. Damaged lines are logged through `say`. Raises RunFailed as jsonl.last_rows.
-        """
+        """Return the latest rows of metrics.jsonl, read from its end: {"status", "loss", "evaluation"}, if any."""
         if self.foreign:
             return {"status": {"status": "checkpoint"}}
         rows = jsonl.last_rows(self.metrics, ("step", "status", "loss", "evaluation"), say, METRICS)

@@ -140,13 +140,8 @@ def run_status(run: Run, queue: Queue | None, say: Callable[[str], None]) -> Run
     rows, job, note = run.latest(say), job_of(run.folder, queue), noted(run.folder, JOB, NOTE)
     status, latest = rows["status"], rows.get("loss", {})
     step, speed = status.get("step") or 0, latest.get("tokens_per_second")
-    known: dict[str, Any] = {
-        "step": step,
-        "steps": steps,
-        "loss": latest.get("loss"),
-        "speed": speed,
-        "log": log_of(run, note),
-    }
+    known: dict[str, Any] = {"step": step, "steps": steps, "loss": latest.get("loss"), "speed": speed}
+    known["log"] = log_of(run, note)
     state, why = status["status"], str(status.get("reason", ""))
     if state == "done":
         state, why = measured(run, rows.get("evaluation"))

@@ -129,11 +129,7 @@ def build_scheme(name: str, dims: Dims, **hyper: Any) -> Scheme:
 
 
 def from_config(node: dict[str, Any], dims: Dims) -> Scheme:
-    """Return the scheme that a config section describes: `_target_` and its hyper-parameters.
-
-    Raises Misuse if the class cannot be found, an option is unknown, missing or of the wrong type,
-    or the scheme refuses `dims`.
-    """
+    """Return the scheme that a config section describes by `_target_` and options. Raises Misuse for bad ones."""
     return from_node("scheme", Scheme, node, dims)
 
 

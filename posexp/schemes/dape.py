@@ -48,12 +48,8 @@ class KeyMixer(nn.Module):
     def __init__(self, n_head: int, width: int, kernel: int):
         super().__init__()
         self.reach = kernel // 2
-        layers = (
-            nn.Conv2d(2 * n_head, width, (1, kernel)),
-            nn.LeakyReLU(inplace=True),
-            nn.Conv2d(width, n_head, (1, kernel)),
-        )
-        self.mlp = nn.Sequential(*layers)
+        first, last = nn.Conv2d(2 * n_head, width, (1, kernel)), nn.Conv2d(width, n_head, (1, kernel))
+        self.mlp = nn.Sequential(first, nn.LeakyReLU(inplace=True), last)
 
     def forward(self, both_BGQK: Tensor, block: Block) -> Tensor:
         """Return the second bias, [B, H, Q, K]."""
