@@ -13,12 +13,12 @@ from posexp.data import entities, tracks
 from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.probes import inside, ranges
-from posexp.evaluation.targets import Measurement, targets_of
+from posexp.evaluation.targets import Measurement, Measurements, targets_of
 
 BYTES = 256  # tokens of the tokenizer "bytes"
 
 
-def by_distance(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def by_distance(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Targets whose answer stands in the same input, by the tokens from where it was last stated.
 
     The row's `length` is the largest distance. Inputs are of the longest length and lie inside one document. Raises

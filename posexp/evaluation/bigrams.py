@@ -15,12 +15,12 @@ from posexp.config.sections import Split
 from posexp.data.store import Store, Tokens
 from posexp.evaluation.probes import COUNTED, begun, counts_in_training, since_last
 from posexp.evaluation.protocols import same_targets
-from posexp.evaluation.targets import Measurement, documents_of, targets_of
+from posexp.evaluation.targets import Measurement, Measurements, documents_of, targets_of
 
 MATCH = 0.5  # largest distance of matched targets
 
 
-def copyable(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def copyable(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Targets of same_targets whose bigram last occurred beyond the shorter length and within the longer one.
 
     The last occurrence before a target in its document begins more tokens back than the shorter length reaches, so that
@@ -30,9 +30,7 @@ def copyable(tokens: Tokens, lengths: list[int], longest: int, stride: int, boun
     return rows(tokens, lengths, longest, stride, bound, absent=False)
 
 
-def copyable_absent(
-    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
-) -> list[Measurement]:
+def copyable_absent(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """As many targets whose bigram does not occur within the longer length, each matched to one of `copyable`.
 
     The distance of two targets is |ln (1 + b) / (1 + b')| + |ln (1 + t) / (1 + t')|, for the counts b of their bigrams
@@ -44,7 +42,7 @@ def copyable_absent(
 
 def rows(
     tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None, absent: bool
-) -> list[Measurement]:
+) -> Measurements:
     shorter, longer = lengths
     spans = same_targets(tokens, lengths, longest, stride, bound)
     target_N, context_N = targets_of(spans[1].windows)

@@ -22,7 +22,7 @@ from posexp.errors import Misuse
 from posexp.evaluation.losses import Losses, path_of, read_losses
 from posexp.evaluation.rows import Row, read_rows
 from posexp.evaluation.spans import TooLong
-from posexp.evaluation.targets import Chooser, Measurement, documents_of, targets_hash
+from posexp.evaluation.targets import Chooser, Measurement, Measurements, documents_of, targets_hash
 from posexp.output.console import say
 from posexp.runs.run import Run
 from posexp.storage import atomic, untrusted
@@ -32,7 +32,7 @@ WHERE = "same_targets"  # the protocol whose losses choose
 
 def key_tokens(
     tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None, config: EvalConfig
-) -> list[Measurement]:
+) -> Measurements:
     """The tokens of a list, or those that a run chooses at its training length and at the longest of `lengths`.
 
     Every length scores all of them, each behind exactly L tokens of its own document. The stride and the bound are
@@ -136,7 +136,7 @@ def read_list(path: Path, tokens: Tokens) -> tuple[Chooser, np.ndarray]:
     return Chooser(chooser, weights, *counts), target_N
 
 
-def self_chosen(plan: list[Measurement], run: str, weights: str) -> list[str]:
+def self_chosen(plan: Measurements, run: str, weights: str) -> list[str]:
     """Return a line if a run scores tokens of its own choice."""
     if any(row.chooser is not None and row.chooser.weights == weights for row in plan):
         return [

@@ -22,7 +22,7 @@ from posexp.evaluation.spans import (
     stream_reach,
     target_sets,
 )
-from posexp.evaluation.targets import Measurement, documents_of, targets_of
+from posexp.evaluation.targets import Measurement, Measurements, documents_of, targets_of
 
 OWN_FACTORS = (1, 2, 4, 8, 16)
 SHORTER = (2, 4, 8, 16)  # parts of the training length that same_targets measures too, by default
@@ -54,7 +54,7 @@ class Protocol:
     `paired`: each length beyond that of training has targets of its own, which are scored at both.
     """
 
-    cut: Callable[..., list[Measurement]]
+    cut: Callable[..., Measurements]
     title: str
     axis: str = WINDOW
     moving: bool = False
@@ -108,10 +108,10 @@ PROTOCOLS = {
 }
 
 
-def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: int | None = None) -> list[Measurement]:
+def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: int | None = None) -> Measurements:
     """Return the measurements of a split, longest first, as they often serve shorter ones, and controls if trained."""
     check_lengths(lengths)
-    found: list[Measurement] = []
+    found: Measurements = []
     for name in config.protocols or own_protocols(tokens):
         if name == protocols.level.__name__:
             found += cut(PROTOCOLS[name], tokens, [train_length or min(lengths)], max(lengths), config)
@@ -132,9 +132,9 @@ def plan(tokens: Tokens, config: EvalConfig, lengths: list[int], train_length: i
     return found
 
 
-def paired_rows(name: str, tokens: Tokens, config: EvalConfig, lengths: list[int], trained: int) -> list[Measurement]:
+def paired_rows(name: str, tokens: Tokens, config: EvalConfig, lengths: list[int], trained: int) -> Measurements:
     """Return the rows of a paired protocol, two for each longer length. Raises Misuse if there are none."""
-    found: list[Measurement] = []
+    found: Measurements = []
     for longest, of_set in sets_of(PROTOCOLS[name], tokens, lengths):
         for length in (n for n in of_set if n > trained):
             found += [
@@ -167,7 +167,7 @@ def sets_of(protocol: Protocol, tokens: Tokens, lengths: list[int]) -> list[tupl
     return target_sets(sorted(lengths), protocol.reach(tokens), protocol.moving)
 
 
-def cut(protocol: Protocol, tokens: Tokens, lengths: list[int], longest: int, config: EvalConfig) -> list[Measurement]:
+def cut(protocol: Protocol, tokens: Tokens, lengths: list[int], longest: int, config: EvalConfig) -> Measurements:
     """Return the measurements of one set of targets. Raises Misuse if the text is too short for them."""
     stride = config.stride or STRIDE
     if protocol.slides and stride > min(lengths):

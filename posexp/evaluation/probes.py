@@ -14,13 +14,13 @@ from posexp.data.store import Store, Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.protocols import MIN_WINDOWS
 from posexp.evaluation.spans import TooLong, check_stream, evenly, share_out, spread
-from posexp.evaluation.targets import Measurement, documents_of, targets_of
+from posexp.evaluation.targets import Measurement, Measurements, documents_of, targets_of
 
 RARE = 0.1  # share of the text that is rare tokens
 COUNTED = 1 << 24  # tokens counted at a time
 
 
-def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """A span of s random tokens, then text, then a copy of the span. All tokens of the copy but the first are scored.
 
     The first copy of a target lies L+1-s tokens back, one less behind a beginning token (Olsson et al. 2022, arXiv
@@ -40,9 +40,7 @@ def induction(tokens: Tokens, lengths: list[int], longest: int, stride: int, bou
     return found
 
 
-def induction_absent(
-    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
-) -> list[Measurement]:
+def induction_absent(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The targets of `induction` without the first copy: the loss of a model that has nothing to retrieve."""
     text_MT, _ = trials(tokens, lengths, longest, stride, bound)
     text = laid(text_MT, tokens)
@@ -90,7 +88,7 @@ def laid(text_MT: np.ndarray, tokens: Tokens) -> Tokens:
     return Tokens(text_MT.ravel(), np.arange(M + 1) * T, 0, "", tokens.store, tokens.bos)
 
 
-def passage_at(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def passage_at(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """One passage behind more and more unrelated text, so that it stands at ever later positions.
 
     A passage is 2 s tokens of one document, of which the last s are scored: at every length a target has the same s to
@@ -120,7 +118,7 @@ def passage_at(tokens: Tokens, lengths: list[int], longest: int, stride: int, bo
     ]
 
 
-def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Rare tokens of real text that occur earlier in the same input, by the distance to the last occurrence.
 
     The row's `length` is the largest distance. Inputs are of the longest length and lie inside one document. Frequent
@@ -139,7 +137,7 @@ def repeats(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
     return ranges("repeats", windows_W3, gap_N, longest)
 
 
-def ranges(protocol: str, windows_W3: np.ndarray, by_N: np.ndarray, longest: int) -> list[Measurement]:
+def ranges(protocol: str, windows_W3: np.ndarray, by_N: np.ndarray, longest: int) -> Measurements:
     """Return the measurements of targets by half octaves of `by_N`, up to `longest`, without empty ones."""
     edges = sorted({min(longest, round(2 ** (power / 2))) for power in range(0, 2 * longest.bit_length() + 1)})
     found = []

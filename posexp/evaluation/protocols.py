@@ -14,14 +14,14 @@ import numpy as np
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation import spans
-from posexp.evaluation.targets import Measurement, targets_of
+from posexp.evaluation.targets import Measurement, Measurements, targets_of
 
 MIN_WINDOWS = 16  # so that they lie in several documents, and an interval can be computed
 LEVEL_TARGETS = 8  # times as many as a length has, which makes 65,536 by default
 MIN_BLOCKS = 32  # of targets, where a bound would leave fewer: so that they lie in many documents, or in all
 
 
-def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The same targets at every length, each with `longest` tokens of its own document before it.
 
     At length L a window scores L/16 targets, at most MOST_SCORED, so that each has more than 15/16 of L tokens of
@@ -44,7 +44,7 @@ def same_targets(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     return found
 
 
-def level(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def level(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Many targets at the training length, to measure the level of the loss.
 
     A span scores L/4 targets, so that each has more than 3/4 of L tokens of context, of its own document. A bound
@@ -61,9 +61,7 @@ def level(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: 
     return found
 
 
-def nonoverlapping(
-    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
-) -> list[Measurement]:
+def nonoverlapping(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The classic one (ALiBi's main tables, BiPE, mlx-lm): the documents in a row are cut into windows of L, and every
     target is scored once.
 
@@ -77,7 +75,7 @@ def nonoverlapping(
     ]
 
 
-def last_k(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def last_k(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The windows of `nonoverlapping`, of which only the last s targets are scored (DAPE, with 256).
 
     Every target has nearly L tokens of context, but each length scores other targets.
@@ -91,7 +89,7 @@ def last_k(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound:
     return found
 
 
-def second_half(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def second_half(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Windows of L tokens, of which the second half is scored: all tokens from L/2+1 on (llama.cpp's perplexity).
 
     With n_ctx = L these are llama.cpp's targets and contexts, L/2+1 to L-1 tokens: it reads L tokens, and the last of
@@ -109,9 +107,7 @@ def second_half(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
     return found
 
 
-def fixed_windows(
-    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
-) -> list[Measurement]:
+def fixed_windows(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """As many windows at every length, scored whole (KERPLE, DAPE, x-transformers): long ones score more targets.
 
     They start where the stretches of the longest length do.
@@ -124,7 +120,7 @@ def fixed_windows(
     ]
 
 
-def sliding(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def sliding(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Windows of L that move on by s over the documents in a row; only new tokens are scored (Press et al. 2021).
 
     The first window is scored whole. A bound takes the beginning of the split, at least twice the longest length.
@@ -132,7 +128,7 @@ def sliding(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound
     return [Measurement("sliding", n, stride, spans.slid(tokens, longest, n, stride, bound)) for n in lengths]
 
 
-def window_means(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def window_means(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The windows of `sliding`; the mean of their means, though the first has more targets than others (YaRN's script,
     and the guide of transformers for long)."""
     return [
@@ -141,7 +137,7 @@ def window_means(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     ]
 
 
-def sliding_late(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def sliding_late(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """`sliding` without the first window, and without what lies before the end of the longest length's first one: so
     every target has L-s+1 to L tokens of context, across documents (AntNLP's NoPE)."""
     first = longest + 1
@@ -155,7 +151,7 @@ def sliding_late(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     return found
 
 
-def overlapping(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def overlapping(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Windows of L start every s, each scored whole: a token counts up to L/s times (the script of LongLoRA, LCEG)."""
     end = spans.streamed(tokens, longest, bound)
     found = []
@@ -166,7 +162,7 @@ def overlapping(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
     return found
 
 
-def truncated(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def truncated(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The first L tokens of every document that is longer than the longest length, scored whole (YaRN's tables)."""
     begin_M = heads(tokens, longest, bound)
     return [
@@ -175,9 +171,7 @@ def truncated(tokens: Tokens, lengths: list[int], longest: int, stride: int, bou
     ]
 
 
-def document_heads(
-    tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None
-) -> list[Measurement]:
+def document_heads(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The beginnings of the documents that `truncated` takes, as many tokens as the longest length at every length,
     cut into windows of L: the same targets, but many with little context (xPos)."""
     begin_M = heads(tokens, longest, bound)
@@ -185,7 +179,7 @@ def document_heads(
     return [Measurement("document_heads", length, None, spans.cut(stretches_M2, length)) for length in lengths]
 
 
-def per_document(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def per_document(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Every document is cut into windows of L by itself, so that none sees another; its first token is not scored.
 
     A bound takes as many tokens from the beginning of each document, at least the longest length.
@@ -197,7 +191,7 @@ def per_document(tokens: Tokens, lengths: list[int], longest: int, stride: int, 
     return [Measurement("per_document", length, None, spans.cut(stretches_M2, length)) for length in lengths]
 
 
-def rolling(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def rolling(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """The rolling likelihoods of lm-evaluation-harness: every document by itself, behind BOS or else EOS, so that its
     first token is scored too.
 
@@ -229,7 +223,7 @@ def beginnings(tokens: Tokens, longest: int, bound: int | None) -> tuple[np.ndar
     return first_D, stop_D
 
 
-def per_position(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def per_position(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Loss against context within the longest window: `length` is the most context that a row's targets have."""
     windows = spans.cut(spans.stretches(tokens, longest, bound), longest)
     _, context_N = targets_of(windows)

@@ -87,6 +87,9 @@ class Measurement:
         return best if np.isfinite(best).all() else None
 
 
+Measurements = list[Measurement]
+
+
 def targets_of(windows_W3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (offset, tokens of context) of every target, int64 [N] each, in the order of the spans."""
     counts_W = windows_W3[:, 2] - windows_W3[:, 1]

@@ -15,13 +15,13 @@ from posexp.config.sections import Split
 from posexp.data import tasks, tokenizer
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
-from posexp.evaluation.targets import Measurement, targets_of
+from posexp.evaluation.targets import Measurement, Measurements, targets_of
 
 FEWEST, MOST = 64, 500  # examples per size; in between, the bound on targets decides
 INDICES = 32  # ranges of places in an answer
 
 
-def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Return measurements of new examples of each size in `lengths`, one document each.
 
     No example occurs in training. A line end precedes each example, as in training. Raises Misuse if the text belongs
@@ -30,7 +30,7 @@ def exact_match(tokens: Tokens, lengths: list[int], longest: int, stride: int, b
     return [measure("exact_match", tokens, size, bound) for size in lengths]
 
 
-def by_index(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> list[Measurement]:
+def by_index(tokens: Tokens, lengths: list[int], longest: int, stride: int, bound: int | None) -> Measurements:
     """Return measurements of the answers of the largest size, by the place of their tokens: the row's `length` is the
     largest place in it, of INDICES ranges of equal size. The line end is not scored.
 
