@@ -1,6 +1,7 @@
 """The power of a comparison: the difference that its seeds can detect, and the seeds that a difference needs."""
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from posexp.compare.pairs import Key, Pair
@@ -113,8 +114,4 @@ def seeds_needed(
 
     if difference == 0 or not enough(MOST_SEEDS):
         return None
-    few, many = 1, MOST_SEEDS  # the fewest lie in (few, many]
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (few, middle) if enough(middle) else (middle, many)
-    return many
+    return bisect_left(range(MOST_SEEDS), True, lo=2, key=enough)

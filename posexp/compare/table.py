@@ -9,8 +9,7 @@ from posexp.compare.seeds import MOST_SEEDS, Power
 from posexp.evaluation.statistics import ALPHA
 from posexp.output.grid import Grid
 from posexp.output.text import csv_text, escape
-from posexp.report.metric import percent
-from posexp.report.table import number
+from posexp.report.metric import digits, percent
 from posexp.report.tables import counted
 
 if TYPE_CHECKING:
@@ -94,8 +93,8 @@ def cells(c: Comparison) -> list[str]:
         return [str(c.key.length), *["–"] * 6, str(len(c.seeds)), c.word]
     return [
         str(c.key.length),
-        number(math.exp(c.losses[1])),
-        number(math.exp(c.losses[0])),
+        digits(math.exp(c.losses[1])),
+        digits(math.exp(c.losses[0])),
         bracketed([d.value, d.low, d.high], "+.4f"),
         bracketed([None if x is None else percent(x) for x in (d.value, d.low, d.high)], "+.2f"),
         p_value(d.p, c.floor),

@@ -59,10 +59,7 @@ class Subject(Protocol):
     train_length: int
 
     def variants(self, command: EvalCommand) -> list[Variant]:
-        """Return the model without a transform, then with each requested transform, under the requested window.
-
-        Raises Misuse for a transform or window that cannot be built.
-        """
+        """Return the model without a transform, then with each requested transform, under the requested window."""
 
     def view(self, variant: Variant, length: int) -> View:
         """Return the model for inputs up to `length` tokens. Raises NotApplicable if the variant does not apply."""

@@ -63,16 +63,10 @@ def read_references(path: Path) -> list[Reference]:
 def draw_headline(
     headline: Table, look_of: dict[str, Look], subject: str = "", references: Sequence[Reference] = ()
 ) -> "Figure":
-    """Draw the headline, with levels alone if there are no changes, as for tasks."""
-    if any(cell.change and length != min(headline.trained[curve]) for (curve, length), cell in headline.cells.items()):
-        return draw_both(headline, look_of, subject, references)
-    return draw_curves([headline], look_of)
-
-
-def draw_both(
-    headline: Table, look_of: dict[str, Look], subject: str = "", references: Sequence[Reference] = ()
-) -> "Figure":
-    """Draw the changes, and beside them the levels at the training length."""
+    """Draw the changes, and beside them the levels at the training length, or levels alone, as for tasks."""
+    changes = {key for key, cell in headline.cells.items() if cell.change}
+    if all(length == min(headline.trained[curve]) for curve, length in changes):
+        return draw_curves([headline], look_of)
     table = replace(headline, measure=CHANGE)
     wide = PLOT + room_for_names([table])
     level = LEVEL + 0.07 * max(len(shortened(curve)) for curve in table.curves)

@@ -15,17 +15,11 @@ def finding(table: Table, subject: str = "") -> str:
     trained = f"trained at {listed(table.train_lengths)} tokens"
     about = f"{subject}, {trained}" if subject else trained.capitalize()
     parts = verdict_phrases(table) or change_phrases(table)
-    return f"{about}: {at_longest(table)}, {'; '.join(parts)}" if parts else f"{about}: {table.title}"
-
-
-def at_longest(table: Table) -> str:
-    last = max(table.lengths)
-    return times(last, table.train_lengths[0]) if len(table.train_lengths) == 1 else f"at {last:,} tokens"
-
-
-def times(length: int, trained: int) -> str:
-    """Return the place of a length such as "at 16 times that length"."""
-    return f"at {length / max(1, trained):.3g} times that length"
+    first, last = table.train_lengths[0], max(table.lengths)
+    where = (
+        f"at {last / max(1, first):.3g} times that length" if len(table.train_lengths) == 1 else f"at {last:,} tokens"
+    )
+    return f"{about}: {where}, {'; '.join(parts)}" if parts else f"{about}: {table.title}"
 
 
 def verdict_phrases(table: Table) -> list[str]:

@@ -34,10 +34,7 @@ def draw(
     subject: str = "",
     references: Sequence[change.Reference] = (),
 ) -> dict[str, bytes]:
-    """Return the pictures of the tables by name of file, a part of FILES. Equal input gives equal bytes.
-
-    `pairs` has the intervals, `subject` says what was trained on what, and `references` are published curves.
-    """
+    """Return the pictures of the tables by file name, a part of FILES. Equal input gives equal bytes."""
     look_of = looks_of(curve for table in shown for curve in table.curves)
     changes = [as_changes(table) for table in shown]
     found: dict[str, tuple[str, Callable[[], Figure]]] = {}  # the title of the SVG, and what draws it

@@ -6,7 +6,7 @@ from posexp.output.grid import Cell, Grid
 from posexp.output.text import escape, one_line
 from posexp.report import verdict_table
 from posexp.report.answer import answer
-from posexp.report.metric import EXACT_MATCH, USABLE_EXACT_MATCH, digits
+from posexp.report.metric import EXACT_MATCH, USABLE_EXACT_MATCH
 from posexp.report.tables import MAX_LENGTHS, OWN_MEASURE, Table, facts, listed, number_range
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-number = digits  # formats perplexities
 DRAWN = "The lengths are too many for a table: the pictures and rows.csv have them."
 
 

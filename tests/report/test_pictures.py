@@ -242,7 +242,7 @@ def test_the_axis_of_changes_has_a_handful_of_labels_however_far_one_explodes(hi
 def panels(rows: list[dict]) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """What is drawn in the two panels of the headline's picture, and the figure."""
     table, look_of = shown_of(rows)
-    figure = change.draw_both(table, look_of)
+    figure = change.draw_headline(table, look_of)
     return points_of(figure.axes[0], look_of), levels_of(figure.axes[1], table), figure
 
 
@@ -401,7 +401,7 @@ def test_names_at_the_right_of_the_change_have_room_beside_the_level() -> None:
     rows = [row(run, n, 20.0 + n, documents=8) for run in names for n in (128, 256)]
     pairs = paired(rows, names)
     (table,) = tables(rows, names, PPL, pairs.verdicts(), pairs.changes())
-    figure = change.draw_both(table, looks([table]))
+    figure = change.draw_headline(table, looks([table]))
     figure.draw_without_rendering()
     left, right = figure.axes
     edge = max(text.get_window_extent().x1 for text in left.texts if text.get_text() in names.values())
@@ -658,7 +658,7 @@ def test_published_curves_are_dashed_at_the_same_multiple_of_their_training_leng
     (reference,) = change.read_references(path)
     assert reference.changes(128) == {128: 0, 256: pytest.approx(50), 2048: pytest.approx(350)}
     table, look_of = shown_of(CHANGING)
-    figure = change.draw_both(table, look_of, references=[reference])
+    figure = change.draw_headline(table, look_of, references=[reference])
     dashed = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [128, 256]]
     assert [list(line.get_ydata()) for line in dashed] == [[0, pytest.approx(50)]]
     assert str(dashed[0].get_color()) == look_of["rope"].colour and dashed[0].get_linestyle() == "--"
