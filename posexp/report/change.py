@@ -64,8 +64,8 @@ def draw_headline(
     headline: Table, look_of: dict[str, Look], subject: str = "", references: Sequence[Reference] = ()
 ) -> "Figure":
     """Draw the changes, and beside them the levels at the training length, or levels alone, as for tasks."""
-    changes = {key for key, cell in headline.cells.items() if cell.change}
-    if all(length == min(headline.trained[curve]) for curve, length in changes):
+    changed = {key for key, cell in headline.cells.items() if cell.change}
+    if all(length == min(headline.trained[curve]) for curve, length in changed):
         return draw_curves([headline], look_of)
     table = replace(headline, measure=CHANGE)
     wide = PLOT + room_for_names([table])
