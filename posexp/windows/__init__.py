@@ -125,7 +125,8 @@ def from_config(node: dict[str, Any] | None, dims: "Dims") -> Window:
 def at_least(name: str, value: Number, least: float) -> Number:
     """Return `value`, which may be None. Raises Misuse if it is below `least`."""
     if value is not None and not value >= least:
-        raise Misuse(f"{name}={value} must be at least {least:g}")
+        shown = f"{value:g}" if isinstance(value, float) else value
+        raise Misuse(f"{name}={shown} must be at least {least:g}")
     return value
 
 

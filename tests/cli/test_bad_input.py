@@ -128,7 +128,7 @@ def cut(path: Path, share: float = 0.6) -> None:
         (["-m", "seed=0,1", f"results={'long/' * 800}"], "results makes a path of 4,"),
         (["scheme=sinusoidal", "scheme.base=0"], "scheme.base=0.0 must be above 0"),
         (["scheme=xpos", "scheme.scale_base=0"], "scheme.scale_base=0.0 must be above 0"),
-        (["scheme=xpos", "scheme.gamma=-1"], "scheme.gamma=-1.0 must be at least 0"),
+        (["scheme=xpos", "scheme.gamma=-1"], "scheme.gamma=-1 must be at least 0"),
         (["train.clip=-1"], "train.clip=-1.0 must be at least 0"),
         (["train.clip=null"], "train.clip: "),
         (["train.accumulate=0"], "train.accumulate=0 must be at least 1"),

@@ -45,7 +45,6 @@ from posexp.evaluation.rows import Row, rows_to_csv, sums_of
 from posexp.evaluation.statistics import Estimate, Ratio, estimate
 from posexp.evaluation.verdicts import JUDGED, TOO_FEW, Place, Verdict
 from posexp.output.grid import latex_escape as escape
-from posexp.output.style import looks_of
 from posexp.report import COLUMNS, Table, option_sweep, tables, verdict_table, write_report
 from posexp.report.answer import answer
 from posexp.report.command import check_oracle, report
@@ -529,7 +528,7 @@ def test_a_sweep_over_one_number_is_a_table_and_a_picture_with_the_best_marked(t
     assert {"alibi", "rope", "train.lr (log scale)"} <= set(words)
     sweep = option_sweep.find_sweep(tables(rows, curve_of)[0])
     assert sweep
-    axes = option_sweep.draw_sweep(sweep, looks_of(sweep.cells)).axes[0]
+    axes = option_sweep.draw_sweep(sweep).axes[0]
     rings = [line.get_xydata()[0] for line in axes.lines if line.get_markerfacecolor() == "none"]
     assert [list(ring) for ring in rings] == [pytest.approx([0.01, 3.05]), pytest.approx([0.1, 3.05])]
     assert axes.get_xscale() == "log"
@@ -540,7 +539,7 @@ def test_a_sweep_over_one_number_is_a_table_and_a_picture_with_the_best_marked(t
 def test_an_axis_of_a_sweep_within_a_decade_is_linear() -> None:
     sweep = option_sweep.find_sweep(tables(*swept(0.01, 0.02, key="fraction"))[0])
     assert sweep and sweep.option == "fraction"
-    assert option_sweep.draw_sweep(sweep, looks_of(sweep.cells)).axes[0].get_xscale() == "linear"
+    assert option_sweep.draw_sweep(sweep).axes[0].get_xscale() == "linear"
 
 
 @pytest.mark.parametrize(
