@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from omegaconf import OmegaConf
 from support.command import TINY, posexp, write_texts
 
 from posexp import windows
@@ -15,6 +16,7 @@ from posexp.config.components import options_of, read_options
 from posexp.config.sections import (
     AttentionPath,
     ModelConfig,
+    Optimizer,
     Precision,
     Strategy,
     TrainConfig,
@@ -23,6 +25,7 @@ from posexp.config.sections import (
 )
 from posexp.dims import Dims
 from posexp.jobs.ranks import Place
+from posexp.model import flash
 from posexp.model.decoder import build_decoder
 from posexp.model.device import autocast, compiled_graphs
 from posexp.runs import checkpoint
@@ -100,6 +103,53 @@ def test_a_step_on_a_gpu_is_compiled_once(path: Path):
     assert made[1:] == made[:1] * 3
 
 
+def test_a_step_of_muon_on_a_gpu_is_that_of_a_cpu():
+    found, tokens = [], torch.randint(0, 500, (2, 129))
+    for device in ("cpu", "cuda"):
+        model = build_decoder(ModelConfig(), 500, options_of("scheme", "t5", {}), 128, seed=0).to(device)
+        optimizer = optim.build_optimizer(model, TrainConfig(optimizer=Optimizer.muon))
+        model.loss(tokens[:, :-1].to(device), tokens[:, 1:].to(device)).backward()
+        optimizer.step()
+        found.append({name: weight.detach().cpu() for name, weight in model.named_parameters()})
+    start = dict(build_decoder(ModelConfig(), 500, options_of("scheme", "t5", {}), 128, seed=0).named_parameters())
+    for name in (name for name in start if name.endswith(("qkv.weight", "out.weight", "gate_and_up.weight"))):
+        steps = [weights[name] - start[name].detach() for weights in found]
+        assert float((steps[0] - steps[1]).norm() / steps[0].norm()) < 0.05, name
+
+
+@pytest.mark.parametrize("channels", [64, 128])
+def test_the_active_flash_attention_gives_the_gradients_of_the_dense_path(channels: int):
+    flash.activate(torch.device("cuda"), channels)
+    print(flash.active(torch.device("cuda")))
+    dims = Dims(d_model=2 * channels, n_head=2, n_layer=1, train_length=512)
+    part, found = build_scheme("rope", dims).cuda(), []
+    qkv = [torch.randn(2, 2, 512, channels, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    for path in (AttentionPath.auto, AttentionPath.dense):
+        pos_BT, x_BTD = torch.arange(512, device="cuda")[None], torch.zeros(2, 512, dims.d_model, device="cuda")
+        out = attention(part, *qkv, pos_BT, x_BTD, path=path)
+        found.append([out.detach(), *torch.autograd.grad(out.float().square().sum(), qkv)])
+    for got, wanted in zip(*found, strict=True):
+        assert float((got - wanted).abs().max()) < 0.03 * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize("preset", ["small_h128", "base_h128"])
+def test_a_step_of_131072_tokens_in_one_pass_fits_into_80_gb(preset: str):
+    sizes = OmegaConf.to_container(OmegaConf.load(config_dir() / "model" / f"{preset}.yaml"))
+    model = build_decoder(ModelConfig(**sizes), 4096, options_of("scheme", "rope", {}), 512, seed=0).cuda().train()
+    optimizer = optim.build_optimizer(model, TrainConfig(optimizer=Optimizer.muon))
+    torch._dynamo.reset()
+    torch.cuda.reset_peak_memory_stats()
+    step, tokens_BT = torch.compile(model.loss), torch.randint(0, 4096, (256, 513), device="cuda")
+    for _ in range(2):
+        with autocast(Precision.bfloat16, torch.device("cuda")):
+            step(tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    peak = torch.cuda.max_memory_allocated()
+    print(f"{preset}: {peak / 1e9:.1f} GB")
+    assert peak < 78e9
+
+
 @pytest.fixture
 def one_rank():
     """A group of one process over NCCL: what several do, without the others."""
@@ -113,13 +163,16 @@ def one_rank():
 
 
 @pytest.mark.parametrize("strategy", Strategy)
-@pytest.mark.parametrize("scheme", ["rope", "t5", "fox", "fire"])
-def test_compiled_steps_over_nccl_are_those_of_one_process(one_rank, scheme, strategy):
+@pytest.mark.parametrize(
+    ("scheme", "optimizer"),
+    [*((scheme, Optimizer.adamw) for scheme in ("rope", "t5", "fox", "fire")), ("t5", Optimizer.muon)],
+)
+def test_compiled_steps_over_nccl_are_those_of_one_process(one_rank, scheme, optimizer, strategy):
     torch._dynamo.reset()
     config = TrainCommand(
         scheme=options_of("scheme", scheme, {}),
         label=scheme,
-        train=TrainConfig(length=128, tokens=10 * 512, batch_tokens=512),
+        train=TrainConfig(length=128, tokens=10 * 512, batch_tokens=512, optimizer=optimizer),
         trainer=TrainerConfig(strategy=strategy),
     )
     tokens = torch.randint(0, 500, (4, 129), generator=torch.Generator().manual_seed(0)).cuda()
