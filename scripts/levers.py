@@ -5,7 +5,8 @@ may be shared. Memory is measured in a separate process. Sizes are those of pose
 heads, vocabulary 8192, 8 x 512 tokens.
 
 With "gradients" in place of the threads: what the gradients written by hand save (results/bench/gradients.md). With
-"content": the schemes that read content beside ALiBi (results/bench/content-schemes.md).
+"content": the schemes that read content beside ALiBi (results/bench/content-schemes.md). With
+"evaluation": what a bias by distance costs beside no positions, in evaluation (results/bench/levers.md).
 """
 
 import subprocess
@@ -150,6 +151,14 @@ def content(rounds: int) -> None:
         memory(f"a step with {name}", "step", name, LENGTH)
 
 
+def evaluation(rounds: int) -> None:
+    for precision in (Precision.float32, Precision.bfloat16):
+        for length in (512, 2048, 8192):
+            none, *others = (read_of(decoder(name), length, precision) for name in ("none", "alibi", "t5"))
+            label = f"none reads {length:,} tokens, {precision.value}"
+            compare(label, none, dict(zip(("ALiBi", "T5"), others, strict=True)), rounds)
+
+
 def losses(rounds: int) -> None:
     hidden = (torch.randn(BATCH * LENGTH, MODEL.d_model) / 2).requires_grad_()
     weight = (torch.randn(VOCAB, MODEL.d_model) / 50).requires_grad_()
@@ -180,12 +189,9 @@ def step_of(model: Decoder, precision: Precision = Precision.float32) -> Work:
     return step
 
 
-def read_of(model: Decoder, length: int) -> Work:
+def read_of(model: Decoder, length: int, precision: Precision = Precision.float32) -> Work:
     """Return a pass that scores `length` tokens, as posexp eval does."""
-    ids, scorer = (
-        np.random.default_rng(0).integers(VOCAB, size=length + 1),
-        Scorer(model, length, CPU, Precision.float32),
-    )
+    ids, scorer = np.random.default_rng(0).integers(VOCAB, size=length + 1), Scorer(model, length, CPU, precision)
     return lambda: scorer(ids, np.array([[0, 1, length + 1]]))
 
 
@@ -259,13 +265,13 @@ def main(threads: int, rounds: int) -> None:
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    others = {"gradients": gradients, "content": content}
+    others = {"gradients": gradients, "content": content, "evaluation": evaluation}
     if words[:1] == ["--peak"]:
         torch.set_num_threads(1)
         cpu.prepare()
         peak(*words[1:])
     elif len(words) > 2 or not all(word.isdigit() or word in others for word in words):
-        sys.exit(f"{__doc__}\nusage: python scripts/levers.py [threads | gradients | content] [rounds]")
+        sys.exit(f"{__doc__}\nusage: python scripts/levers.py [threads | gradients | content | evaluation] [rounds]")
     elif words and words[0] in others:
         torch.set_num_threads(1)
         cpu.prepare()

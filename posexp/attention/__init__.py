@@ -14,7 +14,7 @@ from posexp.config.sections import AttentionPath
 from posexp.dims import Dims
 from posexp.errors import Misuse
 from posexp.ops.sdpa import biased, sdpa
-from posexp.schemes import Scheme, bias_between
+from posexp.schemes import Scheme, bias_between, slopes_of
 from posexp.windows import Window
 
 __all__ = ["attention", "bias_between", "biased", "kernel_path"]
@@ -62,8 +62,8 @@ def kernel_path(
 ) -> str:
     """Return the path that `attention` takes for `scheme` (one per block, if blocks differ), as recorded in rows.
 
-    Nothing is computed. `device` is the device of the computation, by default that of the scheme's parameters. Raises
-    Misuse as `attention` does.
+    Nothing is computed, except where flex.path tries flash attention on a GPU. `device` is the device of the
+    computation, by default that of the scheme's parameters. Raises Misuse as `attention` does.
     """
     window = window or Window(dims)
     device = device or next(iter([*scheme.parameters(), *scheme.buffers()]), torch.empty(0)).device
@@ -97,6 +97,7 @@ def paths(
         yield "dense", lambda q, k, v, pos, x, scale: dense.attend(q, k, v, scheme, pos, window, scale)
         return
     flexible = path is AttentionPath.flex or (path is AttentionPath.auto and flex.serves(device, scheme.dims.head_dim))
+    flexed = flex.path(device, scheme.dims.head_dim, window) if flexible else ""
     if scheme.acts("distance_bias"):
 
         def from_distances(q: Tensor, k: Tensor, v: Tensor, pos: Tensor, x: Tensor, scale: float) -> Tensor | None:
@@ -105,10 +106,11 @@ def paths(
             if bias_HN is None:
                 return None
             if flexible:
-                return flex.attend(q, k, v, bias_HN, window, scale)
+                slopes_H = slopes_of(scheme, q.device)
+                return flex.attend(q, k, v, bias_HN, window, scale, slopes_H, flash=flexed == flex.FLASH)
             return by_distance.attend(q, k, v, bias_HN, window, scale, last)
 
-        yield "flex" if flexible else "sdpa distance view", from_distances
+        yield flexed or "sdpa distance view", from_distances
     if scheme.acts("bias"):
         if path is AttentionPath.flex:
             raise Misuse(

@@ -18,9 +18,10 @@ from posexp import windows
 from posexp.ops.sdpa import HALF, as_wide, biased
 from posexp.windows import Window
 
-# PyTorch's CPU kernel works on 256 queries at a time for LONG_BLOCK queries or more, and on 64 otherwise, which is
-# 10 % slower on long inputs. On short inputs so wide a block contains too many keys in the future.
-LONG, LONG_BLOCK = 8192, 768
+# PyTorch's CPU kernel works on 256 queries at a time for WIDE_BLOCK queries or more, and on 64 otherwise, for which a
+# logit takes 1.2 times as long in float32 and 1.3 in bfloat16. With fewer keys than WIDE_KEYS, too many of so wide a
+# block are in the future.
+WIDE_KEYS, WIDE_BLOCK = 1536, 768
 GRADIENT_BLOCK = 128  # queries whose logits the gradient of a learned bias recomputes at a time
 GRADIENT_LOGITS = 2**18  # logits in memory at a time, about: a megabyte, which stays in the cache
 
@@ -40,22 +41,16 @@ def attend(
     T, C = q_BHTC.shape[2], v_BHTC.shape[-1]
     v_BHTC = as_wide(v_BHTC, q_BHTC.shape[-1])
     laid_HS = laid_out(bias_HN, window)
-    reversed_BHTC = q_BHTC[:, :, T - (last or T) :].flip(2)
     if laid_HS.requires_grad and not q_BHTC.is_cuda:
-        out_BHTC = Learned.apply(reversed_BHTC, k_BHTC, v_BHTC, laid_HS.expand(q_BHTC.shape[1], -1), window, scale)
-    else:
-        out_BHTC = torch.cat(
-            [
-                biased(reversed_BHTC[:, :, rows], k_BHTC[:, :, keys], v_BHTC[:, :, keys], bias_HQK[None], scale)
-                for rows, keys, bias_HQK in blocks(laid_HS, window, block_size(T, window), last)
-            ],
-            dim=2,
-        )
-    return out_BHTC.flip(2)[..., :C]
-
-
-def block_size(T: int, window: Window) -> int:
-    return LONG_BLOCK if window.full and T >= LONG else windows.QUERY_BLOCK
+        reversed_BHTC = q_BHTC[:, :, T - (last or T) :].flip(2)
+        laid_HS = laid_HS.expand(q_BHTC.shape[1], -1)
+        return Learned.apply(reversed_BHTC, k_BHTC, v_BHTC, laid_HS, window, scale).flip(2)[..., :C]
+    out = []
+    for rows, keys, bias_HQK in blocks(laid_HS, window, count=last):
+        reversed_BHQC = q_BHTC[:, :, T - rows.stop : T - rows.start].flip(2)
+        out_BHQC = biased(reversed_BHQC, k_BHTC[:, :, keys], v_BHTC[:, :, keys], bias_HQK[None], scale)
+        out.append(out_BHQC.flip(2).transpose(1, 2))
+    return torch.cat(out[::-1], dim=1).transpose(1, 2)[..., :C]  # in memory [B, T, H, C], as the next layer reads it
 
 
 def laid_out(bias_HN: Tensor, window: Window) -> Tensor:
@@ -66,17 +61,19 @@ def laid_out(bias_HN: Tensor, window: Window) -> Tensor:
 
 
 def blocks(
-    laid_HS: Tensor, window: Window, size: int, count: int | None = None
+    laid_HS: Tensor, window: Window, size: int | None = None, count: int | None = None
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield (queries in reverse order, keys, bias [H, Q, K]) for `size` queries at a time, of the last `count` or all.
+    """Yield (queries in reverse order, keys, bias [H, Q, K]) for each block of the last `count` queries, or of all.
 
-    The bias is a view, unless the window is more than a function of distance.
+    A block has `size` queries, by default as many as are fastest. The bias is a view, unless the window is more than a
+    function of distance.
     """
     T, device = (laid_HS.shape[1] + 1) // 2, laid_HS.device
-    count = count or T
-    for first in range(0, count, size):
-        last = min(first + size, count)
+    count, first = count or T, 0
+    while first < count:
         end = T - first  # the block's latest query sees the keys before this one
+        wide = window.full and end >= WIDE_KEYS
+        last = min(first + (size or (WIDE_BLOCK if wide else windows.QUERY_BLOCK)), count)
         query_Q = torch.arange(T - 1 - first, T - 1 - last, -1, device=device)
         begin = window.begin(T - last)
         shape = (len(laid_HS), last - first, end - begin)
@@ -85,6 +82,7 @@ def blocks(
             visible_QK = window.visible(query_Q, torch.arange(begin, end, device=device))
             bias_HQK = bias_HQK.masked_fill(~visible_QK, -torch.inf)
         yield slice(first, last), slice(begin, end), bias_HQK
+        first = last
 
 
 class Learned(torch.autograd.Function):
@@ -100,7 +98,7 @@ class Learned(torch.autograd.Function):
     ) -> Tensor:
         kind = torch.float32 if q_BHTC.dtype in HALF else q_BHTC.dtype
         out, lse = [], []
-        for rows, keys, bias_HQK in blocks(laid_HS, window, block_size(k_BHTC.shape[2], window), q_BHTC.shape[2]):
+        for rows, keys, bias_HQK in blocks(laid_HS, window, count=q_BHTC.shape[2]):
             out_BHQC, lse_BHQ = flash(
                 q_BHTC[:, :, rows],
                 k_BHTC[:, :, keys],

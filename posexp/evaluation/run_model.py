@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from posexp.config.commands import EvalCommand
 from posexp.config.sections import DataConfig, EvalConfig, Split
 from posexp.data import Store
@@ -11,6 +13,7 @@ from posexp.errors import Misuse
 from posexp.evaluation.interfaces import View
 from posexp.evaluation.variants import Variant, variants
 from posexp.model.base import Model
+from posexp.model.device import autocast, choose_precision
 from posexp.output.console import say
 from posexp.runs.experiment import Experiment
 from posexp.windows import Window
@@ -62,7 +65,9 @@ class Trained:
         model = self.model if variant.transform is None else variant.transform.model(self.model)
         assert isinstance(model, Model)
         model.scheme, model.window = scheme, _ = variant.applied(self.scheme, length)
-        path, settings = model.kernel_path(self.device), variant.settings(length)
+        precision, settings = choose_precision(self.eval.precision, self.device), variant.settings(length)
+        with torch.no_grad(), autocast(precision, self.device):  # as in scoring: the path may depend on both
+            path = model.kernel_path(self.device)
         return View(model, scheme.max_length, path, self.window_name(variant.window), settings)
 
     def cut(self, variant: Variant) -> Variant | None:

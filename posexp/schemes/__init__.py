@@ -74,6 +74,10 @@ class Scheme(nn.Module):
         """Return [H, N] float32, added to the scaled logits of keys `gap_N` (int64, 0 and up) positions back."""
         return None
 
+    def distance_slopes(self, device: torch.device) -> Tensor | None:
+        """Return [H] float32 if `distance_bias` is -slope * distance, which a GPU's kernel then computes itself."""
+        return None
+
     def bias(self, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:
         """Return [B or 1, H, Q, K] float32, added to the scaled logits, for a bias of more than distance."""
         return None
@@ -106,6 +110,13 @@ class Scheme(nn.Module):
         length or number of heads, positions beyond the training length. Every run records them for reports.
         """
         return []
+
+
+def slopes_of(scheme: Scheme, device: torch.device) -> Tensor | None:
+    """Return what `distance_slopes` returns; None if a subclass overrides `distance_bias` alone."""
+    kind = type(scheme)
+    agree = owner(kind, "distance_slopes") == owner(kind, "distance_bias")
+    return scheme.distance_slopes(device) if agree else None
 
 
 def overrides(scheme: Scheme, hook: str, base: type[Scheme]) -> bool:

@@ -48,13 +48,13 @@ class Alibi(Scheme):
         # Fixed slopes cannot be a buffer: checkpoints older than the option `learned` have no such buffer.
         self.slope_H = nn.Parameter(torch.tensor(alibi_slopes(self.sloped))) if learned else None
 
-    def slopes(self, device: torch.device) -> Tensor:
+    def distance_slopes(self, device: torch.device) -> Tensor:
         """Return the slopes of all heads, [H], in logits per token."""
         fixed_H = torch.tensor(alibi_slopes(self.sloped), dtype=torch.float32, device=device)
         return F.pad(fixed_H if self.slope_H is None else self.slope_H, (0, self.dims.n_head - self.sloped))
 
     def distance_bias(self, gap_N: Tensor) -> Tensor:
-        return -self.slopes(gap_N.device)[:, None] * gap_N
+        return -self.distance_slopes(gap_N.device)[:, None] * gap_N
 
     def extra_repr(self) -> str:
         slopes = alibi_slopes(self.sloped)

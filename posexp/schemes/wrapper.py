@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from posexp.dims import Dims
-from posexp.schemes import Scheme, bias_between, overrides
+from posexp.schemes import Scheme, bias_between, overrides, slopes_of
 from posexp.windows import Window
 
 
@@ -110,6 +110,9 @@ class Wrapper(Composite):
 
     def distance_bias(self, gap_N: Tensor) -> Tensor | None:
         return self.acting.distance_bias(gap_N)
+
+    def distance_slopes(self, device: torch.device) -> Tensor | None:
+        return slopes_of(self.acting, device)
 
     def bias(self, pos_BQ: Tensor, pos_BK: Tensor) -> Tensor | None:
         return self.acting.bias(pos_BQ, pos_BK)

@@ -4,6 +4,7 @@ of the length.
 Shape suffixes: B batch, T tokens, H heads, C channels of a head, D width of the residual stream, Q and K blocks.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -20,7 +21,9 @@ from posexp.attention import attention, by_distance, flex, kernel_path
 from posexp.config.sections import AttentionPath, config_dir
 from posexp.dims import Dims
 from posexp.errors import Misuse
-from posexp.schemes import Scheme, build_scheme
+from posexp.schemes import Scheme, build_scheme, slopes_of
+from posexp.schemes.alibi import Alibi
+from posexp.schemes.wrapper import Wrapper
 from posexp.windows import Window
 
 DIMS = Dims(d_model=16, n_head=2, n_layer=2, train_length=64)
@@ -102,14 +105,21 @@ def test_the_gradient_of_a_learned_bias_is_the_same_in_blocks_of_any_size(
     torch.testing.assert_close(got, wanted, rtol=0, atol=2e-6)  # the bias itself is float32
 
 
-def test_long_inputs_come_in_wider_blocks_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(by_distance, "LONG", 256)
-    scheme, window = build_scheme("alibi", DIMS), Window(DIMS)
-    assert by_distance.block_size(255, window) == windows.QUERY_BLOCK < by_distance.block_size(256, window)
-    got = computed(scheme, window, AttentionPath.blocks, 900, torch.float32)
-    wanted = computed(scheme, window, AttentionPath.dense, 900, torch.float64)
-    for got_part, wanted_part in zip(got, wanted, strict=True):
-        torch.testing.assert_close(got_part.double(), wanted_part, rtol=0, atol=2e-5)
+@pytest.mark.parametrize("last", [None, 700])
+def test_blocks_of_many_keys_are_wider_and_give_the_same(monkeypatch: pytest.MonkeyPatch, last: int | None) -> None:
+    monkeypatch.setattr(by_distance, "WIDE_KEYS", 1000)
+    monkeypatch.setattr(by_distance, "WIDE_BLOCK", 400)
+    bias_HN, window = torch.zeros(2, 1500), Window(DIMS)
+    listed = list(by_distance.blocks(by_distance.laid_out(bias_HN, window), window, count=last))
+    sizes = [rows.stop - rows.start for rows, _, _ in listed]
+    assert sizes == ([400, 400, 256, 256, 188] if last is None else [400, 300])
+    assert [keys.stop for _, keys, _ in listed] == [1500, 1100, 700, 444, 188][: len(sizes)]
+    found = [
+        computed(drawn("alibi"), window, path, 1500, torch.float32)
+        for path in (AttentionPath.blocks, AttentionPath.dense)
+    ]
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5 * float(wanted.detach().abs().max() + 1))
 
 
 def test_a_learned_bias_spread_over_copies_adds_the_same_and_gets_the_same_gradient() -> None:
@@ -143,6 +153,87 @@ def test_flex_equals_the_dense_path(scheme: str, window: str, T: int) -> None:
     wanted = attention(part, q.double(), k.double(), v.double(), pos_BT, x_BTD, seen, AttentionPath.dense)
     got = attention(part, q, k, v, pos_BT, x_BTD, seen, AttentionPath.flex)
     torch.testing.assert_close(got.double(), wanted, rtol=0, atol=5e-6)
+
+
+FLASHES = {"right": lambda out: out, "wrong": lambda out: out * 1.1, "failing": lambda out: out.missing}
+
+
+@pytest.fixture(params=FLASHES)
+def flash_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[bool]]]:
+    """An installed flash backend, right or not, and which calls took it. The CPU stands for the GPU."""
+    taken: list[bool] = []
+
+    def kernel(*qkv: Tensor, kernel_options: dict[str, str] | None, **given: object) -> Tensor:
+        taken.append(kernel_options == flex.FLASH_OPTIONS)
+        out_BHTC = flex_attention(*qkv, **given)  # type: ignore[arg-type]
+        return FLASHES[request.param](out_BHTC) if taken[-1] else out_BHTC
+
+    monkeypatch.setattr(flex, "kernel", lambda: kernel)
+    monkeypatch.setattr(flex, "has_flash", lambda device: True)
+    flex.flash_fault.cache_clear()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.compile.*")
+        yield request.param, taken
+    flex.flash_fault.cache_clear()
+
+
+REASONS = {
+    "right": "flex flash",
+    "wrong": r"flex \(flash: error 0\.\d+\)",
+    "failing": r"flex \(flash: AttributeError .*\)",
+}
+
+
+@pytest.mark.parametrize("scheme", ["alibi", "t5"])
+def test_evaluation_in_bfloat16_takes_the_flash_backend_if_it_is_right(
+    scheme: str, flash_backend: tuple[str, list[bool]]
+) -> None:
+    kind, taken = flash_backend
+    (q, k, v), pos_BT, x_BTD, _ = inputs(300)
+    q, k, v = (part.detach().bfloat16() for part in (q, k, v))
+    part, how = SCHEMES[scheme](), AttentionPath.flex
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert re.fullmatch(REASONS[kind], kernel_path(part, DIMS, path=how))
+        taken.clear()
+        got = attention(part, q, k, v, pos_BT, x_BTD, path=how)
+    assert taken == [kind == "right"]
+    wanted = attention(part, q.double(), k.double(), v.double(), pos_BT, x_BTD, path=AttentionPath.dense)
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=0.02)
+
+
+def test_flash_serves_no_gradient_no_float32_and_no_window(flash_backend: tuple[str, list[bool]]) -> None:
+    alibi, how = build_scheme("alibi", DIMS), AttentionPath.flex
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernel_path(alibi, DIMS, path=how) == "flex"
+        with torch.no_grad():
+            assert kernel_path(alibi, DIMS, WINDOWS["sliding"](), path=how) == "flex"
+    with torch.no_grad():
+        assert kernel_path(alibi, DIMS, path=how) == "flex"
+    assert flash_backend[1] == []
+
+
+def test_a_scheme_that_names_slopes_has_the_bias_of_those_slopes() -> None:
+    gap_N, named = torch.arange(100), []
+    for name in (path.stem for path in sorted((config_dir() / "scheme").glob("*.yaml"))):
+        slopes_H = slopes_of(drawn(name), CPU)
+        if slopes_H is not None:
+            named.append(name)
+            torch.testing.assert_close(drawn(name).distance_bias(gap_N), -slopes_H[:, None] * gap_N)
+    assert named == ["alibi"]
+
+
+class Doubled(Alibi):
+    """Twice ALiBi's bias, with the slopes of ALiBi."""
+
+    def distance_bias(self, gap_N: Tensor) -> Tensor:
+        return 2 * super().distance_bias(gap_N)
+
+
+def test_slopes_belong_to_the_bias_that_the_same_class_adds() -> None:
+    wrapped = build_scheme("pose", DIMS, inner="alibi")
+    assert slopes_of(wrapped.eval(), CPU) is None and slopes_of(Doubled(DIMS), CPU) is None
+    assert slopes_of(Wrapper(DIMS, build_scheme("alibi", DIMS)), CPU) is not None
+    assert slopes_of(Wrapper(DIMS, Doubled(DIMS)), CPU) is None
 
 
 @pytest.mark.slow
