@@ -10,11 +10,11 @@ from posexp.errors import Misuse
 from posexp.output.grid import Grid
 from posexp.report.bench_records import Record, differing, read_records
 
-SPEED, MEMORY = 0.05, 0.10  # least relative changes that count
-ERRORS = 3  # standard errors of the change of speed that count
+SPEED, ERRORS = 0.05, 3  # least change of speed that counts, relative and in standard errors
+MEMORY, BYTES = 0.10, 64 << 20  # and of memory; a small pass on a CPU differs by tens of MiB from process to process
 RULE = (
     f"Worse: × none lower by more than {SPEED:.0%} and by more than {ERRORS} standard errors of the two medians (the "
-    f"tolerance of each row), or memory beside that of none higher by more than {MEMORY:.0%}."
+    f"tolerance of each row), or memory beside that of none higher by more than {MEMORY:.0%} and {BYTES >> 20} MiB."
 )
 SAME = ("device", "torch", "threads")  # where these are equal, tokens per second are shown too
 
@@ -57,7 +57,7 @@ def compare(rows: list[Row], baseline: dict[str, Record], note: dict[str, Any]) 
             worse.append(f"{row['contender']}, {where}: {row['status'][:60]}")
         if speed is not None and speed < -tolerance:
             worse.append(f"{row['contender']}, {where}: speed {speed:+.1%}")
-        if memory is not None and memory > MEMORY:
+        if memory is not None and memory > MEMORY and row["peak_memory"] * memory / (1 + memory) > BYTES:
             worse.append(f"{row['contender']}, {where}: memory {memory:+.1%}")
         lines.append(
             [row["contender"], where]

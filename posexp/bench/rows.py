@@ -69,9 +69,8 @@ def row_of(one: Measured, base: Measured | None, peer: Measured | None) -> Row:
     rates = [one.flops_per_token * speed for speed in speeds(one)]
     return row | {
         "speeds": speeds(one),
-        "ratio_to_none": ratio(one, base),
-        "ratio_error": error_of(ratios(one, base)),
-        "ratio_to_fastest_peer": ratio(one, peer),
+        **dict(zip(("ratio_to_none", "ratio_error"), ratio(one, base), strict=True)),
+        "ratio_to_fastest_peer": ratio(one, peer)[0],
         "flops_per_token": one.flops_per_token,
         "mfu": statistics.median(rate / peak for rate, peak in zip(rates, one.matmul_peaks, strict=True)),
         "matmul_flops": statistics.median(one.matmul_peaks),
@@ -83,25 +82,14 @@ def speeds(one: Measured) -> list[float]:
     return [one.tokens / seconds for seconds in one.seconds.values()]
 
 
-def ratios(one: Measured, other: Measured | None) -> list[float]:
-    """Return the ratios of speeds by shared round."""
-    if other is None:
-        return []
-    share = one.tokens / other.tokens
-    return [share * other.seconds[n] / seconds for n, seconds in one.seconds.items() if n in other.seconds]
-
-
-def ratio(one: Measured, other: Measured | None) -> float | None:
-    """Return the median ratio of speeds over shared rounds, or None without any."""
-    return statistics.median(found) if (found := ratios(one, other)) else None
-
-
-def error_of(values: list[float]) -> float | None:
-    """Return the standard error of the median relative to it, from the quartiles as if noise were normal."""
-    if not values:
-        return None
-    lower, middle, upper = np.quantile(values, [0.25, 0.5, 0.75])
-    return float(1.253 * (upper - lower) / 1.349 / len(values) ** 0.5 / middle)
+def ratio(one: Measured, other: Measured | None) -> tuple[float | None, float | None]:
+    """Return the median ratio of speeds over shared rounds, and its relative error (None without any round)."""
+    rounds = [n for n in one.seconds if other is not None and n in other.seconds]
+    if other is None or not rounds:
+        return None, None
+    ratios = [one.tokens / other.tokens * other.seconds[n] / one.seconds[n] for n in rounds]
+    lower, middle, upper = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+    return middle, 1.253 * (upper - lower) / 1.349 / len(rounds) ** 0.5 / middle
 
 
 def bench_tables(rows: list[Row]) -> list[Grid]:

@@ -11,7 +11,7 @@ from posexp.bench.against import baseline_of, compare
 from posexp.bench.interleave import Measured
 from posexp.bench.models import Contender
 from posexp.bench.peaks import vendor_peak
-from posexp.bench.rows import bench_tables, error_of, rows_of
+from posexp.bench.rows import bench_tables, ratio, rows_of
 from posexp.config.bench import BenchCommand
 from posexp.config.components import options_of
 from posexp.config.sections import ModelConfig, Precision
@@ -28,12 +28,12 @@ NOTE = {
 NONE, ALIBI = (Contender(name, options_of("scheme", name, {})) for name in ("none", "alibi"))
 
 
-def measured(contender: Contender, speeds: list[float], memory: int | None = 100, what="training") -> Measured:
+def measured(contender: Contender, speeds: list[float], memory: int = 1000, what="training") -> Measured:
     seconds = {n: 60 / speed for n, speed in enumerate(speeds, start=1)}
-    return Measured(contender, what, 16, "ok", {}, 60, 6, seconds, [1000.0] * len(speeds), memory)
+    return Measured(contender, what, 16, "ok", {}, 60, 6, seconds, [1000.0] * len(speeds), memory << 20)
 
 
-def rows(*speeds: float, memory: int = 120, what="training"):
+def rows(*speeds: float, memory: int = 1200, what="training"):
     """The rows of none, at 10 tokens per second, and of alibi."""
     return rows_of(
         [measured(NONE, [10.0] * len(speeds), what=what), measured(ALIBI, list(speeds), memory, what)], "none"
@@ -57,7 +57,7 @@ def test_a_record_has_what_was_measured_and_the_page_the_same(tmp_path):
     assert training["speeds"] == pytest.approx([8, 9, 10]) and evaluation["what"] == "evaluation"
     assert "2 w + 4 n_layer k d_model" in alibi["formulas"]["flops_per_token"]
     page = (folder / "README.md").read_text()
-    assert "| alibi | – | – | 9 | 8 - 10 | 0.90 | 0 | 5% |" in page and "posexp bench" in page
+    assert "| alibi | – | – | 9 | 8 - 10 | 0.90 | 1,200 | 5% |" in page and "posexp bench" in page
 
 
 def test_the_files_of_a_gpu_have_its_name(tmp_path):
@@ -90,11 +90,13 @@ def test_a_share_of_the_vendors_peak_is_a_column_of_its_own():
 
 
 def test_the_error_of_a_median_is_that_of_normal_noise():
-    assert error_of([0.9, 1.0, 1.1, 1.0]) == pytest.approx(1.253 * 0.05 / 1.349 / 2)
-    assert error_of([1.0]) == 0 and error_of([]) is None
+    found = ratio(measured(ALIBI, [9.0, 10.0, 11.0, 10.0]), measured(NONE, [10.0] * 4))
+    assert found == pytest.approx((1.0, 1.253 * 0.05 / 1.349 / 2))
+    assert ratio(measured(ALIBI, [9.0]), measured(NONE, [10.0])) == pytest.approx((0.9, 0))
+    assert ratio(measured(ALIBI, []), measured(NONE, [10.0])) == (None, None)
 
 
-def recorded(folder: Path, *speeds: float, memory: int = 120, **changes) -> dict:
+def recorded(folder: Path, *speeds: float, memory: int = 1200, **changes) -> dict:
     write_bench(folder, COMMAND, rows(*speeds, memory=memory), NOTE | changes)
     return baseline_of(str(folder), {"alibi": ALIBI.components, "none": NONE.components}, SETTINGS)
 
@@ -102,12 +104,12 @@ def recorded(folder: Path, *speeds: float, memory: int = 120, **changes) -> dict
 @pytest.mark.parametrize(
     ("speeds", "memory", "worse"),
     [
-        ([9, 9, 9], 120, []),
-        ([8.6, 8.6, 8.6], 131, []),  # 4.4 % slower, 9.2 % more memory
-        ([12, 12, 12], 60, []),
-        ([8.5, 8.5, 8.5], 120, ["alibi, training at 16: speed -5.6%"]),
-        ([7, 8.1, 9], 120, []),  # 10 % slower, with rounds that differ by more
-        ([9, 9, 9], 140, ["alibi, training at 16: memory +16.7%"]),
+        ([9, 9, 9], 1200, []),
+        ([8.6, 8.6, 8.6], 1310, []),  # 4.4 % slower, 9.2 % more memory
+        ([12, 12, 12], 600, []),
+        ([8.5, 8.5, 8.5], 1200, ["alibi, training at 16: speed -5.6%"]),
+        ([7, 8.1, 9], 1200, []),  # 10 % slower, with rounds that differ by more
+        ([9, 9, 9], 1400, ["alibi, training at 16: memory +16.7%"]),
     ],
 )
 def test_a_change_is_worse_beyond_its_tolerance(tmp_path, speeds, memory, worse):
@@ -115,6 +117,16 @@ def test_a_change_is_worse_beyond_its_tolerance(tmp_path, speeds, memory, worse)
     table, found = compare(rows(*speeds, memory=memory), baseline, NOTE)
     assert found == worse
     assert [line[:2] for line in table.rows] == [["none", "training at 16"], ["alibi", "training at 16"]]
+
+
+def test_memory_counts_from_64_mib_on(tmp_path):
+    def small(memory: int):
+        return rows_of([measured(NONE, [10.0], 100), measured(ALIBI, [9.0], memory)], "none")
+
+    write_bench(tmp_path, COMMAND, small(120), NOTE)
+    baseline = {record["contender"]: record for record in read_records(tmp_path)}
+    assert compare(small(180), baseline, NOTE)[1] == []  # half more, 60 MiB
+    assert compare(small(190), baseline, NOTE)[1] == ["alibi, training at 16: memory +58.3%"]
 
 
 def test_what_can_no_longer_be_measured_is_worse(tmp_path):
