@@ -83,7 +83,13 @@ def training_times(entries: list[Entry]) -> dict[str, str]:
         return {}
     base = speeds.get(BASE, max(speeds.values()))
     order = sorted(speeds.values(), reverse=True)
-    return {curve: f"{base / speed:.2f} ({order.index(speed) + 1})" for curve, speed in speeds.items()}
+    found = {}
+    for entry in entries:
+        if entry.speed:
+            time, rank = base / entry.speed, order.index(entry.speed) + 1
+            error = f" ± {time * entry.speed_error:.2f}" if entry.speed_error else ""
+            found[entry.curve] = f"{time:.2f}{error} ({rank})"
+    return found
 
 
 def drawn(boards: list[Board]) -> list[tuple[Track, list[Entry]]]:

@@ -38,7 +38,8 @@ class Entry:
     """A curve on a track. `excess` is the mean loss at the training length less the best possible one, and `upper`
     the left side of the rule, both in nats; NaN if unknown. `failed` has the conditions that it does not meet.
 
-    `speed` is in training tokens per second, as posexp report measures it, or relative to `none` in a bench.
+    `speed` is in training tokens per second, as posexp report measures it, or relative to `none` in a bench, which has
+    its relative standard error too.
     """
 
     curve: str
@@ -51,6 +52,7 @@ class Entry:
     speed: float | None
     devices: frozenset[str]
     commits: tuple[str, ...]
+    speed_error: float = 0.0
 
 
 def upper_limit(excesses: list[float]) -> tuple[float, float]:
@@ -84,7 +86,7 @@ def entries_of(
     standard: Standard,
     group: Group,
     say: Callable[[str], None],
-    speeds: list[tuple[dict[str, Any], float]] | None = None,
+    speeds: list[tuple[dict[str, Any], tuple[float, float]]] | None = None,
 ) -> list[Entry]:
     """Return the curves of a group in order of rank, and last those that are not tested.
 
@@ -103,8 +105,9 @@ def entries_of(
         own = {one.place.length: one for one in verdicts if one.place.curve == curve}
         entry = entry_of(track, standard, curve, runs, rows, own)
         if speeds is not None:
-            speed = next((speed for parts, speed in speeds if parts == components_of(runs[0].config())), None)
-            entry = replace(entry, speed=speed, devices=frozenset())
+            own_parts = components_of(runs[0].config())
+            speed, error = next((speed for parts, speed in speeds if parts == own_parts), (None, 0.0))
+            entry = replace(entry, speed=speed, speed_error=error, devices=frozenset())
         found.append(entry)
     return sorted(found, key=lambda entry: order(track, entry))
 

@@ -8,9 +8,11 @@ from posexp.errors import Misuse
 from posexp.leaderboard.track import Track
 from posexp.report.bench_records import differing, read_records, sizes_of
 
+Speed = tuple[float, float]  # relative to `none`, and the standard error relative to that
 
-def bench_speeds(track: Track, benches: Path) -> list[tuple[dict[str, Any], float]]:
-    """Return the components of each curve with its training speed relative to `none`.
+
+def bench_speeds(track: Track, benches: Path) -> list[tuple[dict[str, Any], Speed]]:
+    """Return the components of each curve with its training speed.
 
     Raises Misuse if the bench is missing or damaged, or was not measured at the track's sizes.
     """
@@ -23,7 +25,7 @@ def bench_speeds(track: Track, benches: Path) -> list[tuple[dict[str, Any], floa
         if others := differing(record, wanted):
             raise Misuse(f"{place} was not measured at the sizes of {track.name}: {', '.join(others[:6])}")
     return [
-        (record.get("components") or {}, row["ratio_to_none"])
+        (record.get("components") or {}, (row["ratio_to_none"], row["ratio_error"] or 0.0))
         for record in records
         for row in record["measurements"]
         if row["what"] == "training" and row["ratio_to_none"]
