@@ -36,10 +36,7 @@ def leaderboard(command: LeaderboardCommand) -> None:
 
 
 def boards_of(results: Path) -> tuple[list[Board], list[str]]:
-    """Return the tracks with their entries, and a line for each track without.
-
-    Raises Misuse if the bench that a track names is missing or is of other sizes.
-    """
+    """Return the tracks with their entries, and a line for each track without. `say` receives what has no times."""
     boards, skipped = [], []
     for track in read_tracks():
         try:
@@ -48,7 +45,13 @@ def boards_of(results: Path) -> tuple[list[Board], list[str]]:
         except Misuse as error:
             skipped.append(f"{track.name} has no entries yet: {error}")
         else:
-            speeds = bench_speeds(track, results / "bench") if isinstance(track.timed, str) else None
+            speeds = None
+            if isinstance(track.timed, str):
+                try:
+                    speeds = bench_speeds(track, results / "bench")
+                except Misuse as error:
+                    speeds = []
+                    say(f"{track.name} has no times: {error}")
             boards.append((track, standard, entries_of(track, standard, group, say, speeds)))
     return boards, skipped
 

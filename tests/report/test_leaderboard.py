@@ -17,14 +17,14 @@ from posexp.config.reading import LeaderboardCommand
 from posexp.config.sections import Precision
 from posexp.config.values import plain_value
 from posexp.errors import Misuse
-from posexp.evaluation.group import load_group
+from posexp.evaluation.group import Group, load_group
 from posexp.evaluation.published import load_entries
 from posexp.evaluation.rows import Row, rows_to_csv, sums_of
 from posexp.leaderboard import boards_of, leaderboard
 from posexp.leaderboard.page import page
 from posexp.leaderboard.ranking import entries_of, standard_of, upper_limit
 from posexp.leaderboard.times import bench_speeds
-from posexp.leaderboard.track import differing, entrants, read_tracks
+from posexp.leaderboard.track import Track, differing, entrants, read_tracks
 from posexp.report.bench_records import components_of, sizes_of
 from posexp.runs.run import Run
 from posexp.storage import jsonl
@@ -131,8 +131,16 @@ def test_captured_gain_ranks_first_harm_last_and_what_misses_the_gate_not_at_all
     assert "recall has no entries yet" in text
     boards, skipped = boards_of(results)
     assert page(boards, skipped) == text
-    timed = page([(replace(track, timed=True), *rest) for track, *rest in boards], skipped)
+    assert f"markov has no times: {results}/bench" in capsys.readouterr().err  # this folder has none
+    track, group = entered(results, timed=True)
+    standard = standard_of(track, group)
+    timed = page([(track, standard, entries_of(track, standard, group, pytest.fail))], [])
     assert table(timed)[0][7:] == ["3", "2.00 (2)", "012345678"]
+
+
+def entered(results: Path, timed: bool | str) -> tuple[Track, Group]:
+    track = replace(TRACKS["markov"], timed=timed)
+    return track, entrants(track, [load_entries(results / "studies" / "markov", pytest.fail)], pytest.fail)
 
 
 def benched(folder: Path, name: str, speed: float, **changes) -> None:
@@ -152,8 +160,7 @@ def test_the_time_of_a_curve_is_that_of_the_bench_which_the_track_names(results)
     folder = results / "bench" / "mine"
     for name, speed in {"none": 1.0, "alibi": 0.8, "rope": 0.5}.items():
         benched(folder, name, speed)
-    track = replace(TRACKS["markov"], timed="mine")
-    group = entrants(track, [load_entries(results / "studies" / "markov", pytest.fail)], pytest.fail)
+    track, group = entered(results, timed="mine")
     speeds = bench_speeds(track, results / "bench")
     standard = standard_of(track, group)
     entries = entries_of(track, standard, group, pytest.fail, speeds)
