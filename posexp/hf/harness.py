@@ -42,6 +42,8 @@ class Harness(TemplateLM):
         super().__init__()
         folder = Path(run).expanduser().absolute()
         (found,) = finished_runs(str(folder.parent.parent), folder.parent.name, folder.name)
+        if device == "cuda:0" and not torch.cuda.is_available():
+            device = None  # the harness names it if nobody did
         if (name := (device or "auto").partition(":")[0]) not in Device.__members__:
             raise Misuse(f"device={device} must be one of {', '.join(Device.__members__)}")
         cpu.prepare()

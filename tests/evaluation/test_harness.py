@@ -43,6 +43,12 @@ def model(world: Path) -> Harness:
     return Harness(str(run_of(world, "alibi")), length=LENGTH, device="cpu")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU")
+def test_the_device_that_the_harness_names_by_default_needs_no_gpu(world: Path):
+    found = Harness(str(run_of(world, "alibi")), device="cuda:0")
+    assert next(found.model.parameters()).device.type == "cpu"
+
+
 def asked(*words: object) -> SimpleNamespace:
     return SimpleNamespace(args=words)
 
