@@ -28,6 +28,7 @@ OPTIONS = {
     "length": "training length",
     "tokens": "tokens",
     "batch_tokens": "tokens per step",
+    "optimizer": "optimizer",
     "lr": "learning rate",
     "scheme_lr": "the scheme's multiple of it",
     "weight_decay": "weight decay",

@@ -10,7 +10,7 @@ from support.rows import row_of
 
 from posexp.config.commands import ReportCommand, TrainCommand
 from posexp.config.components import options_of
-from posexp.config.sections import TrainConfig
+from posexp.config.sections import Optimizer, TrainConfig
 from posexp.evaluation.rows import Row
 from posexp.report.command import report
 from posexp.report.fairness import MEASURED, SEVERAL, TIME, Fairness, fairness_of
@@ -48,6 +48,11 @@ def columns(fairness: Fairness | None) -> dict[str, list[str]]:
     return dict(zip(fairness.grid.heads, map(list, zip(*fairness.grid.rows, strict=True)), strict=True))
 
 
+def test_another_optimizer_is_a_column(tmp_path):
+    fairness = compared(made(tmp_path, "rope"), made(tmp_path, "t5", optimizer=Optimizer.muon))
+    assert columns(fairness)["optimizer"] == ["adamw", "muon"]
+
+
 def test_what_differs_is_a_column_and_what_is_equal_a_sentence(tmp_path):
     fairness = compared(made(tmp_path, "rope"), made(tmp_path, "t5", lr=1e-3, scheme_lr=4.0), made(tmp_path, "rope", 1))
     assert columns(fairness) == {
@@ -59,8 +64,8 @@ def test_what_differs_is_a_column_and_what_is_equal_a_sentence(tmp_path):
         TIME: ["1.00", "1.00"],
     }
     assert fairness.sentences[0] == (
-        "Equal for all curves: training length 128, tokens 1,000,000, tokens per step 1,024, weight decay 0.1, "
-        "weight decay of the scheme yes, warm-up 0.1, clipping 1, precision auto, steps 977, parameters 1,000."
+        "Equal for all curves: training length 128, tokens 1,000,000, tokens per step 1,024, optimizer adamw, "
+        "weight decay 0.1, weight decay of the scheme yes, warm-up 0.1, clipping 1, precision auto, steps 977, parameters 1,000."
     )
 
 
