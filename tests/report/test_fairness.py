@@ -65,7 +65,8 @@ def test_what_differs_is_a_column_and_what_is_equal_a_sentence(tmp_path):
     }
     assert fairness.sentences[0] == (
         "Equal for all curves: training length 128, tokens 1,000,000, tokens per step 1,024, optimizer adamw, "
-        "weight decay 0.1, weight decay of the scheme yes, warm-up 0.1, clipping 1, precision auto, steps 977, parameters 1,000."
+        "weight decay 0.1, weight decay of the scheme yes, warm-up 0.1, clipping 1, precision auto, "
+        "steps 977, parameters 1,000."
     )
 
 
