@@ -15,6 +15,7 @@ from posexp.config.sections import DataConfig, Split
 from posexp.errors import Misuse
 
 HELD_OUT = 20  # training examples per validation example, and per test example
+MOST = 10**10  # characters, about, of all examples of the largest size
 LEAST = {"parity": 8, "flipflop": 8}  # sizes with prompts enough for three splits; other tasks begin at 1
 PASSKEY_DIGITS = 5
 NEEDLES = 4  # keys of needle_multi
@@ -223,6 +224,11 @@ def read_task(config: DataConfig) -> dict[Split, Iterator[str]]:
     """Return the documents of each split, one example each, of sizes up to config.task_size."""
     if config.task not in TASKS:
         raise Misuse(f"no task {config.task!r}; there are {', '.join(TASKS)}")
+    if config.task_size * config.task_examples > MOST:
+        raise Misuse(
+            f"data.task_size={config.task_size} times data.task_examples={config.task_examples} is more than {MOST:,}: "
+            "lower one of them"
+        )
     held_out = -(-config.task_examples // HELD_OUT)
     counts = {Split.train: config.task_examples, Split.valid: held_out, Split.test: held_out}
     sizes = range(min(LEAST.get(config.task, 1), config.task_size), config.task_size + 1)

@@ -86,7 +86,7 @@ def checked(cells: list[Words], compose: Callable[[Words], TrainCommand], elsewh
                 texts.add(text)
         except (Misuse, HydraException, OmegaConfBaseException) as error:
             cell_ = " ".join(word for word in words if word not in common)
-            bad.append(f"cell {cell_}: {explain_error(error, 'train')}")
+            bad.append(f"cell {cell_}: ".replace(" :", ":") + explain_error(error, "train"))
         else:
             configs.append(config)
     if bad:

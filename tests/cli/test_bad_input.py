@@ -106,6 +106,7 @@ def cut(path: Path, share: float = 0.6) -> None:
             ["mixer=lstm", "temperature=llama4"],
             "temperature acts in attention, which this mixer replaces in every block",
         ),
+        (["data=copy", "data.task_size=1048576"], "is more than 10,000,000,000: lower one of them"),
         (["window=sliding", "window.sizes=3"], "no key 'window.sizes', did you mean 'window.size'?"),
         (["data.paths=rows.jsonl"], "rows.jsonl: row 1 has no field 'text'; its fields: body"),
         (["data.tokenizer=array.txt"], "array.txt"),
@@ -141,6 +142,10 @@ def cut(path: Path, share: float = 0.6) -> None:
 def test_a_configuration_that_cannot_work_is_refused_before_a_run_folder_is_made(corpus, words, says):
     assert says in train(*words, cwd=corpus).refusal()
     assert not (corpus / "results").exists() and (corpus / "empty.txt").stat().st_size == 0
+
+
+def test_a_sweep_without_a_scheme_is_refused_in_a_plain_line(corpus):
+    assert "error: cell: choose a scheme with +scheme=<name>" in here("train", "-m", cwd=corpus).refusal()
 
 
 @pytest.mark.slow
