@@ -50,6 +50,10 @@ def study(tmp_path, monkeypatch):
         *(row("rope", seed, 256, 51.0, protocol="nonoverlapping") for seed in (0, 1)),
         *(row("rope", seed, 256, 101.0, window="bca 64") for seed in (0, 1)),
         row("rope", 0, 1024, 1.0, status="out of memory"),
+        *(
+            row("rope", 0, distance, 1.0, protocol="by_distance", accuracy=accuracy, targets=targets)
+            for distance, accuracy, targets in ((64, 1.0, 50), (128, 0.9, 30), (256, 0.5, 10))
+        ),
     ]
     folder = tmp_path / "one"
     folder.mkdir()
@@ -98,6 +102,7 @@ def filled(folder: Path, template: str) -> str:
         ('less("alibi", "rope", 128)', "+4.0"),
         ('shuffled("rope", 256)', "−0.9"),
         ('growth("rope", "alibi", 256)', "+24.1 [−73.2, +474]"),  # half width: 12.706 x (log 1.4 - log 1.1) / 2
+        ('recalled("rope", 64, 256)', "80"),  # (27 + 5) / 40
         ('verdict("rope", 256)', "breaks +35.0 [+22.1, +49.2]"),
         ('verdict("rope", 256, value=false)', "breaks [+22.1, +49.2]"),
         ('verdict("alibi", 256)', "undefined"),
