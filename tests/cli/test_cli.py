@@ -357,7 +357,7 @@ def test_schemes_is_a_line_for_each_that_fits_the_width(own):
     kinds = [path.stem for kind in groups for path in sorted((config_dir() / kind).glob("*.yaml"))]
     names = [line.split()[0] for line in answer.out.splitlines() if line.startswith("  ")]
     assert names[: len(SCHEMES) + 1] == sorted([*SCHEMES, "foo"])
-    assert names[len(SCHEMES) + 1 :] == [*kinds, "base", "bench", "small", "tiny"]
+    assert names[len(SCHEMES) + 1 :] == [*kinds, "base", "base_h128", "bench", "small", "small_h128", "tiny"]
     assert "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864" in answer.out
     about = "rotated queries and keys (RoPE) · Su et al. 2021 · arXiv 2104.09864"
     assert [fitted(about, width) for width in (70, 50, 40, 30)] == [
