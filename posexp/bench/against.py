@@ -36,7 +36,7 @@ def baseline_of(place: str, names: dict[str, Any], settings: dict[str, Any]) -> 
             found[name] = record
     if not found:
         there = ", ".join(record["contender"] for record in fitting)[:200]
-        raise Misuse(f"{place} has none of these contenders with these options; it has {there}")
+        raise Misuse(f"{place} lacks these contenders with these options: name a baseline that has one. It has {there}")
     return found
 
 

@@ -99,18 +99,14 @@ def detectable(
     return float(special.nctdtrinc(df, 1 - power, critical)) * math.sqrt(variance)
 
 
-def seeds_needed(
-    sd: float,
-    difference: float,
-    power: float = 0.8,
-    alpha: float = ALPHA,
-    documents: float = 0.0,
-    documents_df: float = math.inf,
-) -> int | None:
-    """Return the fewest seeds, at least two, that make `difference` detectable; None if MOST_SEEDS are too few."""
+def seeds_needed(sd: float, difference: float, **known: float) -> int | None:
+    """Return the fewest seeds, at least two, that make `difference` detectable; None if MOST_SEEDS are too few.
+
+    `known` is passed to `detectable`.
+    """
 
     def enough(seeds: int) -> bool:
-        return detectable(sd, seeds, power, alpha, documents, documents_df) <= abs(difference)
+        return detectable(sd, seeds, **known) <= abs(difference)
 
     if difference == 0 or not enough(MOST_SEEDS):
         return None

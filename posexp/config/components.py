@@ -71,7 +71,7 @@ def typed_options(kind: str, base: type, node: dict[str, Any]) -> tuple[Any, dic
     known = [p.name for p in parameters]
     for unknown in (key for key in values if key not in known):
         place = f"{kind} {str(node['_target_']).rpartition('.')[2]}"
-        has = f"its options: {', '.join(known)}" if known else "it has none"
+        has = f"its options: {', '.join(known)}" if known else "it takes no options"
         raise Misuse(
             f"{place} has no option {unknown!r}: {has}. If an experiment sets it, keep the {kind} that it chooses"
         )

@@ -88,7 +88,7 @@ class Rounded(Wrapper):
         return self.coarse(self.inner.positions_of(tokens_BT))
 
     def coarse(self, pos_BT: Tensor) -> Tensor:
-        """Return rounded positions, of which none is beyond the scheme's last."""
+        """Return rounded positions, at most the last one of the scheme."""
         pos_BT = rounded(pos_BT)
         return pos_BT if self.max_length is None else pos_BT.clamp(max=self.max_length - 1)
 
