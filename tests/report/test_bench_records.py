@@ -154,9 +154,7 @@ def test_a_baseline_of_another_measurement_says_what_differs(tmp_path):
             baseline_of(str(tmp_path), {"alibi": ALIBI.components}, SETTINGS | wanted)
         assert says in str(caught.value) and len(str(caught.value)) < 380
     for names in ({"rope": None}, {"alibi": {"scheme": {"_target_": "another"}}}):
-        with pytest.raises(
-            Misuse, match="lacks these contenders with these options: name a baseline that has one. It has alibi, none"
-        ):
+        with pytest.raises(Misuse, match="lacks these contenders with these options: name a baseline"):
             baseline_of(str(tmp_path), names, SETTINGS)
 
 
