@@ -50,12 +50,13 @@ def bench(command: BenchCommand) -> None:
     parts = {one.name: None if one.peer else one.components for one in contenders}
     baseline = baseline_of(command.against, parts, settings) if command.against else {}
     vendor = vendor_peak(describe(device)) if command.precision is Precision.bfloat16 else None
+    code = about(command)  # before its own folder changes the checkout
     for found in measure(contenders, command):  # results are written after each stage
         rows = rows_of(found, BASE, vendor)
         peaks = [row["matmul_flops"] for row in rows if row["matmul_flops"]]
         if not peaks:
             raise RunFailed(f"no contender could be measured; status of the first: {rows[0]['status']}")
-        note = about(command)
+        note = dict(code)
         for one in reversed(found):  # the details of posexp's own contenders take precedence
             note |= one.facts.get("details", {})
         note["device"] = describe(device) if device.type == "cuda" else note["cpu"]

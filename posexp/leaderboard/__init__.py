@@ -75,8 +75,8 @@ def check(folder: Path, name: str | None, results: Path) -> None:
     failed = [f"{run.name} is not a readable run of posexp" for run in group.runs if run not in readable(group)]
     failed += [line for entry in entries for line in entry.failed]
     met = [
-        f"{entry.curve} meets the rule of {track.name}: {entry.seeds} seeds, {entry.excess:.4f} nats above the best "
-        f"possible loss, at most {entry.upper:.4f} ≤ {track.gate:g}"
+        f"{entry.curve} meets the rule of {track.name}: {entry.seeds} seeds, {entry.excess:.4f} {track.gap}, "
+        f"at most {entry.upper:.4f} ≤ {track.gate:g}"
         for entry in entries
         if not entry.failed
     ]

@@ -10,7 +10,7 @@ from posexp.output.grid import Cell, Grid
 from posexp.output.style import QUIET, looks_of
 from posexp.output.text import escape, one_line
 from posexp.report.curves import draw_points
-from posexp.report.metric import Value
+from posexp.report.metric import EXACT_MATCH, Value
 from posexp.report.verdict_table import in_percent, share
 
 if TYPE_CHECKING:
@@ -34,13 +34,15 @@ def section(board: Board) -> str:
     """Return the part of a track: what is fixed, and the table."""
     track, standard, entries = board
     fixed = ", ".join(f"`{key}={value}`" for key, value in track.fixed.items())
+    targets = ", ".join(f"`{one_line(name)}`" for name in dict.fromkeys(standard.targets.values()))
     time = f"- Time: [bench/{track.timed}](bench/{track.timed}/README.md).\n" if isinstance(track.timed, str) else ""
+    unit, at = ("size", f"size {track.length}") if track.is_task else ("length", f"{track.length} tokens")
     return f"""
 ## {escape(track.title)}
 
 - Fixed: {fixed}. May vary: scheme, window, temperature, mixer, {", ".join(f"`{glob}`" for glob in track.vary)}.
-- Token store `{one_line(standard.store)}`, targets `{one_line(standard.targets_hash)}`.
-- Gate: {track.gate:g} nats above the best possible loss at {track.length} tokens. Primary length: {track.primary}.
+- Token store `{one_line(standard.store)}`, targets {targets}.
+- Gate: {track.gate:g} {track.gap} at {at}. Primary {unit}: {track.primary}.
 {time}- `posexp train -m +experiment={track.experiment} seed=0,1,2,3,4 +scheme=<name>`
 
 {grid(track, entries).markdown()}
@@ -50,14 +52,19 @@ def section(board: Board) -> str:
 def grid(track: Track, entries: list[Entry]) -> Grid:
     """Return the table of a track, with a line above the entries that are not tested."""
     lengths = [f"{length} ({length // track.length} ×)" for length in track.lengths]
-    heads = ["rank", "curve", f"loss at {track.length}", *lengths, "seeds", "time", "commit"]
+    known = "exact match" if track.is_task else "loss"
+    usable = ["usable size"] if track.is_task else []
+    heads = ["rank", "curve", f"{known} at {track.length}", *lengths, *usable, "seeds", "time", "commit"]
     times = training_times(entries) if track.timed else {}
     rows: list[list[Cell]] = []
     for rank, entry in enumerate(entries, start=1):
         if entry.failed and not (rank > 1 and entries[rank - 2].failed):
             rows.append(["", "not tested:", *[""] * (len(heads) - 2)])
         loss = f"{entry.loss:.4f}\nexcess {entry.excess:.4f}, at most {entry.upper:.4f}"
+        if track.is_task:
+            loss = f"{cell(entry, track.length)}\nwrong {100 * entry.excess:.1f} %, at most {100 * entry.upper:.1f} %"
         cells = ["–" if entry.failed else cell(entry, length) for length in track.lengths]
+        cells += ["–" if entry.failed else entry.usable] if track.is_task else []
         place = "–" if entry.failed else str(rank)
         last = [str(entry.seeds), times.get(entry.curve, "–"), ", ".join(entry.commits)]
         rows.append([place, one_line(entry.curve), loss, *cells, *last])
@@ -65,7 +72,9 @@ def grid(track: Track, entries: list[Entry]) -> Grid:
 
 
 def cell(entry: Entry, length: int) -> str:
-    """Return the captured gain, and the change with its verdict."""
+    """Return the captured gain, and the change with its verdict; for a task, exact match."""
+    if length in entry.shares and length not in entry.verdicts:
+        return share(entry.shares[length])
     verdict = entry.verdicts.get(length)
     if verdict is None or verdict.cropped is None:
         return verdict.word if verdict else "–"
@@ -114,19 +123,23 @@ def draw(shown: list[tuple[Track, list[Entry]]]) -> "Figure":
         for i, (marker, length) in enumerate(zip(MARKERS, track.lengths, strict=True)):
             axes.plot([], [], marker, color=QUIET, label=f"{length // track.length} ×")
             for y, entry in enumerate(entries):
-                if (verdict := entry.verdicts.get(length)) and (one := verdict.captured):
+                if (one := entry.shares.get(length)) is not None:
                     low, high = (None if bound is None else 100 * bound for bound in (one.low, one.high))
                     value = Value(100 * one.value, low, high)
                     draw_points(axes, {y + 0.2 * (i - 1.5): value}, marker, looks[entry.curve].colour)
         axes.set_title(track.title)
-        axes.legend(title="length / training length", loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(
+            title="size / training size" if track.is_task else "length / training length",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+        )
         axes.set_yticks(range(len(entries)), [shortened(entry.curve) for entry in entries])
         axes.set_ylim(len(entries) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=QUIET, linewidth=1)
         axes.axvline(100, color=QUIET, linewidth=1, linestyle=":")
-        axes.set_xlabel("captured share of the possible gain in percent")
+        axes.set_xlabel(EXACT_MATCH.axis if track.is_task else "captured share of the possible gain in percent")
         if axes.get_xlim()[0] < -300:
             set_log_scale(axes, "x", linear=100, sign="+")
     write_heading(figure, "What each curve makes of context beyond its training length", ["lines: 95 % intervals"])

@@ -11,15 +11,17 @@ from posexp.config.hints import knobs_of
 from posexp.config.sections import config_dir
 from posexp.config.values import default_of, flat, plain_value
 from posexp.errors import Misuse, did_you_mean
+from posexp.evaluation import contrasts
 from posexp.evaluation.group import Group
 from posexp.evaluation.published import readable
+from posexp.evaluation.tasks import exact_match
 from posexp.runs.labels import curve_labels, run_recipes
 from posexp.runs.run import Run
 from posexp.storage import untrusted
 from posexp.storage.names import is_name
 
 SECTIONS = ("model", "data", "train")  # an entry has the track's options there
-FACTORS = (2, 4, 8, 16)  # of the training length, where entries are evaluated
+FACTORS = (2, 4, 8, 16)  # of the training length or size, where entries are evaluated
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class Track:
     """What the entries of a track share, and what ranks them.
 
     `fixed` has options by dotted key; an option that it does not have and that matches no glob of `vary` keeps its
-    default. `gate` is in nats per token above the best possible loss. `primary` is the length in tokens that ranks. The
-    first of `studies` has the token store, the targets and the best possible loss of the track. `timed` names a folder
-    of results/bench with the training time of each curve. True means the time of the runs, and false that none is
-    shown, because they shared their machine with other work.
+    default. `protocol` is same_targets, or exact_match for a task. `gate` is in nats per token above the best possible
+    loss, or the share of examples that are wrong. `primary` is the length in tokens, or the size, that ranks. The first
+    of `studies` has the token store, the targets and the best possible loss of the track. `timed` names a folder of
+    results/bench with the training time of each curve. True means the time of the runs, and false that none is shown,
+    because they shared their machine with other work.
     """
 
     name: str
@@ -42,11 +45,21 @@ class Track:
     fixed: dict[str, Any]
     vary: list[str]
     timed: bool | str = True
+    protocol: str = contrasts.PROTOCOL
+
+    @property
+    def is_task(self) -> bool:
+        return self.protocol == exact_match.__name__
 
     @property
     def length(self) -> int:
-        """The training length, in tokens."""
-        return int(self.fixed["train.length"])
+        """The training length in tokens, or the largest size in training."""
+        return int(self.fixed["data.task_size" if self.is_task else "train.length"])
+
+    @property
+    def gap(self) -> str:
+        """What the gate bounds, as said after a number."""
+        return "of the examples wrong" if self.is_task else "nats above the best possible loss"
 
     @property
     def lengths(self) -> list[int]:
