@@ -130,7 +130,7 @@ def induction(draw: random.Random, size: int) -> Example:
 def passkey(draw: random.Random, size: int) -> Example:
     """Hide a number among `size` unrelated sentences; the answer is the number (Mohtashami and Jaggi, 2305.16300)."""
     number = "".join(draw.choices(digits, k=PASSKEY_DIGITS))
-    sentences = draw.choices(FILLER, k=size)
+    sentences = unrelated(draw, size)
     sentences.insert(draw.randrange(size + 1), f"The key is {number}. Remember {number}.")
     return " ".join([*sentences, "What is the key? The key is "]), f"{number}."
 
@@ -182,15 +182,21 @@ def five_digits(draw: random.Random, count: int) -> list[str]:
 
 
 def hidden(draw: random.Random, size: int, facts: Sequence[str]) -> str:
-    """Return `size` unrelated sentences with `facts` among them, in their order, at random places.
-
-    The sentences are drawn, so that all of FILLER occur in training, whatever its sizes.
-    """
+    """Return `size` unrelated sentences with `facts` among them, in their order, at random places."""
     places = sorted(draw.choices(range(size + 1), k=len(facts)))
-    sentences = draw.choices(FILLER, k=size)
+    sentences = unrelated(draw, size)
     for place, fact in reversed([*zip(places, facts, strict=True)]):
         sentences.insert(place, fact)
     return " ".join(sentences)
+
+
+def unrelated(draw: random.Random, size: int) -> list[str]:
+    """Return `size` sentences of FILLER in its order, again and again, from a random one on.
+
+    So all of them occur in training, whatever its sizes.
+    """
+    start = draw.randrange(len(FILLER))
+    return [FILLER[(start + n) % len(FILLER)] for n in range(size)]
 
 
 TASKS: dict[str, Callable[[random.Random, int], Example]] = {
