@@ -38,7 +38,7 @@ def load_store(config: DataConfig, say: Say = say) -> Store:
     folder = Path(config.cache).expanduser() / "tokens" / (config.store or key_of(config))
     check_room("data.cache", folder)
     store = find_store(folder, say)
-    if config.store and (store is None or different(store, config) != []):
+    if config.store and (store is None or different(store, config)):
         check_text(config, folder, store)
     if store:
         logger.debug(f"token store: {folder}")
@@ -72,10 +72,7 @@ def check_text(config: DataConfig, folder: Path, store: Store | None) -> None:
         return
     if store is None:
         raise Misuse(f"no token store {folder}, and {found}")
-    options = different(store, config)
-    if options is None:
-        raise Misuse(f"the token store {folder} is too old to record its options, and {found}")
-    raise Misuse(f"the token store {folder} was built with another {', '.join(options)}")
+    raise Misuse(f"the token store {folder} was built with another {', '.join(different(store, config))}")
 
 
 def find_store(folder: Path, say: Say) -> Store | None:

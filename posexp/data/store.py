@@ -145,7 +145,7 @@ def is_meta(meta: dict[str, Any]) -> bool:
             and all(untrusted.is_count(known[name]) for known in splits.values() for name in COUNTS)
             and files.keys() == names
             and all(untrusted.is_count(known["size"]) and isinstance(known["sha256"], str) for known in files.values())
-            and isinstance(meta.get("choices") or {}, dict)
+            and isinstance(meta["choices"], dict)
             and (meta.get("task") is None or is_task(meta["task"]))
             and (meta.get("track") is None or is_track(meta["track"], meta["vocab_size"]))
             and all(untrusted.is_count(mark) and mark < meta["vocab_size"] for mark in meta.get("marks", []))
@@ -196,10 +196,8 @@ def choices(config: DataConfig) -> dict[str, Any]:
     return {**shaping, **named, "tokenizer": words}
 
 
-def different(store: Store, config: DataConfig) -> list[str] | None:
-    """Return the options, except the text, in which `store` and `config` differ; None if an old store records none."""
-    made, here = store.meta.get("choices"), choices(config)
-    if made is None:
-        return None
+def different(store: Store, config: DataConfig) -> list[str]:
+    """Return the options, except the text, in which `store` and `config` differ."""
+    made, here = store.meta["choices"], choices(config)
     known = made | {"tokenizer": made["tokenizer"][: len(here["tokenizer"])]}
     return sorted(f"data.{name}" for name in known.keys() | here.keys() if known.get(name) != here.get(name))

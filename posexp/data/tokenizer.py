@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +36,7 @@ def tokenizer_content(spec: str, vocab_size: int) -> list[str | int]:
         return [spec, vocab_size]
     if spec == "bytes":
         return ["bytes"]
-    path, extras = tokenizer_path(spec), []
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # `load_tokenizer` raises the reason
-        # Older stores were built with BPE dropout, which tokenizes the same text differently each time.
-        if untrusted.parsed(untrusted.read_bytes(path))["model"].get("dropout"):
-            extras = ["without dropout"]
-    return ["file", file_digest(path), *extras, *(f"{key} {text}" for key, text in marks(spec).items())]
+    return ["file", file_digest(tokenizer_path(spec)), *(f"{key} {text}" for key, text in marks(spec).items())]
 
 
 def tokenizer_path(spec: str) -> Path:

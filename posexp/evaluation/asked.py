@@ -58,7 +58,7 @@ def distances(tokens: Tokens) -> np.ndarray | None:
 @lru_cache(maxsize=2)
 def split_distances(store: Store, sha256: str) -> np.ndarray | None:
     """Return `distances` of the split whose file has the checksum `sha256`."""
-    named = (store.meta.get("choices") or {}).get("names") and store.vocab_size == BYTES
+    named = store.meta["choices"].get("names") and store.vocab_size == BYTES
     track = store.meta.get("track") or {}
     distance = tracks.TRACKS[track["name"]].distance if track else None
     if not named and distance is None:

@@ -16,7 +16,7 @@ from posexp.config.fields import check_name
 from posexp.config.sections import EvalConfig, Source
 from posexp.config.values import plain_value
 from posexp.errors import Misuse, RunFailed
-from posexp.evaluation.contrasts import PROTOCOL, Pairs
+from posexp.evaluation.contrasts import Pairs
 from posexp.evaluation.group import Group, load_group, read_group
 from posexp.evaluation.logged import logged_rows
 from posexp.evaluation.rows import Row, rows_to_csv
@@ -99,13 +99,9 @@ def page_of(command: ReportCommand, found: Group, shown: list[Table]) -> str:
     from posexp.report.page import RunCard, page
 
     seed_of = {row.run: row.seed for row in found.rows}
-    own = [row for row in found.rows if row.protocol == PROTOCOL and not row.control and not row.variant]
-    trained = {row.run: row.nll for row in own if row.length == row.train_length}
     cards = []
     for run in found.runs:
         losses, validation = losses_of(run)
-        if losses and not validation and (nll := trained.get(run.name)) is not None:  # trained by an older version
-            validation = ((losses[-1][0], nll),)
         curve = found.curve_of.get(run.name, run.name)
         cards.append(RunCard(run.name, curve, seed_of[run.name], *described(run), losses, validation))
     code = environment()

@@ -6,9 +6,8 @@ checkpoint/step-00000400.json          step and sha256 of the tensors; written l
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def apply(tensors_: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.
     for name, weight in zip(names(model), model.parameters(), strict=True):
         prefix = f"optimizer.{name}."
         state = {key.removeprefix(prefix): t for key, t in sorted(tensors_.items()) if key.startswith(prefix)}
-        fits = all(t.is_floating_point() and (not t.ndim or same_shape(t.shape, weight.shape)) for t in state.values())
+        fits = all(t.is_floating_point() and (not t.ndim or t.shape == weight.shape) for t in state.values())
         if state.keys() != wanted[weight] or not fits:
             raise RunFailed(f"the checkpoint does not fit the optimizer: its state of {name} differs")
         optimizer.state[weight] = {
@@ -123,16 +122,11 @@ def check_shapes(tensors_: dict[str, torch.Tensor], wanted: Shapes) -> None:
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found or name not in wanted:
             raise RunFailed(f"the checkpoint does not fit the model: {'no' if name in wanted else 'an unknown'} {name}")
-        if not same_shape(found[name].shape, wanted[name]) or not found[name].is_floating_point():
+        if found[name].shape != wanted[name] or not found[name].is_floating_point():
             raise RunFailed(
                 f"the checkpoint does not fit the model: {name} is {list(found[name].shape)} of {found[name].dtype} "
                 f"instead of {list(wanted[name])}"
             )
-
-
-def same_shape(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Return whether the shapes are equal. Older versions saved a single number without its dimension."""
-    return tuple(one) == tuple(other) or math.prod(one) == math.prod(other) == 1
 
 
 def of_model(tensors_: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -175,10 +169,8 @@ def full(tensor: Tensor) -> Tensor:
 
 
 def placed_like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Return `tensor` with the device, the sharding and (for a number of an older version) the shape of `weight`."""
+    """Return `tensor` with the device and the sharding of `weight`."""
     tensor = tensor.to(weight.device)
-    if tensor.numel() == weight.numel() == 1:
-        tensor = tensor.view(weight.shape)
     if not hasattr(weight, "full_tensor"):
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor

@@ -3,7 +3,6 @@
 Run as a program, this file is one of two processes that go through `joint_work` together.
 """
 
-import json
 import os
 import random
 import re
@@ -204,23 +203,6 @@ def test_random_draws_differ_from_process_to_process():
     draws = {torch.rand(4, generator=torch.Generator().manual_seed(seed)) for seed in seeds}
     assert len({tuple(draw.tolist()) for draw in draws}) == len(seeds)
     assert Ranks(Place()).seed(7) == 7, "a run of one process draws what it drew before there were several"
-
-
-def test_fires_weights_from_before_they_had_a_dimension_go_on(corpus, tmp_path):  # noqa: F811
-    from safetensors.torch import load_file, save_file
-
-    from posexp.storage import atomic
-
-    config = config_of(corpus, tmp_path, "fire")
-    run = train(config)
-    end = weights_digest(run)
-    rewind(run)
-    old = run.folder / "checkpoint" / "step-00000021.safetensors"
-    tensors = {name: t.squeeze() if t.numel() == 1 else t for name, t in load_file(old).items()}
-    save_file(tensors, old)
-    old.with_suffix(".json").write_text(json.dumps({"step": 21, "sha256": atomic.sha256(old)}))
-    assert tensors["model.scheme.c"].ndim == 0
-    assert weights_digest(train(config)) == end
 
 
 @pytest.fixture(scope="module")
