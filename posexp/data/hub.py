@@ -69,39 +69,47 @@ def texts_of(rows: Any, field: str, name: str) -> Iterator[str]:
 
 def fetch_dataset(config: DataConfig, cache: Path) -> Any:
     """Load the DatasetDict of all splits. Raises Misuse if it cannot be loaded."""
+    from unittest.mock import patch  # imports asyncio
+
     import datasets
+    import huggingface_hub.constants
 
     folder = Path(config.dataset).expanduser()
     if folder.is_dir():
-        try:
+        with explained(f"cannot read the dataset in {folder}", unreachable(config)):
             return datasets.load_dataset(str(folder), config.subset or None, cache_dir=str(cache))
-        except Exception as error:  # datasets passes on any error of a builder
-            raise_disk_error(error)
-            raise Misuse(f"cannot read the dataset in {folder}: {cause_line(error)}") from error
-    reachable = can_reach_hub()
-    try:
-        with offline(not reachable):
-            return datasets.load_dataset(config.dataset, config.subset or None, revision=config.revision)
-    except ConnectionError as error:
-        raise Misuse(unreachable(config)) from error
-    except Exception as error:
-        raise_disk_error(error)
-        raise Misuse(f"cannot load data.dataset={config.dataset}: {cause_line(error)}") from error
+    away = not can_reach_hub()
+    with ExitStack() as changed, explained(f"cannot load data.dataset={config.dataset}", unreachable(config)):
+        # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
+        for home in (datasets.config, huggingface_hub.constants) if away else ():
+            changed.enter_context(patch.object(home, "HF_HUB_OFFLINE", True))
+        return datasets.load_dataset(config.dataset, config.subset or None, revision=config.revision)
 
 
 def fetch_files(config: DataConfig, patterns: list[str] | tuple[str, ...]) -> Path:
     """Return a local folder with the files of the dataset's repository that match `patterns`."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     how: dict[str, Any] = {"repo_type": "dataset", "revision": config.revision, "allow_patterns": list(patterns)}
-    try:
+    with explained(f"cannot load data.dataset={config.dataset}", unreachable(config)):
         return Path(snapshot_download(config.dataset, local_files_only=not can_reach_hub(), **how))
+
+
+@contextmanager
+def explained(what: str, missing: str) -> Iterator[None]:
+    """Raise Misuse for an error of the hub's libraries in the block: `missing` without a network, else `what` and why.
+
+    Raises OSError if `datasets` cannot write its files.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        yield
     except (ConnectionError, LocalEntryNotFoundError) as error:
-        raise Misuse(unreachable(config)) from error
-    except Exception as error:
+        raise Misuse(missing) from error
+    except Exception as error:  # the libraries pass on any error of a builder
         raise_disk_error(error)
-        raise Misuse(f"cannot load data.dataset={config.dataset}: {cause_line(error)}") from error
+        raise Misuse(f"{what}: {cause_line(error)}") from error
 
 
 def unreachable(config: DataConfig) -> str:
@@ -128,21 +136,6 @@ def can_reach_hub() -> bool:
 
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     return not offline and reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-
-
-@contextmanager
-def offline(wanted: bool) -> Iterator[None]:
-    """Make `datasets` use only its local cache inside the block, if `wanted`."""
-    from unittest.mock import patch  # imports asyncio
-
-    import datasets
-    import huggingface_hub.constants
-
-    with ExitStack() as changed:
-        # Both libraries read HF_HUB_OFFLINE from the environment once, when imported.
-        for home in (datasets.config, huggingface_hub.constants) if wanted else ():
-            changed.enter_context(patch.object(home, "HF_HUB_OFFLINE", True))
-        yield
 
 
 @contextmanager

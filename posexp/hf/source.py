@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posexp.data.hub import can_reach_hub, offline, raise_disk_error
-from posexp.data.readers import cause_line
+from posexp.data.hub import can_reach_hub, explained
 from posexp.data.tokenizer import refused
 from posexp.errors import Misuse
 from posexp.hf.quiet import quiet
@@ -69,25 +68,16 @@ def find_source(given: str) -> Source:
 def fetch_checkpoint(repository: str, revision: str | None) -> Path:
     """Fetch a model and return its folder in the hub's cache. Raises Misuse if the model cannot be fetched."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    reachable = can_reach_hub()
-    if reachable:
+    missing = (
+        f"hf={repository}: there is no such folder, and the Hugging Face hub cannot be reached for a model of that "
+        "name: name a folder, or fetch it once on a machine with internet"
+    )
+    how: dict[str, Any] = {"revision": revision, "allow_patterns": FETCHED, "ignore_patterns": NOT_FETCHED}
+    if reachable := can_reach_hub():
         say(f"fetching {repository} from the hub (files in its cache are reused)")
-    try:
-        with quiet(), offline(not reachable):
-            found = snapshot_download(
-                repository, revision=revision, allow_patterns=FETCHED, ignore_patterns=NOT_FETCHED
-            )
-    except LocalEntryNotFoundError as error:
-        raise Misuse(
-            f"hf={repository}: there is no such folder, and the Hugging Face hub cannot be reached for a model of that "
-            "name: name a folder, or fetch it once on a machine with internet"
-        ) from error
-    except Exception as error:  # an unknown, private or gated model, or no connection
-        raise_disk_error(error)
-        raise Misuse(f"hf={repository}: it cannot be fetched from the hub: {cause_line(error)}") from error
-    return Path(found)
+    with quiet(), explained(f"hf={repository}: it cannot be fetched from the hub", missing):
+        return Path(snapshot_download(repository, local_files_only=not reachable, **how))
 
 
 def read_source(folder: Path, given: str, name: str, commit: str | None) -> Source:
