@@ -6,7 +6,8 @@ published studies and that navigation.
 
 --check     write nothing, and fail if a page is stale
 --stage     write the source of the site to build/guide-src, for Zensical (make docs)
---pictures  train every scheme for a few seconds and draw docs/pictures/schemes, ten minutes on one core
+--pictures  train every scheme, or those named, for a few seconds and draw docs/pictures/schemes; all of them take ten
+            minutes on one core
 """
 
 import sys
