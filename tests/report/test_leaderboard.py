@@ -205,9 +205,8 @@ SOLVED = {  # exact match of three seeds at sizes 4 to 64
 
 def solving(results: Path, scheme: str, seed: int) -> None:
     """A run folder of the track needle without weights."""
-    config = replace(
-        options("needle"), scheme=options_of("scheme", scheme, {}), label=scheme, seed=seed, group="tasks", results=str(results)
-    )  # fmt: skip
+    base, parts = options("needle"), options_of("scheme", scheme, {})
+    config = replace(base, scheme=parts, label=scheme, seed=seed, group="tasks", results=str(results))
     run = Run.of(config)
     run.create(config)
     (run.folder / "provenance.json").write_text(json.dumps({"store": "aa", "commit": "0" * 40, "device": "cpu"}))
@@ -228,7 +227,8 @@ def test_the_usable_size_ranks_the_curves_of_a_task(tmp_path):
     leaderboard(LeaderboardCommand(results=str(tmp_path)))
     rows = table((tmp_path / "LEADERBOARD.md").read_text())
     assert [(row[0], row[1], row[7]) for row in rows] == [
-        ("1", "t5", "64+"), ("2", "alibi", "16"), ("3", "xpos", "16"), ("4", "rope", "4"), ("", "not tested:", ""), ("–", "fire", "–"),
+        ("1", "t5", "64+"), ("2", "alibi", "16"), ("3", "xpos", "16"), ("4", "rope", "4"),
+        ("", "not tested:", ""), ("–", "fire", "–"),
     ]  # fmt: skip
     assert rows[0][6] == "87 % \\[80, 90\\]" and rows[3][3] == "83 % \\[50, 100\\]"
     assert rows[5][2] == "90 % \\[70, 100\\]<br>wrong 10.0 %, at most 53.0 %" and rows[5][3:7] == ["–"] * 4
