@@ -105,12 +105,13 @@ class CellSweeper(BasicSweeper):
         """Return the next batch of cells. On SLURM, first record in each run folder the mark of its job."""
         from posexp.jobs.slurm import GUARD, submit
         from posexp.sweeps.cells import count
-        from posexp.sweeps.watch import watch_jobs
 
         batch = super().get_job_batch()
         if not self.on_slurm:
             count(len(self.run_of))
         else:
+            from posexp.sweeps.watch import watch_jobs  # submitit comes with an extra
+
             watch_jobs(Path(str(self.config.hydra.sweep.dir)).name)
             own, mark = self.config.hydra.launcher.comment, f"posexp-{uuid.uuid4().hex[:12]}"
             self.launcher.params["comment"] = f"{own} {mark}" if own else mark
