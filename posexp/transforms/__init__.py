@@ -1,4 +1,4 @@
-"""The base class of transforms, changes of a trained model at evaluation, without further training."""
+"""The base class of transforms, changes of a trained model for longer inputs, before further training or without."""
 
 import copy
 from typing import Any

@@ -10,6 +10,7 @@ from posexp.config.compose import compose
 
 BLOCK = re.compile(r"^```.*?\n([\s\S]*?)^```$|(?:(?<=\n\n)|\A)((?: {4}.*\n+)+)", re.M)
 SETTINGS = re.compile(r"^(?:\w+=\S+ )*(?=posexp )")  # environment variables before a command
+SWEPT = re.compile(r"([^=]+)=([^\[({]+,[^\[({]*)")  # key=a,b
 LAUNCHING = ("hydra.launcher.", "hydra/launcher=", "--detach")  # needs what this machine may lack
 
 
@@ -34,7 +35,13 @@ def check_command(line: str) -> None:
     tail = [word for word in words if not word.startswith(LAUNCHING) and word != "-m"]
     found = read_line(command, tail)
     if not {"--config-dir", "--help"} & set(tail):  # a folder of choices that only the reader has
-        singles = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in found.overrides]  # one value of each sweep
-        # A parent (from=<run>) is a run that only the reader has: the options beside it are composed without it.
-        found = compose(command, singles, inherit=lambda values, typed: COMMANDS["train"](scheme=values["scheme"]))
-        assert isinstance(found, COMMANDS[command])
+        swept = [SWEPT.fullmatch(word) for word in found.overrides]
+        choices = [
+            [f"{one[1]}={value}" for value in one[2].split(",")] if one else [word]
+            for one, word in zip(swept, found.overrides, strict=True)
+        ]
+        for index in range(max(map(len, choices), default=1)):  # every value, not every combination
+            cell = [values[index % len(values)] for values in choices]
+            # A parent (from=<run>) is a run that only the reader has: the options beside it are composed without it.
+            config = compose(command, cell, inherit=lambda values, typed: COMMANDS["train"](scheme=values["scheme"]))
+            assert isinstance(config, COMMANDS[command])

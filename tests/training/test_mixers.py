@@ -241,7 +241,7 @@ def test_a_run_without_a_mixer_keeps_its_name(corpus: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_run_is_trained_measured_inspected_and_refused_for_export(tmp_path: Path) -> None:
+def test_a_run_is_trained_measured_inspected_and_exported(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     for n in range(12):
         (tmp_path / "text" / f"{n}.txt").write_text(f"some words of text number {n} that go on and on " * 60)
