@@ -1,5 +1,6 @@
 """LEADERBOARD.md and its picture. Sizes are in inches."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,8 @@ def grid(track: Track, entries: list[Entry]) -> Grid:
             rows.append(["", "not tested:", *[""] * (len(heads) - 2)])
         loss = f"{entry.loss:.4f}\nexcess {entry.excess:.4f}, at most {entry.upper:.4f}"
         if track.is_task:
-            loss = f"{cell(entry, track.length)}\nwrong {100 * entry.excess:.1f} %, at most {100 * entry.upper:.1f} %"
+            at_most = "" if math.isnan(entry.upper) else f", at most {100 * min(entry.upper, 1):.1f} %"
+            loss = f"{cell(entry, track.length)}\nwrong {100 * entry.excess:.1f} %{at_most}"
         cells = ["–" if entry.failed else cell(entry, length) for length in track.lengths]
         cells += ["–" if entry.failed else entry.usable] if track.is_task else []
         place = "–" if entry.failed else str(rank)
@@ -142,5 +144,6 @@ def draw(shown: list[tuple[Track, list[Entry]]]) -> "Figure":
         axes.set_xlabel(EXACT_MATCH.axis if track.is_task else "captured share of the possible gain in percent")
         if axes.get_xlim()[0] < -300:
             set_log_scale(axes, "x", linear=100, sign="+")
-    write_heading(figure, "What each curve makes of context beyond its training length", ["lines: 95 % intervals"])
+    lines = "lines: 95 % intervals" + "; for a task, lowest to highest seed" * any(track.is_task for track, _ in shown)
+    write_heading(figure, "What each curve makes of context beyond its training length", [lines])
     return figure
