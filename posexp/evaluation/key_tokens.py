@@ -75,9 +75,8 @@ def choose(run: Run, tokens: Tokens, long: int, config: EvalConfig) -> tuple[Cho
                     f"{run.name} has no key token at {long} tokens: no loss falls by more than "
                     f"eval.key_gain={config.key_gain:g} nats to less than eval.key_loss={config.key_loss:g}"
                 )
-            chooser = Chooser(run.name, row.weights or "", row.train_length, long)
-            publish(run, chooser, key_N, len(target_N), tokens, config)
-            return chooser, key_N
+            publish(run, row, key_N, len(target_N), tokens, config)
+            return Chooser(run.name, row.weights or ""), key_N
     raise Misuse(
         f"eval.key_tokens={run.folder} has no losses of {WHERE} at its training length and at {long} tokens: "
         f"measure them by posexp eval --runs {run.name} --lengths {long}"
@@ -95,32 +94,29 @@ def sorted_losses(run: Run, row: Row) -> tuple[np.ndarray, np.ndarray]:
     return losses.target[order], losses.nll[order]
 
 
-def publish(run: Run, chooser: Chooser, key_N: np.ndarray, among: int, tokens: Tokens, config: EvalConfig) -> None:
+def publish(run: Run, row: Row, key_N: np.ndarray, among: int, tokens: Tokens, config: EvalConfig) -> None:
     """Write the list of a run beside its losses, unless it is there, and log where it is."""
     hash_ = targets_hash(tokens, key_N)
-    path = run.folder / "losses" / f"key_tokens-{chooser.long}-{hash_}.json"
+    path = run.folder / "losses" / f"key_tokens-{row.length}-{hash_}.json"
     about = {
-        **{"chooser": chooser.run, "weights": chooser.weights, "short": chooser.short, "long": chooser.long},
+        **{"chooser": run.name, "weights": row.weights or "", "short": row.train_length, "long": row.length},
         **{"gain": config.key_gain, "loss": config.key_loss, "among": among},
         **{"split_sha256": tokens.sha256, "targets_hash": hash_, "targets": key_N.tolist()},
     }
     if not path.is_file():
         run.refuse_links()
         atomic.write_file(path, json.dumps(about) + "\n")
-        say(f"key_tokens: {chooser.run} chooses {len(key_N):,} of {among:,} targets; the list is {path}")
+        say(f"key_tokens: {run.name} chooses {len(key_N):,} of {among:,} targets; the list is {path}")
 
 
 def read_list(path: Path, tokens: Tokens) -> tuple[Chooser, np.ndarray]:
     """Return the chooser and the targets of a list that a run has written; Misuse if it belongs to another text."""
     try:
         about = untrusted.object_of(untrusted.read_bytes(path))
-        targets, texts = (
-            about["targets"],
-            [about[key] for key in ("chooser", "weights", "split_sha256", "targets_hash")],
-        )
-        counts = [about["short"], about["long"]]
-        if not isinstance(targets, list) or not all(map(untrusted.is_count, [*targets, *counts])):
-            raise ValueError("targets and lengths must be whole numbers")
+        targets = about["targets"]
+        texts = [about[key] for key in ("chooser", "weights", "split_sha256", "targets_hash")]
+        if not isinstance(targets, list) or not all(map(untrusted.is_count, targets)):
+            raise ValueError("targets must be whole numbers")
         if not all(map(untrusted.is_text, texts)):
             raise ValueError("chooser, weights and hashes must be text")
     except KeyError as error:
@@ -133,7 +129,7 @@ def read_list(path: Path, tokens: Tokens) -> tuple[Chooser, np.ndarray]:
     inside = len(target_N) and target_N[0] > 0 and target_N[-1] < len(tokens.ids) and (np.diff(target_N) > 0).all()
     if sha256 != tokens.sha256 or not inside or targets_hash(tokens, target_N) != hash_:
         raise Misuse(f"eval.key_tokens={path} belongs to another text or another split, or was altered")
-    return Chooser(chooser, weights, *counts), target_N
+    return Chooser(chooser, weights), target_N
 
 
 def self_chosen(plan: Measurements, run: str, weights: str) -> list[str]:

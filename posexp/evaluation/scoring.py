@@ -120,18 +120,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-def token_losses(
-    model: "LanguageModel",
-    ids: np.ndarray,
-    windows_W3: np.ndarray,
-    batch_tokens: int,
-    device: torch.device,
-    precision: Precision,
-) -> np.ndarray:
-    """Return the loss of each target in nats, float32 [N], in the order of the spans (posexp/evaluation/targets.py)."""
-    return Scorer(model, batch_tokens, device, precision)(ids, windows_W3).nll
-
-
 @dataclass
 class Cost:
     """The cost of a block of code: seconds, and the peak memory of the process or the GPU, in bytes."""

@@ -16,12 +16,10 @@ from posexp.data.tracks import optimum
 
 @dataclass(frozen=True)
 class Chooser:
-    """The run that chose targets by its losses behind `short` and `long` tokens: its name and its weights' checksum."""
+    """The run that chose targets by its losses: its name and its weights' checksum."""
 
     run: str
     weights: str
-    short: int
-    long: int
 
 
 @dataclass(frozen=True)

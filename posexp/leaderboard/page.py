@@ -66,7 +66,7 @@ def grid(track: Track, entries: list[Entry]) -> Grid:
             at_most = "" if math.isnan(entry.upper) else f", at most {100 * min(entry.upper, 1):.1f} %"
             loss = f"{cell(entry, track.length)}\nwrong {100 * entry.excess:.1f} %{at_most}"
         cells = ["–" if entry.failed else cell(entry, length) for length in track.lengths]
-        cells += ["–" if entry.failed else entry.usable] if track.is_task else []
+        cells += ["–" if entry.failed else str(entry.usable or "–")] if track.is_task else []
         place = "–" if entry.failed else str(rank)
         last = [str(entry.seeds), times.get(entry.curve, "–"), ", ".join(entry.commits)]
         rows.append([place, one_line(entry.curve), loss, *cells, *last])

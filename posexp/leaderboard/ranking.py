@@ -43,7 +43,7 @@ class Entry:
     the left side of the rule, both in nats; NaN if unknown. For a task they are shares of wrong examples, as `loss` is.
 
     `failed` has the conditions that it does not meet. `shares` has captured gains, or for a task exact match with the
-    lowest and the highest seed. `usable` is the usable size, as in a report. `speed` is in training tokens per second,
+    lowest and the highest seed. `usable` is the usable size, 0 if none. `speed` is in training tokens per second,
     as posexp report measures it, or relative to `none` in a bench, which has its relative standard error too.
     """
 
@@ -59,7 +59,7 @@ class Entry:
     devices: frozenset[str]
     commits: tuple[str, ...]
     speed_error: float = 0.0
-    usable: str = ""
+    usable: int = 0
 
 
 def upper_limit(excesses: list[float]) -> tuple[float, float]:
@@ -190,8 +190,7 @@ def order(track: Track, entry: Entry) -> tuple[bool, bool, float, float, str]:
     """
     if track.is_task:
         solved = entry.shares.get(track.primary)
-        usable = float(entry.usable.strip("–+") or 0)
-        return bool(entry.failed), solved is None, -usable, -(solved.value if solved else 0.0), entry.curve
+        return bool(entry.failed), solved is None, -entry.usable, -(solved.value if solved else 0.0), entry.curve
     verdict = entry.verdicts.get(track.primary)
     if verdict is None or verdict.failed or verdict.cropped is None:
         return bool(entry.failed), True, 0.0, 0.0, entry.curve

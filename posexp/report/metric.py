@@ -142,7 +142,7 @@ EXACT_MATCH = Metric(
     "exact_match",
     "Exact match",
     "exact match in percent",
-    "the percentage of examples of which every target is the likeliest token; higher is better",
+    "the percentage of examples whose targets are all the likeliest token; higher is better",
     exact_match,
     "{:.1f}".format,
     over="examples",

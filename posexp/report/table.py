@@ -120,7 +120,7 @@ def values(table: Table, for_paper: bool = False) -> Grid:
     rows: list[list[Cell]] = []
     for curve in table.curves:
         first = [one_line(curve), *([listed(table.trained[curve])] if several else [])]
-        last = [table.usable_size(curve)] if sized else []
+        last = [table.shown_size(curve)] if sized else []
         rows.append([*first, *(cell(table, (curve, length), for_paper) for length in table.lengths), *last])
     lengths = [starred(length, table.train_lengths) for length in table.lengths]
     return Grid([*heads, *lengths, *["usable size"] * sized], rows, names=len(heads))

@@ -50,18 +50,23 @@ class Table:
     def usable(self) -> list[Usable]:
         return usable(self.verdicts, {curve: min(lengths) for curve, lengths in self.trained.items()}, self.lengths)
 
-    def usable_size(self, curve: str) -> str:
+    def usable_size(self, curve: str) -> int:
         """Return the largest size up to which every measured size has a mean exact match of USABLE_EXACT_MATCH.
 
-        A + says that all sizes have it, – that not even the smallest has.
+        0 if not even the smallest has.
         """
-        usable = "–"
+        usable = 0
         for length in self.lengths:
             value = self.values.get((curve, length))
             if value is None or value.value < USABLE_EXACT_MATCH:
-                return usable
-            usable = str(length)
-        return f"{usable}+"
+                break
+            usable = length
+        return usable
+
+    def shown_size(self, curve: str) -> str:
+        """Return the usable size as text. A + says that it is the largest measured size."""
+        usable = self.usable_size(curve)
+        return f"{usable}{'+' * (usable == self.lengths[-1])}" if usable else "–"
 
     @cached_property
     def verdict_at(self) -> dict[tuple[str, int], Verdict]:

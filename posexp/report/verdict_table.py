@@ -95,8 +95,8 @@ def grid(table: Table) -> tuple[list[int], list[tuple[str, str, "list[tuple[str,
 def columns(table: Table) -> list[tuple[str, dict[str, tuple[str, float]]]]:
     """Return the columns that sum a curve up, (heading, (text, sort key) by curve), at the longest judged lengths."""
     if table.measure is EXACT_MATCH:
-        sizes = {curve: table.usable_size(curve) for curve in table.curves}
-        return [("usable size", {curve: (size, float(size.strip("–+") or 0)) for curve, size in sizes.items()})]
+        sizes = {curve: (table.shown_size(curve), float(table.usable_size(curve))) for curve in table.curves}
+        return [("usable size", sizes)]
     if not table.verdicts:
         return []
     up_to = lengths_of(table.usable)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posexp.evaluation.scoring import token_losses
+from posexp.evaluation.scoring import Scorer
 from posexp.model.device import autocast
 from posexp.output.console import say
 from posexp.training.loop import micro_batches
@@ -38,8 +38,8 @@ def compare_losses(training: Training, compute_loss: Callable[..., Tensor]) -> N
     start_B = np.concatenate([training.sampler.starts(config.seed, step, count) for step in steps.tolist()])
     window_B3 = np.stack((start_B, start_B + 1, start_B + config.train.length + 1), axis=1)
     ids_N = training.sampler.ids_N
-    losses = token_losses(model, ids_N, window_B3, config.eval.batch_tokens, device, training.precision)
-    evaluated = float(losses.mean())
+    scores = Scorer(model, config.eval.batch_tokens, device, training.precision)(ids_N, window_B3)
+    evaluated = float(scores.nll.mean())
     if not training.ranks.first:
         return
     agrees = abs(evaluated - trained) <= TOLERANCE

@@ -6,7 +6,7 @@ import torch
 from posexp.config.sections import Split
 from posexp.data.sampler import SequenceSampler
 from posexp.errors import Misuse
-from posexp.evaluation.scoring import token_losses
+from posexp.evaluation.scoring import Scorer
 from posexp.training.prepare import Training
 
 TIMES = 10  # validations of a run, by default
@@ -49,6 +49,6 @@ class Validation:
         """Return the mean loss in nats per token. Every process must call this."""
         training = self.training
         torch.manual_seed(0)  # the loop seeds every step anew; a scheme that draws positions draws the same each time
-        how = self.batch_tokens, training.device, training.precision
-        own = token_losses(training.model, self.tokens.ids, self.spans_B3, *how).mean(dtype=np.float64)
+        score = Scorer(training.model, self.batch_tokens, training.device, training.precision)
+        own = score(self.tokens.ids, self.spans_B3).nll.mean(dtype=np.float64)
         return training.ranks.mean(torch.tensor(own, device=training.device)).item()

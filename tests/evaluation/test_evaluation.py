@@ -10,7 +10,7 @@ import torch
 from support.command import run_of, world, write_texts
 from support.counter import CPU, ROPE, Counter, decoder
 from support.rows import stored_losses
-from support.spans import V, planned, text
+from support.spans import V, planned, text, token_losses
 from torch import nn
 
 from posexp.config.commands import EvalCommand, TrainCommand
@@ -29,7 +29,7 @@ from posexp.data import tokenizer
 from posexp.data.load import load_store
 from posexp.evaluation.evaluate import evaluate
 from posexp.evaluation.rows import parse_sums
-from posexp.evaluation.scoring import is_out_of_memory, token_losses
+from posexp.evaluation.scoring import is_out_of_memory
 from posexp.evaluation.statistics import summarize
 from posexp.report import COLUMNS
 from posexp.runs.run import Run

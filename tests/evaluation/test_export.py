@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.spans import token_losses
 
 pytest.importorskip("transformers")
 
@@ -17,7 +18,6 @@ from posexp.config.components import options_of
 from posexp.config.sections import AttentionGate, DataConfig, Mlp, ModelConfig, Precision, Source, TrainConfig
 from posexp.data import tokenizer
 from posexp.errors import Inapplicable
-from posexp.evaluation.scoring import token_losses
 from posexp.hf.custom_code import config_with_code
 from posexp.hf.export import config_of, safetensors_of, shared_keys, tensors_of, text_of
 from posexp.hf.subject import Checkpoint

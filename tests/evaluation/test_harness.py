@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.spans import token_losses
 
 pytest.importorskip("lm_eval")
 
@@ -23,7 +24,6 @@ from posexp.config.sections import Precision
 from posexp.data.store import Tokens
 from posexp.errors import Misuse
 from posexp.evaluation.protocols import rolling
-from posexp.evaluation.scoring import token_losses
 from posexp.hf.harness import Harness
 
 pytestmark = pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.spans import token_losses
 
 pytest.importorskip("transformers")
 
@@ -23,7 +24,6 @@ from posexp.data import tokenizer
 from posexp.evaluation.evaluate import Evaluator
 from posexp.evaluation.interfaces import Subject
 from posexp.evaluation.plan import plan
-from posexp.evaluation.scoring import token_losses
 from posexp.evaluation.targets import targets_of
 from posexp.hf.model import CausalLM, load_causal_lm, position_limit, whole_logits
 from posexp.hf.source import find_source

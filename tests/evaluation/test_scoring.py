@@ -3,10 +3,10 @@
 import pytest
 import torch
 from support.counter import CPU, ROPE, decoder
-from support.spans import planned, text
+from support.spans import planned, text, token_losses
 
 from posexp.config.sections import Precision
-from posexp.evaluation.scoring import Scorer, token_losses
+from posexp.evaluation.scoring import Scorer
 
 
 def test_a_hit_is_a_target_that_was_the_likeliest():

@@ -1133,7 +1133,7 @@ def test_the_usable_size_of_a_task_is_the_largest_up_to_which_the_mean_is_at_the
     ]
     (table,) = tables(rows, {row.run: row.run.partition("-")[0] for row in rows})
     wanted = {"all": "32+", "some": "8", "none": "–", "part": "8"}
-    assert {curve: table.usable_size(curve) for curve in table.curves} == wanted
+    assert {curve: table.shown_size(curve) for curve in table.curves} == wanted
     ((head, cells),) = verdict_table.columns(table)
     assert head == "usable size" and {curve: text for curve, (text, _) in cells.items()} == wanted
     assert "85.6 % or more" in on_screen([table])

@@ -4,6 +4,7 @@ import numpy as np
 
 from posexp.data import Tokens
 from posexp.evaluation.plan import PROTOCOLS, STRIDE
+from posexp.evaluation.scoring import Scorer
 
 V = 23  # entries of the vocabulary of texts that count 0, 1, … 22, 0, …
 
@@ -22,3 +23,8 @@ def planned(tokens: Tokens, protocol: str, lengths: list[int], stride: int | Non
 def listed(measurement) -> list[list[tuple[int, int]]]:
     """(target, tokens of context) of each window."""
     return [[(t, t - start) for t in range(first, stop)] for start, first, stop in measurement.windows.tolist()]
+
+
+def token_losses(model, ids: np.ndarray, windows_W3: np.ndarray, *how) -> np.ndarray:
+    """The loss of each target in nats, with the tokens of a batch, the device and the precision in `how`."""
+    return Scorer(model, *how)(ids, windows_W3).nll

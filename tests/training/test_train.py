@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.spans import token_losses
 from support.tiny_runs import losses, tiny, weights_digest
 
 from posexp.config.commands import TrainCommand
@@ -27,7 +28,6 @@ from posexp.config.sections import (
     WandbMode,
 )
 from posexp.errors import Misuse, RunFailed, Stopped
-from posexp.evaluation.scoring import token_losses
 from posexp.model import cpu
 from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
