@@ -50,13 +50,18 @@ def posexp(place: Path, *words: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def test_a_sweep_needs_no_extra(place):
+@pytest.fixture(scope="module")
+def sweep(place) -> Answer:
+    return posexp(place, "train", "-m", "+scheme=rope,alibi", *TINY)
+
+
+def test_a_sweep_needs_no_extra(place, sweep):
     assert not (place / "site" / "submitit").exists() and not (place / "site" / "hydra_plugins").exists()
-    answer = posexp(place, "train", "-m", "+scheme=rope,alibi", *TINY)
-    assert answer.code == 0, answer.err
+    assert sweep.code == 0, sweep.err
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sweep")
 @pytest.mark.parametrize(
     "words",
     [

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.spans import token_losses
 from support.tiny_runs import losses, tiny, weights_digest
 
 from posexp.config.commands import TrainCommand
@@ -28,6 +28,7 @@ from posexp.config.sections import (
     WandbMode,
 )
 from posexp.errors import Misuse, RunFailed, Stopped
+from posexp.evaluation.scoring import Scorer
 from posexp.model import cpu
 from posexp.runs import checkpoint
 from posexp.runs.labels import curve_labels
@@ -81,10 +82,12 @@ def test_a_short_run_is_not_told_to_be_suspect(corpus, tmp_path, capsys, steps):
 
 @pytest.mark.slow
 def test_an_evaluation_that_scores_something_else_is_told(corpus, tmp_path, capsys, monkeypatch):
-    def higher(model, ids, windows_W3, *other):
-        return token_losses(model, ids, windows_W3, *other) + 0.2
+    class Higher(Scorer):
+        def __call__(self, ids, windows_W3):
+            scores = super().__call__(ids, windows_W3)
+            return replace(scores, nll=scores.nll + 0.2)
 
-    monkeypatch.setattr("posexp.training.agreement.token_losses", higher)
+    monkeypatch.setattr("posexp.training.agreement.Scorer", Higher)
     run = train(tiny(corpus, tmp_path, tokens=64 * 20))
     (check,) = [row for row in run.history(print) if "check" in row]
     assert not check["agrees"] and "distrust this run" in capsys.readouterr().err
