@@ -65,7 +65,7 @@ class Row:
     ci_high: Perplexity | None = None  # upper end of it
     crossing_share: Share | None = None  # share of targets whose context begins before their document
     tokens_per_second: Copied = None  # tokens read per second; empty where a row shares the passes of another
-    peak_memory: Copied = None  # peak memory of the evaluation, in bytes
+    peak_memory: Copied = None  # peak in bytes; on a CPU that of the process, with memory that it keeps free
     kernel_path: Text | None = None  # how attention was computed
     status: Text | None = None  # ok, undefined (past the scheme's end), out of memory, or non-finite
     transform_settings: Text | None = None  # options of the transform as applied at this length

@@ -13,7 +13,7 @@ import torch
 from support.command import Answer, here
 from torch.utils.flop_counter import FlopCounterMode
 
-from posexp.bench.interleave import Measured, measure
+from posexp.bench.interleave import Measured, measure, workers
 from posexp.bench.models import Contender
 from posexp.bench.rows import rows_of
 from posexp.bench.worker import flops_per_token, matmul_parameters
@@ -188,6 +188,17 @@ def test_what_does_not_fit_is_out_of_memory_and_what_fits_goes_on():
     *_, (training, evaluation) = measure([own("none")], command)
     assert (training.status, training.seconds) == ("out of memory", {})
     assert evaluation.status == "ok" and len(evaluation.seconds) == 1
+
+
+def test_memory_is_what_is_in_use_and_the_same_in_each_process():
+    """With what glibc keeps free between blocks, these three differed by a factor of two."""
+    command = replace(COMMAND, model=ModelConfig(d_model=128, n_layer=4, n_head=4), vocab_size=4096)
+    found = []
+    for _ in range(3):
+        with workers([own("none")], command, training=False, rehearse=True) as ((worker, _),):
+            worker.send(memory=True, length=4096)
+            found.append(worker.receive()["peak_memory"])
+    assert 2**23 < max(found) < 1.02 * min(found), found
 
 
 def test_a_process_that_dies_says_how_and_others_go_on(tmp_path):
