@@ -235,7 +235,7 @@ def p_floor(seeds: float) -> float:
     """Return the least p that `seeds` seeds support; 1 + Estimate.seeds_df counts those that pooling adds.
 
     A smaller p occurs by chance much more often than it says, because few seeds can agree by luck: in simulations
-    without a difference and with normal effects p falls below the floor at most 1.8 times as often as it says.
+    without a difference and with normal effects p falls below the floor at most 1.7 times as often as it says.
     """
     return next((floor for least, floor in P_FLOORS if seeds >= least), 0.1)
 
