@@ -106,7 +106,7 @@ class Scorer:
             for hidden, right in zip(hidden_ND.split(size), right_BS.flatten().split(size), strict=True):
                 logits = self.model.logits(hidden)
                 nlls.append(F.cross_entropy(logits, right, reduction="none"))
-                hits.append(logits.argmax(-1) == right)
+                hits.append(logits.max(-1).indices == right)  # argmax takes three times as long on a CPU
         nll_BS = torch.cat(nlls).view(right_BS.shape).float().cpu().numpy()
         hit_BS = torch.cat(hits).view(right_BS.shape).cpu().numpy()
         self.progress(T * len(windows_B3))
