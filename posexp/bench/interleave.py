@@ -20,6 +20,8 @@ from posexp.output.console import progress, say
 
 OK = "ok"
 TURN = 0.3  # minimum seconds per turn
+# glibc then maps each larger block of memory by itself, so the peak has no free memory in it: malloc(3), mallopt(3).
+MAPPED = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # bytes
 Answer = dict[str, Any]
 
 
@@ -40,7 +42,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=self.errors,
                 pass_fds=[end.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, **(MAPPED if rehearse else {})},
             )
         self.send(contender=contender, command=command, training=training, rehearse=rehearse)
 

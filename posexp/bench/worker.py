@@ -30,7 +30,6 @@ from posexp.config.bench import BenchCommand
 from posexp.config.sections import Clock, Precision, TrainConfig
 from posexp.errors import PosexpError
 from posexp.evaluation.scoring import is_out_of_memory, measured
-from posexp.model import cpu
 from posexp.model.device import autocast, choose_device
 from posexp.training import optim
 
@@ -127,7 +126,6 @@ def main() -> None:
             torch.set_num_threads(command.threads)
         limit_memory(int(command.memory_limit_gib * 2**30))
         if rehearse and choose_device(command.device).type == "cpu":
-            cpu.map_memory()
             # A small model, so that modules imported on first use do not count as memory of the model.
             sizes = replace(command.model, n_layer=1)
             small = replace(command, model=sizes, vocab_size=SMALL, batch=1, length=SMALL, lengths=[SMALL])

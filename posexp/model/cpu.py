@@ -25,7 +25,7 @@ SIZES = ((512, 256, 768), (1024, 1024, 256))  # rows, inner width, columns: laye
 # Parameters of mallopt (malloc.h). Blocks below MMAP_THRESHOLD are allocated on the heap, of which up to TRIM_THRESHOLD
 # stays in the process when free. By default every large tensor is mapped anew, page by page.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-HEAP_BYTES, MAPPED_BYTES = 1 << 28, 1 << 16
+HEAP_BYTES = 1 << 28
 keeps_memory = ContextVar("keeps_memory", default=True)  # false in a process of somebody else
 GRAIN = 1 << 15  # elements for each thread of a parallel operation
 
@@ -71,24 +71,10 @@ def matmul() -> str:
 def keep_memory() -> None:
     """Keep freed memory in the process, if the C library is glibc."""
     if not os.environ.get("MALLOC_MMAP_THRESHOLD_"):  # the user's own setting has priority
-        set_heap(HEAP_BYTES)
-
-
-def map_memory() -> None:
-    """Map each block of MAPPED_BYTES or more by itself until it is free, if the C library is glibc.
-
-    The peak of the process is then that of its blocks. With a heap it also counts free memory between blocks, which
-    differs by a factor of three between processes that do the same.
-    """
-    keeps_memory.set(False)
-    set_heap(MAPPED_BYTES)
-
-
-def set_heap(largest: int) -> None:
-    with suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(MMAP_THRESHOLD, largest)
-        libc.mallopt(TRIM_THRESHOLD, largest)
+        with suppress(OSError, AttributeError, TypeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(MMAP_THRESHOLD, HEAP_BYTES)
+            libc.mallopt(TRIM_THRESHOLD, HEAP_BYTES)
 
 
 def release_memory() -> None:
